@@ -1,0 +1,1 @@
+#include "CGeventNet.h"
