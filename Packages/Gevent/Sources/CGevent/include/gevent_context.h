@@ -1,0 +1,65 @@
+// A context: one suspended or running flow of control, and the one wait it can be in.
+//
+// A greenlet's context lives at the top of its own stack, in a page that is resident anyway, so a parked greenlet
+// costs one page and a small Swift object. The hub's and the main greenlet's contexts live in the gevent_hub.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gevent_deferred.h"
+#include "gevent_list.h"
+#include "gevent_timers.h"
+
+struct gevent_hub;
+
+/// How the current or the last wait of a context stands.
+enum {
+    GEVENT_WAIT_NONE = 0,    // running, or ready because it yielded
+    GEVENT_WAIT_PARKED = 1,  // waiting; only in this state can a wait be ended
+    GEVENT_WAIT_WOKEN = 2,   // ended by what it waited for
+    GEVENT_WAIT_EXPIRED = 3, // ended by its own timeout
+    GEVENT_WAIT_FAILED = 4,  // ended by an error that was thrown into it
+};
+
+/// Why a context must look up from its fast path before it parks.
+enum {
+    GEVENT_ATTENTION_ERROR = 1,   // an error waits to be thrown at the next park
+    GEVENT_ATTENTION_IS_HUB = 2,  // this is the hub's own context, which must never park
+};
+
+typedef struct gevent_context {
+    // What a switch reads and writes: one cache line.
+    void *stack_pointer;    // where it stopped; valid while it is not running
+    void *access_head;      // the runtime's list of open exclusive accesses
+    void *task_words[4];    // the Concurrency runtime's thread-local words
+    void *owner;            // the Swift greenlet, retained while it is started and not over; null in a free stack
+    int32_t saved_errno;
+    uint8_t wait_state;
+    uint8_t wait_kind;  // what it waits for, as the Swift side names it; for reports
+    uint8_t attention;
+    uint8_t flags;
+
+    // The wait: at most one at a time, so its nodes are part of the context and a wait allocates nothing.
+    gevent_link wait_link;              // in the list of what it waits for
+    struct gevent_context **wait_slot;  // the descriptor table's place that names this context, or null
+    const void *wait_object;            // identity of what it waits for; for reports
+    int64_t wait_since;                 // the hub's time when it parked
+    gevent_timer timer;                 // a sleep's deadline or a wait's timeout
+
+    gevent_node timeouts;  // gevent_deferred records of pending Timeouts that this context started
+    struct gevent_hub *hub;
+
+    // The stack.
+    char *stack_low;  // lowest usable address, above the guard; null for main
+    char *stack_high; // the context itself
+    char name[48];    // for the overflow report, which may not call Swift; empty if the greenlet has no name
+    struct gevent_context *next_free;
+    uint32_t slot;  // the number of its slot
+    void *runtime_access_state[2];  // for the runtime's own exclusivity calls, where the word was not found
+    // For the sanitizers, in their builds only; always here so that the layout is one.
+    void *tsan_fiber;
+    void *asan_fake_stack;
+    bool slot_in_use;
+} gevent_context;

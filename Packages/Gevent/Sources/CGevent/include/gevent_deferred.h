@@ -1,0 +1,13 @@
+// Something that happens later unless it is cancelled, and that Swift acts on: a Timeout, or a delayed start.
+#pragma once
+
+#include "gevent_list.h"
+#include "gevent_timers.h"
+
+struct gevent_context;
+
+typedef struct gevent_deferred {
+    gevent_timer timer;  // first, so that a timer that fired is its record
+    gevent_node node;    // in the list of the context that started it, or of the hub
+    struct gevent_context *target;
+} gevent_deferred;

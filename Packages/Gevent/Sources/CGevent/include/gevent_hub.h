@@ -1,0 +1,144 @@
+// The scheduler's hot state: who runs, who is ready, and how one hands over to the next.
+//
+// A context that parks switches straight to the next ready one. The hub's own context (`root`) runs when nothing is
+// ready, when the budget it granted is used up, or when the next entry is a callback, which runs on the hub's stack.
+#pragma once
+
+#include "gevent_context.h"
+#include "gevent_deferred.h"
+#include "gevent_spawn_site.h"
+#include "gevent_stacks.h"
+#include "gevent_thread_words.h"
+#include "gevent_timers.h"
+
+/// A ready queue entry is a pointer, tagged in its low bits with what it points to.
+enum {
+    GEVENT_READY_RESUME = 0,    // a gevent_context
+    GEVENT_READY_START = 1,     // a retained Swift greenlet that has not run yet, and so has no stack
+    GEVENT_READY_CALLBACK = 2,  // a retained Swift hub callback
+    GEVENT_READY_TAGS = 3,
+};
+
+/// What the hub needs from Swift.
+typedef struct gevent_hub_functions {
+    void (*run_greenlet)(void *greenlet, gevent_context *context);  // the whole life of a greenlet, on its stack
+    void (*run_hub)(void *hub);                                     // the loop, on the hub's stack
+} gevent_hub_functions;
+
+typedef struct gevent_hub {
+    gevent_context *current;
+    uintptr_t *ready;  // a ring
+    uint64_t ready_head, ready_tail, ready_mask;
+    int64_t budget;  // handovers left before the hub must run
+    uint64_t switch_count;
+
+    // Where this thread keeps the words that travel with a greenlet. Never null: what was not found points to a dummy.
+    void **access_head;
+    void **task_words;
+    int *errno_location;
+    bool swaps_access_head, swaps_task_words;
+    bool calls_runtime_for_access;  // the access list is swapped by the runtime's own calls
+
+    uint32_t serial;             // unique in the process: what greenlets remember of their hub
+    int64_t now;                 // the loop's time when the hub last looked
+    uint64_t descriptor_waiters; // contexts parked on descriptors
+    void *owner;                 // the Swift Hub
+    gevent_hub_functions functions;
+
+    gevent_context main, root;
+    gevent_stacks stacks;
+    gevent_timers timers;
+    gevent_spawn_sites spawn_sites;
+    gevent_node delayed_starts;  // gevent_deferred records
+    void *free_records;          // recycled gevent_deferred and gevent_links, one size for both
+    void *root_mapping;
+    size_t root_mapping_size;
+    void *dummy_words[5];
+} gevent_hub;
+
+/// The calling thread's hub. Greenlets never change thread, so a compiler may keep the variable's address.
+extern __thread gevent_hub *gevent_this_thread_hub;
+static inline gevent_hub *gevent_hub_current(void) { return gevent_this_thread_hub; }
+static inline void gevent_hub_set_current(gevent_hub *hub) { gevent_this_thread_hub = hub; }
+
+/// Null with errno set if there is no memory for it. Call on the thread it belongs to.
+gevent_hub *gevent_hub_create(
+    void *owner, gevent_hub_functions functions, size_t stack_size, gevent_thread_word access_head,
+    gevent_thread_word task_words);
+
+/// After `run_hub` has returned and every greenlet is over.
+void gevent_hub_destroy(gevent_hub *hub);
+
+// MARK: the ready queue
+
+void gevent_ready_grow(gevent_hub *hub);
+
+static inline uint64_t gevent_ready_count(const gevent_hub *hub) { return hub->ready_tail - hub->ready_head; }
+
+static inline void gevent_ready_push(gevent_hub *hub, const void *pointer, unsigned tag) {
+    if (hub->ready_tail - hub->ready_head > hub->ready_mask) gevent_ready_grow(hub);
+    hub->ready[hub->ready_tail++ & hub->ready_mask] = (uintptr_t)pointer | tag;
+}
+
+typedef struct gevent_ready_entry {
+    void *pointer;
+    unsigned tag;
+} gevent_ready_entry;
+
+/// Takes the next entry whatever it is. Only for the hub, and not when the queue is empty.
+gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
+
+// MARK: switching
+
+/// The current context leaves the CPU and returns when somebody has made it ready. The caller has seen to that.
+void gevent_park(gevent_hub *hub);
+
+/// Goes to the back of the ready queue.
+static inline void gevent_yield(gevent_hub *hub) {
+    gevent_ready_push(hub, hub->current, GEVENT_READY_RESUME);
+    gevent_park(hub);
+}
+
+/// On the hub's stack: runs ready contexts until the budget is used up, the queue is empty, or the hub itself has to
+/// act on the next entry: it is a callback, or a greenlet for which there is no stack. Returns which of these.
+typedef enum gevent_run_result {
+    GEVENT_RUN_DRAINED = 0,
+    GEVENT_RUN_BUDGET_USED = 1,
+    GEVENT_RUN_CALLBACK = 2,
+    GEVENT_RUN_NO_STACK = 3,
+} gevent_run_result;
+gevent_run_result gevent_run_ready(gevent_hub *hub);
+
+/// On the hub's stack: switches to main, for good.
+void gevent_leave_root(gevent_hub *hub);
+
+// MARK: waits
+
+/// Ends a wait if it is still going on: takes it out of whatever it waits in, stops its timer, makes the context
+/// ready. Every wait goes through here exactly once; whoever comes second gets false.
+bool gevent_wait_end(gevent_context *context, uint8_t outcome);
+
+/// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
+gevent_deferred *gevent_deferred_take(gevent_hub *hub);
+gevent_links *gevent_links_take(gevent_hub *hub);
+void gevent_record_give_back(gevent_hub *hub, void *record);
+
+/// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
+/// set by the caller beforehand.
+uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
+
+/// Arms the current wait's timer before it parks.
+static inline void gevent_wait_set_timer(
+    gevent_hub *hub, gevent_context *context, int64_t deadline, int64_t now, unsigned timer_kind, bool referenced) {
+    context->timer.kind = (uint8_t)timer_kind;
+    context->timer.payload = context;
+    context->timer.referenced = referenced;
+    gevent_timers_start(&hub->timers, &context->timer, deadline, now);
+}
+
+/// Fires what is due. Sleeps and wait timeouts are ended here; the first timer that Swift has to act on is returned,
+/// no longer pending; null when nothing more is due.
+gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
+
+/// Records where the calling function was called from. Null if nothing could be recorded.
+const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub);

@@ -1,0 +1,56 @@
+// An intrusive doubly linked list with a sentinel: removal needs the node alone, so whoever ends a wait can unhook it
+// without knowing which list it stands in.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct gevent_node {
+    struct gevent_node *next, *previous;
+} gevent_node;
+
+static inline void gevent_list_init(gevent_node *list) { list->next = list->previous = list; }
+
+static inline bool gevent_list_is_empty(const gevent_node *list) { return list->next == list; }
+
+/// A node that stands in no list has null links.
+static inline bool gevent_node_is_linked(const gevent_node *node) { return node->next != NULL; }
+
+static inline void gevent_list_append(gevent_node *list, gevent_node *node) {
+    node->next = list;
+    node->previous = list->previous;
+    list->previous->next = node;
+    list->previous = node;
+}
+
+/// Harmless for a node that stands in no list.
+static inline void gevent_node_unlink(gevent_node *node) {
+    if (!gevent_node_is_linked(node)) return;
+    node->previous->next = node->next;
+    node->next->previous = node->previous;
+    node->next = node->previous = NULL;
+}
+
+/// What is to be told when something ends, in registration order: an element of a list whose members are told in
+/// different ways.
+enum {
+    GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
+    GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
+    GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
+};
+
+typedef struct gevent_link {
+    gevent_node node;  // first, so that a node is its link
+    void *payload;
+    uintptr_t kind;
+} gevent_link;
+
+/// The links of one greenlet, made when the first is added.
+typedef struct gevent_links {
+    gevent_node list;
+} gevent_links;
+
+static inline gevent_link *gevent_links_first(gevent_links *links) {
+    return gevent_list_is_empty(&links->list) ? NULL : (gevent_link *)links->list.next;
+}

@@ -1,0 +1,218 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "gevent_sanitizers.h"
+#include "gevent_stacks.h"
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+enum {
+    SLAB_SIZE = 64 << 20,
+    // Swift emits no stack probes, so a large frame can step over a small guard. Sixteen pages cost what one does.
+    GUARD_PAGES = 16,
+    // Equal offsets in equal slots fall into the same cache sets. Tops are staggered over sixteen distances.
+    STAGGER = 128,
+    STAGGER_STEPS = 16,
+};
+
+static bool forced_mprotect = false;
+
+void gevent_stacks_force_mprotect(bool force) { forced_mprotect = force; }
+
+int gevent_stacks_guard_kind(void) {
+    // Probing twice from two threads gives the same answer twice.
+    static int probed = 0;
+    if (forced_mprotect) return GEVENT_GUARD_MPROTECT;
+    if (!probed) {
+        size_t page = (size_t)sysconf(_SC_PAGESIZE);
+        void *test = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (test == MAP_FAILED) return GEVENT_GUARD_MPROTECT;
+        int kind = madvise(test, page, MADV_GUARD_INSTALL) == 0 ? GEVENT_GUARD_MARKERS : GEVENT_GUARD_MPROTECT;
+        munmap(test, page);
+        __atomic_store_n(&probed, kind, __ATOMIC_RELAXED);
+    }
+    return __atomic_load_n(&probed, __ATOMIC_RELAXED);
+}
+
+/// With mprotect every stack costs two mappings. Half of the kernel's limit is left to the rest of the process.
+static size_t limit_by_mappings(void) {
+    size_t limit = 65530;
+    FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+    if (file) {
+        if (fscanf(file, "%zu", &limit) != 1) limit = 65530;
+        fclose(file);
+    }
+    return limit / 4;
+}
+
+void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size) {
+    *stacks = (gevent_stacks){0};
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    stacks->page_size = page;
+    stacks->slot_size = (slot_size + page - 1) / page * page;
+    size_t guard_pages = GUARD_PAGES;
+    // A small stack gives at most a quarter of itself to its guard.
+    if (guard_pages * page > stacks->slot_size / 4) guard_pages = stacks->slot_size / 4 / page;
+    if (guard_pages == 0) guard_pages = 1;
+    stacks->guard_size = guard_pages * page;
+    stacks->guard_kind = gevent_stacks_guard_kind();
+    stacks->slots_per_slab = stacks->slot_size >= SLAB_SIZE ? 1 : SLAB_SIZE / stacks->slot_size;
+    stacks->limit = stacks->guard_kind == GEVENT_GUARD_MARKERS ? SIZE_MAX : limit_by_mappings();
+    stacks->used_in_last_slab = stacks->slots_per_slab;
+}
+
+static size_t slab_size(const gevent_stacks *stacks) { return stacks->slots_per_slab * stacks->slot_size; }
+
+size_t gevent_stacks_slot_count(const gevent_stacks *stacks) {
+    if (stacks->slab_count == 0) return 0;
+    return (stacks->slab_count - 1) * stacks->slots_per_slab + stacks->used_in_last_slab;
+}
+
+static char *slot_low(const gevent_stacks *stacks, uint32_t slot) {
+    return stacks->slabs[slot / stacks->slots_per_slab] + slot % stacks->slots_per_slab * stacks->slot_size;
+}
+
+/// Where the context of a slot is: a fixed place, so that a walk over the slabs finds it.
+static gevent_context *context_in_slot(const gevent_stacks *stacks, uint32_t slot) {
+    char *top = slot_low(stacks, slot) + stacks->slot_size - slot % STAGGER_STEPS * STAGGER;
+    return (gevent_context *)((uintptr_t)(top - sizeof(gevent_context)) & ~(uintptr_t)63);
+}
+
+static gevent_context *prepare(gevent_stacks *stacks, uint32_t slot) {
+    gevent_context *context = context_in_slot(stacks, slot);
+    memset(context, 0, sizeof *context);
+    context->slot = slot;
+    context->stack_low = slot_low(stacks, slot) + stacks->guard_size;
+    context->stack_high = (char *)context;
+    gevent_list_init(&context->timeouts);
+    return context;
+}
+
+static bool add_slab(gevent_stacks *stacks) {
+    if (stacks->slab_count == stacks->slab_capacity) {
+        size_t capacity = stacks->slab_capacity ? stacks->slab_capacity * 2 : 16;
+        char **slabs = realloc(stacks->slabs, capacity * sizeof *slabs);
+        if (!slabs) return false;
+        stacks->slabs = slabs;
+        stacks->slab_capacity = capacity;
+    }
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
+    void *slab = mmap(NULL, slab_size(stacks), PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (slab == MAP_FAILED) return false;
+    // A huge page under a stack would cost 2 MiB where 4 KiB do.
+    madvise(slab, slab_size(stacks), MADV_NOHUGEPAGE);
+    stacks->slabs[stacks->slab_count++] = slab;
+    stacks->used_in_last_slab = 0;
+    return true;
+}
+
+static bool install_guard(gevent_stacks *stacks, char *low) {
+    if (stacks->guard_kind == GEVENT_GUARD_MARKERS) return madvise(low, stacks->guard_size, MADV_GUARD_INSTALL) == 0;
+    return mprotect(low, stacks->guard_size, PROT_NONE) == 0;
+}
+
+static void count_live(gevent_stacks *stacks) {
+    if (++stacks->live_count > stacks->peak_live_count) stacks->peak_live_count = stacks->live_count;
+}
+
+gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
+    gevent_context *context = stacks->free;
+    if (context) {
+        stacks->free = context->next_free;
+        stacks->free_count--;
+        count_live(stacks);
+        return context;
+    }
+    if (stacks->trimmed_count > 0) {
+        // The guard survived the trim; the context did not.
+        count_live(stacks);
+        return prepare(stacks, stacks->trimmed[--stacks->trimmed_count]);
+    }
+    if (gevent_stacks_slot_count(stacks) >= stacks->limit) {
+        errno = EAGAIN;
+        return NULL;
+    }
+    if (stacks->used_in_last_slab == stacks->slots_per_slab && !add_slab(stacks)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    uint32_t slot = (uint32_t)gevent_stacks_slot_count(stacks);
+    char *low = slot_low(stacks, slot);
+    if (!install_guard(stacks, low)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    stacks->used_in_last_slab++;
+#if GEVENT_ASAN
+    // What only a parked greenlet refers to is not a leak. The guard itself must stay out: LeakSanitizer would read it.
+    __lsan_register_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+#endif
+    count_live(stacks);
+    return prepare(stacks, slot);
+}
+
+void gevent_stacks_give_back(gevent_stacks *stacks, gevent_context *context) {
+    context->owner = NULL;
+    context->next_free = stacks->free;
+    stacks->free = context;
+    stacks->free_count++;
+    stacks->live_count--;
+}
+
+size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most) {
+    if (stacks->free_count <= keep) return 0;
+    if (stacks->trimmed_capacity < gevent_stacks_slot_count(stacks)) {
+        size_t capacity = gevent_stacks_slot_count(stacks);
+        uint32_t *trimmed = realloc(stacks->trimmed, capacity * sizeof *trimmed);
+        if (!trimmed) return 0;
+        stacks->trimmed = trimmed;
+        stacks->trimmed_capacity = capacity;
+    }
+    // The hottest `keep` stay at the head of the list; what follows them goes.
+    gevent_context **link = &stacks->free;
+    for (size_t i = 0; i < keep; i++) link = &(*link)->next_free;
+    size_t count = 0;
+    for (; *link && count < most; count++) {
+        gevent_context *context = *link;
+        *link = context->next_free;
+        stacks->trimmed[stacks->trimmed_count++] = context->slot;
+        GEVENT_TSAN_DESTROY_FIBER(context);
+        // MADV_DONTNEED leaves guard markers in place. The context's own page goes too.
+        madvise(context->stack_low, stacks->slot_size - stacks->guard_size, MADV_DONTNEED);
+    }
+    stacks->free_count -= count;
+    return count;
+}
+
+void gevent_stacks_for_each(gevent_stacks *stacks, void (*visit)(gevent_context *, void *), void *argument) {
+    uint32_t count = (uint32_t)gevent_stacks_slot_count(stacks);
+    for (uint32_t slot = 0; slot < count; slot++) {
+        gevent_context *context = context_in_slot(stacks, slot);
+        if (context->owner) visit(context, argument);
+    }
+}
+
+void gevent_stacks_destroy(gevent_stacks *stacks) {
+#if GEVENT_ASAN || GEVENT_TSAN
+    uint32_t count = (uint32_t)gevent_stacks_slot_count(stacks);
+    for (uint32_t slot = 0; slot < count; slot++) {
+        GEVENT_TSAN_DESTROY_FIBER(context_in_slot(stacks, slot));
+#if GEVENT_ASAN
+        char *low = slot_low(stacks, slot);
+        __lsan_unregister_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+        __asan_unpoison_memory_region(low, stacks->slot_size);
+#endif
+    }
+#endif
+    for (size_t slab = 0; slab < stacks->slab_count; slab++) munmap(stacks->slabs[slab], slab_size(stacks));
+    free(stacks->slabs);
+    free(stacks->trimmed);
+    *stacks = (gevent_stacks){0};
+}

@@ -1,0 +1,95 @@
+// AAPCS64: x19 to x28, the frame record (x29, x30) and the low halves of v8 to v15 belong to the caller. FPCR does too,
+// but nothing in Swift sets it. x18 is never touched. Return addresses are not signed here, so pointer authentication
+// stays off for this frame; the hints make both entries valid branch targets where BTI is enforced.
+#if defined(__aarch64__) && defined(__ELF__)
+
+    .text
+
+    // void gevent_swap_stacks(void **save, void *load)
+    .globl gevent_swap_stacks
+    .hidden gevent_swap_stacks
+    .type gevent_swap_stacks, %function
+    .p2align 4
+gevent_swap_stacks:
+    .cfi_startproc
+    hint #34  // bti c
+    sub sp, sp, #160
+    .cfi_adjust_cfa_offset 160
+    stp x19, x20, [sp, #0]
+    .cfi_rel_offset x19, 0
+    .cfi_rel_offset x20, 8
+    stp x21, x22, [sp, #16]
+    .cfi_rel_offset x21, 16
+    .cfi_rel_offset x22, 24
+    stp x23, x24, [sp, #32]
+    .cfi_rel_offset x23, 32
+    .cfi_rel_offset x24, 40
+    stp x25, x26, [sp, #48]
+    .cfi_rel_offset x25, 48
+    .cfi_rel_offset x26, 56
+    stp x27, x28, [sp, #64]
+    .cfi_rel_offset x27, 64
+    .cfi_rel_offset x28, 72
+    stp x29, x30, [sp, #80]
+    .cfi_rel_offset x29, 80
+    .cfi_rel_offset x30, 88
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    // The other stack was left at this very place, so the same frame description holds for it.
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    .cfi_adjust_cfa_offset -160
+    .cfi_restore x19
+    .cfi_restore x20
+    .cfi_restore x21
+    .cfi_restore x22
+    .cfi_restore x23
+    .cfi_restore x24
+    .cfi_restore x25
+    .cfi_restore x26
+    .cfi_restore x27
+    .cfi_restore x28
+    .cfi_restore x29
+    .cfi_restore x30
+    ret
+    .cfi_endproc
+    .size gevent_swap_stacks, .-gevent_swap_stacks
+
+    .type gevent_stack_bottom, %function
+gevent_stack_bottom:
+    .cfi_startproc
+    // The return address is undefined here: unwinders stop. The nop makes the instruction before the entry, where
+    // unwinders look, part of this frame.
+    .cfi_undefined x30
+    .cfi_undefined x29
+    nop
+    .globl gevent_stack_entry
+    .hidden gevent_stack_entry
+    .type gevent_stack_entry, %function
+gevent_stack_entry:
+    hint #36  // bti j
+    mov x29, #0
+    mov x30, #0
+    mov x0, x20
+    blr x19
+    brk #1
+    .cfi_endproc
+    .size gevent_stack_bottom, .-gevent_stack_bottom
+    .size gevent_stack_entry, .-gevent_stack_entry
+
+    .section .note.GNU-stack,"",%progbits
+#endif
