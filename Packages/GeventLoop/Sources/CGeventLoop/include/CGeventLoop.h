@@ -1,1 +1,37 @@
 #pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// A function that calls `LoopBackend.register(_:)` for one backend.
+typedef void (*gevent_loop_registrar)(void);
+
+/// Remembers a backend that is linked into this program.
+///
+/// Meant for a C `__attribute__((constructor))`: it only stores the pointer, so it is safe before `main`, before the
+/// Swift runtime has run anything, and from a library loaded later on any thread. The registrar itself runs when the
+/// list of linked loops is next asked for.
+void gevent_loop_backend_linked(gevent_loop_registrar registrar);
+
+/// Calls every registrar stored since the last call, oldest first.
+///
+/// While they run, `gevent_loop_is_collecting` is true on this thread. Calls must not overlap; the Swift side holds a
+/// lock around it.
+void gevent_loop_run_registrars(void);
+
+/// Whether this thread is inside `gevent_loop_run_registrars`.
+bool gevent_loop_is_collecting(void);
+
+/// Writes "EBADF (Bad file descriptor)" or what the C library has of it; always terminates the text.
+void gevent_loop_describe_errno(int code, char *text, size_t capacity);
+
+/// The kernel's number of this thread, as `top -H` and debuggers show it.
+int gevent_loop_thread_id(void);
+
+#ifdef __cplusplus
+}
+#endif

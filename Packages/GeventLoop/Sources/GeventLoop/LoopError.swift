@@ -1,0 +1,110 @@
+internal import CGeventLoop
+internal import Glibc
+
+/// What went wrong in a loop, as a value that other code can act on.
+///
+/// A bad descriptor is an error of this type on every backend, never an abort.
+public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of failure. New kinds may be added.
+    @nonexhaustive
+    public enum Code: String, Sendable, Hashable {
+        /// The descriptor is not open in this process (`EBADF`).
+        case badDescriptor
+        /// The descriptor is open, but the kernel cannot poll it: a regular file or a directory.
+        case notPollable
+        /// The loop has been closed.
+        case closed
+        /// The kernel has run out of memory, descriptors or watches.
+        case outOfResources
+        /// This kernel or this backend cannot do what was asked.
+        case unsupported
+        /// Any other failed system call; ``LoopError/errno`` says which.
+        case system
+    }
+
+    /// The kind of failure.
+    public let code: Code
+
+    /// The system's error number, or 0 if no system call failed.
+    public let errno: CInt
+
+    /// What was being done, such as "epoll_ctl(ADD)".
+    public let operation: String
+
+    /// The descriptor it was done to, if there was one.
+    public let fileDescriptor: CInt?
+
+    /// What went wrong, for people; without the operation and the descriptor.
+    public let message: String
+
+    /// An error with these parts.
+    ///
+    /// - Parameters:
+    ///   - code: the kind of failure.
+    ///   - errno: the system's error number, 0 if none.
+    ///   - operation: what was being done.
+    ///   - fileDescriptor: the descriptor it was done to.
+    ///   - message: what went wrong; if nil, made from the code and the error number.
+    public init(
+        _ code: Code, errno: CInt = 0, operation: String, fileDescriptor: CInt? = nil, message: String? = nil
+    ) {
+        self.code = code
+        self.errno = errno
+        self.operation = operation
+        self.fileDescriptor = fileDescriptor
+        self.message = message ?? Self.text(for: code, errno: errno)
+    }
+
+    /// The error for a failed system call, with the code that goes with its error number.
+    ///
+    /// - Parameters:
+    ///   - errno: the error number the call left behind.
+    ///   - operation: the call, such as "epoll_ctl(ADD)".
+    ///   - fileDescriptor: the descriptor it was called on.
+    public init(errno: CInt, operation: String, fileDescriptor: CInt? = nil) {
+        let code: Code =
+            switch errno {
+            case EBADF: .badDescriptor
+            // The answer of `epoll_ctl` for a file that has no poll operation.
+            case EPERM: .notPollable
+            case ENOMEM, ENOSPC, EMFILE, ENFILE: .outOfResources
+            case ENOSYS, EOPNOTSUPP: .unsupported
+            default: .system
+            }
+        self.init(code, errno: errno, operation: operation, fileDescriptor: fileDescriptor)
+    }
+
+    /// The whole story on one line, such as
+    /// "epoll_ctl(ADD) on descriptor 7: the descriptor is not open: EBADF (Bad file descriptor)".
+    public var description: String {
+        if let fileDescriptor {
+            "\(operation) on descriptor \(fileDescriptor): \(message)"
+        } else {
+            "\(operation): \(message)"
+        }
+    }
+
+    private static func text(for code: Code, errno: CInt) -> String {
+        let meaning: String? =
+            switch code {
+            case .badDescriptor: "the descriptor is not open"
+            case .notPollable: "the kernel cannot poll this kind of file"
+            case .closed: "the loop has been closed"
+            case .outOfResources: "the system has run out of resources"
+            case .unsupported: "not supported here"
+            case .system: nil
+            }
+        if errno == 0 { return meaning ?? "failed" }
+        let reason = describe(errno)
+        return meaning.map { "\($0): \(reason)" } ?? reason
+    }
+
+    private static func describe(_ errno: CInt) -> String {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { text in
+            // A temporary allocation of non-zero capacity always has a base address.
+            guard let start = text.baseAddress else { return "errno \(errno)" }
+            gevent_loop_describe_errno(errno, start, text.count)
+            return String(cString: start)
+        }
+    }
+}

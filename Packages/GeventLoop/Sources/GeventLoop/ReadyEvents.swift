@@ -1,0 +1,68 @@
+/// The batch of events that ``Loop/poll(until:into:)`` appends to: one buffer, reused from poll to poll.
+///
+/// It is not an `Array` because it sits on the hottest path there is: it cannot be copied, so an append needs no
+/// uniqueness check and no reference count, and every access is inlined into loops written elsewhere.
+@frozen
+public struct ReadyEvents: ~Copyable {
+    @usableFromInline var base: UnsafeMutablePointer<ReadyEvent>
+    @usableFromInline var capacity: Int
+
+    @usableFromInline var used: Int
+
+    /// How many events the batch holds.
+    @inlinable
+    public var count: Int { used }
+
+    /// An empty batch with room for this many events before the buffer has to grow.
+    ///
+    /// - Parameter minimumCapacity: at least 1; anything less is taken as 1.
+    public init(minimumCapacity: Int = 256) {
+        capacity = max(minimumCapacity, 1)
+        base = .allocate(capacity: capacity)
+        used = 0
+    }
+
+    deinit {
+        // `ReadyEvent` is trivial: there is nothing to deinitialise.
+        base.deallocate()
+    }
+
+    /// Whether the batch holds no events.
+    @inlinable
+    public var isEmpty: Bool { used == 0 }
+
+    /// The event at an index from 0 up to, but not including, ``count``.
+    @inlinable
+    public subscript(index: Int) -> ReadyEvent {
+        precondition(index >= 0 && index < used, "ReadyEvents index out of range")
+        return base[index]
+    }
+
+    /// Adds an event at the end; amortised constant time.
+    @inlinable
+    public mutating func append(_ event: ReadyEvent) {
+        if used == capacity { grow() }
+        (base + used).initialize(to: event)
+        used += 1
+    }
+
+    /// Empties the batch and keeps its buffer.
+    @inlinable
+    public mutating func removeAll() {
+        used = 0
+    }
+
+    @usableFromInline
+    @inline(never)
+    mutating func grow() {
+        let larger = UnsafeMutablePointer<ReadyEvent>.allocate(capacity: capacity * 2)
+        larger.moveInitialize(from: base, count: used)
+        base.deallocate()
+        base = larger
+        capacity *= 2
+    }
+}
+
+// A batch belongs to the thread of the hub that polls into it.
+@available(*, unavailable)
+extension ReadyEvents: Sendable {}

@@ -1,0 +1,85 @@
+/// One setting as it is in force, for `gevent-info`.
+public struct ResolvedSetting: Sendable, Hashable {
+    /// Where a value came from.
+    public enum Origin: String, Sendable, Hashable {
+        /// ``Configuration/set(_:to:)``.
+        case code
+        /// The environment variable.
+        case environment
+        /// Neither of them said anything.
+        case `default`
+    }
+
+    /// The row of the table.
+    public let setting: Setting
+
+    /// The variable, such as "GEVENT_LOOP".
+    public var name: String { setting.name }
+
+    /// The value as it was written.
+    public let value: String
+
+    /// Where it came from.
+    public let origin: Origin
+}
+
+/// The settings in force: fixed, typed values, and where each came from.
+public struct ResolvedConfiguration: Sendable {
+    /// The loops asked for, as written in `GEVENT_LOOP`; empty for the default order. See ``makeLoop(from:)``.
+    public let loop: String
+
+    /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
+    public let stackSize: Int
+
+    /// Whether each greenlet remembers who spawned it, and where.
+    public let trackGreenletTree: Bool
+
+    /// Whether loops are wrapped in a ``CheckedLoop``.
+    public let debugLoop: Bool
+
+    /// Every setting with its value and origin, in the order of ``Setting/all``.
+    public let settings: [ResolvedSetting]
+
+    init(overrides: [String: String], environment: [String: String]) throws(ConfigurationError) {
+        var reader = SettingReader(overrides: overrides, environment: environment)
+        loop = try reader.value(of: .loop)
+        stackSize = try reader.value(of: .stackSize)
+        trackGreenletTree = try reader.value(of: .trackGreenletTree)
+        debugLoop = try reader.value(of: .debugLoop)
+        settings = reader.rows
+    }
+
+    /// Where `GEVENT_LOOP` came from.
+    var loopOrigin: ResolvedSetting.Origin {
+        settings.first { $0.name == SettingKey.loop.setting.name }?.origin ?? .default
+    }
+}
+
+/// Reads typed values and keeps the rows they came from.
+private struct SettingReader {
+    let overrides: [String: String]
+    let environment: [String: String]
+    var rows: [ResolvedSetting] = []
+
+    init(overrides: [String: String], environment: [String: String]) {
+        self.overrides = overrides
+        self.environment = environment
+    }
+
+    mutating func value<Value>(of key: SettingKey<Value>) throws(ConfigurationError) -> Value {
+        let setting = key.setting
+        let row: ResolvedSetting
+        if let text = overrides[setting.name] {
+            row = ResolvedSetting(setting: setting, value: text, origin: .code)
+        } else if let text = environment[setting.name] {
+            row = ResolvedSetting(setting: setting, value: text, origin: .environment)
+        } else {
+            row = ResolvedSetting(setting: setting, value: setting.defaultText, origin: .default)
+        }
+        guard let value = key.parse(row.value) else {
+            throw .invalid(setting, text: row.value, origin: row.origin)
+        }
+        rows.append(row)
+        return value
+    }
+}
