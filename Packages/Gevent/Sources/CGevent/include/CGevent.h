@@ -15,5 +15,6 @@
 #include "gevent_overflow.h"
 #include "gevent_spawn_site.h"
 #include "gevent_stacks.h"
+#include "gevent_symbolize.h"
 #include "gevent_thread_words.h"
 #include "gevent_timers.h"

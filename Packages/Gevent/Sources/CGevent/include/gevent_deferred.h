@@ -1,6 +1,8 @@
 // Something that happens later unless it is cancelled, and that Swift acts on: a Timeout, or a delayed start.
 #pragma once
 
+#include <stddef.h>
+
 #include "gevent_list.h"
 #include "gevent_timers.h"
 
@@ -11,3 +13,7 @@ typedef struct gevent_deferred {
     gevent_node node;    // in the list of the context that started it, or of the hub
     struct gevent_context *target;
 } gevent_deferred;
+
+static inline gevent_deferred *gevent_deferred_of_node(gevent_node *node) {
+    return (gevent_deferred *)((char *)node - offsetof(gevent_deferred, node));
+}

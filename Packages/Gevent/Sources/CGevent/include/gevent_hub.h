@@ -42,6 +42,7 @@ typedef struct gevent_hub {
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
+    uint64_t ended_count;        // greenlets that have ended
     void *owner;                 // the Swift Hub
     gevent_hub_functions functions;
 
@@ -142,3 +143,32 @@ gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
 
 /// Records where the calling function was called from. Null if nothing could be recorded.
 const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub);
+
+// MARK: descriptors
+
+/// Who waits on a descriptor. The table is the Swift side's; the waits' `wait_slot`s point into it.
+typedef struct gevent_descriptor {
+    gevent_context *reader, *writer;
+    uint32_t generation;  // counts the closes of this number, so that events of an earlier life are known as such
+    uint8_t armed;        // the readiness the loop was asked for
+} gevent_descriptor;
+
+/// Hooks the current context into a descriptor's place, which the caller has found free.
+static inline void gevent_wait_set_slot(gevent_hub *hub, gevent_context **slot) {
+    *slot = hub->current;
+    hub->current->wait_slot = slot;
+    hub->descriptor_waiters++;
+}
+
+// MARK: addresses Swift cannot take of a field
+
+static inline gevent_context *gevent_hub_main(gevent_hub *hub) { return &hub->main; }
+static inline gevent_context *gevent_hub_root(gevent_hub *hub) { return &hub->root; }
+static inline gevent_context **gevent_descriptor_reader(gevent_descriptor *entry) { return &entry->reader; }
+static inline gevent_context **gevent_descriptor_writer(gevent_descriptor *entry) { return &entry->writer; }
+
+/// Null if no start is delayed.
+static inline gevent_deferred *gevent_first_delayed_start(gevent_hub *hub) {
+    if (gevent_list_is_empty(&hub->delayed_starts)) return NULL;
+    return gevent_deferred_of_node(hub->delayed_starts.next);
+}

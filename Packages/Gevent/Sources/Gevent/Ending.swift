@@ -1,0 +1,165 @@
+// How the end of a greenlet reaches those who wait for it: parked greenlets, joinAll, and links.
+
+internal import CGevent
+
+extension AnyGreenlet {
+    /// Whether it ended in time. Parks.
+    @usableFromInline
+    final func waitForEnd(timeout: Duration?) throws -> Bool {
+        let hub = try ownHub()
+        if phase == .ended { return true }
+        if let timeout, timeout <= .zero { return false }
+        try attend(hub)
+        let current = hub.pointee.current!
+        if current == context {
+            throw HubError(.wouldBlockForever, "a greenlet cannot wait for its own end: \(self)")
+        }
+        append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: current, hub)
+        if let timeout { armTimeout(timeout, current, hub) }
+        return try wait(hub, .join, self)
+    }
+
+    /// Adds a link. The node's owner sees to it that it outlives its membership.
+    @inline(__always)
+    final func append(
+        _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer,
+        _ hub: UnsafeMutablePointer<gevent_hub>
+    ) {
+        link.pointee.kind = UInt(kind)
+        link.pointee.payload = payload
+        let links = self.links ?? gevent_links_take(hub)!
+        self.links = links
+        gevent_list_append(&links.pointee.list, &link.pointee.node)
+    }
+
+    /// Remembers who ended before whom.
+    @inline(__always)
+    final func recordEndOrder(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        hub.pointee.ended_count &+= 1
+        endOrder = hub.pointee.ended_count
+    }
+
+    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready at once; from the first
+    /// closure on, the rest is left to a callback of the hub.
+    final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        if isNotifying { return }
+        if tellLinks(hub, closuresToo: false) { return }
+        isNotifying = true
+        Hub.of(hub).enqueue {
+            _ = self.tellLinks(hub, closuresToo: true)
+            self.isNotifying = false
+        }
+    }
+
+    /// Tells links until none is left, those added meanwhile included. Returns whether none is left.
+    private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, closuresToo: Bool) -> Bool {
+        guard let links else { return true }
+        while let link = gevent_links_first(links) {
+            if link.pointee.kind == GEVENT_LINK_OBJECT && !closuresToo { return false }
+            // Removed before it is told, so that it is told once whatever it does.
+            gevent_node_unlink(&link.pointee.node)
+            switch Int(link.pointee.kind) {
+            case GEVENT_LINK_WAKE:
+                let context = link.pointee.payload.assumingMemoryBound(to: gevent_context.self)
+                gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
+            case GEVENT_LINK_MEMBER:
+                Unmanaged<EndCounter>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded(self)
+            default:
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
+            }
+        }
+        self.links = nil
+        gevent_record_give_back(hub, links)
+        return true
+    }
+
+    /// What is still linked to a greenlet that is going away was linked to one that never ran: closures only, since
+    /// whoever waits for a greenlet keeps it.
+    final func dropLinks() {
+        guard let links, let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return }
+        while let link = gevent_links_first(links) {
+            gevent_node_unlink(&link.pointee.node)
+            if link.pointee.kind == GEVENT_LINK_OBJECT {
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).release()
+            }
+        }
+        gevent_record_give_back(hub, links)
+    }
+}
+
+/// Counts the ends of many greenlets for one that waits for them.
+final class EndCounter {
+    private(set) var ended: [AnyGreenlet] = []
+    private(set) var firstFailure: (any Error)?
+    private let wanted: Int
+    private let stopsAtFailure: Bool
+    private let waiter: UnsafeMutablePointer<gevent_context>
+
+    init(wanted: Int, stopsAtFailure: Bool, waiter: UnsafeMutablePointer<gevent_context>) {
+        self.wanted = wanted
+        self.stopsAtFailure = stopsAtFailure
+        self.waiter = waiter
+    }
+
+    var isSatisfied: Bool { ended.count >= wanted || (stopsAtFailure && firstFailure != nil) }
+
+    func memberEnded(_ greenlet: AnyGreenlet) {
+        if isSatisfied { return }
+        ended.append(greenlet)
+        if firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
+        if isSatisfied { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
+    }
+}
+
+/// Waits until `wanted` of `members` have ended, or the time is up, or, if asked for, one has failed.
+func waitForEnds(
+    of members: [AnyGreenlet], wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
+    _ hub: UnsafeMutablePointer<gevent_hub>
+) throws -> EndCounter {
+    for member in members { _ = try member.ownHub() }
+    let current = hub.pointee.current!
+    let counter = EndCounter(wanted: wanted, stopsAtFailure: stopsAtFailure, waiter: current)
+    // Those that are over count in the order in which they ended.
+    for member in members.filter(\.isDead).sorted(by: { $0.endOrder < $1.endOrder }) { counter.memberEnded(member) }
+    if counter.isSatisfied { return counter }
+    if let timeout, timeout <= .zero { return counter }
+    try attend(hub)
+
+    let living = members.filter { !$0.isDead }
+    let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living.count)
+    nodes.initialize(repeating: gevent_link(), count: living.count)
+    defer {
+        // Whichever way the wait ended, nobody keeps a link to memory that goes away.
+        for index in living.indices { gevent_node_unlink(&nodes[index].node) }
+        nodes.deallocate()
+    }
+    let payload = Unmanaged.passUnretained(counter).toOpaque()
+    for (index, member) in living.enumerated() {
+        member.append(nodes + index, kind: GEVENT_LINK_MEMBER, payload: payload, hub)
+    }
+    if let timeout { armTimeout(timeout, current, hub) }
+    _ = try wait(hub, .joinAll, nil)
+    return counter
+}
+
+/// Parks until all of `greenlets` are over, or `count` of them, or for at most `timeout`. Returns those that are over,
+/// in the order in which they ended; a duplicate counts, and is returned, each time.
+///
+/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
+/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller.
+///
+/// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
+@available(*, noasync)
+@discardableResult
+public func joinAll<Member: JoinableGreenlet>(
+    _ greenlets: some Sequence<Member>, timeout: Duration? = nil, throwingErrors: Bool = false, count: Int? = nil
+) throws -> [Member] {
+    let hub = try currentHub()
+    let members = Array(greenlets)
+    let wanted = min(members.count, max(count ?? members.count, 0))
+    let counter = try waitForEnds(
+        of: members, wanted: wanted, timeout: timeout, stopsAtFailure: throwingErrors, hub)
+    if throwingErrors, let failure = counter.firstFailure { throw failure }
+    // Every member is a Member: that is what the counter was given.
+    return counter.ended.map { unsafeDowncast($0, to: Member.self) }
+}

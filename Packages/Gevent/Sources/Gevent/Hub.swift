@@ -1,0 +1,364 @@
+public import CGevent
+internal import Glibc
+
+/// The scheduler of one thread: it runs greenlets, and polls the event loop when none is ready.
+///
+/// There is one per thread, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
+/// `get` just work in `main.swift`. A hub is confined to its thread; other threads reach it through ``handle``.
+///
+/// gevent: `gevent.hub.Hub`.
+public final class Hub {
+    let pointer: UnsafeMutablePointer<gevent_hub>
+    let loop: any Loop
+    /// The settings the hub was made with.
+    public let resolvedConfiguration: ResolvedConfiguration
+    /// Why this loop and no other.
+    public let loopReason: String
+    /// The only way in from another thread.
+    public let handle: HubHandle
+
+    let mainGreenlet: MainGreenlet
+    let hubGreenlet: HubGreenlet
+    let descriptors = DescriptorTable()
+    var identifiers = IdentifierPool()
+    /// What the loop reported last; empty between polls.
+    var events = ReadyEvents()
+    /// Reasons to wait although nothing in this thread is pending.
+    var holdCount = 0
+    /// Main waits for the hub to run out of work.
+    var isMainJoiningHub = false
+    private(set) var isDestroyed = false
+    private let tracksSpawnSites: Bool
+
+    /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
+    ///
+    /// A bound, not a time slice: a greenlet that never parks is never interrupted.
+    ///
+    /// gevent: `gevent.setswitchinterval`.
+    public var switchInterval: Duration = .milliseconds(5)
+
+    /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
+    ///
+    /// Runs on the hub and must not park; looked up at each error. An error it throws is printed instead. Nil, the
+    /// default, prints to standard error.
+    ///
+    /// gevent: `Hub.handle_error`.
+    public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
+
+    // MARK: Finding the hub
+
+    /// This thread's hub, made if there is none.
+    ///
+    /// Traps with the reason if none can be made; ``start()`` throws it instead.
+    ///
+    /// gevent: `gevent.get_hub()`.
+    public static var current: Hub { of(requireHub()) }
+
+    /// This thread's hub, made if there is none.
+    ///
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, and ``LoopError`` if the
+    /// process is out of memory or descriptors. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
+    /// error that can be shown.
+    @discardableResult
+    public static func start() throws -> Hub { of(try currentHub()) }
+
+    /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
+    ///
+    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and ``ConfigurationError`` if another
+    /// setting than the loop has a bad value.
+    @discardableResult
+    public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
+        if gevent_hub_current() != nil {
+            throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
+        }
+        return try Hub(loop: loop, reason: reason, configuration: try Configuration.shared.resolve())
+    }
+
+    /// Whether the calling thread has a hub.
+    public static var exists: Bool { gevent_hub_current() != nil }
+
+    @inline(__always)
+    static func unretained(_ pointer: UnsafeMutablePointer<gevent_hub>) -> Unmanaged<Hub> {
+        // The hub retains itself until it is destroyed, which frees the pointer.
+        Unmanaged<Hub>.fromOpaque(pointer.pointee.owner)
+    }
+
+    @inline(__always)
+    static func of(_ pointer: UnsafeMutablePointer<gevent_hub>) -> Hub {
+        unretained(pointer).takeUnretainedValue()
+    }
+
+    /// The loop's time, now.
+    @inline(__always)
+    static func time(_ pointer: UnsafeMutablePointer<gevent_hub>) -> LoopInstant {
+        unretained(pointer)._withUnsafeGuaranteedRef { $0.loop.now }
+    }
+
+    fileprivate static func make() throws -> Hub {
+        let configuration = try Configuration.shared.resolve()
+        let (loop, reason) = try configuration.makeLoop()
+        return try Hub(loop: loop, reason: reason, configuration: configuration)
+    }
+
+    private init(loop: any Loop, reason: String, configuration: ResolvedConfiguration) throws {
+        let words = RuntimeWords.found
+        let functions = gevent_hub_functions(
+            run_greenlet: { greenlet, context in
+                Unmanaged<AnyGreenlet>.fromOpaque(greenlet!).takeRetainedValue().runOnStack(context!)
+            },
+            run_hub: { hub in
+                Unmanaged<Hub>.fromOpaque(hub!).takeUnretainedValue().run()
+            })
+        guard
+            let pointer = gevent_hub_create(
+                nil, functions, configuration.stackSize, words.accessHead, words.taskLocalFallback)
+        else {
+            let error = errno
+            loop.close()
+            throw LoopError(errno: error, operation: "allocate the hub")
+        }
+        self.pointer = pointer
+        self.loop = loop
+        loopReason = reason
+        resolvedConfiguration = configuration
+        tracksSpawnSites = configuration.trackGreenletTree
+        handle = HubHandle(waker: loop.waker)
+        mainGreenlet = MainGreenlet(hub: pointer)
+        hubGreenlet = HubGreenlet(hub: pointer)
+        pointer.pointee.owner = Unmanaged.passRetained(self).toOpaque()
+        adopt(mainGreenlet, gevent_hub_main(pointer))
+        adopt(hubGreenlet, gevent_hub_root(pointer))
+        pointer.pointee.now = loop.now.nanoseconds
+        gevent_hub_set_current(pointer)
+        ThreadExit.destroyHubOfThisThread()
+    }
+
+    /// Main and the hub run from the start and are never over.
+    private func adopt(_ greenlet: AnyGreenlet, _ context: UnsafeMutablePointer<gevent_context>) {
+        greenlet.phase = .running
+        greenlet.context = context
+        context.pointee.owner = Unmanaged.passUnretained(greenlet).toOpaque()
+    }
+
+    // MARK: Facts
+
+    /// The name of the loop that runs, such as "epoll".
+    public var loopName: String { type(of: loop).backendName }
+
+    /// What the loop says of itself; for reports.
+    public var loopFeatures: [String: String] { loop.features }
+
+    /// The loop's monotonic time.
+    public var now: LoopInstant { loop.now }
+
+    /// The finest step in which the loop keeps deadlines.
+    public var timerResolution: Duration { loop.timerResolution }
+
+    /// Counters of what the hub has done and holds.
+    public var statistics: HubStatistics { HubStatistics(pointer) }
+
+    // MARK: Spawning
+
+    @inline(__always)
+    func recordSpawn(of greenlet: AnyGreenlet) {
+        if tracksSpawnSites { greenlet.spawnSite = gevent_hub_capture_spawn_site(pointer) }
+    }
+
+    // MARK: Keeping the hub waiting
+
+    /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
+    /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    public func hold() -> HubHold {
+        holdCount += 1
+        return HubHold(self)
+    }
+
+    // MARK: The end
+
+    /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
+    ///
+    /// From main only. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
+    /// thrown another, and one that does so a hundred times is abandoned with its stack. A thread that ends destroys its
+    /// hub by itself.
+    ///
+    /// gevent: `Hub.destroy()`.
+    @available(*, noasync)
+    public func destroy() throws {
+        if isDestroyed { return }
+        guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
+        guard pointer.pointee.current == gevent_hub_main(pointer) else {
+            throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
+        }
+        handle.close()
+        dropStarts()
+        Timeout.cancelAll(of: gevent_hub_main(pointer))
+        endParkedGreenlets()
+        dropStarts()
+        isDestroyed = true
+        // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
+        gevent_park(pointer)
+        loop.close()
+        mainGreenlet.phase = .ended
+        mainGreenlet.context = nil
+        hubGreenlet.phase = .ended
+        hubGreenlet.context = nil
+        gevent_hub_destroy(pointer)
+        Unmanaged.passUnretained(self).release()
+    }
+
+    /// Greenlets that have not run and callbacks that have not been called never will.
+    private func dropStarts() {
+        while let record = gevent_first_delayed_start(pointer) {
+            let payload = record.pointee.timer.payload!
+            Unmanaged<AnyGreenlet>.fromOpaque(payload).takeUnretainedValue().endUnstarted(GreenletExit())
+        }
+        var resumes: [UnsafeMutableRawPointer] = []
+        while gevent_ready_count(pointer) > 0 {
+            let entry = gevent_ready_pop(pointer)
+            switch Int(entry.tag) {
+            case GEVENT_READY_RESUME:
+                resumes.append(entry.pointer)
+            case GEVENT_READY_START:
+                let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
+                if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
+            default:
+                Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().stop()
+            }
+        }
+        for context in resumes { gevent_ready_push(pointer, context, UInt32(GEVENT_READY_RESUME)) }
+    }
+
+    private func endParkedGreenlets() {
+        for _ in 0..<100 where pointer.pointee.stacks.live_count > 0 {
+            for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
+            // Each round lets all of them unwind as far as they do without waiting.
+            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 { gevent_yield(pointer) }
+        }
+        for greenlet in greenletsOnStacks() {
+            greenlet.phase = .ended
+            greenlet.context?.pointee.owner = nil
+            greenlet.context = nil
+            // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
+            Unmanaged.passUnretained(greenlet).release()
+        }
+    }
+
+    /// Every greenlet that has a stack: running, ready or parked. Linear in the stacks ever used.
+    func greenletsOnStacks() -> [AnyGreenlet] {
+        var found: [AnyGreenlet] = []
+        withUnsafeMutablePointer(to: &found) { list in
+            gevent_stacks_for_each(
+                &pointer.pointee.stacks,
+                { context, list in
+                    let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(context!.pointee.owner).takeUnretainedValue()
+                    list!.assumingMemoryBound(to: [AnyGreenlet].self).pointee.append(greenlet)
+                }, list)
+        }
+        return found
+    }
+}
+
+@available(*, unavailable)
+extension Hub: Sendable {}
+
+/// See ``Hub/hold()``.
+public final class HubHold {
+    private var hub: Hub?
+
+    init(_ hub: Hub) { self.hub = hub }
+
+    /// Lets the hub go. Repeatable; also done when the hold goes.
+    public func release() {
+        hub?.holdCount -= 1
+        hub = nil
+    }
+
+    deinit { release() }
+}
+
+@available(*, unavailable)
+extension HubHold: Sendable {}
+
+/// What a hub has done and what it holds, at one moment.
+public struct HubStatistics: Sendable, Hashable {
+    /// Switches between stacks since the hub was made.
+    public let switchCount: UInt64
+    /// Greenlets that have a stack now: running, ready or parked.
+    public let liveGreenlets: Int
+    /// The most there ever were.
+    public let peakLiveGreenlets: Int
+    /// Entries of the ready queue.
+    public let readyCount: Int
+    /// Pending sleeps, timeouts and delayed starts.
+    public let pendingTimers: Int
+    /// Greenlets that wait for a descriptor.
+    public let descriptorWaiters: Int
+    /// Stacks whose memory is kept for the next greenlet.
+    public let idleStacks: Int
+
+    init(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        switchCount = hub.pointee.switch_count
+        liveGreenlets = hub.pointee.stacks.live_count
+        peakLiveGreenlets = hub.pointee.stacks.peak_live_count
+        readyCount = Int(gevent_ready_count(hub))
+        pendingTimers = Int(hub.pointee.timers.count)
+        descriptorWaiters = Int(hub.pointee.descriptor_waiters)
+        idleStacks = hub.pointee.stacks.free_count
+    }
+}
+
+// MARK: The current hub
+
+/// This thread's hub, made if there is none.
+@inline(__always)
+func currentHub() throws -> UnsafeMutablePointer<gevent_hub> {
+    if let hub = gevent_hub_current() { return hub }
+    return try makeHub()
+}
+
+@inline(never)
+private func makeHub() throws -> UnsafeMutablePointer<gevent_hub> {
+    try Hub.make().pointer
+}
+
+/// The same for calls that cannot throw.
+@usableFromInline
+@inline(__always)
+func requireHub() -> UnsafeMutablePointer<gevent_hub> {
+    if let hub = gevent_hub_current() { return hub }
+    return makeHubOrDie()
+}
+
+@usableFromInline
+@inline(never)
+func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
+    do {
+        return try Hub.make().pointer
+    } catch {
+        // control: nothing can be thrown into a thread that has no hub yet.
+        fatalError("gevent: \(error)")
+    }
+}
+
+/// Destroys the hub of a thread that ends, so that its greenlets unwind and its descriptors are closed.
+private enum ThreadExit {
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key) { _ in
+            // The process's main thread ends with the process; destructors run for other threads only.
+            guard let hub = gevent_hub_current() else { return }
+            do {
+                try Hub.of(hub).destroy()
+            } catch {
+                // control: the thread is over and nothing runs that could be killed; destroy() throws on misuse alone.
+                fatalError("gevent: a thread ended away from its main greenlet: \(error)")
+            }
+        }
+        return key
+    }()
+
+    static func destroyHubOfThisThread() {
+        // Any value but null makes the destructor run.
+        pthread_setspecific(key, UnsafeRawPointer(bitPattern: 1))
+    }
+}

@@ -1,0 +1,49 @@
+internal import CGevent
+
+/// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
+public final class HubCallback {
+    private var body: (() throws -> Void)?
+
+    init(_ body: @escaping () throws -> Void) { self.body = body }
+
+    /// Whether it is still to be called.
+    public var isPending: Bool { body != nil }
+
+    /// Prevents the call if it has not been made.
+    public func stop() { body = nil }
+
+    func call(on hub: Hub) {
+        guard let body else { return }
+        self.body = nil
+        do {
+            try body()
+        } catch {
+            // control: callbacks run on the hub, into which nothing can be thrown.
+            hub.report(error, in: nil)
+        }
+    }
+}
+
+@available(*, unavailable)
+extension HubCallback: Sendable {}
+
+extension Hub {
+    /// Calls `body` on the hub soon, in turn with greenlets that were started or woken before.
+    ///
+    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported. On this hub's
+    /// own thread only; other threads use ``HubHandle/post(_:)``.
+    ///
+    /// gevent: `loop.run_callback(func)`.
+    @discardableResult
+    public func runCallback(_ body: @escaping () throws -> Void) -> HubCallback {
+        precondition(gevent_hub_current() == pointer, "\(HubError.wrongThread)")
+        return enqueue(body)
+    }
+
+    @discardableResult
+    func enqueue(_ body: @escaping () throws -> Void) -> HubCallback {
+        let callback = HubCallback(body)
+        gevent_ready_push(pointer, Unmanaged.passRetained(callback).toOpaque(), UInt32(GEVENT_READY_CALLBACK))
+        return callback
+    }
+}

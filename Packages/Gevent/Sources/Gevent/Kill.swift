@@ -1,0 +1,62 @@
+internal import CGevent
+
+extension JoinableGreenlet {
+    /// Throws `error` into the greenlet and, unless `blocking` is false, parks until it is over, or for at most
+    /// `timeout`.
+    ///
+    /// A greenlet that never ran never will: it is over at once, its links are told, and a later start does nothing.
+    /// Otherwise the error is raised where it waits, or at its next switch point if it is ready: late, or never if its
+    /// body ends first. It may catch the error or wait during its clean-up; a blocking kill waits until it really ends,
+    /// and returns silently when the time is up. A blocking kill of oneself unwinds on the spot. No effect on the dead.
+    ///
+    /// Throws only when the caller itself is interrupted while it waits, never what becomes of the victim.
+    ///
+    /// gevent: `Greenlet.kill(exception=GreenletExit, block=True, timeout=None)`.
+    @available(*, noasync)
+    public final func kill(
+        throwing error: any Error = GreenletExit(), blocking: Bool = true, timeout: Duration? = nil
+    ) throws {
+        _ = try ownHub()
+        if isDead { return }
+        if blocking && isCurrent { throw error }
+        deliver(error)
+        if blocking { _ = try waitForEnd(timeout: timeout) }
+    }
+}
+
+/// Throws `error` into any greenlet of this thread, main and raw ones included, without parking.
+///
+/// One that has not run never runs; no effect on the dead. Throws ``HubError`` with `.wrongThread` for a greenlet of
+/// another thread.
+///
+/// gevent: `gevent.kill(greenlet, exception=GreenletExit)`.
+public func kill(_ greenlet: AnyGreenlet, throwing error: any Error = GreenletExit()) throws {
+    _ = try greenlet.ownHub()
+    greenlet.deliver(error)
+}
+
+/// Throws `error` into all of `greenlets` and, unless `blocking` is false, parks until all are over.
+///
+/// First every member that has not run is ended, without a switch; then the error is thrown into the rest, in order.
+/// Sets, duplicates, raw greenlets and empty collections are fine. Unlike a single kill's, its timeout **throws**: a
+/// ``Timeout``, if a member survives. Throws what interrupts the caller, who is interrupted on the spot if they are
+/// among the members.
+///
+/// gevent: `gevent.killall(greenlets, exception=GreenletExit, block=True, timeout=None)`.
+@available(*, noasync)
+public func killAll<Member: AnyGreenlet>(
+    _ greenlets: some Sequence<Member>, throwing error: any Error = GreenletExit(), blocking: Bool = true,
+    timeout: Duration? = nil
+) throws {
+    let hub = try currentHub()
+    let members = Array(greenlets)
+    for member in members { _ = try member.ownHub() }
+    for member in members where member.phase != .running { member.deliver(error) }
+    for member in members where member.phase == .running { member.deliver(error) }
+    guard blocking else { return }
+    // Main never ends, so nobody waits for it.
+    let mortals = members.filter { !($0 is MainGreenlet) }
+    let counter = try waitForEnds(
+        of: mortals, wanted: mortals.count, timeout: timeout, stopsAtFailure: false, hub)
+    if counter.ended.count < mortals.count { throw Timeout(timeout) }
+}

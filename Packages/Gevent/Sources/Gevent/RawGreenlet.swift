@@ -1,0 +1,80 @@
+internal import CGevent
+
+/// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end nobody waits for.
+///
+/// An error its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
+///
+/// gevent: what `gevent.spawn_raw` returns.
+public final class RawGreenlet: AnyGreenlet {
+    private var body: (() throws -> Void)?
+
+    init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
+        self.body = body
+        super.init(hub: hub)
+    }
+
+    func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .scheduled
+        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
+    }
+
+    override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
+        if phase == .ended { return }
+        enter(context)
+        let error = runBody()
+        leave(context)
+        recordEnd(error, context.pointee.hub)
+    }
+
+    @inline(never)
+    private func runBody() -> (any Error)? {
+        guard let body else { return nil }
+        self.body = nil
+        do {
+            try body()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    override func endUnstarted(_ error: any Error) {
+        phase = .ended
+        body = nil
+        recordEnd(error, requireOwnHub())
+    }
+
+    private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        recordEndOrder(hub)
+        if let error, !(error is any GreenletExitError) { Hub.of(hub).reportLater(error, in: self) }
+        // Only killAll links to a raw greenlet.
+        if links != nil { notifyLinks(hub) }
+    }
+
+    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:)``.
+    public func kill(throwing error: any Error = GreenletExit()) throws {
+        _ = try ownHub()
+        deliver(error)
+    }
+}
+
+/// Starts a bare coroutine that runs `body`.
+///
+/// gevent: `gevent.spawn_raw(function, *args)`.
+@discardableResult
+public func spawnRaw(_ body: @escaping () throws -> Void) -> RawGreenlet {
+    let hub = requireHub()
+    let greenlet = RawGreenlet(hub: hub, body)
+    greenlet.start(hub)
+    return greenlet
+}
+
+/// The thread's own stack, seen as a greenlet.
+final class MainGreenlet: AnyGreenlet {
+    override var description: String { "<MainGreenlet\(knownName.map { " \"\($0)\"" } ?? "")>" }
+}
+
+/// The hub, seen as a greenlet: what is current inside its callbacks.
+final class HubGreenlet: AnyGreenlet {
+    override var description: String { "<HubGreenlet>" }
+}

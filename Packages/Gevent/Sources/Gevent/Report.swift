@@ -1,0 +1,104 @@
+// What people read: reports of errors nobody caught, and of parked greenlets.
+
+internal import CGevent
+internal import Glibc
+
+extension Hub {
+    /// Queues the report of an error that ended `greenlet`: handlers run on the hub, whose stack is large.
+    func reportLater(_ error: any Error, in greenlet: AnyGreenlet) {
+        enqueue { self.report(error, in: greenlet) }
+    }
+
+    /// Tells the error handler. On the hub's stack.
+    func report(_ error: any Error, in greenlet: AnyGreenlet?) {
+        guard let errorHandler else {
+            printReport(of: error, in: greenlet)
+            return
+        }
+        do {
+            try errorHandler(error, greenlet)
+        } catch let failure {
+            // control: handlers run on the hub, into which nothing can be thrown. The report must not be lost.
+            printReport(of: error, in: greenlet)
+            printReport(of: failure, in: nil, source: "the error handler")
+        }
+    }
+
+    private func printReport(of error: any Error, in greenlet: AnyGreenlet?, source: String = "a hub callback") {
+        var text = "gevent: \(greenlet.map(\.description) ?? source) failed with \(type(of: error)): \(error)\n"
+        if let site = greenlet?.spawnSite { text += spawnLines(site) }
+        printToStandardError(text)
+    }
+
+    private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {
+        let frames = symbolicated(site)
+        return frames.isEmpty ? "" : frames.map { "    spawned at \($0)\n" }.joined()
+    }
+
+    /// Which greenlets wait for what, since when, and where they were spawned: the message of `wouldBlockForever`.
+    func deadlockReport() -> String {
+        let most = 50
+        let greenlets = greenletsOnStacks()
+        var text = "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(greenlets.count + 1)"
+        text += "\n  \(parkedLine(mainGreenlet))"
+        for greenlet in greenlets.prefix(most) {
+            text += "\n  \(parkedLine(greenlet))"
+            if let site = greenlet.spawnSite {
+                for frame in symbolicated(site).prefix(3) { text += "\n    spawned at \(frame)" }
+            }
+        }
+        if greenlets.count > most { text += "\n  … and \(greenlets.count - most) more" }
+        return text
+    }
+
+    private func parkedLine(_ greenlet: AnyGreenlet) -> String {
+        guard let context = greenlet.context else { return greenlet.description }
+        let waited = LoopInstant(nanoseconds: context.pointee.wait_since).duration(to: loop.now)
+        let seconds = decimalSeconds(.milliseconds(waited / .milliseconds(1)))
+        return "\(greenlet.description) parked for \(seconds) s in \(waitPhrase(context))"
+    }
+
+    private func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
+        guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
+        switch kind {
+        case .join:
+            // Whoever joins holds the greenlet it joins, so the object is there while it is parked.
+            let object = Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
+            return "\(kind.phrase) \(object.description)"
+        case .readable, .writable:
+            return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
+        case .sleep, .joinAll, .hubJoin:
+            return kind.phrase
+        }
+    }
+}
+
+/// The frames of a spawn site by name, without the library's own.
+func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
+    var frames: [String] = []
+    withUnsafeBytes(of: site.pointee.frames) { bytes in
+        for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
+            guard let address else { continue }
+            var buffer = [CChar](repeating: 0, count: 1024)
+            gevent_symbolize(address, &buffer, buffer.count)
+            let name = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            if !isOwnFrame(name) { frames.append(name) }
+        }
+    }
+    return frames
+}
+
+private func isOwnFrame(_ name: String) -> Bool {
+    name.contains("Gevent.spawn") || name.contains("Gevent.Greenlet") || name.contains("Gevent.JoinableGreenlet")
+        || name.contains("Gevent.AnyGreenlet") || name.contains("Gevent.Hub") || name.hasPrefix("gevent_")
+}
+
+func printToStandardError(_ text: String) {
+    var rest = Array(text.utf8)[...]
+    while !rest.isEmpty {
+        let written = rest.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
+        if written < 0 && errno == EINTR { continue }
+        if written <= 0 { return }
+        rest = rest.dropFirst(written)
+    }
+}

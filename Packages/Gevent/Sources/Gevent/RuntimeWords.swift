@@ -1,0 +1,99 @@
+// Finds, once per process, the runtime's thread-local words that must travel with a greenlet. See gevent_thread_words.h.
+
+internal import CGevent
+internal import Glibc
+internal import Synchronization
+
+/// Where the words were found.
+struct RuntimeWords: Sendable {
+    /// The head of the list of open exclusive accesses.
+    var accessHead = gevent_thread_word()
+    /// The last word of the Concurrency runtime's block: the task-local fallback. The current task stands two words
+    /// before it.
+    var taskLocalFallback = gevent_thread_word()
+
+    /// Found once, on a thread of its own: the caller's may be running a task, or hold task-locals.
+    static let found: RuntimeWords = {
+        let result = Mutex(RuntimeWords())
+        onFreshThread { result.withLock { $0 = RuntimeWords.probe() } }
+        return result.withLock { $0 }
+    }()
+
+    private static func probe() -> RuntimeWords {
+        var words = RuntimeWords()
+        words.accessHead = gevent_find_access_head()
+        words.taskLocalFallback = findTaskLocalFallback()
+        return words
+    }
+
+    /// The word that changes when a task-local is bound outside any task, if the current task stands where it should.
+    private static func findTaskLocalFallback() -> gevent_thread_word {
+        let before = gevent_thread_snapshot_take()
+        var inside: OpaquePointer?
+        var deeper: OpaquePointer?
+        Probe.$value.withValue(1) {
+            inside = gevent_thread_snapshot_take()
+            Probe.$value.withValue(2) { deeper = gevent_thread_snapshot_take() }
+        }
+        let after = gevent_thread_snapshot_take()
+        defer { for snapshot in [before, inside, deeper, after] { gevent_thread_snapshot_free(snapshot) } }
+        var word = gevent_find_pushed_word(before, inside, deeper, after)
+        if word.found && !currentTaskStands(twoWordsBefore: word) { word.found = false }
+        return word
+    }
+
+    /// Runs a task on this very thread and looks whether the runtime's current task is where the layout says.
+    private static func currentTaskStands(twoWordsBefore word: gevent_thread_word) -> Bool {
+        let executor = InlineExecutor()
+        let verdict = Verdict()
+        Task(executorPreference: executor) {
+            guard let task = gevent_current_task(), let block = gevent_thread_word_address(word, -3, 4) else { return }
+            verdict.isRight.store(block[1] == task, ordering: .relaxed)
+        }
+        executor.runJobs()
+        return verdict.isRight.load(ordering: .relaxed)
+    }
+
+    private enum Probe {
+        @TaskLocal static var value = 0
+    }
+
+    private final class Verdict: Sendable {
+        let isRight = Atomic<Bool>(false)
+    }
+}
+
+/// Runs jobs on the thread that asks for it, so that probing starts no thread pool.
+private final class InlineExecutor: TaskExecutor {
+    private let jobs = Mutex<[UnownedJob]>([])
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        jobs.withLock { $0.append(job) }
+    }
+
+    func runJobs() {
+        while let job = jobs.withLock({ $0.popLast() }) {
+            job.runSynchronously(on: asUnownedTaskExecutor())
+        }
+    }
+}
+
+/// Calls `body` on a new thread and waits for it. Not called if no thread can be made.
+private func onFreshThread(_ body: @escaping @Sendable () -> Void) {
+    final class Box {
+        let body: @Sendable () -> Void
+        init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+    let box = Unmanaged.passRetained(Box(body))
+    var thread = pthread_t()
+    let error = pthread_create(&thread, nil, { argument in
+        Unmanaged<Box>.fromOpaque(argument!).takeRetainedValue().body()
+        return nil
+    }, box.toOpaque())
+    if error != 0 {
+        box.release()
+        return
+    }
+    pthread_join(thread, nil)
+}

@@ -1,0 +1,66 @@
+// The one wait primitive. Everything that parks does it in the same four steps:
+//
+//   1. `attend`: raise what is already pending, refuse to park the hub itself;
+//   2. hook the context into what it waits for: a list, a descriptor's slot, its own timer;
+//   3. `wait`: leave the CPU;
+//   4. on return the hooks are gone: whoever ended the wait has removed them all (gevent_wait_end).
+
+internal import CGevent
+
+/// What a parked greenlet waits for, as reports name it.
+enum WaitKind: UInt8, CaseIterable {
+    case sleep = 1
+    case join
+    case joinAll
+    case readable
+    case writable
+    case hubJoin
+
+    /// Continues "parked for 2 seconds in …".
+    var phrase: String {
+        switch self {
+        case .sleep: "sleep"
+        case .join: "join of"
+        case .joinAll: "joinAll"
+        case .readable: "a wait to read descriptor"
+        case .writable: "a wait to write descriptor"
+        case .hubJoin: "hub.join"
+        }
+    }
+}
+
+/// Step 1.
+@inline(__always)
+func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if hub.pointee.current.pointee.attention != 0 { try attendSlowly(hub) }
+}
+
+@inline(never)
+private func attendSlowly(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if Int32(hub.pointee.current.pointee.attention) & Int32(GEVENT_ATTENTION_IS_HUB) != 0 { throw HubError.blockedInHub }
+    throw AnyGreenlet.current(of: hub).takePendingError()
+}
+
+/// Part of step 2: limits the wait that comes.
+@inline(__always)
+func armTimeout(
+    _ timeout: Duration, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
+) {
+    let now = Hub.time(hub)
+    gevent_wait_set_timer(
+        hub, context, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
+}
+
+/// Step 3. Returns whether the wait ended by what it was for, and not by its own timeout. Throws what was thrown into
+/// the greenlet. `object` is remembered for reports, and kept alive by the caller.
+@inline(__always)
+func wait(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ object: AnyObject) throws -> Bool {
+    try wait(hub, kind, UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque()))
+}
+
+@inline(__always)
+func wait(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ object: UnsafeRawPointer?) throws -> Bool {
+    let outcome = gevent_wait(hub, kind.rawValue, object)
+    if outcome == UInt8(GEVENT_WAIT_FAILED) { throw AnyGreenlet.current(of: hub).takePendingError() }
+    return outcome == UInt8(GEVENT_WAIT_WOKEN)
+}
