@@ -13,7 +13,7 @@ usage() {
     awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
 }
 
-# need PACKAGE PROBE...: the apt package that is missing unless one of the probes, a command or an absolute path, exists.
+# need PACKAGE PROBE...: the package is missing unless one of the probes, a command or an absolute path, exists.
 MISSING_PACKAGES=()
 need() {
     local package=$1 probe
