@@ -1,0 +1,50 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
+// on; ci/check-manifests keeps the two in agreement.
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "GeventExamples",
+    dependencies: [
+        .package(path: "../Gevent"),
+        .package(path: "../GeventEpoll"),
+        .package(path: "../GeventNet"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+    ],
+    targets: [
+        .executableTarget(
+            name: "echo-server",
+            dependencies: [
+                .product(name: "Gevent", package: "Gevent"),
+                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "GeventNet", package: "GeventNet"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "gevent-demo",
+            dependencies: [
+                .product(name: "Gevent", package: "Gevent"),
+                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "GeventNet", package: "GeventNet"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "gevent-info",
+            dependencies: [
+                .product(name: "Gevent", package: "Gevent"),
+                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "GeventNet", package: "GeventNet"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
+    ])
