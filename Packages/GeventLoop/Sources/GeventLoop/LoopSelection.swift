@@ -47,7 +47,7 @@ private struct LoopSelection {
                 failures.append(.notLinked(name))
                 continue
             }
-            do {
+            do throws(LoopError) {
                 let loop = try backend.makeLoop()
                 return (loop, reason(isDefault: names.isEmpty, failures: failures))
             } catch {
