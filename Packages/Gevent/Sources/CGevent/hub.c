@@ -24,30 +24,42 @@ extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak))
 static bool is_over(const gevent_context *context) { return context->owner == NULL && context->slot_in_use; }
 #endif
 
-/// The one place where stacks change. Not inlined: one call site lets the processor predict the assembly's return.
-__attribute__((noinline))
+/// Two of the four thread-local words, to be moved at once.
+typedef uint64_t word_pair __attribute__((vector_size(16), aligned(8), may_alias));
+
 #if GEVENT_TSAN
 __attribute__((no_sanitize("thread")))
 #endif
-static void
+__attribute__((noinline, cold)) static void
+swap_access_by_runtime(gevent_context *from, gevent_context *to) {
+    // The runtime's own form keeps its state in two words that it alone reads.
+    swift_task_exitThreadLocalContext(from->runtime_access_state);
+    swift_task_enterThreadLocalContext(to->runtime_access_state);
+}
+
+/// The one place where stacks change. Inlined into its callers, where nothing is left to do after it, so that it ends
+/// in a jump and the frame it is called from is the frame that is resumed.
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((always_inline)) static inline void
 switch_to(gevent_hub *hub, gevent_context *from, gevent_context *to) {
-    from->access_head = *hub->access_head;
-    from->task_words[0] = hub->task_words[0];
-    from->task_words[1] = hub->task_words[1];
-    from->task_words[2] = hub->task_words[2];
-    from->task_words[3] = hub->task_words[3];
-    from->saved_errno = *hub->errno_location;
-    if (__builtin_expect(hub->calls_runtime_for_access, 0)) {
-        // The runtime's own form keeps its state in two words that it alone reads.
-        swift_task_exitThreadLocalContext(&from->runtime_access_state);
-        swift_task_enterThreadLocalContext(&to->runtime_access_state);
-    }
-    *hub->access_head = to->access_head;
-    hub->task_words[0] = to->task_words[0];
-    hub->task_words[1] = to->task_words[1];
-    hub->task_words[2] = to->task_words[2];
-    hub->task_words[3] = to->task_words[3];
-    *hub->errno_location = to->saved_errno;
+    void **access_head = hub->access_head;
+    word_pair *words = (word_pair *)hub->task_words;
+    word_pair *from_words = (word_pair *)from->task_words, *to_words = (word_pair *)to->task_words;
+    int *errno_location = hub->errno_location;
+    // Everything is read before anything is written: the words may be anywhere, for all the compiler knows.
+    void *from_access = *access_head, *to_access = to->access_head, *load = to->stack_pointer;
+    word_pair from_first = words[0], from_second = words[1], to_first = to_words[0], to_second = to_words[1];
+    int from_errno = *errno_location, to_errno = to->saved_errno;
+    from->access_head = from_access;
+    from_words[0] = from_first;
+    from_words[1] = from_second;
+    from->saved_errno = from_errno;
+    *access_head = to_access;
+    words[0] = to_first;
+    words[1] = to_second;
+    *errno_location = to_errno;
     hub->current = to;
     hub->switch_count++;
 #if GEVENT_ASAN
@@ -58,10 +70,20 @@ switch_to(gevent_hub *hub, gevent_context *from, gevent_context *to) {
 #if GEVENT_TSAN
     __tsan_switch_to_fiber(to->tsan_fiber, 0);
 #endif
-    gevent_swap_stacks(&from->stack_pointer, to->stack_pointer);
+    gevent_swap_stacks(&from->stack_pointer, load);
 #if GEVENT_ASAN
     __sanitizer_finish_switch_fiber(from->asan_fake_stack, NULL, NULL);
 #endif
+}
+
+/// The same for callers of which there is one a greenlet's life or one a round of the hub.
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((noinline)) static void
+leave_for(gevent_hub *hub, gevent_context *from, gevent_context *to) {
+    if (__builtin_expect(hub->calls_runtime_for_access, 0)) swap_access_by_runtime(from, to);
+    switch_to(hub, from, to);
 }
 
 static void greenlet_entry(void *argument);
@@ -87,8 +109,8 @@ static gevent_context *context_for_start(gevent_hub *hub, void *greenlet) {
     return context;
 }
 
-/// Takes the next context to run, or names the hub's.
-static inline gevent_context *take_next(gevent_hub *hub) {
+/// Takes the next context to run, or names the hub's: the general case.
+__attribute__((noinline)) static gevent_context *take_next(gevent_hub *hub) {
     if (hub->budget <= 0 || hub->ready_head == hub->ready_tail) return &hub->root;
     uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
     gevent_context *next;
@@ -105,10 +127,67 @@ static inline gevent_context *take_next(gevent_hub *hub) {
     return next;
 }
 
-__attribute__((noinline)) void gevent_park(gevent_hub *hub) {
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((noinline)) static void
+park_slowly(gevent_hub *hub) {
     gevent_context *from = hub->current, *to = take_next(hub);
     if (to == from) return;  // it had made itself ready and nobody else is
-    switch_to(hub, from, to);
+    leave_for(hub, from, to);
+}
+
+/// The usual case, without a call before the jump, so that no register is saved twice: the next entry is a parked
+/// context, there is budget, and the runtime's words are swapped here and not by the runtime.
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((always_inline)) static inline void
+park(gevent_hub *hub, gevent_context *from, uint64_t head, uint64_t tail) {
+    if (__builtin_expect(hub->budget > 0 && head != tail && !hub->calls_runtime_for_access, 1)) {
+        uintptr_t entry = hub->ready[head & hub->ready_mask];
+        gevent_context *to = (gevent_context *)entry;
+        if (__builtin_expect((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && to != from, 1)) {
+            hub->ready_head = head + 1;
+            hub->budget--;
+            switch_to(hub, from, to);
+            return;
+        }
+    }
+    park_slowly(hub);
+}
+
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((noinline)) void
+gevent_park(gevent_hub *hub) {
+    park(hub, hub->current, hub->ready_head, hub->ready_tail);
+}
+
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((noinline)) static void
+yield_slowly(gevent_hub *hub) {
+    gevent_ready_push(hub, hub->current, GEVENT_READY_RESUME);
+    park_slowly(hub);
+}
+
+#if GEVENT_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+__attribute__((noinline)) void
+gevent_yield(gevent_hub *hub) {
+    uint64_t head = hub->ready_head, tail = hub->ready_tail;
+    if (__builtin_expect(tail - head > hub->ready_mask, 0)) {
+        yield_slowly(hub);
+        return;
+    }
+    gevent_context *from = hub->current;
+    hub->ready[tail & hub->ready_mask] = (uintptr_t)from;
+    hub->ready_tail = tail + 1;
+    park(hub, from, head, tail + 1);
 }
 
 /// The life of a stack: one greenlet after another, as long as the next one to run is a fresh one.
@@ -133,7 +212,7 @@ static void greenlet_entry(void *argument) {
         }
         // Given back while still standing on it: nobody else on this thread can take it before the switch.
         gevent_stacks_give_back(&hub->stacks, self);
-        switch_to(hub, self, take_next(hub));
+        leave_for(hub, self, take_next(hub));
         abort();
     }
 }
@@ -146,7 +225,7 @@ gevent_run_result gevent_run_ready(gevent_hub *hub) {
         if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_CALLBACK) return GEVENT_RUN_CALLBACK;
         gevent_context *next = take_next(hub);
         if (next == &hub->root) return GEVENT_RUN_NO_STACK;
-        switch_to(hub, &hub->root, next);
+        leave_for(hub, &hub->root, next);
     }
 }
 
@@ -160,7 +239,7 @@ static void root_entry(void *argument) {
     abort();
 }
 
-void gevent_leave_root(gevent_hub *hub) { switch_to(hub, &hub->root, &hub->main); }
+void gevent_leave_root(gevent_hub *hub) { leave_for(hub, &hub->root, &hub->main); }
 
 // MARK: the ready queue
 

@@ -32,7 +32,7 @@ enum WaitKind: UInt8, CaseIterable {
 /// Step 1.
 @inline(__always)
 func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    if hub.pointee.current.pointee.attention != 0 { try attendSlowly(hub) }
+    if gevent_needs_attention(hub) { try attendSlowly(hub) }
 }
 
 @inline(never)

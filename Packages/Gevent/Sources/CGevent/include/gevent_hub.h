@@ -95,10 +95,10 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
 void gevent_park(gevent_hub *hub);
 
 /// Goes to the back of the ready queue.
-static inline void gevent_yield(gevent_hub *hub) {
-    gevent_ready_push(hub, hub->current, GEVENT_READY_RESUME);
-    gevent_park(hub);
-}
+void gevent_yield(gevent_hub *hub);
+
+/// Whether something has to be raised before the current context parks: see GEVENT_ATTENTION.
+static inline bool gevent_needs_attention(const gevent_hub *hub) { return hub->current->attention != 0; }
 
 /// On the hub's stack: runs ready contexts until the budget is used up, the queue is empty, or the hub itself has to
 /// act on the next entry: it is a callback, or a greenlet for which there is no stack. Returns which of these.
