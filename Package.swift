@@ -50,9 +50,12 @@ let package = Package(
         source("GeventEpoll", "GeventEpoll", ["CGeventEpoll", "GeventLoop"]),
         source("Gevent", "CGevent"),
         source("Gevent", "Gevent", ["CGevent", "GeventLoop"]),
-        source("GeventTesting", "GeventTesting", ["Gevent", "GeventLoop"]),
+        source("GeventTesting", "CGeventTesting"),
+        source("GeventTesting", "GeventTesting", ["CGeventTesting", "Gevent", "GeventLoop"]),
         source("GeventNet", "CGeventNet"),
         source("GeventNet", "GeventNet", ["CGeventNet", "Gevent"]),
 
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
+        tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
+        tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])

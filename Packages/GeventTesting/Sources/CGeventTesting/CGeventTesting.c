@@ -1,0 +1,43 @@
+#define _GNU_SOURCE
+#include "CGeventTesting.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int gevent_testing_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0 ? -errno : 0; }
+
+int gevent_testing_replace(int fd, int with) { return dup3(with, fd, O_CLOEXEC) < 0 ? -errno : 0; }
+
+int gevent_testing_fork(unsigned child_seconds) {
+    pid_t child = fork();
+    if (child < 0) {
+        return -errno;
+    }
+    if (child == 0) {
+        // A hang in the child becomes a failure in the parent. A test framework may have caught the signal, and the
+        // worker threads of libdispatch block it.
+        signal(SIGALRM, SIG_DFL);
+        sigset_t alarms;
+        sigemptyset(&alarms);
+        sigaddset(&alarms, SIGALRM);
+        pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
+        alarm(child_seconds);
+    }
+    return child;
+}
+
+_Noreturn void gevent_testing_exit(int code) { _exit(code); }
+
+int gevent_testing_wait(int child) {
+    int status;
+    while (waitpid(child, &status, 0) < 0) {
+        if (errno != EINTR) {
+            return -errno;
+        }
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+}

@@ -1,0 +1,91 @@
+internal import GeventLoop
+internal import Glibc
+
+extension LoopConformance {
+    /// Lines 2 and 3: what an event carries, what hang-up and error look like, and spurious readiness.
+    static let eventChecks: [Check] = [
+        Check(2, "an event carries the generation given at registration") { bench in
+            let pipe = try bench.pipe()
+            try bench.write(pipe.writeEnd)
+            for generation: UInt32 in [0, 1, 7, 0x8000_0000, .max] {
+                try bench.watch(pipe.readEnd, .read, generation: generation)
+                try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, generation, "generation")
+            }
+        },
+        Check(2, "a pipe whose writer is gone reads as read and write") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            bench.close(pipe.writeEnd)
+            try expectEqual(try bench.nextEvent(of: pipe.readEnd).readiness, [.read, .write], "readiness")
+        },
+        Check(2, "a pipe whose reader is gone reads as read and write") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.writeEnd, .write)
+            bench.close(pipe.readEnd)
+            try expectEqual(try bench.nextEvent(of: pipe.writeEnd).readiness, [.read, .write], "readiness")
+        },
+        Check(2, "a socket whose peer is gone reads as read and write") { bench in
+            let (left, right) = try bench.socketPair()
+            try bench.watch(left, .read)
+            bench.close(right)
+            try expectEqual(try bench.nextEvent(of: left).readiness, [.read, .write], "readiness")
+        },
+        Check(2, "a hang-up wakes who waits to write") { bench in
+            let (left, right) = try bench.socketPair()
+            // Full, so that only the hang-up can make it ready.
+            var bytes = [UInt8](repeating: 0, count: 65536)
+            while Glibc.write(left, &bytes, bytes.count) > 0 {}
+            try bench.watch(left, .write)
+            try bench.expectNoEvent(of: left, "its buffer is full")
+            bench.close(right)
+            try expectEqual(try bench.nextEvent(of: left).readiness, [.read, .write], "readiness")
+        },
+        Check(2, "a half-closed socket is readable and not hung up") { bench in
+            let (left, right) = try bench.socketPair()
+            try bench.watch(left, .read)
+            try expectEqual(shutdown(right, CInt(SHUT_WR)), 0, "shutdown")
+            try expectEqual(try bench.nextEvent(of: left).readiness, .read, "readiness")
+        },
+        Check(2, "a number that was closed and reused reports its new generation only") { bench in
+            let number = bench.privateNumber()
+            let first = try bench.pipe()
+            try bench.move(first.readEnd, to: number)
+            try bench.watch(number, .read, generation: 1)
+            try bench.write(first.writeEnd)
+            // An event of generation 1 is in the batch while the number changes hands, as it is in the core.
+            let batch = try bench.nextEvents()
+            try expectEqual(batch.map(\.generation), [1], "generations in the batch")
+            try bench.watch(number, [])
+            bench.close(number)
+            let second = try bench.pipe()
+            try bench.move(second.readEnd, to: number)
+            try bench.watch(number, .read, generation: 2)
+            try bench.expectNoEvent(of: number, "there is nothing to read in its new file")
+            try bench.write(second.writeEnd)
+            for _ in 0..<3 {
+                try expectEqual(try bench.nextEvent(of: number).generation, 2, "generation after the reuse")
+            }
+        },
+        Check(3, "whoever acts on readiness can rely on EAGAIN, and is told again") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            for _ in 0..<3 {
+                try bench.write(pipe.writeEnd)
+                _ = try bench.nextEvent(of: pipe.readEnd)
+                bench.drain(pipe.readEnd)
+                var byte: UInt8 = 0
+                try expectEqual(read(pipe.readEnd, &byte, 1), -1, "result of reading an empty pipe")
+                try expectEqual(errno, EAGAIN, "errno of reading an empty pipe")
+            }
+        },
+        Check(3, "an idle descriptor does not keep a poll from reaching its deadline") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            _ = try bench.nextEvent(of: pipe.readEnd)
+            bench.drain(pipe.readEnd)
+            let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(20)))
+            try expect(early <= 10, "\(early) polls returned early although nothing was ready")
+        },
+    ]
+}

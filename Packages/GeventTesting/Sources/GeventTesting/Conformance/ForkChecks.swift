@@ -1,0 +1,88 @@
+internal import GeventLoop
+
+extension LoopConformance {
+    /// Line 8: fork.
+    static let forkChecks: [Check] = [
+        Check(8, "in a child the loop works and has no registrations") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read, generation: 1)
+            try bench.write(pipe.writeEnd)
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try bench.expectNoEvent(of: pipe.readEnd, "it was registered by the parent")
+                try bench.watch(pipe.readEnd, .read, generation: 2)
+                try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 2, "generation")
+            }
+        },
+        Check(8, "the clock goes on in a child") { bench in
+            let before = bench.loop.now
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try expect(bench.loop.now >= before, "\(bench.loop.now) in the child came after \(before)")
+                try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
+            }
+        },
+        Check(8, "what a child does with its loop leaves the parent's alone") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read, generation: 1)
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try bench.watch(pipe.readEnd, .write, generation: 2)
+                try bench.watch(pipe.readEnd, [])
+                bench.closeLoop()
+            }
+            try bench.write(pipe.writeEnd)
+            try expectEqual(
+                try bench.nextEvent(of: pipe.readEnd),
+                ReadyEvent(fileDescriptor: pipe.readEnd, generation: 1, readiness: .read), "the parent's event")
+        },
+        Check(8, "a child that only ends leaves the parent's loop alone") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read, generation: 1)
+            try bench.inChild {}
+            try bench.write(pipe.writeEnd)
+            _ = try bench.nextEvent(of: pipe.readEnd)
+        },
+        Check(8, "a waker from before the fork wakes the child") { bench in
+            let waker = bench.loop.waker
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try expect(bench.loop.waker === waker, "the waker is another object after the fork")
+                let thread = CheckThread {
+                    pause(milliseconds: 5)
+                    waker.wake()
+                }
+                _ = try bench.poll(until: nil)
+                thread.join()
+            }
+        },
+        Check(8, "a wake in the child does not wake the parent") { bench in
+            let waker = bench.loop.waker
+            var disturbed = 0
+            for _ in 0..<5 {
+                try bench.inChild {
+                    try bench.loop.recoverAfterFork()
+                    waker.wake()
+                }
+                let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
+                if early > 0 { disturbed += 1 }
+            }
+            // One early return proves nothing: it is allowed.
+            try expect(disturbed < 5, "each of 5 wakes in a child ended a poll of the parent")
+        },
+        Check(8, "recovering twice is as good as once") { bench in
+            let pipe = try bench.pipe()
+            try bench.write(pipe.writeEnd)
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try bench.watch(pipe.readEnd, .read, generation: 1)
+                try bench.loop.recoverAfterFork()
+                try bench.expectNoEvent(of: pipe.readEnd, "the loop was recovered again")
+                try bench.watch(pipe.readEnd, .read, generation: 2)
+                _ = try bench.nextEvent(of: pipe.readEnd)
+                bench.loop.waker.wake()
+                _ = try bench.poll(until: nil)
+            }
+        },
+    ]
+}

@@ -1,0 +1,132 @@
+internal import GeventLoop
+
+extension LoopConformance {
+    /// Line 4: when a poll returns.
+    static let returningChecks: [Check] = [
+        Check(4, "a deadline that has passed does not block") { bench in
+            let start = realTime()
+            for deadline in [
+                .distantPast, LoopInstant(nanoseconds: 0), bench.loop.now, bench.loop.now.advanced(by: .seconds(-5)),
+            ] {
+                _ = try bench.poll(until: deadline)
+            }
+            try expect(realTime() - start < .seconds(5), "four polls took \(realTime() - start)")
+        },
+        Check(4, "a poll that does not block still finds what is ready") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            // More than once, as an early return is allowed.
+            for _ in 0..<10 {
+                if try !bench.poll(until: .distantPast).isEmpty { return }
+            }
+            throw CheckFailure("ten polls did not report a readable pipe")
+        },
+        Check(4, "a return at the deadline is never before it") { bench in
+            // Odd fractions: whoever rounds down, to micro- or milliseconds, returns early each time.
+            var early = 0
+            for step in 0..<20 {
+                let wait = Duration.nanoseconds(1_000_001 + 137_731 * step)
+                early += try bench.countEarlyReturns(until: bench.loop.now.advanced(by: wait))
+            }
+            try expect(early <= 5, "\(early) returns before 20 deadlines: they are rounded down")
+        },
+        Check(4, "a deadline one nanosecond ahead is reached") { bench in
+            for _ in 0..<10 {
+                let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .nanoseconds(1)))
+                try expect(early <= 1, "\(early) returns before a deadline one nanosecond ahead")
+            }
+        },
+        Check(4, "a deadline is not missed by seconds") { bench in
+            let start = realTime()
+            _ = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(10)))
+            try expect(realTime() - start < .seconds(5), "10 ms took \(realTime() - start)")
+        },
+        Check(4, "an event ends a poll long before its deadline") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            let deadline = bench.loop.now.advanced(by: .seconds(3600))
+            while try bench.poll(until: deadline).isEmpty {}
+            try expect(bench.loop.now < deadline, "the clock is at \(bench.loop.now), the deadline was \(deadline)")
+        },
+        Check(4, "a poll without a deadline waits for a descriptor") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            let writer = CheckThread {
+                pause(milliseconds: 20)
+                writeByte(to: pipe.writeEnd)
+            }
+            defer { writer.join() }
+            var found: [ReadyEvent] = []
+            while found.isEmpty { found = try bench.poll(until: nil) }
+            try expectEqual(found.map(\.fileDescriptor), [pipe.readEnd], "descriptors reported")
+        },
+        Check(4, "a deadline in the distant future is none") { bench in
+            let waker = bench.loop.waker
+            let thread = CheckThread {
+                pause(milliseconds: 20)
+                waker.wake()
+            }
+            _ = try bench.poll(until: .distantFuture)
+            thread.join()
+        },
+        Check(4, "a deadline in three hundred years does not overflow") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            let deadline = LoopInstant(nanoseconds: .max - 1)
+            while try bench.poll(until: deadline).isEmpty {}
+        },
+        Check(4, "the clock never goes back") { bench in
+            var last = bench.loop.now
+            for _ in 0..<1000 {
+                let now = bench.loop.now
+                try expect(now >= last, "\(now) came after \(last)")
+                last = now
+                _ = try bench.poll(until: last)
+            }
+        },
+        Check(4, "the timer resolution is more than nothing and at most 20 ms") { bench in
+            let resolution = bench.loop.timerResolution
+            try expect(resolution > .zero && resolution <= .milliseconds(20), "it is \(resolution)")
+        },
+    ]
+
+    /// Line 5: a poll appends plain values.
+    static let appendingChecks: [Check] = [
+        Check(5, "a poll appends to the batch and keeps what is there") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read, generation: 3)
+            try bench.write(pipe.writeEnd)
+            let old = ReadyEvent(fileDescriptor: 12345, generation: 99, readiness: .write)
+            var events = ReadyEvents(minimumCapacity: 1)
+            events.append(old)
+            for _ in 0..<10 where events.count == 1 {
+                try bench.loop.poll(until: bench.loop.now.advanced(by: .milliseconds(100)), into: &events)
+            }
+            try expectEqual(events.count, 2, "events in the batch")
+            try expectEqual(events[0], old, "the event that was there")
+            try expectEqual(
+                events[1], ReadyEvent(fileDescriptor: pipe.readEnd, generation: 3, readiness: .read), "the new event")
+        },
+        Check(5, "1,000 descriptors ready at once are all reported") { bench in
+            let pipe = try bench.pipe()
+            try bench.write(pipe.writeEnd)
+            var expected: Set<CInt> = []
+            for _ in 0..<1000 {
+                let fileDescriptor = try bench.duplicate(pipe.readEnd)
+                try bench.watch(fileDescriptor, .read, generation: UInt32(fileDescriptor))
+                expected.insert(fileDescriptor)
+            }
+            var seen: Set<CInt> = []
+            for _ in 0..<100 where seen.count < expected.count {
+                for event in try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(10))) {
+                    try expectEqual(event.generation, UInt32(event.fileDescriptor), "generation")
+                    seen.insert(event.fileDescriptor)
+                }
+            }
+            try expectEqual(seen.count, expected.count, "descriptors reported in 100 polls")
+        },
+    ]
+}

@@ -1,0 +1,239 @@
+internal import CGeventTesting
+internal import GeventLoop
+internal import Glibc
+internal import Synchronization
+
+/// Why a check failed: what was expected and what happened.
+struct CheckFailure: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// Fails the check unless the condition holds.
+func expect(_ condition: Bool, _ message: @autoclosure () -> String) throws {
+    if !condition { throw CheckFailure(message()) }
+}
+
+/// Fails the check unless both are equal.
+func expectEqual<Value: Equatable>(_ actual: Value, _ expected: Value, _ what: String) throws {
+    try expect(actual == expected, "\(what): expected \(expected), got \(actual)")
+}
+
+/// What a check works with: its loop, and descriptors that are closed in the end whatever happens.
+final class Workbench {
+    let makeLoop: LoopConformance.Factory
+    let loop: any Loop
+    private var events = ReadyEvents()
+    private var descriptors: Set<CInt> = []
+    private var loopIsClosed = false
+
+    init(_ makeLoop: @escaping LoopConformance.Factory) throws {
+        Self.raiseDescriptorLimit
+        self.makeLoop = makeLoop
+        loop = try makeLoop()
+    }
+
+    func cleanUp() {
+        closeLoop()
+        for fileDescriptor in descriptors { _ = Glibc.close(fileDescriptor) }
+        descriptors = []
+    }
+
+    func closeLoop() {
+        if !loopIsClosed { loop.close() }
+        loopIsClosed = true
+    }
+
+    // MARK: Descriptors
+
+    /// A non-blocking pipe.
+    func pipe() throws -> (readEnd: CInt, writeEnd: CInt) {
+        var ends: [CInt] = [-1, -1]
+        try expectEqual(gevent_testing_pipe(&ends), 0, "pipe2")
+        return (adopt(ends[0]), adopt(ends[1]))
+    }
+
+    /// Both ends of a non-blocking stream socket.
+    func socketPair() throws -> (CInt, CInt) {
+        var ends: [CInt] = [-1, -1]
+        let kind = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        try expectEqual(socketpair(AF_UNIX, kind, 0, &ends), 0, "socketpair")
+        return (adopt(ends[0]), adopt(ends[1]))
+    }
+
+    /// A regular file, or a directory.
+    func open(_ path: String) throws -> CInt {
+        let result = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+        try expect(result >= 0, "cannot open \(path): errno \(errno)")
+        return adopt(result)
+    }
+
+    /// Another descriptor for the same file.
+    func duplicate(_ fileDescriptor: CInt) throws -> CInt {
+        let result = fcntl(fileDescriptor, F_DUPFD_CLOEXEC, 0)
+        try expect(result >= 0, "cannot duplicate a descriptor: errno \(errno)")
+        return adopt(result)
+    }
+
+    /// Puts the file behind a number, and closes the descriptor it came from.
+    @discardableResult
+    func move(_ fileDescriptor: CInt, to number: CInt) throws -> CInt {
+        try expectEqual(gevent_testing_replace(number, fileDescriptor), 0, "dup3")
+        close(fileDescriptor)
+        return adopt(number)
+    }
+
+    func close(_ fileDescriptor: CInt) {
+        descriptors.remove(fileDescriptor)
+        _ = Glibc.close(fileDescriptor)
+    }
+
+    /// A high number that no other check will use and the kernel hands to nobody by itself. Closing and reusing such a
+    /// number is safe although other threads of the process open descriptors meanwhile.
+    func privateNumber() -> CInt {
+        let number = Self.nextNumber.wrappingAdd(1, ordering: .relaxed).oldValue
+        return 2000 + number % 2000
+    }
+
+    private func adopt(_ fileDescriptor: CInt) -> CInt {
+        descriptors.insert(fileDescriptor)
+        return fileDescriptor
+    }
+
+    private static let nextNumber = Atomic<CInt>(0)
+
+    private static let raiseDescriptorLimit: Void = {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        if limit.rlim_cur < 4096 {
+            limit.rlim_cur = min(limit.rlim_max, 4096)
+            setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        }
+    }()
+
+    // MARK: Bytes
+
+    func write(_ fileDescriptor: CInt) throws {
+        try expectEqual(writeByte(to: fileDescriptor), 1, "bytes written")
+    }
+
+    /// Reads until nothing is left.
+    func drain(_ fileDescriptor: CInt) {
+        withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { bytes in
+            while read(fileDescriptor, bytes.baseAddress, bytes.count) > 0 {}
+        }
+    }
+
+    // MARK: Polling
+
+    func watch(_ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32 = 1) throws {
+        try loop.setInterest(interest, for: fileDescriptor, generation: generation)
+    }
+
+    /// The events of one poll.
+    func poll(until deadline: LoopInstant?) throws -> [ReadyEvent] {
+        events.removeAll()
+        try loop.poll(until: deadline, into: &events)
+        return (0..<events.count).map { events[$0] }
+    }
+
+    /// The events of the first poll that has any, within five seconds; spurious returns are passed over.
+    func nextEvents() throws -> [ReadyEvent] {
+        let start = realTime()
+        while realTime() - start < .seconds(5) {
+            let found = try poll(until: loop.now.advanced(by: .milliseconds(100)))
+            if !found.isEmpty { return found }
+        }
+        return []
+    }
+
+    /// Polls until the descriptor is reported, and returns that event.
+    func nextEvent(of fileDescriptor: CInt) throws -> ReadyEvent {
+        let found = try nextEvents()
+        guard let event = found.first(where: { $0.fileDescriptor == fileDescriptor }) else {
+            throw CheckFailure("descriptor \(fileDescriptor) was not reported; events: \(found)")
+        }
+        return event
+    }
+
+    /// Fails if the descriptor is reported in the next few polls.
+    func expectNoEvent(of fileDescriptor: CInt, _ why: String) throws {
+        for _ in 0..<5 {
+            for event in try poll(until: loop.now) where event.fileDescriptor == fileDescriptor {
+                throw CheckFailure("\(why), but was reported: \(event)")
+            }
+        }
+    }
+
+    /// Polls until the deadline and returns how many polls returned earlier. A loop that never gets there fails.
+    @discardableResult
+    func countEarlyReturns(until deadline: LoopInstant) throws -> Int {
+        var count = 0
+        while true {
+            _ = try poll(until: deadline)
+            if loop.now >= deadline { return count }
+            count += 1
+            try expect(count < 1000, "a poll until \(deadline) returned 1,000 times too early")
+        }
+    }
+
+    // MARK: Fork
+
+    /// Runs the closure in a forked child; an error it throws fails the check here.
+    ///
+    /// A child has one thread and a copy of everybody's locks. Those of the C library are put in order by `fork`, those
+    /// of the Swift runtime are not: if another thread of the process held one at that moment (another test, say), the
+    /// child may hang through no fault of the loop. So a child that hung is tried again; a loop's own hang stays one.
+    func inChild(_ body: () throws -> Void) throws {
+        for attempt in 1...3 {
+            let (code, message) = try runChild(body)
+            if code == 256 + SIGALRM && attempt < 3 { continue }
+            try expect(code == 0, "in the child (status \(code)): \(message)")
+            return
+        }
+    }
+
+    /// The child's status, as `gevent_testing_wait` has it, and the error it threw.
+    private func runChild(_ body: () throws -> Void) throws -> (code: CInt, message: String) {
+        let report = try pipe()
+        let child = gevent_testing_fork(3)
+        try expect(child >= 0, "fork failed: errno \(-child)")
+        if child == 0 {
+            var code: CInt = 0
+            do {
+                try body()
+            } catch {
+                var text = "\(error)"
+                text.withUTF8 { _ = Glibc.write(report.writeEnd, $0.baseAddress, $0.count) }
+                code = 1
+            }
+            gevent_testing_exit(code)
+        }
+        let code = gevent_testing_wait(child)
+        var text = [UInt8](repeating: 0, count: 4096)
+        let count = read(report.readEnd, &text, text.count)
+        close(report.readEnd)
+        close(report.writeEnd)
+        return (code, count > 0 ? String(decoding: text[..<count], as: UTF8.self) : "no message")
+    }
+}
+
+/// Writes one byte, on any thread; returns what `write` did.
+@discardableResult
+func writeByte(to fileDescriptor: CInt) -> Int {
+    var byte: UInt8 = 7
+    return write(fileDescriptor, &byte, 1)
+}
+
+/// The real clock, whatever the loop's is.
+func realTime() -> Duration {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return .seconds(Int64(time.tv_sec)) + .nanoseconds(Int64(time.tv_nsec))
+}
+
+/// Lets real time pass on a helper thread.
+func pause(milliseconds: UInt32) {
+    usleep(milliseconds * 1000)
+}

@@ -1,0 +1,227 @@
+public import GeventLoop
+internal import Glibc
+
+/// A loop whose time does not pass by itself: it starts at zero and jumps to the next deadline when there is nothing
+/// else to do. Tests of timeouts take no real time and always see the same order.
+///
+/// It is also the model of a loop, complete and small: **read this one first** if you are going to write your own. It
+/// finds readiness by `poll(2)`, which is given every descriptor anew each time, so there is no kernel state to keep in
+/// step; everything else is the contract in ``GeventLoop/Loop`` line by line.
+///
+/// ## Time
+/// - A poll with nothing ready and a deadline ahead moves ``now`` to the deadline and returns.
+/// - A poll without a deadline blocks, really, until a descriptor is ready or another thread wakes it: nothing else can
+///   happen any more.
+/// - A program that is never idle must see time pass too, or an endless loop of `sleep()` under a timeout would never
+///   end. After ``busyPollLimit`` polls in a row that had no reason to wait, each further one takes ``busyPollStep``.
+/// - What other threads and processes do takes no virtual time: a pipe that somebody will write to "soon" loses against
+///   any deadline.
+/// - `VirtualLoop(advancesAutomatically: false)` moves only by ``advance(by:)``; a poll with a deadline ahead then
+///   blocks like one without.
+///
+/// ## Descriptors
+/// Pipes and sockets work as on any loop. Besides, ``makeReady(_:_:)`` makes an open descriptor count as ready,
+/// whatever the kernel says.
+public final class VirtualLoop: Loop {
+    /// "virtual".
+    public static var backendName: String { "virtual" }
+
+    /// How many polls in a row may have no reason to wait before time begins to pass.
+    public static let busyPollLimit = 100
+
+    /// How long each poll takes from then on.
+    public static let busyPollStep = Duration.microseconds(100)
+
+    private struct Interest {
+        var readiness: Readiness
+        var generation: UInt32
+    }
+
+    private var time = LoopInstant(nanoseconds: 0)
+    private var busyPolls = 0
+    private let advancesAutomatically: Bool
+    private var interests: [CInt: Interest] = [:]
+    private var injected: [CInt: Readiness] = [:]
+    private let pipe: WakePipe
+    private let owner = pthread_self()
+    private var isClosed = false
+
+    /// A loop at time zero that belongs to the calling thread.
+    ///
+    /// - Parameter advancesAutomatically: whether time jumps to the deadline when nothing is ready; if false, it moves
+    ///   only by ``advance(by:)``.
+    /// - Throws: ``GeventLoop/LoopError`` if there are no descriptors left.
+    public init(advancesAutomatically: Bool = true) throws(LoopError) {
+        self.advancesAutomatically = advancesAutomatically
+        pipe = try WakePipe()
+    }
+
+    public var now: LoopInstant {
+        assertUsable()
+        return time
+    }
+
+    /// A nanosecond: virtual deadlines are kept exactly.
+    public var timerResolution: Duration {
+        assertUsable()
+        return .nanoseconds(1)
+    }
+
+    public var waker: any LoopWaker { pipe }
+
+    public func close() {
+        assertThread()
+        isClosed = true
+        interests = [:]
+        injected = [:]
+    }
+
+    // MARK: Time
+
+    /// Moves time forward; due timers fire at the next poll.
+    ///
+    /// - Parameter duration: not negative.
+    public func advance(by duration: Duration) {
+        assertUsable()
+        precondition(duration >= .zero, "time cannot go back")
+        time = time.advanced(by: duration)
+    }
+
+    // MARK: Descriptors
+
+    /// Makes a descriptor count as ready until its interest is removed or ``clearReady(_:)`` is called.
+    ///
+    /// Only what the interest asks for is reported, at every poll, as for a descriptor that nobody reads from.
+    public func makeReady(_ fileDescriptor: CInt, _ readiness: Readiness) {
+        assertUsable()
+        injected[fileDescriptor, default: []].formUnion(readiness)
+    }
+
+    /// Takes ``makeReady(_:_:)`` back; what the kernel says about the descriptor still counts.
+    public func clearReady(_ fileDescriptor: CInt) {
+        assertUsable()
+        injected[fileDescriptor] = nil
+    }
+
+    public func setInterest(
+        _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
+    ) throws(LoopError) {
+        assertUsable()
+        if isClosed { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
+        interests[fileDescriptor] = nil
+        if interest.isEmpty {
+            injected[fileDescriptor] = nil
+            return
+        }
+        try checkPollable(fileDescriptor)
+        interests[fileDescriptor] = Interest(readiness: interest, generation: generation)
+    }
+
+    /// `poll(2)` calls regular files always ready. Real loops refuse them, so this one must.
+    private func checkPollable(_ fileDescriptor: CInt) throws(LoopError) {
+        var status = stat()
+        if fstat(fileDescriptor, &status) != 0 {
+            throw LoopError(errno: errno, operation: "setInterest", fileDescriptor: fileDescriptor)
+        }
+        let kind = status.st_mode & S_IFMT
+        if kind == S_IFREG || kind == S_IFDIR {
+            throw LoopError(errno: EPERM, operation: "setInterest", fileDescriptor: fileDescriptor)
+        }
+    }
+
+    // MARK: Polling
+
+    public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
+        assertUsable()
+        if isClosed { throw LoopError(.closed, operation: "poll") }
+        let isDue = deadline.map { $0 <= time } ?? false
+        if try collect(blocking: false, into: &events) || isDue {
+            passBusyTime(until: deadline)
+            return
+        }
+        busyPolls = 0
+        if let deadline, deadline != .distantFuture, advancesAutomatically {
+            time = deadline
+        } else {
+            _ = try collect(blocking: true, into: &events)
+        }
+    }
+
+    /// Counts a poll that did not wait. Time does not pass a deadline that was still ahead.
+    private func passBusyTime(until deadline: LoopInstant?) {
+        busyPolls += 1
+        if busyPolls <= Self.busyPollLimit || !advancesAutomatically { return }
+        let later = time.advanced(by: Self.busyPollStep)
+        if let deadline, deadline > time { time = min(later, deadline) } else { time = later }
+    }
+
+    /// Appends what is ready. Returns whether there was an event or a wake.
+    private func collect(blocking: Bool, into events: inout ReadyEvents) throws(LoopError) -> Bool {
+        // In order of descriptors, so that a test sees the same order in every run.
+        let watched = interests.keys.sorted()
+        var requests = [pollfd(fd: pipe.readEnd, events: Int16(POLLIN), revents: 0)]
+        for fileDescriptor in watched {
+            let readiness = interests[fileDescriptor]?.readiness ?? []
+            var bits: CInt = 0
+            if readiness.contains(.read) { bits |= POLLIN }
+            if readiness.contains(.write) { bits |= POLLOUT }
+            requests.append(pollfd(fd: fileDescriptor, events: Int16(bits), revents: 0))
+        }
+        let result = Glibc.poll(&requests, nfds_t(requests.count), blocking ? -1 : 0)
+        if result < 0 {
+            // A signal: an early return.
+            if errno == EINTR { return false }
+            throw LoopError(errno: errno, operation: "poll")
+        }
+        var found = false
+        if requests[0].revents != 0 {
+            pipe.drain()
+            found = true
+        }
+        for request in requests.dropFirst() {
+            guard let interest = interests[request.fd] else { continue }
+            if CInt(request.revents) & POLLNVAL != 0 {
+                // Closed while it was watched. A kernel forgets it then, and so do we; otherwise we would spin on it.
+                interests[request.fd] = nil
+                continue
+            }
+            let readiness = readiness(CInt(request.revents))
+                .union(injected[request.fd, default: []].intersection(interest.readiness))
+            if readiness.isEmpty { continue }
+            found = true
+            events.append(
+                ReadyEvent(fileDescriptor: request.fd, generation: interest.generation, readiness: readiness))
+        }
+        return found
+    }
+
+    private func readiness(_ bits: CInt) -> Readiness {
+        if bits & (POLLHUP | POLLERR) != 0 { return [.read, .write] }
+        var readiness: Readiness = []
+        if bits & POLLIN != 0 { readiness.insert(.read) }
+        if bits & POLLOUT != 0 { readiness.insert(.write) }
+        return readiness
+    }
+
+    // MARK: Forking and confinement
+
+    public func recoverAfterFork() throws(LoopError) {
+        assertUsable()
+        if isClosed { throw LoopError(.closed, operation: "recoverAfterFork") }
+        interests = [:]
+        injected = [:]
+        try pipe.replaceAfterFork()
+    }
+
+    private func assertThread(_ call: StaticString = #function) {
+        assert(pthread_equal(owner, pthread_self()) != 0, "VirtualLoop.\(call) was called on another thread")
+    }
+
+    private func assertUsable(_ call: StaticString = #function) {
+        assertThread(call)
+        assert(!isClosed, "VirtualLoop.\(call) was called after close()")
+    }
+}
+
+@available(*, unavailable)
+extension VirtualLoop: Sendable {}

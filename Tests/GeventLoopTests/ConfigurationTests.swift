@@ -1,0 +1,122 @@
+import GeventLoop
+import Testing
+
+@Suite("Settings")
+struct ConfigurationTests {
+    private func resolve(_ environment: [String: String]) throws -> ResolvedConfiguration {
+        try Configuration(environment: environment).resolve()
+    }
+
+    @Test("Without any variable the defaults are in force")
+    func defaults() throws {
+        let resolved = try resolve([:])
+        #expect(resolved.loop == "")
+        #expect(resolved.stackSize == 262_144)
+        #expect(resolved.trackGreenletTree)
+        #expect(!resolved.debugLoop)
+        #expect(resolved.settings.allSatisfy { $0.origin == .default && $0.value == $0.setting.defaultText })
+    }
+
+    @Test("Every row of the table is resolved, in its order")
+    func rows() throws {
+        #expect(try resolve([:]).settings.map(\.setting) == Setting.all)
+        #expect(Set(Setting.all.map(\.name)).count == Setting.all.count)
+        for setting in Setting.all {
+            #expect(setting.name.hasPrefix("GEVENT_"))
+            #expect(setting.summary.hasSuffix("."))
+        }
+    }
+
+    @Test(
+        "Sizes are bytes, with or without a unit",
+        arguments: [
+            ("65536", 65536), ("64k", 65536), ("64K", 65536), ("64kb", 65536), ("64KiB", 65536), (" 64 KiB ", 65536),
+            ("1m", 1 << 20), ("1MiB", 1 << 20), ("16k", 16 << 10), ("64m", 64 << 20), ("16384b", 16384),
+        ])
+    func sizes(text: String, bytes: Int) throws {
+        #expect(try resolve(["GEVENT_STACK_SIZE": text]).stackSize == bytes)
+    }
+
+    @Test(
+        "A size that is not one, or out of range, is an error",
+        arguments: [
+            "", "k", "big", "-64k", "64x", "1.5m", "16383", "65m", "99999999999999999999", "9223372036854775807g",
+        ])
+    func badSizes(text: String) throws {
+        let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_STACK_SIZE": text]) }
+        #expect(error.code == .invalidValue)
+        #expect(
+            error.message
+                == "GEVENT_STACK_SIZE=\"\(text)\": not a value this setting takes. "
+                + "It takes bytes from 16k to 64m, such as 65536, 64k or 1MiB; the default is \"256KiB\".")
+    }
+
+    @Test("Yes comes in four spellings", arguments: ["1", "true", "on", "yes", "YES", " True "])
+    func yes(text: String) throws {
+        #expect(try resolve(["GEVENT_DEBUG_LOOP": text]).debugLoop)
+    }
+
+    @Test("No comes in five spellings", arguments: ["0", "false", "off", "no", "", "No", "  "])
+    func no(text: String) throws {
+        #expect(try !resolve(["GEVENT_TRACK_GREENLET_TREE": text]).trackGreenletTree)
+    }
+
+    @Test("Anything else is neither yes nor no", arguments: ["2", "y", "maybe", "tru"])
+    func neither(text: String) throws {
+        let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_DEBUG_LOOP": text]) }
+        #expect(error.code == .invalidValue)
+        #expect(error.setting == "GEVENT_DEBUG_LOOP")
+    }
+
+    @Test("Code goes before the environment, which goes before the default")
+    func order() throws {
+        let configuration = Configuration(
+            environment: ["GEVENT_STACK_SIZE": "1m", "GEVENT_DEBUG_LOOP": "yes", "UNRELATED": "x"])
+        try configuration.set(.stackSize, to: 65536)
+        let resolved = try configuration.resolve()
+        #expect(resolved.stackSize == 65536)
+        #expect(resolved.debugLoop)
+        #expect(
+            resolved.settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
+                "GEVENT_LOOP= default", "GEVENT_STACK_SIZE=65536 code", "GEVENT_TRACK_GREENLET_TREE=true default",
+                "GEVENT_DEBUG_LOOP=yes environment",
+            ])
+    }
+
+    @Test("A value set in code can be taken back")
+    func takeBack() throws {
+        let configuration = Configuration(environment: ["GEVENT_LOOP": "epoll"])
+        try configuration.set(.loop, to: "libuv")
+        try configuration.set(.loop, to: nil)
+        #expect(try configuration.resolve().loop == "epoll")
+    }
+
+    @Test("A bad value in code is refused at once, and what was in force stays")
+    func badCode() throws {
+        let configuration = Configuration(environment: [:])
+        let error = try #require(throws: ConfigurationError.self) { try configuration.set(.stackSize, to: 5) }
+        #expect(error.message.hasPrefix("GEVENT_STACK_SIZE=\"5\" (set in code): not a value this setting takes."))
+        #expect(try configuration.resolve().stackSize == 262_144)
+    }
+
+    @Test("Once resolved, a change is too late, and says what and why")
+    func tooLate() throws {
+        let configuration = Configuration(environment: [:])
+        _ = try configuration.resolve()
+        let error = try #require(throws: ConfigurationError.self) { try configuration.set(.loop, to: "libuv") }
+        #expect(error.code == .tooLate)
+        #expect(
+            error.message
+                == "GEVENT_LOOP cannot be changed to \"libuv\" any more: the settings were read when the first hub was "
+                + "made. Set it before that.")
+        #expect(try configuration.resolve().loop == "")
+    }
+
+    @Test("A bad variable can be corrected in code after the first attempt")
+    func correct() throws {
+        let configuration = Configuration(environment: ["GEVENT_STACK_SIZE": "huge"])
+        #expect(throws: ConfigurationError.self) { try configuration.resolve() }
+        try configuration.set(.stackSize, to: 1 << 20)
+        #expect(try configuration.resolve().stackSize == 1 << 20)
+    }
+}
