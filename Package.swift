@@ -57,5 +57,6 @@ let package = Package(
 
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
+        tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"]),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
