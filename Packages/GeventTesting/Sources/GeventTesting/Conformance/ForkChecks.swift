@@ -48,12 +48,12 @@ extension LoopConformance {
             try bench.inChild {
                 try bench.loop.recoverAfterFork()
                 try expect(bench.loop.waker === waker, "the waker is another object after the fork")
-                let thread = CheckThread {
-                    pause(milliseconds: 5)
+                // Before the poll, not from a thread during it: ThreadSanitizer ends a process that starts threads
+                // after a fork with several of them.
+                for _ in 0..<3 {
                     waker.wake()
+                    _ = try bench.poll(until: nil)
                 }
-                _ = try bench.poll(until: nil)
-                thread.join()
             }
         },
         Check(8, "a wake in the child does not wake the parent") { bench in
