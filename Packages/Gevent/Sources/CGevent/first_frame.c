@@ -4,25 +4,26 @@
 
 #include "gevent_switch.h"
 
-void *gevent_first_frame(char *top, void (*function)(void *), void *argument) {
+void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context) {
     uintptr_t aligned = (uintptr_t)top & ~(uintptr_t)15;
 #if defined(__x86_64__)
-    // Popped upwards: r15, r14, r13, r12, rbx, rbp, the return address; then two words that keep the entry aligned and
-    // end the chain of frame records.
-    void **frame = (void **)aligned - 9;
-    memset(frame, 0, 9 * sizeof *frame);
-    frame[2] = argument;
-    frame[3] = (void *)function;
-    frame[6] = (void *)gevent_stack_entry;
+    // The words and registers of switch_x86_64.S, the return address, then two words that keep the entry aligned and end
+    // the chain of frame records.
+    enum { CONTEXT = 5, R13 = 8, R12 = 9, RETURN_ADDRESS = 12, WORDS = 15 };
+    void **frame = (void **)aligned - WORDS;
+    memset(frame, 0, WORDS * sizeof *frame);
+    frame[R13] = context;
+    frame[R12] = (void *)function;
 #elif defined(__aarch64__)
-    // x19 to x28, x29, x30, d8 to d15.
-    void **frame = (void **)aligned - 20;
-    memset(frame, 0, 20 * sizeof *frame);
-    frame[0] = (void *)function;
-    frame[1] = argument;
-    frame[11] = (void *)gevent_stack_entry;
+    enum { X19 = 0, X20 = 1, RETURN_ADDRESS = 11, CONTEXT = 25, WORDS = 26 };
+    void **frame = (void **)aligned - WORDS;
+    memset(frame, 0, WORDS * sizeof *frame);
+    frame[X19] = (void *)function;
+    frame[X20] = context;
 #else
-#error "Gevent switches stacks on x86-64 and AArch64 (ELF) only. Another architecture needs a switch_<arch>.S and a first frame here."
+#error "Gevent switches stacks on x86-64 and AArch64 (ELF) only. Another needs a switch_<arch>.S and a first frame here."
 #endif
+    frame[CONTEXT] = context;
+    frame[RETURN_ADDRESS] = (void *)gevent_stack_entry;
     return frame;
 }

@@ -1,13 +1,25 @@
-// The contract between hub.c and the assembly, one file per architecture. Private to the C sources.
+// The contract between C and the assembly, one file per architecture. Private to the C sources.
 #pragma once
 
-/// Saves the callee-saved registers of the platform's calling convention on the running stack, stores the stack
-/// pointer to `*save`, continues on `load`. Returns when somebody loads what was saved.
-void gevent_swap_stacks(void **save, void *load);
+#include "gevent_hub.h"
+
+/// Stops here and continues where `load` stopped.
+///
+/// Pushes everything that travels with a context on the running stack: the callee-saved registers of the platform's
+/// calling convention, the runtime's thread-local words, errno, and which context is current. Stores the stack pointer
+/// to `*save`, loads `load`, and puts back what lies there. Returns true, for the sake of callers that end in a jump
+/// here, when somebody loads what was saved. Reads the first four fields of the hub by offset.
+bool gevent_swap_stacks(void **save, void *load, gevent_hub *hub);
 
 /// Where a new stack begins. Its first frame, which gevent_first_frame builds, makes it call `function(argument)`,
 /// which must never return. Marked as the outermost frame for unwinders.
 void gevent_stack_entry(void);
 
-/// The assembly's private layout: returns the stack pointer to load to start `function(argument)` below `top`.
-void *gevent_first_frame(char *top, void (*function)(void *), void *argument);
+/// The assembly's private layout: returns the stack pointer to load to start `function(context)` below `top` with
+/// `context` current and all words zero.
+void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context);
+
+_Static_assert(offsetof(gevent_hub, current) == 0, "known to the assembly");
+_Static_assert(offsetof(gevent_hub, access_head) == 8, "known to the assembly");
+_Static_assert(offsetof(gevent_hub, task_words) == 16, "known to the assembly");
+_Static_assert(offsetof(gevent_hub, errno_location) == 24, "known to the assembly");

@@ -19,175 +19,147 @@ extern void swift_task_enterThreadLocalContext(void *state) __attribute__((weak)
 extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak));
 
 // MARK: switching
+//
+// A ready context is its stack pointer, and everything that travels with it lies at that address. So a yield touches the
+// stacks of both sides and the hub, and nothing else.
+
+#if GEVENT_TSAN
+#define SWITCHES __attribute__((no_sanitize("thread")))
+#else
+#define SWITCHES
+#endif
 
 #if GEVENT_ASAN || GEVENT_TSAN
-static bool is_over(const gevent_context *context) { return context->owner == NULL && context->slot_in_use; }
-#endif
-
-/// Two of the four thread-local words, to be moved at once.
-typedef uint64_t word_pair __attribute__((vector_size(16), aligned(8), may_alias));
-
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline, cold)) static void
-swap_access_by_runtime(gevent_context *from, gevent_context *to) {
-    // The runtime's own form keeps its state in two words that it alone reads.
-    swift_task_exitThreadLocalContext(from->runtime_access_state);
-    swift_task_enterThreadLocalContext(to->runtime_access_state);
+/// The sanitizers want to know whose stack is switched to; the stack pointer tells.
+static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
+    char *low = hub->root_mapping;
+    if ((char *)stack_pointer >= low && (char *)stack_pointer < low + hub->root_mapping_size) return &hub->root;
+    gevent_context *context = gevent_stacks_find(&hub->stacks, stack_pointer);
+    return context ? context : &hub->main;
 }
-
-/// The one place where stacks change. Inlined into its callers, where nothing is left to do after it, so that it ends
-/// in a jump and the frame it is called from is the frame that is resumed.
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
 #endif
-__attribute__((always_inline)) static inline void
-switch_to(gevent_hub *hub, gevent_context *from, gevent_context *to) {
-    void **access_head = hub->access_head;
-    word_pair *words = (word_pair *)hub->task_words;
-    word_pair *from_words = (word_pair *)from->task_words, *to_words = (word_pair *)to->task_words;
-    int *errno_location = hub->errno_location;
-    // Everything is read before anything is written: the words may be anywhere, for all the compiler knows.
-    void *from_access = *access_head, *to_access = to->access_head, *load = to->stack_pointer;
-    word_pair from_first = words[0], from_second = words[1], to_first = to_words[0], to_second = to_words[1];
-    int from_errno = *errno_location, to_errno = to->saved_errno;
-    from->access_head = from_access;
-    from_words[0] = from_first;
-    from_words[1] = from_second;
-    from->saved_errno = from_errno;
-    *access_head = to_access;
-    words[0] = to_first;
-    words[1] = to_second;
-    *errno_location = to_errno;
-    hub->current = to;
-    hub->switch_count++;
+
+/// The one place where stacks change: stores the running stack's pointer to `*save` and continues on `load`. Inlined where
+/// nothing is left to do afterwards, so that it is a jump and no frame is built for it.
+SWITCHES __attribute__((always_inline)) static inline bool switch_stacks(
+    gevent_hub *hub, void **save, void *load, bool is_over) {
+    (void)is_over;
+#if GEVENT_ASAN || GEVENT_TSAN
+    gevent_context *self = hub->current, *to = context_of(hub, load);
+    (void)self;
+#endif
 #if GEVENT_ASAN
     // A stack that is never resumed gives up its fake frames.
     __sanitizer_start_switch_fiber(
-        is_over(from) ? NULL : &from->asan_fake_stack, to->stack_low, (size_t)(to->stack_high - to->stack_low));
+        is_over ? NULL : &self->asan_fake_stack, to->stack_low, (size_t)(to->stack_high - to->stack_low));
 #endif
 #if GEVENT_TSAN
     __tsan_switch_to_fiber(to->tsan_fiber, 0);
 #endif
-    gevent_swap_stacks(&from->stack_pointer, load);
 #if GEVENT_ASAN
-    __sanitizer_finish_switch_fiber(from->asan_fake_stack, NULL, NULL);
+    gevent_swap_stacks(save, load, hub);
+    __sanitizer_finish_switch_fiber(self->asan_fake_stack, NULL, NULL);
+    return true;
+#else
+    return gevent_swap_stacks(save, load, hub);
 #endif
 }
 
-/// The same for callers of which there is one a greenlet's life or one a round of the hub.
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline)) static void
-leave_for(gevent_hub *hub, gevent_context *from, gevent_context *to) {
-    if (__builtin_expect(hub->calls_runtime_for_access, 0)) swap_access_by_runtime(from, to);
-    switch_to(hub, from, to);
+/// The same by the runtime's own calls, where the head of the access list was not found.
+SWITCHES __attribute__((noinline)) static void switch_by_runtime(
+    gevent_hub *hub, void **save, void *load, bool is_over) {
+    void *access_state[2] = {NULL, NULL};
+    swift_task_exitThreadLocalContext(access_state);
+    switch_stacks(hub, save, load, is_over);
+    swift_task_enterThreadLocalContext(access_state);
+}
+
+SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
+    if (__builtin_expect(hub->calls_runtime_for_access, 0))
+        switch_by_runtime(hub, save, load, is_over);
+    else
+        switch_stacks(hub, save, load, is_over);
+}
+
+/// A greenlet that begins where another has ended finds what it would find on a fresh stack: nothing of anybody else's.
+static void clear_words(gevent_hub *hub) {
+    *hub->access_head = NULL;
+    hub->task_words[0] = hub->task_words[1] = hub->task_words[2] = NULL;
+    *hub->errno_location = 0;
 }
 
 static void greenlet_entry(void *argument);
 
-/// Gives a greenlet that has not run yet a stack, or returns null.
-static gevent_context *context_for_start(gevent_hub *hub, void *greenlet) {
+/// Gives a greenlet that has not run yet a stack, and returns where to continue for it to start; null without a stack.
+static void *prepare_start(gevent_hub *hub, void *greenlet) {
     gevent_context *context = gevent_stacks_take(&hub->stacks);
     if (__builtin_expect(context == NULL, 0)) return NULL;
     context->owner = greenlet;
     context->hub = hub;
-    context->access_head = NULL;
-    memset(context->task_words, 0, sizeof context->task_words);
-    memset(context->runtime_access_state, 0, sizeof context->runtime_access_state);
-    context->saved_errno = 0;
-    context->stack_pointer = gevent_first_frame(context->stack_high, greenlet_entry, context);
-#if GEVENT_ASAN || GEVENT_TSAN
-    context->slot_in_use = true;
+#if GEVENT_ASAN
     context->asan_fake_stack = NULL;
 #endif
 #if GEVENT_TSAN
     if (!context->tsan_fiber) context->tsan_fiber = __tsan_create_fiber(0);
 #endif
-    return context;
+    return gevent_first_frame(context->stack_high, greenlet_entry, context);
 }
 
-/// Takes the next context to run, or names the hub's: the general case.
-__attribute__((noinline)) static gevent_context *take_next(gevent_hub *hub) {
-    if (hub->budget <= 0 || hub->ready_head == hub->ready_tail) return &hub->root;
-    uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
-    gevent_context *next;
-    if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME) {
-        next = (gevent_context *)entry;
-    } else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START) {
-        next = context_for_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
-        if (!next) return &hub->root;
-    } else {
-        return &hub->root;
-    }
-    hub->ready_head++;
-    hub->budget--;
-    return next;
-}
-
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline)) static void
-park_slowly(gevent_hub *hub) {
-    gevent_context *from = hub->current, *to = take_next(hub);
-    if (to == from) return;  // it had made itself ready and nobody else is
-    leave_for(hub, from, to);
-}
-
-/// The usual case, without a call before the jump, so that no register is saved twice: the next entry is a parked
-/// context, there is budget, and the runtime's words are swapped here and not by the runtime.
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((always_inline)) static inline void
-park(gevent_hub *hub, gevent_context *from, uint64_t head, uint64_t tail) {
-    if (__builtin_expect(hub->budget > 0 && head != tail && !hub->calls_runtime_for_access, 1)) {
-        uintptr_t entry = hub->ready[head & hub->ready_mask];
-        gevent_context *to = (gevent_context *)entry;
-        if (__builtin_expect((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && to != from, 1)) {
-            hub->ready_head = head + 1;
-            hub->budget--;
-            switch_to(hub, from, to);
-            return;
+/// Takes the next entry and returns where to continue: there, or in the hub if it has to act.
+__attribute__((noinline)) static void *take_next(gevent_hub *hub) {
+    if (hub->ready_head < hub->ready_limit && hub->ready_head != hub->ready_tail) {
+        uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
+        void *load = NULL;
+        if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME)
+            load = (void *)entry;
+        else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START)
+            load = prepare_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
+        if (load) {
+            hub->ready_head++;
+            return load;
         }
     }
-    park_slowly(hub);
+    hub->root_switch_count++;
+    hub->attention_count++;
+    return hub->root.stack_pointer;
 }
 
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline)) void
-gevent_park(gevent_hub *hub) {
-    park(hub, hub->current, hub->ready_head, hub->ready_tail);
+SWITCHES __attribute__((noinline)) void gevent_park(gevent_hub *hub) {
+    gevent_context *self = hub->current;
+    void *load = take_next(hub);
+    leave_for(hub, &self->stack_pointer, load, false);
 }
 
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline)) static void
-yield_slowly(gevent_hub *hub) {
-    gevent_ready_push(hub, hub->current, GEVENT_READY_RESUME);
-    park_slowly(hub);
-}
-
-#if GEVENT_TSAN
-__attribute__((no_sanitize("thread")))
-#endif
-__attribute__((noinline)) void
-gevent_yield(gevent_hub *hub) {
-    uint64_t head = hub->ready_head, tail = hub->ready_tail;
-    if (__builtin_expect(tail - head > hub->ready_mask, 0)) {
-        yield_slowly(hub);
-        return;
+SWITCHES __attribute__((noinline)) static bool yield_slowly(gevent_hub *hub) {
+    if (!hub || gevent_attention(hub) != GEVENT_ATTENTION_NONE) return false;
+    uint64_t place = hub->ready_tail;
+    // Its place in the queue is kept for it, and filled when its stack pointer is known.
+    gevent_ready_push(hub, NULL, GEVENT_READY_RESUME);
+    if (hub->ready_head == place && hub->ready_head < hub->ready_limit) {
+        hub->ready_head++;  // nobody else is ready
+        return true;
     }
-    gevent_context *from = hub->current;
-    hub->ready[tail & hub->ready_mask] = (uintptr_t)from;
+    void *load = take_next(hub);
+    leave_for(hub, (void **)&hub->ready[place & hub->ready_mask], load, false);
+    return true;
+}
+
+// Written so that nothing is saved before the jump into the assembly: every call on the way is itself a jump.
+SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
+    gevent_hub *hub = gevent_this_thread_hub;
+    if (__builtin_expect(!hub, 0)) return yield_slowly(hub);
+    uint64_t head = hub->ready_head, tail = hub->ready_tail, mask = hub->ready_mask;
+    uintptr_t *ring = hub->ready, entry = ring[head & mask];
+    bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
+                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0;
+    if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
+    // With many ready, the next but one is on its way into the cache while this one is switched to.
+    uintptr_t soon = ring[(head + 2) & mask];
+    __builtin_prefetch((void *)soon);
+    __builtin_prefetch((char *)soon + 64);
+    hub->ready_head = head + 1;
     hub->ready_tail = tail + 1;
-    park(hub, from, head, tail + 1);
+    return switch_stacks(hub, (void **)&ring[tail & mask], (void *)entry, false);
 }
 
 /// The life of a stack: one greenlet after another, as long as the next one to run is a fresh one.
@@ -199,47 +171,45 @@ static void greenlet_entry(void *argument) {
 #endif
     for (;;) {
         hub->functions.run_greenlet(self->owner, self);
-        if (hub->budget > 0 && hub->ready_head != hub->ready_tail) {
-            uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
-            if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START) {
-                // No switch at all: the next greenlet begins where this one began.
-                hub->ready_head++;
-                hub->budget--;
-                self->owner = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS);
-                *hub->errno_location = 0;
-                continue;
-            }
-        }
-        // Given back while still standing on it: nobody else on this thread can take it before the switch.
-        gevent_stacks_give_back(&hub->stacks, self);
-        leave_for(hub, self, take_next(hub));
-        abort();
+        if (hub->ready_head == hub->ready_tail || hub->ready_head >= hub->ready_limit) break;
+        uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
+        if ((entry & GEVENT_READY_TAGS) != GEVENT_READY_START) break;
+        // No switch at all: the next greenlet begins where this one began.
+        hub->ready_head++;
+        self->owner = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS);
+        clear_words(hub);
     }
+    // Given back while still standing on it: nobody else on this thread can take it before the switch.
+    gevent_stacks_give_back(&hub->stacks, self);
+    leave_for(hub, &self->stack_pointer, take_next(hub), true);
+    abort();
 }
 
 gevent_run_result gevent_run_ready(gevent_hub *hub) {
     for (;;) {
         if (hub->ready_head == hub->ready_tail) return GEVENT_RUN_DRAINED;
-        if (hub->budget <= 0) return GEVENT_RUN_BUDGET_USED;
+        if (hub->ready_head >= hub->ready_limit) return GEVENT_RUN_GRANT_USED;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
+        void *pointer = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS), *load = pointer;
         if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_CALLBACK) return GEVENT_RUN_CALLBACK;
-        gevent_context *next = take_next(hub);
-        if (next == &hub->root) return GEVENT_RUN_NO_STACK;
-        leave_for(hub, &hub->root, next);
+        if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START) load = prepare_start(hub, pointer);
+        if (!load) return GEVENT_RUN_NO_STACK;
+        hub->ready_head++;
+        hub->attention_count--;
+        leave_for(hub, &hub->root.stack_pointer, load, false);
     }
 }
 
 static void root_entry(void *argument) {
-    gevent_hub *hub = argument;
+    gevent_hub *hub = ((gevent_context *)argument)->hub;
 #if GEVENT_ASAN
     __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 #endif
     hub->functions.run_hub(hub->owner);
-    gevent_leave_root(hub);
+    hub->attention_count--;
+    leave_for(hub, &hub->root.stack_pointer, hub->main.stack_pointer, true);
     abort();
 }
-
-void gevent_leave_root(gevent_hub *hub) { leave_for(hub, &hub->root, &hub->main); }
 
 // MARK: the ready queue
 
@@ -250,13 +220,10 @@ void gevent_ready_grow(gevent_hub *hub) {
         fputs("gevent: out of memory for the ready queue\n", stderr);
         abort();
     }
-    uint64_t count = gevent_ready_count(hub);
-    for (uint64_t i = 0; i < count; i++) ring[i] = hub->ready[(hub->ready_head + i) & hub->ready_mask];
+    for (uint64_t i = hub->ready_head; i != hub->ready_tail; i++) ring[i & (larger - 1)] = hub->ready[i & hub->ready_mask];
     free(hub->ready);
     hub->ready = ring;
     hub->ready_mask = larger - 1;
-    hub->ready_head = 0;
-    hub->ready_tail = count;
 }
 
 gevent_ready_entry gevent_ready_pop(gevent_hub *hub) {
@@ -280,7 +247,7 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
         context->wait_slot = NULL;
         hub->descriptor_waiters--;
     }
-    gevent_ready_push(hub, context, GEVENT_READY_RESUME);
+    gevent_ready_push(hub, context->stack_pointer, GEVENT_READY_RESUME);
     return true;
 }
 
@@ -378,7 +345,7 @@ static bool make_root(gevent_hub *hub) {
     hub->root_mapping = low;
     hub->root.stack_low = low + guard;
     hub->root.stack_high = low + hub->root_mapping_size;
-    hub->root.stack_pointer = gevent_first_frame(hub->root.stack_high, root_entry, hub);
+    hub->root.stack_pointer = gevent_first_frame(hub->root.stack_high, root_entry, &hub->root);
     strcpy(hub->root.name, "the hub");
 #if GEVENT_ASAN
     __lsan_register_root_region(hub->root.stack_low, ROOT_STACK);
@@ -410,11 +377,12 @@ gevent_hub *gevent_hub_create(
 
     void **access = gevent_thread_word_address(access_head, 0, 1);
     hub->swaps_access_head = access != NULL;
-    hub->access_head = access ? access : &hub->dummy_words[4];
+    hub->access_head = access ? access : &hub->dummy_words[3];
     hub->calls_runtime_for_access =
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
-    // What was found is the block's last word, the task-local fallback.
-    void **block = gevent_thread_word_address(task_words, -3, 4);
+    hub->attention_count = hub->calls_runtime_for_access;
+    // What was found is the last of the three, the task-local fallback.
+    void **block = gevent_thread_word_address(task_words, -2, 3);
     hub->swaps_task_words = block != NULL;
     hub->task_words = block ? block : &hub->dummy_words[0];
 

@@ -56,7 +56,9 @@ void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size) {
     *stacks = (gevent_stacks){0};
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     stacks->page_size = page;
-    stacks->slot_size = (slot_size + page - 1) / page * page;
+    // An odd number of pages: tops that lie a power of two apart would share a few sets of the TLB, and a thousand
+    // greenlets would take a page walk at every switch.
+    stacks->slot_size = ((slot_size + page - 1) / page | 1) * page;
     size_t guard_pages = GUARD_PAGES;
     // A small stack gives at most a quarter of itself to its guard.
     if (guard_pages * page > stacks->slot_size / 4) guard_pages = stacks->slot_size / 4 / page;
@@ -215,4 +217,14 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
     free(stacks->slabs);
     free(stacks->trimmed);
     *stacks = (gevent_stacks){0};
+}
+
+gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address) {
+    for (size_t slab = 0; slab < stacks->slab_count; slab++) {
+        const char *low = stacks->slabs[slab];
+        if ((const char *)address < low || (const char *)address >= low + slab_size(stacks)) continue;
+        size_t slot = slab * stacks->slots_per_slab + (size_t)((const char *)address - low) / stacks->slot_size;
+        return context_in_slot(stacks, (uint32_t)slot);
+    }
+    return NULL;
 }

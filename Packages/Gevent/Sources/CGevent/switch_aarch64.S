@@ -5,7 +5,10 @@
 
     .text
 
-    // void gevent_swap_stacks(void **save, void *load)
+    // bool gevent_swap_stacks(void **save /* x0 */, void *load /* x1 */, gevent_hub *hub /* x2 */)
+    //
+    // What is left on a stack, from its stack pointer up: x19 to x30 (0), d8 to d15 (96), access list head and first
+    // task word (160), second task word and task-local fallback (176), errno (192), the context (200).
     .globl gevent_swap_stacks
     .hidden gevent_swap_stacks
     .type gevent_swap_stacks, %function
@@ -13,8 +16,8 @@
 gevent_swap_stacks:
     .cfi_startproc
     hint #34  // bti c
-    sub sp, sp, #160
-    .cfi_adjust_cfa_offset 160
+    sub sp, sp, #208
+    .cfi_adjust_cfa_offset 208
     stp x19, x20, [sp, #0]
     .cfi_rel_offset x19, 0
     .cfi_rel_offset x20, 8
@@ -37,6 +40,16 @@ gevent_swap_stacks:
     stp d10, d11, [sp, #112]
     stp d12, d13, [sp, #128]
     stp d14, d15, [sp, #144]
+    ldp x3, x4, [x2, #8]  // where this thread keeps the words: the same before and after
+    ldr x5, [x2, #24]
+    ldr x9, [x3]
+    ldp x10, x11, [x4]
+    ldr x12, [x4, #16]
+    ldr w13, [x5]
+    ldr x14, [x2]
+    stp x9, x10, [sp, #160]
+    stp x11, x12, [sp, #176]
+    stp x13, x14, [sp, #192]
     mov x9, sp
     str x9, [x0]
     // The other stack was left at this very place, so the same frame description holds for it.
@@ -51,8 +64,16 @@ gevent_swap_stacks:
     ldp d10, d11, [sp, #112]
     ldp d12, d13, [sp, #128]
     ldp d14, d15, [sp, #144]
-    add sp, sp, #160
-    .cfi_adjust_cfa_offset -160
+    ldp x9, x10, [sp, #160]
+    ldp x11, x12, [sp, #176]
+    ldp x13, x14, [sp, #192]
+    str x9, [x3]
+    stp x10, x11, [x4]
+    str x12, [x4, #16]
+    str w13, [x5]
+    str x14, [x2]
+    add sp, sp, #208
+    .cfi_adjust_cfa_offset -208
     .cfi_restore x19
     .cfi_restore x20
     .cfi_restore x21
@@ -65,6 +86,7 @@ gevent_swap_stacks:
     .cfi_restore x28
     .cfi_restore x29
     .cfi_restore x30
+    mov w0, #1
     ret
     .cfi_endproc
     .size gevent_swap_stacks, .-gevent_swap_stacks

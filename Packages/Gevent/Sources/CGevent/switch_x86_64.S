@@ -4,11 +4,17 @@
 
     .text
 
-    // void gevent_swap_stacks(void **save, void *load)
+    // bool gevent_swap_stacks(void **save /* rdi */, void *load /* rsi */, gevent_hub *hub /* rdx */)
+    //
+    // What is left on a stack, from its stack pointer up:
+    //    0  access list head        40  the context
+    //    8  task words (two)        48  r15, r14, r13, r12, rbx, rbp
+    //   24  task-local fallback     96  return address
+    //   32  errno
     .globl gevent_swap_stacks
     .hidden gevent_swap_stacks
     .type gevent_swap_stacks, @function
-    .p2align 4
+    .p2align 6
 gevent_swap_stacks:
     .cfi_startproc
     pushq %rbp
@@ -29,9 +35,36 @@ gevent_swap_stacks:
     pushq %r15
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset %r15, 0
+    subq $48, %rsp
+    .cfi_adjust_cfa_offset 48
+    movq 8(%rdx), %r8    // where this thread keeps the words: the same before and after
+    movq 16(%rdx), %r9
+    movq 24(%rdx), %r10
+    movq (%r8), %rax
+    movups (%r9), %xmm0
+    movq 16(%r9), %rcx
+    movl (%r10), %r11d
+    movq %rax, 0(%rsp)
+    movups %xmm0, 8(%rsp)
+    movq %rcx, 24(%rsp)
+    movl %r11d, 32(%rsp)
+    movq (%rdx), %rax
+    movq %rax, 40(%rsp)
     movq %rsp, (%rdi)
     movq %rsi, %rsp
     // The other stack was left at this very place, so the same frame description holds for it.
+    movq 0(%rsp), %rax
+    movups 8(%rsp), %xmm0
+    movq 24(%rsp), %rcx
+    movl 32(%rsp), %r11d
+    movq 40(%rsp), %rsi
+    movq %rax, (%r8)
+    movups %xmm0, (%r9)
+    movq %rcx, 16(%r9)
+    movl %r11d, (%r10)
+    movq %rsi, (%rdx)
+    addq $48, %rsp
+    .cfi_adjust_cfa_offset -48
     popq %r15
     .cfi_adjust_cfa_offset -8
     .cfi_restore %r15
@@ -50,7 +83,8 @@ gevent_swap_stacks:
     popq %rbp
     .cfi_adjust_cfa_offset -8
     .cfi_restore %rbp
-    // A return, not a jump: there is one call site, so the processor's return stack predicts it.
+    movl $1, %eax
+    // A return, not a jump: both sides were called from the same place, so the processor's return stack predicts it.
     ret
     .cfi_endproc
     .size gevent_swap_stacks, .-gevent_swap_stacks

@@ -112,7 +112,7 @@ gevent_thread_word gevent_find_pushed_word(
         for (size_t w = 0; w < inside->all.items[s].count; w++) {
             uintptr_t module = inside->all.items[s].module;
             void *first = inside->all.items[s].words[w], *second = word_in(deeper, module, w);
-            if (!first || !second || first == second) continue;
+            if (!first || first != second) continue;
             if (word_in(before, module, w) || word_in(after, module, w)) continue;
             word = (gevent_thread_word){module, w * sizeof(void *), true};
             matches++;

@@ -175,7 +175,7 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     private var shortAddress: String {
-        let bits = UInt(bitPattern: ObjectIdentifier(self).hashValue)
+        let bits = UInt(bitPattern: ObjectIdentifier(self))
         return knownName == nil ? " at 0x\(String(bits, radix: 16))" : ""
     }
 
@@ -205,7 +205,7 @@ open class AnyGreenlet: CustomStringConvertible {
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         phase = .ended
         self.context = nil
-        context.pointee.attention = 0
+        gevent_attention_clear(context)
         if pendingErrors != nil { pendingErrors = nil }
         if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
     }
@@ -228,7 +228,7 @@ open class AnyGreenlet: CustomStringConvertible {
             }
             pendingErrors = (pendingErrors ?? []) + [PendingError(error: error, timeout: timeout)]
             guard let context else { return }
-            context.pointee.attention |= UInt8(GEVENT_ATTENTION_ERROR)
+            gevent_attention_raise(context)
             // A context that was woken, or that yielded, is on its way: it takes what it was woken for, and the error
             // waits for its next park. So nothing handed to it is ever lost.
             gevent_wait_end(context, UInt8(GEVENT_WAIT_FAILED))
@@ -255,7 +255,7 @@ open class AnyGreenlet: CustomStringConvertible {
 
     private func setPending(_ pending: [PendingError]) {
         pendingErrors = pending.isEmpty ? nil : pending
-        if pending.isEmpty, let context { context.pointee.attention &= ~UInt8(GEVENT_ATTENTION_ERROR) }
+        if pending.isEmpty, let context { gevent_attention_clear(context) }
     }
 }
 

@@ -232,7 +232,7 @@ public final class Hub {
         for _ in 0..<100 where pointer.pointee.stacks.live_count > 0 {
             for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
             // Each round lets all of them unwind as far as they do without waiting.
-            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 { gevent_yield(pointer) }
+            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 { gevent_yield() }
         }
         for greenlet in greenletsOnStacks() {
             greenlet.phase = .ended
@@ -297,7 +297,7 @@ public struct HubStatistics: Sendable, Hashable {
     public let idleStacks: Int
 
     init(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        switchCount = hub.pointee.switch_count
+        switchCount = gevent_switch_count(hub)
         liveGreenlets = hub.pointee.stacks.live_count
         peakLiveGreenlets = hub.pointee.stacks.peak_live_count
         readyCount = Int(gevent_ready_count(hub))

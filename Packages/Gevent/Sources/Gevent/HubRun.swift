@@ -6,10 +6,10 @@ extension Hub {
     /// How many handovers a step of the ready queue may take even if fewer were queued when it began. A poll costs as
     /// much as a hundred switches, so two greenlets that yield to each other must not cause one each time round; the
     /// switch interval bounds what this may delay.
-    private static var leastStep: Int { 1024 }
+    private static var leastStep: Int { 4096 }
 
     /// How many handovers there are at most between two looks at the clock.
-    private static var mostBetweenLooks: Int { 64 }
+    private static var mostBetweenLooks: Int { 128 }
 
     /// Stacks kept warm however few are in use. Beyond these and beyond as many as are in use, idle memory goes back.
     private static var warmStacks: Int { 1024 }
@@ -60,8 +60,9 @@ extension Hub {
         var chunk = 1
         var deadline: LoopInstant?
         while granted < bound {
-            pointer.pointee.budget = Int64(min(chunk, bound - granted))
-            granted += Int(pointer.pointee.budget)
+            let count = min(chunk, bound - granted)
+            gevent_ready_grant(pointer, UInt64(count))
+            granted += count
             if runChunk() { break }
             let now = loop.now
             if let deadline {
@@ -71,17 +72,16 @@ extension Hub {
             }
             chunk = min(chunk * 2, Hub.mostBetweenLooks)
         }
-        pointer.pointee.budget = 0
+        gevent_ready_grant(pointer, 0)
     }
 
-    /// Uses up the budget. Returns whether the queue is empty.
+    /// Uses up the grant. Returns whether the queue is empty.
     private func runChunk() -> Bool {
         while true {
             let result = gevent_run_ready(pointer)
             if result == GEVENT_RUN_DRAINED { return true }
-            if result == GEVENT_RUN_BUDGET_USED { return false }
+            if result == GEVENT_RUN_GRANT_USED { return false }
             let entry = gevent_ready_pop(pointer)
-            pointer.pointee.budget -= 1
             if result == GEVENT_RUN_CALLBACK {
                 Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
             } else {

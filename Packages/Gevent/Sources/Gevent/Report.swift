@@ -54,7 +54,7 @@ extension Hub {
     private func parkedLine(_ greenlet: AnyGreenlet) -> String {
         guard let context = greenlet.context else { return greenlet.description }
         let waited = LoopInstant(nanoseconds: context.pointee.wait_since).duration(to: loop.now)
-        let seconds = decimalSeconds(.milliseconds(waited / .milliseconds(1)))
+        let seconds = decimalSeconds(.milliseconds(Int64(waited / .milliseconds(1))))
         return "\(greenlet.description) parked for \(seconds) s in \(waitPhrase(context))"
     }
 

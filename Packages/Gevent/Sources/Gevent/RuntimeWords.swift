@@ -47,8 +47,8 @@ struct RuntimeWords: Sendable {
         let executor = InlineExecutor()
         let verdict = Verdict()
         Task(executorPreference: executor) {
-            guard let task = gevent_current_task(), let block = gevent_thread_word_address(word, -3, 4) else { return }
-            verdict.isRight.store(block[1] == task, ordering: .relaxed)
+            guard let task = gevent_current_task(), let block = gevent_thread_word_address(word, -2, 3) else { return }
+            verdict.isRight.store(block[0] == task, ordering: .relaxed)
         }
         executor.runJobs()
         return verdict.isRight.load(ordering: .relaxed)

@@ -1,4 +1,4 @@
-internal import CGevent
+public import CGevent
 
 /// Yields: everything already runnable goes first.
 ///
@@ -9,10 +9,17 @@ internal import CGevent
 ///
 /// gevent: `gevent.sleep(0)`.
 @available(*, noasync)
+@inlinable
 public func sleep() throws {
-    let hub = try currentHub()
-    try attend(hub)
-    gevent_yield(hub)
+    if !gevent_yield() { try yieldSlowly() }
+}
+
+/// There is no hub yet, or something to raise first.
+@usableFromInline
+@inline(never)
+func yieldSlowly() throws {
+    try attend(try currentHub())
+    _ = gevent_yield()
 }
 
 /// Parks the current greenlet for at least `duration`, counted from the call.

@@ -28,18 +28,16 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public let isReferenced: Bool
     let isSilent: Bool
 
-    private enum Phase {
-        case idle
-        /// `record` is the address of its gevent_deferred: a number, since pointers do not cross isolation.
-        case pending(record: UInt, hubSerial: UInt32)
-        /// Fired, but not raised yet: its greenlet was on its way out of a wait.
-        case fired
-        case closed
-    }
+    // Where it stands: one of these, or the address of the gevent_deferred by which it is pending.
+    private static let idle: UInt = 0
+    /// Fired, but not raised yet: its greenlet was on its way out of a wait.
+    private static let fired: UInt = 1
+    private static let closed: UInt = 2
 
-    // The record belongs to the hub of the thread the timeout was started on, and whoever follows its address has
-    // checked that this is the calling thread. The lock makes even a misuse from elsewhere well defined.
-    private let phase = Mutex(Phase.idle)
+    // Only the thread it was started on changes these, which every access checks by the serial of that thread's hub; so
+    // relaxed loads and stores do, and cost what plain ones cost. Atomics make a misuse from elsewhere well defined.
+    private let state = Atomic<UInt>(Timeout.idle)
+    private let hubSerial = Atomic<UInt32>(0)
 
     /// A timeout of `duration` that throws itself, or `error`.
     ///
@@ -77,12 +75,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// Whether it was started and has neither fired nor been cancelled.
     ///
     /// gevent: `Timeout.pending`.
-    public var isPending: Bool {
-        phase.withLock { phase in
-            if case .pending = phase { return true }
-            return false
-        }
-    }
+    public var isPending: Bool { state.load(ordering: .relaxed) > Timeout.closed }
 
     /// Starts the timeout for the current greenlet; the time counts from now. Never parks.
     ///
@@ -94,26 +87,22 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         let hub = requireHub()
         let current = hub.pointee.current!
         precondition(
-            Int32(current.pointee.attention) & Int32(GEVENT_ATTENTION_IS_HUB) == 0,
+            gevent_attention(hub) != UInt8(GEVENT_ATTENTION_IS_HUB),
             "a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
-        phase.withLock { phase in
-            switch phase {
-            case .pending: preconditionFailure("this Timeout is pending already: \(self)")
-            case .closed: preconditionFailure("this Timeout was closed: \(self)")
-            case .idle, .fired: break
-            }
-            guard let duration else { return }
-            let record = gevent_deferred_take(hub)!
-            record.pointee.timer.kind = UInt8(GEVENT_TIMER_TIMEOUT)
-            record.pointee.timer.payload = Unmanaged.passRetained(self).toOpaque()
-            record.pointee.timer.referenced = isReferenced
-            record.pointee.target = current
-            gevent_list_append(&current.pointee.timeouts, &record.pointee.node)
-            let now = Hub.time(hub)
-            gevent_timers_start(
-                &hub.pointee.timers, &record.pointee.timer, now.advanced(by: duration).nanoseconds, now.nanoseconds)
-            phase = .pending(record: UInt(bitPattern: record), hubSerial: hub.pointee.serial)
-        }
+        precondition(!isPending, "this Timeout is pending already: \(self)")
+        precondition(state.load(ordering: .relaxed) != Timeout.closed, "this Timeout was closed: \(self)")
+        guard let duration else { return }
+        let record = gevent_deferred_take(hub)!
+        record.pointee.timer.kind = UInt8(GEVENT_TIMER_TIMEOUT)
+        record.pointee.timer.payload = Unmanaged.passRetained(self).toOpaque()
+        record.pointee.timer.referenced = isReferenced
+        record.pointee.target = current
+        gevent_list_append(&current.pointee.timeouts, &record.pointee.node)
+        let now = Hub.time(hub)
+        gevent_timers_start(
+            &hub.pointee.timers, &record.pointee.timer, now.advanced(by: duration).nanoseconds, now.nanoseconds)
+        hubSerial.store(hub.pointee.serial, ordering: .relaxed)
+        state.store(UInt(bitPattern: record), ordering: .relaxed)
     }
 
     /// A started timeout.
@@ -142,22 +131,17 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     ///
     /// gevent: `Timeout.cancel()`.
     public func cancel() {
-        let wasFired = phase.withLock { phase -> Bool in
-            switch phase {
-            case .idle, .closed: return false
-            case .fired:
-                phase = .idle
-                return true
-            case .pending(let record, let serial):
-                guard let hub = gevent_hub_current(), hub.pointee.serial == serial else {
-                    fatalError("\(HubError.wrongThread)")
-                }
-                phase = .idle
-                Timeout.drop(UnsafeMutablePointer(bitPattern: record)!, hub)
-                return false
-            }
+        let state = state.load(ordering: .relaxed)
+        if state == Timeout.idle || state == Timeout.closed { return }
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
+            fatalError("\(HubError.wrongThread)")
         }
-        if wasFired, let hub = gevent_hub_current() { AnyGreenlet.current(of: hub).retract(self) }
+        self.state.store(Timeout.idle, ordering: .relaxed)
+        if state == Timeout.fired {
+            AnyGreenlet.current(of: hub).retract(self)
+        } else {
+            Timeout.drop(UnsafeMutablePointer(bitPattern: state)!, hub)
+        }
     }
 
     /// Cancels for good: starting it again is a programming error. Repeatable.
@@ -165,7 +149,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// gevent: `Timeout.close()`.
     public func close() {
         cancel()
-        phase.withLock { $0 = .closed }
+        state.store(Timeout.closed, ordering: .relaxed)
     }
 
     /// "1 second", "0.1 seconds", "1 second (silent)", "0.5 seconds: message"; empty without a duration.
@@ -185,7 +169,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         let target = record.pointee.target!
         gevent_node_unlink(&record.pointee.node)
         gevent_record_give_back(hub, record)
-        timeout.phase.withLock { $0 = .fired }
+        timeout.state.store(Timeout.fired, ordering: .relaxed)
         // A context's timeouts go when its greenlet ends, so the target has an owner.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(target.pointee.owner).takeUnretainedValue()
         greenlet.deliver(timeout.error ?? timeout, from: timeout)
@@ -193,9 +177,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
     /// It was raised: there is nothing left to take back.
     func wasRaised() {
-        phase.withLock { phase in
-            if case .fired = phase { phase = .idle }
-        }
+        if state.load(ordering: .relaxed) == Timeout.fired { state.store(Timeout.idle, ordering: .relaxed) }
     }
 
     /// Its greenlet is over: nothing is left to throw into.
@@ -203,10 +185,8 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         while !gevent_list_is_empty(&context.pointee.timeouts) {
             let record = gevent_deferred_of_node(context.pointee.timeouts.next)!
             let timeout = Unmanaged<Timeout>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue()
-            timeout.phase.withLock { phase in
-                phase = .idle
-                drop(record, context.pointee.hub)
-            }
+            timeout.state.store(idle, ordering: .relaxed)
+            drop(record, context.pointee.hub)
         }
     }
 

@@ -32,12 +32,12 @@ enum WaitKind: UInt8, CaseIterable {
 /// Step 1.
 @inline(__always)
 func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    if gevent_needs_attention(hub) { try attendSlowly(hub) }
+    if gevent_attention(hub) != UInt8(GEVENT_ATTENTION_NONE) { try attendSlowly(hub) }
 }
 
 @inline(never)
 private func attendSlowly(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    if Int32(hub.pointee.current.pointee.attention) & Int32(GEVENT_ATTENTION_IS_HUB) != 0 { throw HubError.blockedInHub }
+    if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) { throw HubError.blockedInHub }
     throw AnyGreenlet.current(of: hub).takePendingError()
 }
 

@@ -25,21 +25,17 @@ enum {
 
 /// Why a context must look up from its fast path before it parks.
 enum {
+    GEVENT_ATTENTION_NONE = 0,
     GEVENT_ATTENTION_ERROR = 1,   // an error waits to be thrown at the next park
     GEVENT_ATTENTION_IS_HUB = 2,  // this is the hub's own context, which must never park
 };
 
 typedef struct gevent_context {
-    // What a switch reads and writes: one cache line.
-    void *stack_pointer;    // where it stopped; valid while it is not running
-    void *access_head;      // the runtime's list of open exclusive accesses
-    void *task_words[4];    // the Concurrency runtime's thread-local words
-    void *owner;            // the Swift greenlet, retained while it is started and not over; null in a free stack
-    int32_t saved_errno;
+    void *stack_pointer;  // where it stopped, while it is parked
+    void *owner;          // the Swift greenlet, retained while it is started and not over; null in a free stack
     uint8_t wait_state;
     uint8_t wait_kind;  // what it waits for, as the Swift side names it; for reports
-    uint8_t attention;
-    uint8_t flags;
+    uint8_t attention;  // see gevent_attention_raise
 
     // The wait: at most one at a time, so its nodes are part of the context and a wait allocates nothing.
     gevent_link wait_link;              // in the list of what it waits for
@@ -57,9 +53,7 @@ typedef struct gevent_context {
     char name[48];    // for the overflow report, which may not call Swift; empty if the greenlet has no name
     struct gevent_context *next_free;
     uint32_t slot;  // the number of its slot
-    void *runtime_access_state[2];  // for the runtime's own exclusivity calls, where the word was not found
     // For the sanitizers, in their builds only; always here so that the layout is one.
     void *tsan_fiber;
     void *asan_fake_stack;
-    bool slot_in_use;
 } gevent_context;

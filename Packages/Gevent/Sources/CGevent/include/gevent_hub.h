@@ -1,7 +1,7 @@
 // The scheduler's hot state: who runs, who is ready, and how one hands over to the next.
 //
 // A context that parks switches straight to the next ready one. The hub's own context (`root`) runs when nothing is
-// ready, when the budget it granted is used up, or when the next entry is a callback, which runs on the hub's stack.
+// ready, when the entries it granted are used up, or when the next entry is a callback, which runs on the hub's stack.
 #pragma once
 
 #include "gevent_context.h"
@@ -13,7 +13,7 @@
 
 /// A ready queue entry is a pointer, tagged in its low bits with what it points to.
 enum {
-    GEVENT_READY_RESUME = 0,    // a gevent_context
+    GEVENT_READY_RESUME = 0,    // the stack pointer of a context that stopped
     GEVENT_READY_START = 1,     // a retained Swift greenlet that has not run yet, and so has no stack
     GEVENT_READY_CALLBACK = 2,  // a retained Swift hub callback
     GEVENT_READY_TAGS = 3,
@@ -26,19 +26,21 @@ typedef struct gevent_hub_functions {
 } gevent_hub_functions;
 
 typedef struct gevent_hub {
+    // What a switch reads and writes; the assembly knows these four by their offsets.
     gevent_context *current;
-    uintptr_t *ready;  // a ring
-    uint64_t ready_head, ready_tail, ready_mask;
-    int64_t budget;  // handovers left before the hub must run
-    uint64_t switch_count;
-
     // Where this thread keeps the words that travel with a greenlet. Never null: what was not found points to a dummy.
     void **access_head;
-    void **task_words;
+    void **task_words;  // three: task, executor tracking, task-local fallback
     int *errno_location;
-    bool swaps_access_head, swaps_task_words;
-    bool calls_runtime_for_access;  // the access list is swapped by the runtime's own calls
 
+    uintptr_t *ready;  // a ring; head and tail only ever grow
+    uint64_t ready_head, ready_tail, ready_mask;
+    uint64_t ready_limit;     // the hub must run before the head passes this
+    uint32_t attention_count; // reasons not to take the short way: contexts that must look up before they park, the
+                              // hub while it runs, and for ever if the runtime's own calls have to swap the access list
+    bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
+
+    uint64_t root_switch_count;  // switches to the hub's own context
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
@@ -54,7 +56,7 @@ typedef struct gevent_hub {
     void *free_records;          // recycled gevent_deferred and gevent_links, one size for both
     void *root_mapping;
     size_t root_mapping_size;
-    void *dummy_words[5];
+    void *dummy_words[4];
 } gevent_hub;
 
 /// The calling thread's hub. Greenlets never change thread, so a compiler may keep the variable's address.
@@ -73,6 +75,12 @@ void gevent_hub_destroy(gevent_hub *hub);
 // MARK: the ready queue
 
 void gevent_ready_grow(gevent_hub *hub);
+
+/// How many entries may be taken before the hub has to run.
+static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) { hub->ready_limit = hub->ready_head + count; }
+
+/// Switches between stacks so far, and starts without one.
+static inline uint64_t gevent_switch_count(const gevent_hub *hub) { return hub->ready_head + hub->root_switch_count; }
 
 static inline uint64_t gevent_ready_count(const gevent_hub *hub) { return hub->ready_tail - hub->ready_head; }
 
@@ -94,24 +102,37 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
 /// The current context leaves the CPU and returns when somebody has made it ready. The caller has seen to that.
 void gevent_park(gevent_hub *hub);
 
-/// Goes to the back of the ready queue.
-void gevent_yield(gevent_hub *hub);
+/// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at only
+/// if some context has something to see to, since the rest of a yield does not touch it.
+static inline uint8_t gevent_attention(const gevent_hub *hub) {
+    if (__builtin_expect(hub->attention_count == 0, 1)) return GEVENT_ATTENTION_NONE;
+    return hub->current->attention;
+}
 
-/// Whether something has to be raised before the current context parks: see GEVENT_ATTENTION.
-static inline bool gevent_needs_attention(const gevent_hub *hub) { return hub->current->attention != 0; }
+/// The current context of this thread goes to the back of the ready queue. Returns false, without having done anything,
+/// if there is no hub or the context has something to see to first.
+bool gevent_yield(void);
 
-/// On the hub's stack: runs ready contexts until the budget is used up, the queue is empty, or the hub itself has to
+static inline void gevent_attention_raise(gevent_context *context) {
+    context->hub->attention_count += context->attention == GEVENT_ATTENTION_NONE;
+    if (context->attention == GEVENT_ATTENTION_NONE) context->attention = GEVENT_ATTENTION_ERROR;
+}
+
+static inline void gevent_attention_clear(gevent_context *context) {
+    if (context->attention != GEVENT_ATTENTION_ERROR) return;
+    context->attention = GEVENT_ATTENTION_NONE;
+    context->hub->attention_count--;
+}
+
+/// On the hub's stack: runs ready contexts until the grant is used up, the queue is empty, or the hub itself has to
 /// act on the next entry: it is a callback, or a greenlet for which there is no stack. Returns which of these.
 typedef enum gevent_run_result {
     GEVENT_RUN_DRAINED = 0,
-    GEVENT_RUN_BUDGET_USED = 1,
+    GEVENT_RUN_GRANT_USED = 1,
     GEVENT_RUN_CALLBACK = 2,
     GEVENT_RUN_NO_STACK = 3,
 } gevent_run_result;
 gevent_run_result gevent_run_ready(gevent_hub *hub);
-
-/// On the hub's stack: switches to main, for good.
-void gevent_leave_root(gevent_hub *hub);
 
 // MARK: waits
 

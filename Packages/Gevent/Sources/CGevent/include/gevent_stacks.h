@@ -51,3 +51,6 @@ void gevent_stacks_for_each(gevent_stacks *stacks, void (*visit)(gevent_context 
 
 /// How many slots were ever cut.
 size_t gevent_stacks_slot_count(const gevent_stacks *stacks);
+
+/// The context whose stack holds `address`, or null. Linear in the slabs.
+gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address);
