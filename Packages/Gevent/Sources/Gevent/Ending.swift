@@ -63,7 +63,7 @@ extension AnyGreenlet {
                 let context = link.pointee.payload.assumingMemoryBound(to: gevent_context.self)
                 gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
             case GEVENT_LINK_MEMBER:
-                Unmanaged<EndCounter>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded(self)
+                Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
             default:
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
             }
@@ -89,9 +89,11 @@ extension AnyGreenlet {
 
 /// Counts the ends of many greenlets for one that waits for them.
 final class EndCounter {
-    private(set) var ended: [AnyGreenlet] = []
-    private(set) var firstFailure: (any Error)?
+    /// Those that are over, in the order in which they ended. Not retained: whoever waits holds all members.
+    @exclusivity(unchecked) private(set) var ended: [Unmanaged<AnyGreenlet>] = []
+    @exclusivity(unchecked) private(set) var firstFailure: (any Error)?
     private let wanted: Int
+    /// Only for joinable members.
     private let stopsAtFailure: Bool
     private let waiter: UnsafeMutablePointer<gevent_context>
 
@@ -99,46 +101,55 @@ final class EndCounter {
         self.wanted = wanted
         self.stopsAtFailure = stopsAtFailure
         self.waiter = waiter
+        ended.reserveCapacity(wanted)
     }
 
-    var isSatisfied: Bool { ended.count >= wanted || (stopsAtFailure && firstFailure != nil) }
+    var isSatisfied: Bool { ended.count >= wanted || firstFailure != nil }
 
     func memberEnded(_ greenlet: AnyGreenlet) {
         if isSatisfied { return }
-        ended.append(greenlet)
-        if firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
+        ended.append(Unmanaged.passUnretained(greenlet))
+        if stopsAtFailure { firstFailure = (greenlet as? JoinableGreenlet)?.error }
         if isSatisfied { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
     }
 }
 
 /// Waits until `wanted` of `members` have ended, or the time is up, or, if asked for, one has failed.
-func waitForEnds(
-    of members: [AnyGreenlet], wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
+func waitForEnds<Member: AnyGreenlet>(
+    of members: [Member], wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
     _ hub: UnsafeMutablePointer<gevent_hub>
 ) throws -> EndCounter {
-    for member in members { _ = try member.ownHub() }
     let current = hub.pointee.current!
     let counter = EndCounter(wanted: wanted, stopsAtFailure: stopsAtFailure, waiter: current)
-    // Those that are over count in the order in which they ended.
-    for member in members.filter(\.isDead).sorted(by: { $0.endOrder < $1.endOrder }) { counter.memberEnded(member) }
+    var living = 0
+    for member in members {
+        _ = try member.ownHub()
+        if !member.isDead { living += 1 }
+    }
+    if living < members.count {
+        // Those that are over count in the order in which they ended.
+        let over = members.filter(\.isDead).sorted { $0.endOrder < $1.endOrder }
+        for member in over { counter.memberEnded(member) }
+    }
     if counter.isSatisfied { return counter }
     if let timeout, timeout <= .zero { return counter }
     try attend(hub)
 
-    let living = members.filter { !$0.isDead }
-    let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living.count)
-    nodes.initialize(repeating: gevent_link(), count: living.count)
+    let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living)
+    nodes.initialize(repeating: gevent_link(), count: living)
     defer {
         // Whichever way the wait ended, nobody keeps a link to memory that goes away.
-        for index in living.indices { gevent_node_unlink(&nodes[index].node) }
+        for index in 0..<living { gevent_node_unlink(&nodes[index].node) }
         nodes.deallocate()
     }
     let payload = Unmanaged.passUnretained(counter).toOpaque()
-    for (index, member) in living.enumerated() {
-        member.append(nodes + index, kind: GEVENT_LINK_MEMBER, payload: payload, hub)
+    var node = nodes
+    for member in members where !member.isDead {
+        member.append(node, kind: GEVENT_LINK_MEMBER, payload: payload, hub)
+        node += 1
     }
     if let timeout { armTimeout(timeout, current, hub) }
-    _ = try wait(hub, .joinAll, nil)
+    _ = try withExtendedLifetime(counter) { try wait(hub, .joinAll, nil) }
     return counter
 }
 
@@ -161,5 +172,5 @@ public func joinAll<Member: JoinableGreenlet>(
         of: members, wanted: wanted, timeout: timeout, stopsAtFailure: throwingErrors, hub)
     if throwingErrors, let failure = counter.firstFailure { throw failure }
     // Every member is a Member: that is what the counter was given.
-    return counter.ended.map { unsafeDowncast($0, to: Member.self) }
+    return counter.ended.map { unsafeDowncast($0.takeUnretainedValue(), to: Member.self) }
 }

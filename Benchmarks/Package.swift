@@ -1,0 +1,24 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A package of its own, so that nobody who depends on swift-gevent ever fetches what measures it. The benchmark plugin
+// finds targets that are direct children of this folder.
+let package = Package(
+    name: "Benchmarks",
+    dependencies: [
+        .package(name: "swift-gevent", path: ".."),
+        // Without its default traits it needs no jemalloc.
+        .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.0", traits: []),
+    ],
+    targets: [
+        .executableTarget(
+            name: "CoreBenchmarks",
+            dependencies: [
+                .product(name: "Gevent", package: "swift-gevent"),
+                .product(name: "GeventTesting", package: "swift-gevent"),
+                .product(name: "Benchmark", package: "benchmark"),
+            ],
+            path: "CoreBenchmarks",
+            swiftSettings: [.swiftLanguageMode(.v6)],
+            plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")])
+    ])
