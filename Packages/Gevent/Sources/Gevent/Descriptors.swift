@@ -55,11 +55,14 @@ final class DescriptorTable {
             }
         }
         let armed = Readiness(rawValue: entry.pointee.armed)
-        if !armed.isDisjoint(with: unwanted) { disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted), loop) }
+        if !armed.isDisjoint(with: unwanted) {
+            disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted), loop)
+        }
     }
 
     func arm(
-        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness, _ loop: any Loop
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness,
+        _ loop: any Loop
     ) throws(LoopError) {
         let armed = Readiness(rawValue: entry.pointee.armed)
         if armed.isSuperset(of: readiness) { return }
@@ -72,7 +75,7 @@ final class DescriptorTable {
         _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness, _ loop: any Loop
     ) {
         entry.pointee.armed = keeping.rawValue
-        do {
+        do throws(LoopError) {
             try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
             // The descriptor was closed behind our back: the kernel has forgotten it, and so do we.
@@ -107,7 +110,9 @@ extension Hub {
     private func isReadyNow(_ fileDescriptor: CInt, _ readiness: Readiness) throws -> Bool {
         var query = pollfd(fd: fileDescriptor, events: Int16(readiness == .read ? POLLIN : POLLOUT), revents: 0)
         while Glibc.poll(&query, 1, 0) < 0 {
-            guard errno == EINTR else { throw LoopError(errno: errno, operation: "poll", fileDescriptor: fileDescriptor) }
+            guard errno == EINTR else {
+                throw LoopError(errno: errno, operation: "poll", fileDescriptor: fileDescriptor)
+            }
         }
         if query.revents & Int16(POLLNVAL) != 0 {
             throw LoopError(errno: EBADF, operation: "poll", fileDescriptor: fileDescriptor)

@@ -334,8 +334,7 @@ func requireHub() -> UnsafeMutablePointer<gevent_hub> {
 func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
     do {
         return try Hub.make().pointer
-    } catch {
-        // control: nothing can be thrown into a thread that has no hub yet.
+    } catch {  // control: nothing can be thrown into a thread that has no hub yet.
         fatalError("gevent: \(error)")
     }
 }
@@ -349,8 +348,7 @@ private enum ThreadExit {
             guard let hub = gevent_hub_current() else { return }
             do {
                 try Hub.of(hub).destroy()
-            } catch {
-                // control: the thread is over and nothing runs that could be killed; destroy() throws on misuse alone.
+            } catch {  // control: the thread is over; destroy() throws on misuse alone
                 fatalError("gevent: a thread ended away from its main greenlet: \(error)")
             }
         }

@@ -17,8 +17,7 @@ public final class HubCallback {
         self.body = nil
         do {
             try body()
-        } catch {
-            // control: callbacks run on the hub, into which nothing can be thrown.
+        } catch {  // control: callbacks run on the hub, into which nothing can be thrown.
             hub.report(error, in: nil)
         }
     }

@@ -99,7 +99,9 @@ extension Hub {
             ? "this kernel guards stacks by mprotect, and \(count) are as many as its map limit (vm.max_map_count) allows"
             : "the system has no memory or address space for another"
         greenlet.endUnstarted(
-            HubError(.outOfStacks, "no stack of \(stacks.slot_size >> 10) KiB for a greenlet, with \(count) in use: \(reason)"))
+            HubError(
+                .outOfStacks,
+                "no stack of \(stacks.slot_size >> 10) KiB for a greenlet, with \(count) in use: \(reason)"))
     }
 
     // MARK: Running out of work
@@ -135,7 +137,7 @@ extension Hub {
         let maySleep = deadline != .distantPast
         // Refused if a post has come in meanwhile: then the poll only looks.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
-        do {
+        do throws(LoopError) {
             try loop.poll(until: deadline, into: &events)
         } catch {
             pollFailed(error)
@@ -178,7 +180,8 @@ extension Hub {
         guard gevent_hub_current() == pointer else { throw isDestroyed ? HubError.destroyed : HubError.wrongThread }
         let main = gevent_hub_main(pointer)!
         guard pointer.pointee.current == main else {
-            throw HubError(.invalidSwitch, "hub.join is for the main greenlet; a greenlet waits for others with joinAll")
+            throw HubError(
+                .invalidSwitch, "hub.join is for the main greenlet; a greenlet waits for others with joinAll")
         }
         try attend(pointer)
         isMainJoiningHub = true
@@ -186,7 +189,8 @@ extension Hub {
         if let timeout {
             let now = loop.now
             gevent_wait_set_timer(
-                pointer, main, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), false)
+                pointer, main, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE),
+                false)
         }
         return try wait(pointer, .hubJoin, nil)
     }

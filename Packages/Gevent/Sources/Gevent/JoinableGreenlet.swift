@@ -78,7 +78,8 @@ open class JoinableGreenlet: AnyGreenlet {
         ensureDetails().delay = record
         gevent_list_append(&hub.pointee.delayed_starts, &record.pointee.node)
         let now = Hub.of(hub).now
-        gevent_timers_start(&hub.pointee.timers, &record.pointee.timer, now.advanced(by: delay).nanoseconds, now.nanoseconds)
+        gevent_timers_start(
+            &hub.pointee.timers, &record.pointee.timer, now.advanced(by: delay).nanoseconds, now.nanoseconds)
     }
 
     @inline(__always)
@@ -122,7 +123,7 @@ open class JoinableGreenlet: AnyGreenlet {
                 try runAndStore()
             }
             return nil
-        } catch {
+        } catch {  // control: the greenlet's outermost frame; a kill becomes its outcome
             return error
         }
     }

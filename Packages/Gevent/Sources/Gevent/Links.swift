@@ -49,8 +49,7 @@ public final class GreenletLink {
     private func call(_ greenlet: JoinableGreenlet, reportingTo hub: Hub) {
         do {
             try takeCallback()?(greenlet)
-        } catch {
-            // control: raw links run on the hub, where nothing can be killed; one failure must not stop the rest.
+        } catch {  // control: raw links run on the hub, where nothing can be killed
             hub.report(error, in: nil)
         }
     }

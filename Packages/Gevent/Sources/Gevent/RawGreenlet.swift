@@ -33,7 +33,7 @@ public final class RawGreenlet: AnyGreenlet {
         do {
             try body()
             return nil
-        } catch {
+        } catch {  // control: the greenlet's outermost frame; a kill ends here
             return error
         }
     }

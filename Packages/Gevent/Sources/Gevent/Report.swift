@@ -17,8 +17,7 @@ extension Hub {
         }
         do {
             try errorHandler(error, greenlet)
-        } catch let failure {
-            // control: handlers run on the hub, into which nothing can be thrown. The report must not be lost.
+        } catch let failure {  // control: handlers run on the hub, into which nothing can be thrown
             printReport(of: error, in: greenlet)
             printReport(of: failure, in: nil, source: "the error handler")
         }
@@ -39,7 +38,8 @@ extension Hub {
     func deadlockReport() -> String {
         let most = 50
         let greenlets = greenletsOnStacks()
-        var text = "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(greenlets.count + 1)"
+        var text =
+            "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(greenlets.count + 1)"
         text += "\n  \(parkedLine(mainGreenlet))"
         for greenlet in greenlets.prefix(most) {
             text += "\n  \(parkedLine(greenlet))"

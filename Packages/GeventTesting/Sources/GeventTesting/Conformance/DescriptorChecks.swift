@@ -102,7 +102,7 @@ extension LoopConformance {
 
     private static func expectRefusal(_ bench: Workbench, _ fileDescriptor: CInt, _ code: LoopError.Code) throws {
         for interest in [Readiness.read, .write, [.read, .write]] {
-            do {
+            do throws(LoopError) {
                 try bench.loop.setInterest(interest, for: fileDescriptor, generation: 1)
             } catch {
                 try expectEqual(error.code, code, "code of \"\(error)\"")

@@ -203,7 +203,7 @@ final class Workbench {
             var code: CInt = 0
             do {
                 try body()
-            } catch {
+            } catch {  // control: a loop's check runs no greenlets
                 var text = "\(error)"
                 text.withUTF8 { _ = Glibc.write(report.writeEnd, $0.baseAddress, $0.count) }
                 code = 1
