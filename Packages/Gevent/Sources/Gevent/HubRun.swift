@@ -21,20 +21,19 @@ extension Hub {
 
     private func iterate() {
         if handle.hasMail { handle.runJobs() }
-        if pointer.pointee.timers.count > 0 { fireTimers() }
+        fireTimers()
         runReady()
         if isDestroyed { return }
         if !hasWork { runOutOfWork() }
         poll()
+        pointer.pointee.now = loop.now.nanoseconds
         distributeEvents()
     }
 
     // MARK: Timers
 
     private func fireTimers() {
-        let now = loop.now.nanoseconds
-        pointer.pointee.now = now
-        while let timer = gevent_fire_timers(pointer, now) {
+        while let timer = gevent_fire_timers(pointer, pointer.pointee.now) {
             let record = UnsafeMutableRawPointer(timer).assumingMemoryBound(to: gevent_deferred.self)
             if timer.pointee.kind == UInt8(GEVENT_TIMER_TIMEOUT) {
                 Timeout.fire(record, pointer)
