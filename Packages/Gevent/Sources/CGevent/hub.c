@@ -297,6 +297,10 @@ gevent_links *gevent_links_take(gevent_hub *hub) {
 
 void gevent_record_give_back(gevent_hub *hub, void *memory) {
     union record *record = memory;
+    if (!hub) {
+        free(record);
+        return;
+    }
     record->next_free = hub->free_records;
     hub->free_records = record;
 }
