@@ -154,8 +154,8 @@ public final class Hub {
     /// The finest step in which the loop keeps deadlines.
     public var timerResolution: Duration { loop.timerResolution }
 
-    /// Counters of what the hub has done and holds.
-    public var statistics: HubStatistics { HubStatistics(pointer) }
+    /// Counters of what the hub has done and holds; all zero once it is destroyed.
+    public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(pointer) }
 
     // MARK: Spawning
 
@@ -313,6 +313,12 @@ public struct HubStatistics: Sendable, Hashable {
     public let descriptorWaiters: Int
     /// Stacks whose memory is kept for the next greenlet.
     public let idleStacks: Int
+
+    /// Of a hub that is gone.
+    init() {
+        (switchCount, liveGreenlets, peakLiveGreenlets) = (0, 0, 0)
+        (readyCount, pendingTimers, descriptorWaiters, idleStacks) = (0, 0, 0, 0)
+    }
 
     init(_ hub: UnsafeMutablePointer<gevent_hub>) {
         switchCount = gevent_switch_count(hub)
