@@ -297,6 +297,10 @@ gevent_links *gevent_links_take(gevent_hub *hub) {
 
 void gevent_record_give_back(gevent_hub *hub, void *memory) {
     union record *record = memory;
+    if (!hub) {
+        free(record);
+        return;
+    }
     record->next_free = hub->free_records;
     hub->free_records = record;
 }
@@ -312,7 +316,7 @@ gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now) {
 
 __attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub) {
     gevent_context *self = hub->current;
-    return gevent_spawn_site_capture(&hub->spawn_sites, __builtin_frame_address(0), self->stack_high);
+    return gevent_spawn_site_capture(&hub->spawn_sites, self->stack_high);
 }
 
 // MARK: life of a hub

@@ -26,7 +26,7 @@ static int grow(gevent_spawn_sites *sites) {
 }
 
 __attribute__((noinline)) const gevent_spawn_site *gevent_spawn_site_capture(
-    gevent_spawn_sites *sites, const void *low, const void *high) {
+    gevent_spawn_sites *sites, const void *high) {
     void *frames[GEVENT_SPAWN_SITE_FRAMES];
     uint32_t count = 0;
     uint64_t hash = 0xcbf29ce484222325u;
@@ -34,7 +34,7 @@ __attribute__((noinline)) const gevent_spawn_site *gevent_spawn_site_capture(
     // The first record is this function's own: its return address lies in the caller, which is where a site begins.
     while (count < GEVENT_SPAWN_SITE_FRAMES) {
         uintptr_t address = (uintptr_t)record;
-        if (address < (uintptr_t)low || address + sizeof *record > (uintptr_t)high || address % sizeof(void *)) break;
+        if (address + sizeof *record > (uintptr_t)high || address % sizeof(void *)) break;
         if (!record->return_address) break;
         frames[count++] = record->return_address;
         hash = (hash ^ (uintptr_t)record->return_address) * 0x9e3779b97f4a7c15u;

@@ -100,12 +100,12 @@ static const char *find_symbol(const image *file, uintptr_t address, uintptr_t *
     return NULL;
 }
 
-void gevent_symbolize(const void *return_address, char *text, size_t size) {
+const char *gevent_symbolize(const void *return_address, char *text, size_t size) {
     // A return address may be the first byte after its function; the call is before it.
     query wanted = {.address = (uintptr_t)return_address - 1};
     if (!dl_iterate_phdr(find_file, &wanted)) {
         snprintf(text, size, "%p", return_address);
-        return;
+        return NULL;
     }
     pthread_mutex_lock(&lock);
     const image *file = open_image(&wanted);
@@ -119,4 +119,5 @@ void gevent_symbolize(const void *return_address, char *text, size_t size) {
         snprintf(text, size, "%s+0x%zx", wanted.path, (size_t)offset);
     }
     pthread_mutex_unlock(&lock);
+    return name;
 }

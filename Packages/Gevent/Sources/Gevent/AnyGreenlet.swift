@@ -204,10 +204,9 @@ open class AnyGreenlet: CustomStringConvertible {
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         phase = .ended
-        self.context = nil
-        gevent_attention_clear(context)
-        if pendingErrors != nil { pendingErrors = nil }
+        if pendingErrors != nil { dropPendingErrors() }
         if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
+        self.context = nil
     }
 
     // MARK: Throwing into a greenlet
@@ -251,6 +250,12 @@ open class AnyGreenlet: CustomStringConvertible {
         setPending(pending)
         first.timeout?.wasRaised()
         return first.error
+    }
+
+    /// What was thrown into it is never raised.
+    final func dropPendingErrors() {
+        for pending in pendingErrors ?? [] { pending.timeout?.wasRaised() }
+        setPending([])
     }
 
     private func setPending(_ pending: [PendingError]) {

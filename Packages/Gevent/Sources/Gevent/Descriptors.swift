@@ -190,7 +190,9 @@ public final class WatchedDescriptor {
 
     /// Throws unless the calling thread is the hub's.
     public func checkThread() throws {
-        if gevent_hub_current() != hub.pointer { throw hub.isDestroyed ? HubError.destroyed : HubError.wrongThread }
+        // Asked first: the memory of a hub that is gone may be the next one's.
+        if hub.isDestroyed { throw HubError.destroyed }
+        if gevent_hub_current() != hub.pointer { throw HubError.wrongThread }
     }
 
     private func closeNow() {

@@ -74,9 +74,10 @@ extension AnyGreenlet {
     }
 
     /// What is still linked to a greenlet that is going away was linked to one that never ran: closures only, since
-    /// whoever waits for a greenlet keeps it.
+    /// whoever waits for a greenlet keeps it. Its hub may be gone before it.
     final func dropLinks() {
-        guard let links, let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return }
+        guard let links else { return }
+        let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
         while let link = gevent_links_first(links) {
             gevent_node_unlink(&link.pointee.node)
             if link.pointee.kind == GEVENT_LINK_OBJECT {

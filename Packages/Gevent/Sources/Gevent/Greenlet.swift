@@ -42,7 +42,7 @@ open class Greenlet<Output>: JoinableGreenlet {
     ///
     /// gevent: `Greenlet._run()`.
     open func run() throws -> Output {
-        preconditionFailure("\(type(of: self)) was made without a body and does not override run()")
+        fatalError("\(type(of: self)) was made without a body and does not override run()")
     }
 
     @usableFromInline

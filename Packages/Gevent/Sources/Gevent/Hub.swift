@@ -154,8 +154,8 @@ public final class Hub {
     /// The finest step in which the loop keeps deadlines.
     public var timerResolution: Duration { loop.timerResolution }
 
-    /// Counters of what the hub has done and holds.
-    public var statistics: HubStatistics { HubStatistics(pointer) }
+    /// Counters of what the hub has done and holds; all zero once it is destroyed.
+    public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(pointer) }
 
     // MARK: Spawning
 
@@ -193,7 +193,10 @@ public final class Hub {
         dropStarts()
         Timeout.cancelAll(of: gevent_hub_main(pointer))
         endParkedGreenlets()
+        abandonGreenlets()
         dropStarts()
+        // What is left in the queue has been abandoned and must not run again.
+        pointer.pointee.ready_head = pointer.pointee.ready_tail
         isDestroyed = true
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
         gevent_park(pointer)
@@ -229,14 +232,29 @@ public final class Hub {
     }
 
     private func endParkedGreenlets() {
-        for _ in 0..<100 where pointer.pointee.stacks.live_count > 0 {
+        for _ in 0..<100 {
             for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
-            // Each round lets all of them unwind as far as they do without waiting.
-            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 { gevent_yield() }
+            // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
+            // their errors run.
+            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 || gevent_ready_count(pointer) > 0 {
+                // Main does not answer to errors any more, and a pending one would keep it from yielding.
+                mainGreenlet.dropPendingErrors()
+                gevent_yield()
+            }
+            if pointer.pointee.stacks.live_count == 0 { return }
         }
+    }
+
+    private func abandonGreenlets() {
         for greenlet in greenletsOnStacks() {
+            greenlet.dropPendingErrors()
+            if let context = greenlet.context {
+                // Nothing that lives on may lead to a stack that does not.
+                Timeout.cancelAll(of: context)
+                gevent_node_unlink(&context.pointee.wait_link.node)
+                context.pointee.owner = nil
+            }
             greenlet.phase = .ended
-            greenlet.context?.pointee.owner = nil
             greenlet.context = nil
             // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
             Unmanaged.passUnretained(greenlet).release()
@@ -295,6 +313,12 @@ public struct HubStatistics: Sendable, Hashable {
     public let descriptorWaiters: Int
     /// Stacks whose memory is kept for the next greenlet.
     public let idleStacks: Int
+
+    /// Of a hub that is gone.
+    init() {
+        (switchCount, liveGreenlets, peakLiveGreenlets) = (0, 0, 0)
+        (readyCount, pendingTimers, descriptorWaiters, idleStacks) = (0, 0, 0, 0)
+    }
 
     init(_ hub: UnsafeMutablePointer<gevent_hub>) {
         switchCount = gevent_switch_count(hub)

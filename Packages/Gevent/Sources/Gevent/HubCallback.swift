@@ -35,7 +35,8 @@ extension Hub {
     /// gevent: `loop.run_callback(func)`.
     @discardableResult
     public func runCallback(_ body: @escaping () throws -> Void) -> HubCallback {
-        precondition(gevent_hub_current() == pointer, "\(HubError.wrongThread)")
+        if isDestroyed { fatalError("\(HubError.destroyed)") }
+        if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         return enqueue(body)
     }
 

@@ -176,7 +176,8 @@ extension Hub {
     /// gevent: `Hub.join(timeout=None)`.
     @available(*, noasync)
     public func join(timeout: Duration? = nil) throws -> Bool {
-        guard gevent_hub_current() == pointer else { throw isDestroyed ? HubError.destroyed : HubError.wrongThread }
+        if isDestroyed { throw HubError.destroyed }
+        guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
         let main = gevent_hub_main(pointer)!
         guard pointer.pointee.current == main else {
             throw HubError(

@@ -54,6 +54,7 @@ public func killAll<Member: AnyGreenlet>(
     for member in members where member.phase != .running { member.deliver(error) }
     for member in members where member.phase == .running { member.deliver(error) }
     guard blocking else { return }
+    if members.contains(where: \.isCurrent) { try attend(hub) }
     // Main never ends, so nobody waits for it.
     let mortals = members.filter { !($0 is MainGreenlet) }
     let counter = try waitForEnds(

@@ -35,8 +35,8 @@ public final class GreenletLink {
         guard let greenlet = greenlet as? JoinableGreenlet else { return }
         switch condition {
         case .any: break
-        case .value: if greenlet.error != nil { return }
-        case .error: if greenlet.error == nil { return }
+        case .value: if greenlet.error != nil { return callback = nil }
+        case .error: if greenlet.error == nil { return callback = nil }
         }
         if isRaw {
             call(greenlet, reportingTo: Hub.of(hub))

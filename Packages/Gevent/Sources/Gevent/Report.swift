@@ -80,17 +80,18 @@ func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
         for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
             guard let address else { continue }
             var buffer = [CChar](repeating: 0, count: 1024)
-            gevent_symbolize(address, &buffer, buffer.count)
-            let name = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-            if !isOwnFrame(name) { frames.append(name) }
+            let symbol = gevent_symbolize(address, &buffer, buffer.count)
+            if let symbol, isOwnSymbol(String(cString: symbol)) { continue }
+            frames.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
         }
     }
     return frames
 }
 
-private func isOwnFrame(_ name: String) -> Bool {
-    name.contains("Gevent.spawn") || name.contains("Gevent.Greenlet") || name.contains("Gevent.JoinableGreenlet")
-        || name.contains("Gevent.AnyGreenlet") || name.contains("Gevent.Hub") || name.hasPrefix("gevent_")
+/// By the symbol as the compiler made it, which begins with the module. The readable form will not do: in that, the
+/// closure of a caller who was given a `Gevent.Hub` mentions the module as well.
+private func isOwnSymbol(_ symbol: String) -> Bool {
+    symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_")
 }
 
 func printToStandardError(_ text: String) {

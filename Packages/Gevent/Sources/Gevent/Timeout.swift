@@ -86,11 +86,10 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public func start() {
         let hub = requireHub()
         let current = hub.pointee.current!
-        precondition(
-            gevent_attention(hub) != UInt8(GEVENT_ATTENTION_IS_HUB),
-            "a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
-        precondition(!isPending, "this Timeout is pending already: \(self)")
-        precondition(state.load(ordering: .relaxed) != Timeout.closed, "this Timeout was closed: \(self)")
+        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) {
+            refuse("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
+        }
+        if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
         guard let duration else { return }
         let record = gevent_deferred_take(hub)!
         record.pointee.timer.kind = UInt8(GEVENT_TIMER_TIMEOUT)
@@ -104,6 +103,18 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         hubSerial.store(hub.pointee.serial, ordering: .relaxed)
         state.store(UInt(bitPattern: record), ordering: .relaxed)
     }
+
+    @inline(never)
+    private func prepareToStartAgain() {
+        if isPending { refuse("this Timeout is pending already: \(self)") }
+        if state.load(ordering: .relaxed) == Timeout.closed { refuse("this Timeout was closed: \(self)") }
+        // It has fired and was not raised: what comes now is another life.
+        cancel()
+    }
+
+    /// Not a precondition, which says nothing in an optimised build.
+    @inline(never)
+    private func refuse(_ message: String) -> Never { fatalError(message) }
 
     /// A started timeout.
     ///

@@ -143,6 +143,7 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
 gevent_links *gevent_links_take(gevent_hub *hub);
+/// Frees the record if its hub is gone and null is passed for it.
 void gevent_record_give_back(gevent_hub *hub, void *record);
 
 /// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are

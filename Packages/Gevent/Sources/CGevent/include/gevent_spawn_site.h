@@ -22,6 +22,6 @@ typedef struct gevent_spawn_sites {
 /// A program has a bounded number of places that spawn. One that has more keeps what was recorded first.
 enum { GEVENT_SPAWN_SITES_MOST = 1 << 14 };
 
-/// Records the caller's callers. Frame records outside [`low`, `high`) end the walk.
-const gevent_spawn_site *gevent_spawn_site_capture(gevent_spawn_sites *sites, const void *low, const void *high);
+/// Records the caller and its callers. A frame record above `high` ends the walk.
+const gevent_spawn_site *gevent_spawn_site_capture(gevent_spawn_sites *sites, const void *high);
 void gevent_spawn_sites_destroy(gevent_spawn_sites *sites);

@@ -4,5 +4,6 @@
 
 #include <stddef.h>
 
-/// Writes "function + offset", demangled if it is Swift's, or "file+0xoffset" if no symbol covers it. Any thread.
-void gevent_symbolize(const void *return_address, char *text, size_t size);
+/// Writes "function + offset", demangled if it is Swift's, or "file+0xoffset" if no symbol covers it. Returns the symbol
+/// as the file has it, which stays valid, or null. Any thread.
+const char *gevent_symbolize(const void *return_address, char *text, size_t size);

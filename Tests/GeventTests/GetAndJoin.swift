@@ -1,0 +1,228 @@
+import Gevent
+import GeventTesting
+import Testing
+
+@Suite("get and join")
+struct GetAndJoinTests {
+    @Test("join returns nothing and throws nothing of the other's, on success, failure and timeout", arguments: bothLoops)
+    func joinIsSilent(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            hub.errorHandler = { _, _ in }
+            let good = spawn { 1 }
+            let bad = spawn { () throws -> Int in throw Boom() }
+            let slow = spawn { () throws -> Int in
+                try sleep(for: .milliseconds(10))
+                return 2
+            }
+            log.outcome("good") { try good.join() }
+            log.outcome("bad") { try bad.join() }
+            log.outcome("slow") { try slow.join(timeout: .milliseconds(1)) }
+            log.note("\(slow.isReady)")
+            log.outcome("again") { try slow.join() }
+            log.note("\(slow.isReady)")
+        }
+        #expect(log == ["good: returned", "bad: returned", "slow: returned", "false", "again: returned", "true"])
+    }
+
+    @Test("A foreign Timeout that fires inside join or get passes through, and the link is removed")
+    func foreignTimeout() throws {
+        let log = try logged { log, hub in
+            let slow = spawn { () throws -> Int in
+                try sleep(for: .seconds(10))
+                log.note("slow ends at \(hub.now.nanoseconds / 1_000_000_000)")
+                return 1
+            }
+            let waits: [(String, () throws -> Void)] = [
+                ("join", { try slow.join() }), ("join(timeout:)", { try slow.join(timeout: .seconds(5)) }),
+                ("get", { _ = try slow.get() }), ("get(timeout:)", { _ = try slow.get(timeout: .seconds(5)) }),
+                ("joinAll", { try joinAll([slow]) }),
+            ]
+            for (name, wait) in waits {
+                let timeout = Timeout(.seconds(1))
+                timeout.start()
+                let caught = #expect(throws: Timeout.self) { try wait() }
+                log.note("\(name): \(caught === timeout)")
+            }
+            // Were a link left behind, the end of `slow` would cut this short.
+            try sleep(for: .seconds(20))
+            log.note("woke at \(hub.now.nanoseconds / 1_000_000_000)")
+        }
+        #expect(
+            log == [
+                "join: true", "join(timeout:): true", "get: true", "get(timeout:): true", "joinAll: true",
+                "slow ends at 10", "woke at 25",
+            ])
+    }
+
+    @Test("A wait that ended does not disturb the next one: its own timeout is gone")
+    func noStaleTimeout() throws {
+        let log = try logged { log, hub in
+            let quick = spawn { try sleep(for: .seconds(1)) }
+            try quick.join(timeout: .seconds(5))
+            #expect(hub.statistics.pendingTimers == 0)
+            try sleep(for: .seconds(100))
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+        }
+        #expect(log == ["101"])
+    }
+
+    @Test("get(timeout:) throws a Timeout of that length", arguments: bothLoops)
+    func getTimeout(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
+            let slow = spawn {
+                try sleep(for: .milliseconds(10))
+                return "value"
+            }
+            log.outcome("get") { try slow.get(timeout: .milliseconds(1)) }
+            log.outcome("get") { try slow.get() }
+        }
+        #expect(log == ["get: threw 0.001 seconds", "get: value"])
+    }
+
+    @Test("get(timeout:) given a Timeout throws that very object, or the error it carries")
+    func getWithTimeoutObject() throws {
+        try withHub { _ in
+            let slow = spawn {
+                try sleep(for: .seconds(10))
+                return 1
+            }
+            let timeout = Timeout(.seconds(1))
+            let caught = #expect(throws: Timeout.self) { try slow.get(timeout: timeout) }
+            #expect(caught === timeout)
+            #expect(!timeout.isPending)
+
+            let carried = BoomObject()
+            let error = #expect(throws: BoomObject.self) {
+                try slow.get(timeout: Timeout(.seconds(1), throwing: carried))
+            }
+            #expect(error === carried)
+
+            let pending = Timeout(.seconds(1))
+            pending.start()
+            let other = #expect(throws: Timeout.self) { try slow.get(timeout: pending) }
+            #expect(other === pending)
+
+            let ample = Timeout(.seconds(60))
+            try #expect(slow.get(timeout: ample) == 1)
+            #expect(!ample.isPending)
+            // On a finished greenlet it is not even started.
+            try #expect(slow.get(timeout: ample) == 1)
+        }
+    }
+
+    @Test("get(blocking: false) and get with a zero timeout throw Timeout at once on a live greenlet, without a switch")
+    func getWithoutBlocking() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { 1 }
+            let before = hub.statistics.switchCount
+            log.outcome("not blocking") { try greenlet.get(blocking: false) }
+            log.outcome("zero") { try greenlet.get(timeout: .zero) }
+            log.outcome("negative") { try greenlet.get(timeout: .seconds(-1)) }
+            log.outcome("join zero") { try greenlet.join(timeout: .zero) }
+            #expect(hub.statistics.switchCount == before)
+            #expect(throws: Timeout.self) { try Greenlet { 1 }.get(blocking: false) }
+            try sleep()
+            log.outcome("not blocking") { try greenlet.get(blocking: false) }
+        }
+        #expect(
+            log == [
+                "not blocking: threw 0 seconds", "zero: threw 0 seconds", "negative: threw -1 seconds",
+                "join zero: returned", "not blocking: 1",
+            ])
+    }
+
+    @Test("Joining or getting a finished greenlet does not switch")
+    func finishedDoesNotSwitch() throws {
+        try withHub { hub in
+            let greenlet = spawn { 1 }
+            try greenlet.join()
+            var ran = false
+            let other = spawn { ran = true }
+            let before = hub.statistics.switchCount
+            try greenlet.join()
+            try greenlet.join(timeout: .seconds(1))
+            try #expect(greenlet.get() == 1)
+            try joinAll([greenlet, greenlet])
+            #expect(hub.statistics.switchCount == before)
+            #expect(!ran)
+            try other.join()
+        }
+    }
+
+    @Test("Joining a greenlet that was never started, with nothing else alive, would block forever, in main")
+    func joinUnstarted() throws {
+        let log = try logged { log, hub in
+            let greenlet = Greenlet { log.note("body") }
+            #expect(hubErrorCode { try greenlet.join() } == .wouldBlockForever)
+            #expect(hubErrorCode { _ = try greenlet.get() } == .wouldBlockForever)
+            #expect(hubErrorCode { try joinAll([greenlet]) } == .wouldBlockForever)
+            // It can still be started, and its end does not wake whoever gave up waiting.
+            greenlet.start()
+            try sleep(for: .seconds(1))
+            log.note("\(hub.now.nanoseconds)")
+            try greenlet.join()
+        }
+        #expect(log == ["body", "1000000000"])
+    }
+
+    @Test("A greenlet that waits for one that was never started is waiting when somebody starts it")
+    func joinUnstartedFromGreenlet() throws {
+        let log = try logged { log, _ in
+            let late = Greenlet { log.note("late") }
+            let waiter = spawn {
+                try late.join()
+                log.note("waiter")
+            }
+            try sleep(for: .seconds(1))
+            log.note("start")
+            late.start()
+            try waiter.join()
+        }
+        #expect(log == ["start", "late", "waiter"])
+    }
+
+    @Test("Several wait for one, and go on in the order in which they began to wait")
+    func manyWaiters() throws {
+        let log = try logged { log, _ in
+            let slow = spawn {
+                try sleep(for: .seconds(1))
+                return 7
+            }
+            let waiters = (0..<5).map { number in spawn { log.note("\(number): \(try slow.get())") } }
+            try joinAll(waiters)
+        }
+        #expect(log == (0..<5).map { "\($0): 7" })
+    }
+
+    @Test("Joiners in a chain all go on")
+    func chain() throws {
+        let sum = try withHub { _ in
+            var last = spawn { () throws -> Int in
+                try sleep(for: .seconds(1))
+                return 1
+            }
+            for _ in 0..<1000 {
+                let previous = last
+                last = spawn { try previous.get() + 1 }
+            }
+            return try last.get()
+        }
+        #expect(sum == 1001)
+    }
+
+    @Test("Joining oneself is refused at once, as what would block forever", arguments: [nil, Duration.seconds(1)])
+    func joinOneself(timeout: Duration?) throws {
+        let log = try logged { log, hub in
+            var own: Greenlet<Void>?
+            own = Greenlet {
+                log.note("\(hubErrorCode { try own!.join(timeout: timeout) } == .wouldBlockForever)")
+                log.note("\(hubErrorCode { try own!.get(timeout: timeout) } == .wouldBlockForever)")
+            }
+            own!.start()
+            try own!.join()
+            own = nil
+            log.note("\(hub.now.nanoseconds)")
+        }
+        #expect(log == ["true", "true", "0"])
+    }
+}

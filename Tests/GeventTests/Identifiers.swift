@@ -1,0 +1,90 @@
+@testable import Gevent
+import GeventTesting
+import Testing
+
+@Suite("Identifiers")
+struct IdentifierTests {
+    @Test("Live greenlets of one hub have different identifiers, each the smallest free one when first asked for")
+    func smallestFree() throws {
+        try withHub { _ in
+            var greenlets = (0..<5).map { _ in Greenlet {} }
+            // In the order of asking, not of making.
+            #expect(greenlets[3].minimalID == 0)
+            #expect(greenlets[1].minimalID == 1)
+            #expect(greenlets[4].minimalID == 2)
+            #expect(greenlets[3].minimalID == 0)
+            greenlets.remove(at: 1)
+            #expect(greenlets[0].minimalID == 1)
+            #expect(greenlets[1].minimalID == 3)
+        }
+    }
+
+    @Test("The name takes the identifier too, and main and raw greenlets share the numbers")
+    func sharedNumbers() throws {
+        try withHub { _ in
+            let greenlet = Greenlet {}
+            #expect(greenlet.name == "Greenlet-0")
+            #expect(AnyGreenlet.current.minimalID == 1)
+            let raw = spawnRaw {}
+            #expect(raw.minimalID == 2)
+            try sleep()
+        }
+    }
+
+    @Test("An identifier is unique among living objects: one that has ended keeps it until it goes")
+    func keptUntilReleased() throws {
+        try withHub { _ in
+            do {
+                let ended = spawn {}
+                try ended.join()
+                #expect(ended.minimalID == 0)
+                #expect(Greenlet {}.minimalID == 1)
+            }
+            #expect(Greenlet {}.minimalID == 0)
+        }
+    }
+
+    @Test("Hubs count for themselves")
+    func perHub() throws {
+        for _ in 0..<2 {
+            let first = try withHub { _ in Greenlet {}.minimalID }
+            #expect(first == 0)
+        }
+    }
+
+    @Test("The pool gives the smallest free number, whatever was given back in whatever order")
+    func poolAgainstModel() {
+        var pool = IdentifierPool()
+        var taken: Set<Int> = []
+        var random = SeededGenerator(seed: 7)
+        for _ in 0..<20_000 {
+            if taken.isEmpty || Int.random(in: 0..<100, using: &random) < 55 {
+                let expected = (0...taken.count).first { !taken.contains($0) }
+                let identifier = pool.take()
+                #expect(identifier == expected)
+                taken.insert(identifier)
+            } else if let victim = taken.randomElement(using: &random) {
+                taken.remove(victim)
+                pool.giveBack(victim)
+            }
+            if taken.count > 300 {
+                for identifier in taken { pool.giveBack(identifier) }
+                taken = []
+            }
+        }
+    }
+}
+
+/// The same sequence for the same seed, on every machine (xorshift64*).
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) { state = seed &* 0x9e37_79b9_7f4a_7c15 | 1 }
+
+    mutating func next() -> UInt64 {
+        state ^= state >> 12
+        state ^= state << 25
+        state ^= state >> 27
+        return state &* 0x2545_f491_4f6c_dd1d
+    }
+}

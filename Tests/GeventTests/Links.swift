@@ -1,0 +1,291 @@
+@testable import Gevent
+import GeventTesting
+import Testing
+
+@Suite("Links")
+struct LinkTests {
+    @Test("Links run in the order in which they were made, also a thousand of them")
+    func order() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { try sleep() }
+            for number in 0..<1000 {
+                greenlet.rawLink { _ in log.note("\(number)") }
+            }
+            _ = try hub.join()
+        }
+        #expect(log == (0..<1000).map(String.init))
+    }
+
+    @Test("Links that run in greenlets of their own begin in the order in which they were made")
+    func orderOfGreenlets() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { try sleep() }
+            for number in 0..<1000 {
+                if number.isMultiple(of: 2) {
+                    greenlet.link { _ in log.note("\(number)") }
+                } else {
+                    greenlet.linkValue { _ in log.note("\(number)") }
+                }
+            }
+            _ = try hub.join()
+        }
+        #expect(log == (0..<1000).map(String.init))
+    }
+
+    @Test("A link is given the greenlet, whose outcome is recorded by then")
+    func argument() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { 42 }
+            greenlet.link { ended in
+                log.note("link \(ended === greenlet) \(ended.value ?? 0)")
+            }
+            greenlet.rawLink { ended in
+                log.note("raw \(ended === greenlet) \(ended.isReady) \(ended.value ?? 0)")
+            }
+            _ = try hub.join()
+        }
+        #expect(log == ["raw true true 42", "link true 42"])
+    }
+
+    @Test("Links made after the end run asynchronously, never inside link")
+    func afterDeath() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { 1 }
+            try greenlet.join()
+            greenlet.link { _ in log.note("link") }
+            greenlet.rawLink { _ in log.note("raw") }
+            greenlet.linkValue { _ in log.note("value") }
+            log.note("made")
+            _ = try hub.join()
+            greenlet.link { _ in log.note("later") }
+            log.note("made")
+            _ = try hub.join()
+        }
+        #expect(log == ["made", "raw", "link", "value", "made", "later"])
+    }
+
+    @Test("A link that throws is reported, and the remaining links still run")
+    func throwingLink() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn {}
+            greenlet.rawLink { _ in throw Boom("raw") }
+            greenlet.rawLink { _ in log.note("second raw") }
+            greenlet.link { _ in
+                AnyGreenlet.current.name = "link"
+                throw Boom("link")
+            }
+            greenlet.link { _ in log.note("second link") }
+            _ = try hub.join()
+        }
+        #expect(
+            log == [
+                "reported raw of nobody", "second raw", "second link", "reported link of <RawGreenlet \"link\">",
+            ])
+    }
+
+    @Test("A link callback may park without delaying later links")
+    func parkingLink() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn {}
+            greenlet.link { _ in
+                try sleep(for: .seconds(1))
+                log.note("slow")
+            }
+            greenlet.link { _ in log.note("quick") }
+            _ = try hub.join()
+        }
+        #expect(log == ["quick", "slow"])
+    }
+
+    @Test("A raw link that parks is reported as blockedInHub and does not hurt the hub")
+    func parkingRawLink() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { error, _ in log.note((error as? HubError)?.code.rawValue ?? "\(error)") }
+            let greenlet = spawn {}
+            greenlet.rawLink { _ in try sleep() }
+            greenlet.rawLink { _ in try sleep(for: .seconds(1)) }
+            greenlet.rawLink { _ in log.note("after") }
+            _ = try hub.join()
+            try sleep(for: .seconds(1))
+            log.note("\(try spawn { 1 }.get())")
+        }
+        #expect(log == ["blockedInHub", "blockedInHub", "after", "1"])
+    }
+
+    @Test("linkValue is called on success and silent death, linkError on failure, link on each")
+    func conditions() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { _, _ in }
+            func watch(_ name: String, _ greenlet: Greenlet<Void>) {
+                greenlet.link { _ in log.note("\(name): link") }
+                greenlet.linkValue { _ in log.note("\(name): value") }
+                greenlet.linkError { _ in log.note("\(name): error") }
+            }
+            watch("success", spawn {})
+            _ = try hub.join()
+            watch("failure", spawn { throw Boom() })
+            _ = try hub.join()
+            watch("exit", spawn { throw GreenletExit() })
+            _ = try hub.join()
+            let killed = spawn { try sleep(for: .seconds(1)) }
+            watch("kill", killed)
+            try sleep()
+            try killed.kill()
+            _ = try hub.join()
+            let unstarted = Greenlet {}
+            watch("unstarted", unstarted)
+            try unstarted.kill()
+            _ = try hub.join()
+            let failed = spawn { try sleep(for: .seconds(1)) }
+            watch("killed with an error", failed)
+            try failed.kill(throwing: Boom())
+            _ = try hub.join()
+        }
+        #expect(
+            log == [
+                "success: link", "success: value", "failure: link", "failure: error", "exit: link", "exit: value",
+                "kill: link", "kill: value", "unstarted: link", "unstarted: value", "killed with an error: link",
+                "killed with an error: error",
+            ])
+    }
+
+    @Test("The same closure linked twice is called twice, each registration with its own token")
+    func twice() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { try sleep() }
+            let callback = { (_: Greenlet<Void>) in log.note("called") }
+            let first = greenlet.link(callback)
+            let second = greenlet.link(callback)
+            #expect(first !== second)
+            let third = greenlet.link(callback)
+            greenlet.unlink(third)
+            _ = try hub.join()
+        }
+        #expect(log == ["called", "called"])
+    }
+
+    @Test("Unlinking a token that is no longer linked, or another greenlet's, does nothing")
+    func unlink() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn { try sleep() }
+            let other = spawn { try sleep() }
+            let kept = greenlet.link { _ in log.note("kept") }
+            let removed = greenlet.link { _ in log.note("removed") }
+            let raw = greenlet.rawLink { _ in log.note("raw removed") }
+            other.unlink(kept)
+            greenlet.unlink(removed)
+            greenlet.unlink(removed)
+            greenlet.unlink(raw)
+            _ = try hub.join()
+            greenlet.unlink(kept)
+            greenlet.unlink(removed)
+        }
+        #expect(log == ["kept"])
+    }
+
+    @Test("During notification a link removed by an earlier one is not called, a link added by one is")
+    func changesDuringNotification() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn {}
+            var doomed: [GreenletLink] = []
+            greenlet.rawLink { ended in
+                log.note("first")
+                for link in doomed { ended.unlink(link) }
+                ended.rawLink { _ in log.note("added raw") }
+                ended.link { _ in log.note("added link") }
+            }
+            doomed.append(greenlet.rawLink { _ in log.note("doomed raw") })
+            doomed.append(greenlet.link { _ in log.note("doomed link") })
+            greenlet.rawLink { _ in log.note("last") }
+            _ = try hub.join()
+        }
+        #expect(log == ["first", "last", "added raw", "added link"])
+    }
+
+    @Test("A link in a greenlet of its own can still remove a later one, and add one")
+    func changesFromLinkGreenlets() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn {}
+            var doomed: GreenletLink?
+            greenlet.link { ended in
+                log.note("first")
+                ended.unlink(doomed!)
+                ended.link { _ in log.note("added") }
+            }
+            doomed = greenlet.link { _ in log.note("doomed") }
+            _ = try hub.join()
+        }
+        #expect(log == ["first", "added"])
+    }
+
+    @Test("What a link captured is released once it has run, was removed, or was not meant")
+    func capturesAreReleased() throws {
+        let log = try logged { log, hub in
+            func callback(_ name: String) -> (Greenlet<Void>) -> Void {
+                let witness = Witness { log.note("\(name) released") }
+                return { _ in withExtendedLifetime(witness) {} }
+            }
+            let greenlet = spawn { try sleep() }
+            // The tokens outlive the greenlet.
+            let ran = greenlet.link(callback("ran"))
+            let raw = greenlet.rawLink(callback("raw"))
+            let removed = greenlet.link(callback("removed"))
+            let unmet = greenlet.linkError(callback("unmet"))
+            greenlet.unlink(removed)
+            _ = try hub.join()
+            log.note("end")
+            withExtendedLifetime([ran, raw, removed, unmet]) {}
+        }
+        #expect(log == ["removed released", "raw released", "unmet released", "ran released", "end"])
+    }
+
+    @Test("Links of a greenlet that is never started are released with it")
+    func linksOfTheUnstarted() throws {
+        let log = try logged { log, hub in
+            do {
+                let witness = Witness { log.note("released") }
+                let greenlet = Greenlet {}
+                greenlet.link { _ in withExtendedLifetime(witness) {} }
+                greenlet.rawLink { _ in withExtendedLifetime(witness) {} }
+            }
+            log.note("end")
+        }
+        #expect(log == ["released", "end"])
+    }
+
+    @Test("Links of a greenlet that outlives its hub unstarted are released with it")
+    func linksThatOutliveTheHub() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            do {
+                let hub = try Hub.start(on: VirtualLoop())
+                let witness = Witness { log.note("released") }
+                let greenlet = Greenlet {}
+                greenlet.link { _ in withExtendedLifetime(witness) {} }
+                try hub.destroy()
+                log.note("destroyed")
+                withExtendedLifetime(greenlet) {}
+            }
+            log.note("end")
+            return log.entries
+        }
+        #expect(log == ["destroyed", "released", "end"])
+    }
+
+    @Test("A link on a greenlet that is joined: the joiner and the link both hear of it")
+    func linkAndJoin() throws {
+        let log = try logged { log, hub in
+            let greenlet = spawn {
+                try sleep()
+                return 5
+            }
+            let early = spawn { log.note("early \(try greenlet.get())") }
+            try sleep()
+            greenlet.rawLink { _ in log.note("raw") }
+            let late = spawn { log.note("late \(try greenlet.get())") }
+            try joinAll([early, late])
+            _ = try hub.join()
+        }
+        #expect(log.sorted() == ["early 5", "late 5", "raw"])
+    }
+}

@@ -1,0 +1,168 @@
+import Gevent
+import GeventEpoll
+public import GeventTesting
+import Glibc
+public import Testing
+
+/// What happened, in order. Confined to the thread of one hub.
+final class Log {
+    private(set) var entries: [String] = []
+
+    func note(_ entry: String) { entries.append(entry) }
+
+    /// Notes how `body` ended: its value, or what it threw.
+    func outcome(_ label: String, of body: () throws -> some Any) {
+        do {
+            let value = try body()
+            note("\(label): \(value)")
+        } catch {
+            note("\(label): threw \(error)")
+        }
+    }
+
+    /// The same for what returns nothing.
+    func outcome(_ label: String, of body: () throws -> Void) {
+        do {
+            try body()
+            note("\(label): returned")
+        } catch {
+            note("\(label): threw \(error)")
+        }
+    }
+}
+
+/// Runs `body` as the main greenlet of a hub of its own, and returns what it logged. Errors that nobody catches are
+/// logged too, so none can go unnoticed.
+func logged(
+    on loop: TestLoop = .virtual, allowingLeftovers: Bool = false,
+    _ body: @escaping @Sendable (Log, Hub) throws -> Void
+) throws -> [String] {
+    try withHub(on: loop, allowingLeftovers: allowingLeftovers) { hub in
+        let log = Log()
+        hub.errorHandler = { error, greenlet in
+            log.note("reported \(error) of \(greenlet.map(\.description) ?? "nobody")")
+        }
+        try body(log, hub)
+        return log.entries
+    }
+}
+
+/// The loops on which a fact about time or descriptors is checked.
+let bothLoops: [TestLoop] = [.virtual, .configured]
+
+extension TestLoop: CustomTestStringConvertible {
+    public var testDescription: String {
+        switch self {
+        case .virtual: "virtual"
+        case .configured: "configured"
+        case .custom: "custom"
+        }
+    }
+}
+
+/// An ordinary failure.
+struct Boom: Error, Hashable, CustomStringConvertible {
+    var text = "Boom"
+    init(_ text: String = "Boom") { self.text = text }
+    var description: String { text }
+}
+
+/// A failure with identity.
+final class BoomObject: Error, Sendable {}
+
+/// An exit of the test's own.
+struct OwnExit: GreenletExitError, Hashable, CustomStringConvertible {
+    var description: String { "OwnExit" }
+}
+
+/// The code of the HubError that `body` throws, or nil if it throws something else or nothing.
+func hubErrorCode(_ body: () throws -> Void) -> HubError.Code? {
+    do {
+        try body()
+        return nil
+    } catch {
+        return (error as? HubError)?.code
+    }
+}
+
+/// An object whose life is watched.
+final class Witness {
+    private let atEnd: () -> Void
+    init(_ atEnd: @escaping () -> Void = {}) { self.atEnd = atEnd }
+    deinit { atEnd() }
+}
+
+/// Carries what is confined to a thread to another one: only misuse does, and misuse is what is tested with it.
+struct Smuggled<Value>: @unchecked Sendable {
+    let value: Value
+    init(_ value: Value) { self.value = value }
+}
+
+/// A non-blocking pipe whose ends are closed at the latest when it goes.
+final class Pipe {
+    private(set) var readEnd: CInt
+    private(set) var writeEnd: CInt
+
+    init() throws {
+        var ends: [CInt] = [-1, -1]
+        try #require(pipe(&ends) == 0)
+        (readEnd, writeEnd) = (ends[0], ends[1])
+        for end in ends { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
+    }
+
+    deinit {
+        closeReadEnd()
+        closeWriteEnd()
+    }
+
+    func write(_ count: Int = 1) {
+        let bytes = [UInt8](repeating: 7, count: count)
+        _ = Glibc.write(writeEnd, bytes, count)
+    }
+
+    /// Returns how many bytes there were.
+    @discardableResult
+    func read(_ most: Int = 1 << 17) -> Int {
+        var bytes = [UInt8](repeating: 0, count: most)
+        return Glibc.read(readEnd, &bytes, most)
+    }
+
+    /// Writes until nothing more fits.
+    func fill() {
+        let bytes = [UInt8](repeating: 7, count: 4096)
+        while Glibc.write(writeEnd, bytes, bytes.count) > 0 {}
+    }
+
+    func closeReadEnd() {
+        if readEnd >= 0 { close(readEnd) }
+        readEnd = -1
+    }
+
+    func closeWriteEnd() {
+        if writeEnd >= 0 { close(writeEnd) }
+        writeEnd = -1
+    }
+}
+
+/// How many descriptors this process has open.
+func openDescriptorCount() -> Int {
+    guard let directory = opendir("/proc/self/fd") else { return -1 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+        if entry.pointee.d_name.0 != CChar(UInt8(ascii: ".")) { count += 1 }
+    }
+    // The directory itself was one of them.
+    return count - 1
+}
+
+/// Whether the process runs under a sanitizer that reserves most of the address space and slows everything down.
+let isSanitized = dlsym(nil, "__asan_init") != nil || dlsym(nil, "__tsan_init") != nil
+
+/// What a child that is about to crash does first: dies by the plain signal, without a backtrace that takes seconds.
+func dieQuietly() {
+    for number in [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT] { signal(number, SIG_DFL) }
+}
+
+/// What a child wrote.
+func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }

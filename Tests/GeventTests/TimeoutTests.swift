@@ -1,0 +1,377 @@
+@testable import Gevent
+import GeventTesting
+import Testing
+
+@Suite("Timeout")
+struct TimeoutTests {
+    @Test("It is thrown where the greenlet that started it waits, and nowhere else", arguments: bothLoops)
+    func thrownWhereItWaits(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
+            let timeout = Timeout(.milliseconds(2))
+            let other = spawn { log.outcome("other") { try sleep(for: .milliseconds(6)) } }
+            let starter = spawn {
+                timeout.start()
+                let caught = #expect(throws: Timeout.self) { try sleep(for: .seconds(1000)) }
+                log.note("\(caught === timeout)")
+            }
+            try joinAll([other, starter])
+        }
+        #expect(log == ["true", "other: returned"])
+    }
+
+    @Test("Started and never cancelled, it fires later in unrelated code of the same greenlet")
+    func firesInUnrelatedCode() throws {
+        let log = try logged { log, hub in
+            func careless() { Timeout(.seconds(3)).start() }
+            careless()
+            try sleep(for: .seconds(1))
+            let other = spawn { try sleep(for: .seconds(10)) }
+            log.outcome("unrelated") { try other.join() }
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+            try other.join()
+        }
+        #expect(log == ["unrelated: threw 3 seconds", "3"])
+    }
+
+    @Test("A started Timeout whose last reference is dropped still fires, and is released then", arguments: bothLoops)
+    func dropped(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
+            weak var seen: Timeout?
+            do {
+                let timeout = Timeout(.milliseconds(2))
+                timeout.start()
+                seen = timeout
+            }
+            log.note(seen == nil ? "gone" : "kept")
+            do { try sleep(for: .seconds(1000)) } catch let caught as Timeout {
+                log.note("\(caught === seen)")
+            }
+            log.note(seen == nil ? "gone" : "kept")
+        }
+        #expect(log == ["kept", "true", "gone"])
+    }
+
+    @Test("A cancelled Timeout, and one whose greenlet has ended, are released and no longer pending")
+    func released() throws {
+        try withHub { hub in
+            weak var cancelled: Timeout?
+            do {
+                let timeout = Timeout.startNew(.seconds(1))
+                cancelled = timeout
+                timeout.cancel()
+            }
+            #expect(cancelled == nil)
+            weak var orphan: Timeout?
+            let held = Timeout(.seconds(5))
+            let greenlet = spawn {
+                orphan = Timeout.startNew(.seconds(1))
+                held.start()
+            }
+            try greenlet.join()
+            #expect(orphan == nil)
+            #expect(!held.isPending)
+            #expect(hub.statistics.pendingTimers == 0)
+        }
+    }
+
+    @Test("Pending from start until it fires or is cancelled; once fired it does not fire again by itself")
+    func pending() throws {
+        try withHub { hub in
+            let timeout = Timeout(.seconds(1))
+            #expect(!timeout.isPending)
+            timeout.start()
+            #expect(timeout.isPending)
+            #expect(hub.statistics.pendingTimers == 1)
+            #expect(throws: Timeout.self) { try sleep(for: .seconds(5)) }
+            #expect(!timeout.isPending)
+            #expect(hub.statistics.pendingTimers == 0)
+            try sleep(for: .seconds(5))
+            timeout.start()
+            #expect(timeout.isPending)
+            timeout.cancel()
+            #expect(!timeout.isPending)
+            try sleep(for: .seconds(5))
+        }
+    }
+
+    @Test("Starting again after it fired, or after cancel(), works; the time counts anew")
+    func restart() throws {
+        let log = try logged { log, hub in
+            let timeout = Timeout(.seconds(2))
+            for _ in 0..<2 {
+                timeout.start()
+                log.outcome("sleep") { try sleep(for: .seconds(5)) }
+                log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+            }
+            timeout.start()
+            try sleep(for: .seconds(1))
+            timeout.cancel()
+            timeout.start()
+            try sleep(for: .milliseconds(1500))
+            log.outcome("sleep") { try sleep(for: .seconds(5)) }
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+        }
+        #expect(log == ["sleep: threw 2 seconds", "2", "sleep: threw 2 seconds", "4", "sleep: threw 2 seconds", "7"])
+    }
+
+    @Test("cancel() and close() on an idle one do nothing, and are repeatable")
+    func idempotent() throws {
+        try withHub { _ in
+            let timeout = Timeout(.seconds(1))
+            timeout.cancel()
+            timeout.start()
+            timeout.cancel()
+            timeout.cancel()
+            timeout.start()
+            timeout.close()
+            timeout.close()
+            #expect(!timeout.isPending)
+            try sleep(for: .seconds(2))
+        }
+    }
+
+    @Test("Timeout(nil) never fires and costs no timer")
+    func never() throws {
+        try withHub { hub in
+            let timeout = Timeout(nil)
+            timeout.start()
+            timeout.start()
+            #expect(!timeout.isPending)
+            #expect(hub.statistics.pendingTimers == 0)
+            try sleep(for: .seconds(1_000_000))
+            timeout.cancel()
+            try #expect(withTimeout(nil) { _ in 1 } == 1)
+            try #expect(withSilentTimeout(nil) { 1 } == 1)
+        }
+    }
+
+    @Test("A zero Timeout fires at the hub's next look at its timers", arguments: [Duration.zero, .seconds(-1)])
+    func zero(duration: Duration) throws {
+        try withHub { _ in
+            let timeout = Timeout(duration)
+            timeout.start()
+            let caught = #expect(throws: Timeout.self) { try sleep(for: .nanoseconds(1)) }
+            #expect(caught === timeout)
+        }
+    }
+
+    @Test("It throws the error it carries instead of itself")
+    func carriedError() throws {
+        try withHub { _ in
+            let error = BoomObject()
+            Timeout(.seconds(1), throwing: error).start()
+            let caught = #expect(throws: BoomObject.self) { try sleep(for: .seconds(5)) }
+            #expect(caught === error)
+        }
+    }
+
+    @Test("startNew takes a duration or a Timeout; a pending one is returned as it is")
+    func startNew() throws {
+        let log = try logged { log, hub in
+            let first = Timeout.startNew(.seconds(3), throwing: Boom())
+            try sleep(for: .seconds(1))
+            #expect(Timeout.startNew(first) === first)
+            log.outcome("sleep") { try sleep(for: .seconds(10)) }
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+            #expect(Timeout.startNew(first) === first)
+            #expect(first.isPending)
+            first.cancel()
+        }
+        #expect(log == ["sleep: threw Boom", "3"])
+    }
+
+    @Test("It does not interrupt a computation that never parks; it is thrown at the next park")
+    func computation() throws {
+        let log = try logged { log, hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            Timeout.startNew(.seconds(1))
+            loop.advance(by: .seconds(10))
+            log.note("computed")
+            log.outcome("park") { try sleep(for: .seconds(1)) }
+            log.outcome("next") { try sleep(for: .seconds(1)) }
+        }
+        #expect(log == ["computed", "park: threw 1 second", "next: returned"])
+    }
+
+    @Test("One that was cancelled in time is never seen, also if it has fired but was not raised yet")
+    func cancelledAfterFiring() throws {
+        let log = try logged { log, hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            let timeout = Timeout.startNew(.seconds(1))
+            let sleeper = spawn { try sleep() }
+            // The wait ends by what it was for; while main stands in the ready queue, the timeout fires.
+            let waiter = spawn { loop.advance(by: .seconds(5)) }
+            hub.runCallback {}
+            try sleep(for: .nanoseconds(1))
+            try joinAll([sleeper, waiter])
+            timeout.cancel()
+            log.outcome("sleep") { try sleep(for: .seconds(10)) }
+        }
+        // Whether it fires before main is woken or after: what comes after cancel() is undisturbed.
+        #expect(log == ["sleep: returned"])
+    }
+
+    @Test("Fired while its greenlet was on its way out of a wait: that wait ends well, and cancel() takes the throw back")
+    func firedInTheGap() throws {
+        let log = try logged { log, hub in
+            let source = spawn { try sleep(for: .seconds(1)) }
+            let victim = spawn {
+                let timeout = Timeout.startNew(.seconds(1))
+                log.outcome("join") { try source.join() }
+                log.note("\(timeout.isPending)")
+                timeout.cancel()
+                log.outcome("sleep") { try sleep(for: .seconds(1)) }
+            }
+            try joinAll([source, victim])
+        }
+        // Both deadlines are equal. The source's is the earlier started, so it is woken first; but the timeout finds the
+        // victim still parked, for the source has yet to run.
+        #expect(log == ["join: threw 1 second", "false", "sleep: returned"])
+        let gap = try logged { log, hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            let source = spawn { try sleep() }
+            let victim = spawn {
+                let timeout = Timeout.startNew(.seconds(1))
+                log.outcome("join") { try source.join() }
+                log.note("pending: \(timeout.isPending)")
+                timeout.cancel()
+                log.outcome("sleep") { try sleep(for: .seconds(1)) }
+            }
+            try sleep()
+            // The source ends in this step of the ready queue and readies the victim. A callback that runs before the
+            // victim makes the time pass, and the hub look at its timers.
+            hub.switchInterval = .zero
+            source.rawLink { _ in loop.advance(by: .seconds(5)) }
+            try joinAll([source, victim])
+        }
+        #expect(gap.first == "join: returned")
+        #expect(gap.last == "sleep: returned")
+    }
+
+    @Test("An unreferenced Timeout does not keep the hub waiting: the wait would block forever")
+    func unreferenced() throws {
+        let log = try logged { log, hub in
+            let never = Greenlet {}
+            let timeout = Timeout(.seconds(1), referenced: false)
+            timeout.start()
+            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever) at \(hub.now.nanoseconds)")
+            #expect(timeout.isPending)
+            // While something else keeps the hub waiting, it fires like any other.
+            log.outcome("sleep") { try sleep(for: .seconds(5)) }
+            let referenced = Timeout(.seconds(1))
+            referenced.start()
+            log.outcome("join") { try never.join() }
+        }
+        #expect(log == ["true at 0", "sleep: threw 1 second", "join: threw 1 second"])
+    }
+
+    @Test("The nearest fires first, whatever the order of the starts; equal deadlines fire in the order started")
+    func firingOrder() throws {
+        let log = try logged { log, _ in
+            for (name, seconds) in [("c", 3), ("a", 1), ("b", 2), ("a2", 1), ("c2", 3)] {
+                Timeout(.seconds(seconds), throwing: Boom(name)).start()
+            }
+            for _ in 0..<5 { log.outcome("sleep") { try sleep(for: .seconds(10)) } }
+        }
+        #expect(log == ["a", "a2", "b", "c", "c2"].map { "sleep: threw \($0)" })
+    }
+
+    @Test("Two that fire at once are both thrown, one park after the other")
+    func bothAreThrown() throws {
+        let log = try logged { log, hub in
+            Timeout(.seconds(1), throwing: Boom("1")).start()
+            Timeout(.seconds(1), throwing: Boom("2")).start()
+            log.outcome("first") { try sleep(for: .seconds(5)) }
+            log.outcome("second") { try sleep() }
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+            log.outcome("third") { try sleep(for: .seconds(5)) }
+        }
+        #expect(log == ["first: threw 1", "second: threw 2", "1", "third: returned"])
+    }
+
+    @Test("A descriptor being waited on does not make a 1 ms timer later than 11 ms")
+    func timersBesideDescriptors() throws {
+        // The best of a few: what is checked is the hub, not how busy the machine is.
+        let best = try withHub(on: .configured) { hub in
+            let pipe = try Pipe()
+            let reader = spawn { try waitRead(pipe.readEnd) }
+            try sleep()
+            var best = Duration.seconds(1000)
+            for _ in 0..<5 {
+                let before = hub.now
+                try sleep(for: .milliseconds(1))
+                best = min(best, before.duration(to: hub.now))
+            }
+            try reader.kill()
+            return best
+        }
+        #expect(best >= .milliseconds(1))
+        #expect(best < .milliseconds(11))
+    }
+
+    @Test("Descriptions: 1 second, 2 seconds, 0.5 seconds: message, 1 second (silent), empty for nil")
+    func descriptions() throws {
+        #expect(Timeout(.seconds(1)).description == "1 second")
+        #expect(Timeout(.seconds(2)).description == "2 seconds")
+        #expect(Timeout(.milliseconds(500)).description == "0.5 seconds")
+        #expect(Timeout(.milliseconds(500), message: "message").description == "0.5 seconds: message")
+        #expect(Timeout(.seconds(1), message: "message").description == "1 second: message")
+        #expect(Timeout(silent: .seconds(1)).description == "1 second (silent)")
+        #expect(Timeout(silent: .milliseconds(100)).description == "0.1 seconds (silent)")
+        #expect(Timeout(.zero).description == "0 seconds")
+        #expect(Timeout(.nanoseconds(1)).description == "0.000000001 seconds")
+        #expect(Timeout(.milliseconds(-1500)).description == "-1.5 seconds")
+        #expect(Timeout(nil).description == "")
+    }
+
+    @Test("A Timeout of ten thousand years is one that never fires")
+    func farFuture() throws {
+        try withHub { hub in
+            let timeouts = [Duration.seconds(Int64.max), .seconds(315_360_000_000)].map { Timeout.startNew($0) }
+            try sleep(for: .seconds(86_400 * 365))
+            #expect(timeouts.map(\.isPending) == [true, true])
+            for timeout in timeouts { timeout.cancel() }
+            #expect(hub.statistics.pendingTimers == 0)
+        }
+    }
+
+    // MARK: Misuse
+
+    @Test("Starting one that is pending is refused, with a message")
+    func startTwice() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let timeout = Timeout(.seconds(1))
+                timeout.start()
+                timeout.start()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("this Timeout is pending already: 1 second"))
+    }
+
+    @Test("Starting one after close() is refused, with a message")
+    func startAfterClose() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let timeout = Timeout(.seconds(1))
+                timeout.close()
+                timeout.start()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("this Timeout was closed: 1 second"))
+    }
+
+    @Test("Starting one in a hub callback is refused, with a message")
+    func startInCallback() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in
+                hub.runCallback { Timeout(.seconds(1)).start() }
+                try sleep()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("a Timeout cannot be started in a hub callback"))
+    }
+}
