@@ -120,6 +120,17 @@ extension Hub {
         return query.revents != 0
     }
 
+    /// Whoever waits for `readiness` finds out by their own system call whether it is there.
+    func wakeWaiters(of fileDescriptor: CInt, _ readiness: Readiness) {
+        guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
+        if readiness.contains(.read), let reader = entry.pointee.reader {
+            gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+        }
+        if readiness.contains(.write), let writer = entry.pointee.writer {
+            gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+        }
+    }
+
     /// The descriptor is about to be closed: the loop forgets it, and who waits on it is thrown EBADF.
     func closing(_ fileDescriptor: CInt) {
         guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
@@ -172,6 +183,15 @@ public final class WatchedDescriptor {
     public func waitWritable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
         return try hub.waitForDescriptor(fileDescriptor, .write, timeout: timeout)
+    }
+
+    /// Ends the waits for `readiness` as if it had come. Never parks.
+    ///
+    /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for
+    /// room in it.
+    public func wake(_ readiness: Readiness) throws {
+        try checkThread()
+        hub.wakeWaiters(of: fileDescriptor, readiness)
     }
 
     /// Closes the descriptor. Greenlets that wait on it are thrown ``LoopError`` with EBADF. Repeatable. Never parks.
