@@ -58,5 +58,6 @@ let package = Package(
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"]),
+        tests("GeventNetTests", ["Gevent", "GeventEpoll", "GeventNet", "GeventTesting"]),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])

@@ -1,0 +1,123 @@
+internal import CGeventNet
+internal import Glibc
+
+/// What went wrong with a socket, as a value that other code can act on.
+///
+/// ```swift
+/// do {
+///     try serve(socket)
+/// } catch let error as SocketError where error.code == .timedOut {
+///     print("too slow")
+/// } catch let error as SocketError where error.errno == EHOSTUNREACH {
+///     print(error)  // connect to 10.9.9.9:80: No route to host (EHOSTUNREACH 113)
+/// }
+/// ```
+///
+/// gevent: `OSError` and its subclasses, `socket.timeout`.
+public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The kind of failure. New kinds may be added.
+    @nonexhaustive
+    public enum Code: String, Sendable, Hashable {
+        /// The timeout of the call or of the socket is over, or the kernel gave a connection up (`ETIMEDOUT`).
+        case timedOut
+        /// It could not be done without waiting, and a timeout of zero said not to wait (`EAGAIN`).
+        case wouldBlock
+        /// The socket is closed on this side: before the call, or by another greenlet while it waited (`EBADF`).
+        case closed
+        /// The peer closed the connection in the middle of what was to be read. No error number.
+        case endOfStream
+        /// The connection broke: `ECONNRESET`, `EPIPE`, `ECONNABORTED`.
+        case connectionLost
+        /// Nobody listens there (`ECONNREFUSED`).
+        case connectionRefused
+        /// Somebody else is bound to the address (`EADDRINUSE`).
+        case addressInUse
+        /// Not an address, or not one of this kind of socket. No error number.
+        case badAddress
+        /// No descriptors or no memory left: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`.
+        case outOfResources
+        /// Any other failed system call; ``SocketError/errno`` says which way.
+        case system
+    }
+
+    /// The kind of failure.
+    public let code: Code
+
+    /// The system's error number, or 0 if no system call failed.
+    public let errno: CInt
+
+    /// What was being done, such as "connect" or "read".
+    public let operation: String
+
+    /// Where it was done to, if that is known.
+    public let address: SocketAddress?
+
+    /// What went wrong, for people; without the operation and the address.
+    public let message: String
+
+    /// An error with these parts.
+    ///
+    /// - Parameters:
+    ///   - code: the kind of failure.
+    ///   - errno: the system's error number, 0 if none.
+    ///   - operation: what was being done.
+    ///   - address: where it was done to.
+    ///   - message: what went wrong; if nil, made from the code and the error number.
+    public init(
+        _ code: Code, errno: CInt = 0, operation: String, address: SocketAddress? = nil, message: String? = nil
+    ) {
+        self.code = code
+        self.errno = errno
+        self.operation = operation
+        self.address = address
+        self.message = message ?? Self.text(for: code, errno: errno)
+    }
+
+    /// The error of a failed system call, with the code that goes with its number.
+    public init(errno: CInt, operation: String, address: SocketAddress? = nil) {
+        self.init(Self.code(of: errno), errno: errno, operation: operation, address: address)
+    }
+
+    /// The whole story on one line, such as "connect to 127.0.0.1:1: Connection refused (ECONNREFUSED 111)".
+    public var description: String {
+        guard let address else { return "\(operation): \(message)" }
+        return "\(operation) \(operation == "connect" ? "to " : "")\(address): \(message)"
+    }
+
+    private static func code(of errno: CInt) -> Code {
+        switch errno {
+        case ETIMEDOUT: .timedOut
+        case EAGAIN: .wouldBlock
+        case EBADF: .closed
+        case ECONNRESET, EPIPE, ECONNABORTED: .connectionLost
+        case ECONNREFUSED: .connectionRefused
+        case EADDRINUSE: .addressInUse
+        case EMFILE, ENFILE, ENOBUFS, ENOMEM: .outOfResources
+        default: .system
+        }
+    }
+
+    private static func text(for code: Code, errno: CInt) -> String {
+        if code == .wouldBlock { return "would block" }
+        if code == .closed { return "the socket is closed" }
+        if errno == 0 { return code == .endOfStream ? "the connection was closed by the peer" : code.rawValue }
+        let text = gevent_net_errno_text(errno).map { String(cString: $0) } ?? "Unknown error"
+        let name = gevent_net_errno_name(errno).map { String(cString: $0) } ?? "errno"
+        return "\(text) (\(name) \(errno))"
+    }
+}
+
+extension SocketError {
+    static func badAddress(_ text: String, _ reason: String) -> SocketError {
+        SocketError(.badAddress, operation: "address \"\(text)\"", message: reason)
+    }
+
+    /// Our own timeout, as opposed to the kernel's ETIMEDOUT.
+    static func timedOut(_ operation: String, _ address: SocketAddress?) -> SocketError {
+        SocketError(.timedOut, errno: ETIMEDOUT, operation: operation, address: address, message: "timed out")
+    }
+
+    static func closedMeanwhile(_ operation: String) -> SocketError {
+        SocketError(.closed, errno: EBADF, operation: operation, message: "closed in another greenlet")
+    }
+}

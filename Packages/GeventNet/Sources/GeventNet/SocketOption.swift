@@ -1,0 +1,157 @@
+internal import CGeventNet
+internal import Glibc
+
+/// A property of a socket that the kernel keeps, with the type of its value.
+///
+/// ```swift
+/// try socket.setOption(.keepAlive, to: true)
+/// try socket.setOption(.linger, to: .zero)  // close() resets the connection
+/// let room = try socket.option(.receiveBufferSize)
+/// ```
+///
+/// Others than those below can be made with ``flag(_:level:number:)`` and ``number(_:level:number:)``.
+public struct SocketOption<Value: Sendable>: Sendable {
+    /// The kernel's name for it, such as "SO_KEEPALIVE"; errors show it.
+    public let name: String
+    let level: CInt
+    let number: CInt
+    /// How many C ints it is long: 1 or 2.
+    let width: Int
+    let encode: @Sendable (Value) -> (CInt, CInt)
+    let decode: @Sendable ((CInt, CInt)) -> Value
+}
+
+extension SocketOption where Value == Bool {
+    /// An option that is on or off.
+    public static func flag(_ name: String, level: CInt, number: CInt) -> SocketOption<Bool> {
+        SocketOption(
+            name: name, level: level, number: number, width: 1, encode: { ($0 ? 1 : 0, 0) }, decode: { $0.0 != 0 })
+    }
+
+    /// Lets an address be bound again while closed connections linger on it. On in ``Socket/listen(on:backlog:)``.
+    public static var reuseAddress: SocketOption<Bool> {
+        .flag("SO_REUSEADDR", level: SOL_SOCKET, number: SO_REUSEADDR)
+    }
+
+    /// Lets several sockets listen on one address; the kernel spreads connections among them.
+    public static var reusePort: SocketOption<Bool> {
+        .flag("SO_REUSEPORT", level: SOL_SOCKET, number: SO_REUSEPORT)
+    }
+
+    /// Whether the kernel asks a silent peer now and then whether it is still there.
+    public static var keepAlive: SocketOption<Bool> {
+        .flag("SO_KEEPALIVE", level: SOL_SOCKET, number: SO_KEEPALIVE)
+    }
+
+    /// Sends small writes at once instead of waiting for acknowledgements. On for TCP sockets made here.
+    public static var noDelay: SocketOption<Bool> {
+        .flag("TCP_NODELAY", level: CInt(IPPROTO_TCP), number: TCP_NODELAY)
+    }
+
+    /// Keeps an IPv6 socket from taking IPv4 connections too.
+    public static var ipv6Only: SocketOption<Bool> {
+        .flag("IPV6_V6ONLY", level: CInt(IPPROTO_IPV6), number: IPV6_V6ONLY)
+    }
+}
+
+extension SocketOption where Value == Int {
+    /// An option that is a whole number. Values beyond a C int are clamped.
+    public static func number(_ name: String, level: CInt, number: CInt) -> SocketOption<Int> {
+        SocketOption(
+            name: name, level: level, number: number, width: 1, encode: { (CInt(clamping: $0), 0) },
+            decode: { Int($0.0) })
+    }
+
+    /// Bytes the kernel buffers for reads. Linux doubles what is set and reports the double.
+    public static var receiveBufferSize: SocketOption<Int> {
+        .number("SO_RCVBUF", level: SOL_SOCKET, number: SO_RCVBUF)
+    }
+
+    /// Bytes the kernel buffers of writes. Linux doubles what is set and reports the double.
+    public static var sendBufferSize: SocketOption<Int> {
+        .number("SO_SNDBUF", level: SOL_SOCKET, number: SO_SNDBUF)
+    }
+
+    /// How many unanswered keep-alive questions end a connection.
+    public static var keepAliveCount: SocketOption<Int> {
+        .number("TCP_KEEPCNT", level: CInt(IPPROTO_TCP), number: TCP_KEEPCNT)
+    }
+}
+
+extension SocketOption where Value == Duration {
+    /// How long a connection is silent before the first keep-alive question; whole seconds, rounded up.
+    public static var keepAliveIdle: SocketOption<Duration> {
+        .duration("TCP_KEEPIDLE", TCP_KEEPIDLE, unit: .seconds(1))
+    }
+
+    /// How long between two keep-alive questions; whole seconds, rounded up.
+    public static var keepAliveInterval: SocketOption<Duration> {
+        .duration("TCP_KEEPINTVL", TCP_KEEPINTVL, unit: .seconds(1))
+    }
+
+    /// How long written bytes may go unacknowledged before the connection is given up; milliseconds, rounded up. Zero
+    /// leaves it to the kernel.
+    public static var userTimeout: SocketOption<Duration> {
+        .duration("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT, unit: .milliseconds(1))
+    }
+
+    private static func duration(_ name: String, _ number: CInt, unit: Duration) -> SocketOption<Duration> {
+        SocketOption(
+            name: name, level: CInt(IPPROTO_TCP), number: number, width: 1,
+            encode: { (wholeUnits($0, unit), 0) }, decode: { unit * Int($0.0) })
+    }
+}
+
+extension SocketOption where Value == Duration? {
+    /// What `close()` does with bytes not yet sent. Nil, the default: they are sent in the background. Zero: they are
+    /// dropped and the connection is reset. More: the kernel keeps trying for that long, in whole seconds rounded up.
+    public static var linger: SocketOption<Duration?> {
+        SocketOption(
+            name: "SO_LINGER", level: SOL_SOCKET, number: SO_LINGER, width: 2,
+            // struct linger: whether, and for how many seconds.
+            encode: { $0.map { (1, wholeUnits($0, .seconds(1))) } ?? (0, 0) },
+            decode: { $0.0 == 0 ? nil : .seconds(Int($0.1)) })
+    }
+}
+
+/// Rounds up, and clamps to what a C int holds.
+private func wholeUnits(_ duration: Duration, _ unit: Duration) -> CInt {
+    CInt(clamping: Int((duration / unit).rounded(.up).clamped(to: 0...Double(CInt.max))))
+}
+
+extension Double {
+    fileprivate func clamped(to range: ClosedRange<Double>) -> Double {
+        Swift.min(Swift.max(self, range.lowerBound), range.upperBound)
+    }
+}
+
+extension Socket {
+    /// The value of an option. Throws ``SocketError``; never parks.
+    ///
+    /// gevent: `socket.getsockopt(level, name)`.
+    public func option<Value>(_ option: SocketOption<Value>) throws -> Value {
+        var values: (CInt, CInt) = (0, 0)
+        let fileDescriptor = try openDescriptor(option.name)
+        let result = withUnsafeMutableBytes(of: &values) {
+            gevent_net_get_option(
+                fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
+                CInt(option.width))
+        }
+        if result < 0 { throw SocketError(errno: -result, operation: "get \(option.name)") }
+        return option.decode(values)
+    }
+
+    /// Sets an option. Throws ``SocketError``; never parks.
+    ///
+    /// gevent: `socket.setsockopt(level, name, value)`.
+    public func setOption<Value>(_ option: SocketOption<Value>, to value: Value) throws {
+        let values = option.encode(value)
+        let fileDescriptor = try openDescriptor(option.name)
+        let result = withUnsafeBytes(of: values) {
+            gevent_net_set_option(
+                fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
+                CInt(option.width))
+        }
+        if result < 0 { throw SocketError(errno: -result, operation: "set \(option.name)") }
+    }
+}

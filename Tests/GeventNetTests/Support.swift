@@ -1,0 +1,72 @@
+import Gevent
+import GeventEpoll
+import GeventNet
+import GeventTesting
+import Glibc
+import Testing
+
+/// Runs `body` on a hub of its own on the loop that `GEVENT_LOOP` asks for, and checks that it leaves no descriptor;
+/// `withHub` checks the rest.
+func withNet(_ body: @escaping @Sendable (Hub) throws -> Void) throws {
+    let before = openDescriptors()
+    try withHub(on: .configured) { hub in
+        if let asked = getenv("GEVENT_LOOP").map({ String(cString: $0) }), !asked.isEmpty {
+            try #require(hub.loopName == asked)
+        }
+        try body(hub)
+    }
+    #expect(openDescriptors() == before)
+}
+
+/// The numbers of this process's open descriptors.
+func openDescriptors() -> Set<CInt> {
+    guard let directory = opendir("/proc/self/fd") else { return [] }
+    defer { closedir(directory) }
+    var found: Set<CInt> = []
+    while let entry = readdir(directory) {
+        let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        if let number = CInt(name), number != dirfd(directory) { found.insert(number) }
+    }
+    return found
+}
+
+/// Two connected TCP sockets.
+func tcpPair(_ address: SocketAddress = .loopback()) throws -> (Socket, Socket) {
+    let listener = try Socket.listen(on: address)
+    defer { listener.close() }
+    let client = try Socket.connect(to: listener.localAddress)
+    return (client, try listener.accept().socket)
+}
+
+/// Writes until there is no more room; returns how many bytes that took.
+@discardableResult
+func fill(_ socket: Socket) throws -> Int {
+    let chunk = [UInt8](repeating: 7, count: 1 << 16)
+    var total = 0
+    do {
+        while true { total += try socket.write(chunk, timeout: .zero) }
+    } catch let error as SocketError where error.code == .wouldBlock {
+        return total
+    }
+}
+
+func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+/// The error that `body` throws, if it is one of sockets.
+func socketError(_ body: () throws -> Void) -> SocketError? {
+    do {
+        try body()
+        return nil
+    } catch {
+        return error as? SocketError
+    }
+}
+
+/// Waits for something that other greenlets bring about; gives up, and fails, after ten seconds.
+func eventually(_ what: Comment, _ condition: () -> Bool) throws {
+    for _ in 0..<10_000 {
+        if condition() { return }
+        try Gevent.sleep(for: .milliseconds(1))
+    }
+    #expect(condition(), what)
+}
