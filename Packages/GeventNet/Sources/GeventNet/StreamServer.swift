@@ -1,0 +1,362 @@
+internal import Gevent
+internal import Glibc
+
+/// Accepts connections and runs a handler for each, in a greenlet of its own.
+///
+/// ```swift
+/// let server = StreamServer(.loopback(port: 7)) { socket, peer in
+///     while try socket.withReadBytes({ bytes in
+///         try socket.writeAll(bytes)
+///         return !bytes.isEmpty
+///     }) {}
+/// }
+/// try server.serveForever()
+/// ```
+///
+/// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that a
+/// handler throws is reported to the hub's error handler and touches nothing but its own connection; an exit is silent.
+///
+/// When the system is short of descriptors or memory, accepting pauses: ``minDelay``, doubling up to ``maxDelay``, until
+/// it succeeds again. The shortage is reported once. An error that cannot pass closes the server.
+///
+/// A server is used on the thread of one hub and serves once: what was stopped stays stopped. It goes on serving until
+/// then, even if nobody holds it. gevent: `gevent.server.StreamServer`.
+public final class StreamServer {
+    /// Serves one connection. The socket is closed when it returns.
+    public typealias Handler = (_ socket: Socket, _ peer: SocketAddress) throws -> Void
+
+    /// Connections accepted one after the other before other greenlets get their turn; 100.
+    ///
+    /// 1 is fair to other processes that accept from the same listener. Less counts as 1.
+    ///
+    /// gevent: `BaseServer.max_accept`.
+    public var maxAccept = 100
+
+    /// The first pause after a shortage; 10 ms.
+    ///
+    /// gevent: `BaseServer.min_delay`.
+    public var minDelay = Duration.milliseconds(10)
+
+    /// The longest pause after repeated shortages; 1 s.
+    ///
+    /// gevent: `BaseServer.max_delay`.
+    public var maxDelay = Duration.seconds(1)
+
+    /// How many handlers may run at once; nil for any number. While they do, further connections wait in the kernel.
+    ///
+    /// gevent: `spawn=n`.
+    public let limit: Int?
+
+    /// Where it listens. After ``start()`` the port is the real one, also if 0 was asked for.
+    ///
+    /// gevent: `BaseServer.address`.
+    public private(set) var address: SocketAddress
+
+    private enum Phase {
+        case new, started, closed
+    }
+
+    let handler: Handler
+    private let backlog: Int
+    private var phase = Phase.new
+    private var listener: Socket?
+    /// The listener was made here, and so was the file of its Unix address.
+    private let ownsListener: Bool
+    private var acceptor: Greenlet<Void>?
+    /// Never runs; it is ended when the server closes, and who serves forever joins it.
+    private var closing: Greenlet<Void>?
+    private var failure: SocketError?
+
+    // Unmanaged, since a connection takes itself out when it goes, and that is how we learn of one that never ran.
+    private var connections: [Unmanaged<Connection>] = []
+    /// Never runs; it is ended when a full server gets room, and the acceptor joins it.
+    private var vacancy: Greenlet<Void>?
+    private var startFailed = false
+    private var pause = Duration.zero
+
+    // MARK: Making
+
+    /// A server that will listen on `address`: before ``start()`` connections are refused. Never parks.
+    ///
+    /// - Parameters:
+    ///   - address: where to listen; port 0 lets the system choose.
+    ///   - backlog: how many connections may wait to be accepted; the kernel caps it.
+    ///   - limit: how many handlers may run at once, at least 1; nil for any number.
+    ///   - handler: serves one connection, in a greenlet of its own.
+    ///
+    /// gevent: `StreamServer(listener, handle, backlog=None, spawn='default')`.
+    public init(_ address: SocketAddress, backlog: Int = 128, limit: Int? = nil, handler: @escaping Handler) {
+        StreamServer.check(limit)
+        self.address = address
+        self.backlog = backlog
+        self.limit = limit
+        self.handler = handler
+        ownsListener = true
+    }
+
+    /// A server on a socket that listens already: before ``start()`` connections are queued. It closes the socket when
+    /// it is stopped. Throws ``SocketError`` if the socket is closed. Never parks.
+    public init(listener: Socket, limit: Int? = nil, handler: @escaping Handler) throws {
+        StreamServer.check(limit)
+        address = try listener.localAddress
+        backlog = 0
+        self.listener = listener
+        self.limit = limit
+        self.handler = handler
+        ownsListener = false
+    }
+
+    private static func check(_ limit: Int?) {
+        precondition(limit ?? 1 >= 1, "a server that may run \(limit ?? 0) handlers serves nobody")
+    }
+
+    // MARK: Facts
+
+    /// Whether it accepts connections.
+    ///
+    /// gevent: `BaseServer.started`.
+    public var isStarted: Bool { phase == .started }
+
+    /// Whether it was stopped, or closed after an error that could not pass.
+    ///
+    /// gevent: `BaseServer.closed`.
+    public var isClosed: Bool { phase == .closed }
+
+    /// The port of ``address``; 0 for a Unix address.
+    ///
+    /// gevent: `BaseServer.server_port`.
+    public var port: Int { address.port }
+
+    /// How many handlers run, or are about to.
+    public var handlerCount: Int { connections.count }
+
+    // MARK: Starting and stopping
+
+    /// Begins to listen and to accept. No effect on a started server. Never parks.
+    ///
+    /// Throws ``SocketError``: `addressInUse`, which names the address, or `closed` if the server was stopped.
+    ///
+    /// gevent: `BaseServer.start()`.
+    public func start() throws {
+        switch phase {
+        case .started: return
+        case .closed:
+            throw SocketError(.closed, operation: "start a server on", address: address, message: "it was stopped")
+        case .new: break
+        }
+        let listener = try self.listener ?? Socket.listen(on: address, backlog: backlog)
+        address = try listener.localAddress
+        self.listener = listener
+        phase = .started
+        let acceptor = Greenlet<Void> { try self.accept(from: listener) }
+        acceptor.name = "accept on \(address)"
+        self.acceptor = acceptor
+        acceptor.start()
+    }
+
+    /// Closes the listener, waits for the handlers that run for at most `timeout`, and kills those that are left.
+    ///
+    /// Parks. A handler that waits in its clean-up after being killed is given another second. Called in a handler, it
+    /// spares that one. Repeatable; a stop before the start keeps the server from ever starting. Throws what interrupts
+    /// the caller; the handlers are killed then, but not waited for.
+    ///
+    /// - Parameter timeout: how long handlers may go on; nil for as long as they take, zero to kill them at once.
+    ///
+    /// gevent: `BaseServer.stop(timeout=1)`.
+    @available(*, noasync)
+    public func stop(timeout: Duration? = .seconds(1)) throws {
+        try close()
+        let handlers = connections.map { $0.takeUnretainedValue() }.filter { $0 !== AnyGreenlet.current }
+        // One that was killed before it ran stands in the ready queue until its turn; its connection need not.
+        defer { for handler in handlers where handler.isDead { handler.finish() } }
+        do {
+            try joinAll(handlers, timeout: timeout)
+        } catch {
+            try killAll(handlers, blocking: false)
+            throw error
+        }
+        try killAll(handlers, blocking: false)
+        try joinAll(handlers, timeout: .seconds(1))
+    }
+
+    /// Starts the server if need be, and parks until it is stopped from another greenlet; then waits as ``stop(timeout:)``
+    /// does and returns.
+    ///
+    /// Returns at once if it was stopped before. If this greenlet is killed or timed out, the server is stopped, and then
+    /// the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did.
+    ///
+    /// gevent: `BaseServer.serve_forever(stop_timeout=None)`.
+    @available(*, noasync)
+    public func serveForever(stopTimeout: Duration? = .seconds(1)) throws {
+        if phase == .closed { return }
+        try start()
+        let closing = self.closing ?? Greenlet<Void> {}
+        self.closing = closing
+        do {
+            try closing.join()
+        } catch {
+            try stopApart(stopTimeout)
+            throw error
+        }
+        try stopApart(stopTimeout)
+        if let failure { throw failure }
+    }
+
+    /// Stops in a greenlet of its own: what interrupts this one a second time does not cut the stop short.
+    private func stopApart(_ timeout: Duration?) throws {
+        try spawn { try self.stop(timeout: timeout) }.join()
+    }
+
+    /// Ends the listening; what runs goes on.
+    private func close() throws {
+        if phase == .closed { return }
+        if let acceptor, acceptor !== AnyGreenlet.current { try acceptor.kill(blocking: false) }
+        phase = .closed
+        acceptor = nil
+        listener?.close()
+        if ownsListener, listener != nil, let path = address.pathname { unlink(path) }
+        listener = nil
+        try closing?.kill(blocking: false)
+    }
+
+    // MARK: Accepting
+
+    private func accept(from listener: Socket) throws {
+        do {
+            while true { try acceptSome(from: listener) }
+        } catch let error as SocketError {
+            failure = error
+            try close()
+            throw error
+        }
+    }
+
+    /// Accepts what is there, within the bounds, and waits for whatever is needed to go on.
+    private func acceptSome(from listener: Socket) throws {
+        do {
+            var accepted = 0
+            while isReadyForMore {
+                guard let (socket, peer) = try listener.acceptIfReady() else {
+                    return try listener.waitToAccept()
+                }
+                Connection(socket, peer, of: self).begin()
+                accepted += 1
+                if accepted >= maxAccept { return try sleep() }
+            }
+            if startFailed {
+                // The core has reported it.
+                startFailed = false
+                try rest()
+            } else {
+                try waitForVacancy()
+            }
+        } catch let error as SocketError {
+            switch error.errno {
+            case EMFILE, ENFILE, ENOBUFS, ENOMEM:
+                if pause == .zero { spawnRaw { throw error } }
+                try rest()
+            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP,
+                ENETUNREACH, ETIMEDOUT, ECONNRESET:
+                // Errors of one connection, which is gone again; see accept(2). A firewall's EPERM is one, too.
+                try sleep()
+            default: throw error
+            }
+        }
+    }
+
+    private var isReadyForMore: Bool { !startFailed && connections.count < limit ?? .max }
+
+    private func rest() throws {
+        pause = pause == .zero ? minDelay : min(pause * 2, maxDelay)
+        try sleep(for: pause)
+    }
+
+    private func waitForVacancy() throws {
+        let vacancy = Greenlet<Void> {}
+        self.vacancy = vacancy
+        defer { self.vacancy = nil }
+        try vacancy.join()
+    }
+
+    // MARK: Connections
+
+    fileprivate func add(_ connection: Connection) -> Int {
+        connections.append(.passUnretained(connection))
+        return connections.count - 1
+    }
+
+    /// A handler runs: whatever was short is there again.
+    fileprivate func didStart() { pause = .zero }
+
+    /// Constant time: the last one takes its place.
+    fileprivate func remove(at index: Int, didNotStart: Bool) {
+        let last = connections.removeLast()
+        if index < connections.count {
+            connections[index] = last
+            last._withUnsafeGuaranteedRef { $0.index = index }
+        }
+        if didNotStart { startFailed = true }
+        // Never started, so ending it only wakes who joins it.
+        if let vacancy { wake(vacancy) }
+    }
+
+    private func wake(_ gate: Greenlet<Void>) {
+        do {
+            try gate.kill(blocking: false)
+        } catch {  // control: without blocking, a kill throws on a foreign thread only, where no connection ends
+            fatalError("\(error)")
+        }
+    }
+}
+
+@available(*, unavailable)
+extension StreamServer: Sendable {}
+
+/// The greenlet of one connection. A subclass, so that a connection costs one object and no closure.
+private final class Connection: Greenlet<Void> {
+    private let server: StreamServer
+    private let socket: Socket
+    private let peer: SocketAddress
+    /// Its place among the server's connections.
+    fileprivate var index = -1
+    private var isFinished = false
+
+    init(_ socket: Socket, _ peer: SocketAddress, of server: StreamServer) {
+        self.server = server
+        self.socket = socket
+        self.peer = peer
+        super.init()
+    }
+
+    deinit {
+        // Killed before it ran, or there was no stack for it.
+        finish()
+    }
+
+    func begin() {
+        index = server.add(self)
+        start()
+    }
+
+    override func run() throws {
+        defer { finish() }
+        server.didStart()
+        try server.handler(socket, peer)
+    }
+
+    /// The connection is over, however it came to that.
+    func finish() {
+        if isFinished { return }
+        isFinished = true
+        socket.close()
+        server.remove(at: index, didNotStart: (error as? HubError)?.code == .outOfStacks)
+    }
+}
+
+extension Socket {
+    /// Parks until there is something to accept, whatever the socket's own timeout.
+    fileprivate func waitToAccept() throws {
+        var patience = Patience(nil)
+        try wait(for: .read, "accept", &patience)
+    }
+}

@@ -1,0 +1,161 @@
+import Gevent
+import GeventNet
+import Glibc
+import Testing
+
+/// Clients that do what clients do: the server carries on, and neither a greenlet nor a descriptor is left.
+@Suite struct HostileClientTests {
+    @Test func aThousandConnectionsAndNoneIsLost() throws {
+        try withNet { hub in
+            let count = min(1000, roomForDescriptors() / 2 - 100)
+            try withServer { server in
+                let clients = (0..<count).map { number in
+                    spawn { try roundTrips(3, with: server.address, number) }
+                }
+                for client in clients { try client.get(timeout: .seconds(120)) }
+                try eventually("every handler ends") { server.handlerCount == 0 }
+            }
+            #expect(hub.statistics.peakLiveGreenlets >= count)
+        }
+    }
+
+    @Test func aHalfClosedClientGetsItsAnswer() throws {
+        try withNet { _ in
+            let handler: StreamServer.Handler = { socket, _ in
+                var request: [UInt8] = []
+                while case let part = try socket.read(), !part.isEmpty { request += part }
+                try socket.writeAll("\(request.count) bytes")
+            }
+            try withServer(handler) { server in
+                let client = try Socket.connect(to: server.address)
+                try client.writeAll([UInt8](repeating: 1, count: 300_000))
+                try client.shutdown(.write)
+                #expect(text(try client.readExactly(12)) == "300000 bytes")
+                #expect(try client.read() == [])
+                #expect(socketError { try client.writeAll("more") }?.errno == EPIPE)
+            }
+        }
+    }
+
+    @Test func aResetEndsOnlyItsConnection() throws {
+        try withNet { hub in
+            var reports: [CInt] = []
+            hub.errorHandler = { error, _ in reports.append((error as? SocketError)?.errno ?? 0) }
+            try withServer { server in
+                let good = try Socket.connect(to: server.address)
+                for _ in 0..<10 {
+                    let bad = try Socket.connect(to: server.address)
+                    try bad.writeAll("half a mess")
+                    _ = try bad.readExactly(11)
+                    try bad.setOption(.linger, to: .zero)
+                    bad.close()
+                }
+                try eventually("only the good one is left") { server.handlerCount == 1 }
+                try good.writeAll("x")
+                #expect(text(try good.readExactly(1)) == "x")
+                #expect(reports == [CInt](repeating: ECONNRESET, count: 10))
+                good.close()
+            }
+        }
+    }
+
+    @Test func aSlowReaderHoldsUpOnlyItself() throws {
+        try withNet { _ in
+            let large = (0..<4_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
+            var written = 0
+            let handler: StreamServer.Handler = { socket, _ in
+                // Not room for the whole message, whatever the kernel makes of its buffers.
+                try socket.setOption(.sendBufferSize, to: 64 << 10)
+                try socket.writeAll(large)
+                written += 1
+            }
+            try withServer(handler) { server in
+                let slow = try Socket.connect(to: server.address)
+                try eventually("it is served") { server.handlerCount == 1 }
+                // Others are served meanwhile, and the slow one's handler is parked.
+                let fast = try Socket.connect(to: server.address)
+                #expect(try fast.readExactly(large.count) == large)
+                try eventually("the fast one's handler ends") { written == 1 && server.handlerCount == 1 }
+                var received: [UInt8] = []
+                while received.count < 200_000 {
+                    received += try slow.read(upTo: 4096)
+                    try sleep()
+                }
+                received += try slow.readExactly(large.count - received.count)
+                #expect(received == large)
+                #expect(try slow.read() == [])
+                #expect(written == 2)
+                for client in [slow, fast] { client.close() }
+            }
+        }
+    }
+
+    @Test func aReaderThatNeverReadsIsLetGoWhenItGoes() throws {
+        try withNet { hub in
+            hub.errorHandler = { _, _ in }
+            let handler: StreamServer.Handler = { socket, _ in
+                while true { try socket.writeAll([UInt8](repeating: 0, count: 1 << 20)) }
+            }
+            try withServer(handler) { server in
+                let client = try Socket.connect(to: server.address)
+                try eventually("it is served") { server.handlerCount == 1 }
+                try Gevent.sleep(for: .milliseconds(10))
+                client.close()
+                try eventually("its handler ends") { server.handlerCount == 0 }
+            }
+        }
+    }
+
+    @Test func aClientThatIsKilledInTheMiddleOfAMessage() throws {
+        try withNet { _ in
+            var ends: [SocketError.Code] = []
+            let handler: StreamServer.Handler = { socket, _ in
+                do {
+                    try socket.writeAll("unread by the client")
+                    _ = try socket.readExactly(100)
+                } catch let error as SocketError {
+                    ends.append(error.code)
+                }
+            }
+            try withServer(handler) { server in
+                // It sends half a message, waits until that is there, and is killed where it stands.
+                let script = "exec 3<>/dev/tcp/127.0.0.1/\(server.port); printf 'half a message' >&3; kill -9 $$"
+                let children = try (0..<5).map { _ in try Child("/bin/bash", "-c", script) }
+                try eventually("every handler has learnt of it") { ends.count == children.count }
+                for child in children { #expect(child.wait() == SIGKILL) }
+                #expect(ends.allSatisfy { $0 == .endOfStream || $0 == .connectionLost })
+                #expect(server.handlerCount == 0)
+            }
+        }
+    }
+
+    private func roomForDescriptors() -> Int {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return Int(clamping: limit.rlim_cur)
+    }
+}
+
+/// A child process.
+private struct Child {
+    private let pid: pid_t
+
+    init(_ arguments: String...) throws {
+        var pid = pid_t()
+        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
+        argv.append(nil)
+        defer { for argument in argv { free(argument) } }
+        let error = posix_spawn(&pid, arguments[0], nil, nil, argv, environ)
+        try #require(error == 0, "cannot run \(arguments[0])")
+        self.pid = pid
+    }
+
+    /// Blocks until it has ended, which it has or is about to; returns the signal that ended it.
+    func wait() -> CInt {
+        var status: CInt = 0
+        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+        return status & 0x7f
+    }
+}
