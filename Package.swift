@@ -55,6 +55,10 @@ let package = Package(
         source("GeventNet", "CGeventNet"),
         source("GeventNet", "GeventNet", ["CGeventNet", "Gevent"]),
 
+        example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
+        example("gevent-demo", ["Gevent", "GeventEpoll", "GeventNet"]),
+        example("gevent-info", ["Gevent", "GeventEpoll"]),
+
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"]),

@@ -43,7 +43,6 @@ let package = Package(
             dependencies: [
                 .product(name: "Gevent", package: "Gevent"),
                 .product(name: "GeventEpoll", package: "GeventEpoll"),
-                .product(name: "GeventNet", package: "GeventNet"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings),

@@ -1,0 +1,74 @@
+import ArgumentParser
+import FoundationEssentials
+import Gevent
+
+@main
+struct GeventInfo: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gevent-info",
+        abstract: "Which event loop runs and why, every setting, and what the kernel and the Swift runtime offer.")
+
+    @Flag(help: "Print one JSON object.")
+    var json = false
+
+    func run() throws {
+        // First thing, so that an unknown GEVENT_LOOP is an error to read and not a trap.
+        let facts = Facts(of: try Hub.start())
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+            print(String(decoding: try encoder.encode(facts), as: UTF8.self))
+        } else {
+            print(facts.text, terminator: "")
+        }
+    }
+}
+
+/// All there is to say.
+struct Facts: Encodable {
+    struct Loop: Encodable {
+        let name: String
+        let reason: String
+        let timerResolutionNanoseconds: Int
+        let features: [String: String]
+    }
+
+    struct Setting: Encodable {
+        let name: String
+        let value: String
+        let origin: String
+        let type: String
+        let summary: String
+    }
+
+    struct Runtime: Encodable {
+        let guardPages: String
+        let guardBytes: Int
+        let stackBytes: Int
+        let exclusiveAccesses: String
+        let taskLocalsFollowGreenlets: Bool
+    }
+
+    let version: String
+    let loop: Loop
+    let linkedLoops: [String]
+    let settings: [Setting]
+    let runtime: Runtime
+
+    init(of hub: Hub) {
+        version = Gevent.version
+        loop = Loop(
+            name: hub.loopName, reason: hub.loopReason,
+            timerResolutionNanoseconds: Int(hub.timerResolution / .nanoseconds(1)), features: hub.loopFeatures)
+        linkedLoops = LoopBackend.linked.map(\.name).sorted()
+        settings = hub.resolvedConfiguration.settings.map {
+            Setting(
+                name: $0.name, value: $0.value, origin: $0.origin.rawValue, type: $0.setting.type,
+                summary: $0.setting.summary)
+        }
+        let found = RuntimeFacts.current
+        runtime = Runtime(
+            guardPages: found.guardPages.rawValue, guardBytes: found.guardSize, stackBytes: found.stackSize,
+            exclusiveAccesses: found.accessTracking.rawValue, taskLocalsFollowGreenlets: found.swapsTaskWords)
+    }
+}
