@@ -35,25 +35,32 @@ final class DescriptorTable {
     }
 
     /// Wakes the waiters an event is for, and drops the interest nobody has any more.
+    ///
+    /// Who was woken and has not run yet still has its interest: when many are ready the hub polls between them, and
+    /// would otherwise drop and renew the registration of each, two system calls per wait.
     @inline(__always)
     func distribute(_ event: ReadyEvent, _ loop: any Loop) {
         // Of an earlier life of this number, closed and opened again since the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
+        var woken = Readiness(rawValue: entry.pointee.woken)
         var unwanted = Readiness()
         if event.readiness.contains(.read) {
             if let reader = entry.pointee.reader {
+                woken.insert(.read)
                 gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
-            } else {
+            } else if !woken.contains(.read) {
                 unwanted.insert(.read)
             }
         }
         if event.readiness.contains(.write) {
             if let writer = entry.pointee.writer {
+                woken.insert(.write)
                 gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
-            } else {
+            } else if !woken.contains(.write) {
                 unwanted.insert(.write)
             }
         }
+        entry.pointee.woken = woken.rawValue
         let armed = Readiness(rawValue: entry.pointee.armed)
         if !armed.isDisjoint(with: unwanted) {
             disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted), loop)
@@ -102,6 +109,7 @@ extension Hub {
         try descriptors.arm(fileDescriptor, entry, readiness, loop)
         if let timeout { armTimeout(timeout, pointer.pointee.current, pointer) }
         gevent_wait_set_slot(pointer, isRead ? gevent_descriptor_reader(entry) : gevent_descriptor_writer(entry))
+        defer { entry.pointee.woken &= ~readiness.rawValue }
         return try wait(
             pointer, isRead ? .readable : .writable, UnsafeRawPointer(bitPattern: UInt(fileDescriptor)))
     }
@@ -136,6 +144,7 @@ extension Hub {
         guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
         if entry.pointee.armed != 0 { descriptors.disarm(fileDescriptor, entry, keeping: [], loop) }
         entry.pointee.generation &+= 1
+        entry.pointee.woken = 0
         for waiter in [entry.pointee.reader, entry.pointee.writer] {
             guard let waiter else { continue }
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue()

@@ -173,6 +173,7 @@ typedef struct gevent_descriptor {
     gevent_context *reader, *writer;
     uint32_t generation;  // counts the closes of this number, so that events of an earlier life are known as such
     uint8_t armed;        // the readiness the loop was asked for
+    uint8_t woken;        // the readiness somebody was woken for who has not run since
 } gevent_descriptor;
 
 /// Hooks the current context into a descriptor's place, which the caller has found free.

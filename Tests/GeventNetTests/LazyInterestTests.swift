@@ -1,0 +1,65 @@
+import Gevent
+import GeventEpoll
+import GeventNet
+import GeventTesting
+import Testing
+
+/// What a connection costs in registrations.
+@Suite struct LazyInterestTests {
+    @Test func aConnectionThatTalksIsRegisteredOnce() throws {
+        try withHub(on: .custom { try CountingLoop() }) { hub in
+            // The hub polls after every few greenlets, so most of those that were woken have not run yet.
+            hub.switchInterval = .zero
+            let pairs = try (0..<300).map { _ in try Socket.pair() }
+            let greenlets = pairs.flatMap { a, b in
+                [
+                    spawn {
+                        for _ in 0..<10 {
+                            try a.writeAll("x")
+                            _ = try a.readExactly(1)
+                        }
+                    },
+                    spawn {
+                        for _ in 0..<10 {
+                            _ = try b.read()
+                            try b.writeAll("y")
+                        }
+                    },
+                ]
+            }
+            for greenlet in greenlets { try greenlet.get() }
+            #expect(CountingLoop.settings > 0)
+            // Two sockets each, registered at their first wait; a few may become ready once more with nobody there.
+            #expect(CountingLoop.settings < 3 * pairs.count)
+        }
+    }
+}
+
+/// Counts what is registered with the kernel's loop.
+private final class CountingLoop: Loop {
+    // One test at a time, on one thread.
+    nonisolated(unsafe) static var settings = 0
+    static let backendName = "counting"
+    private let inner: EpollLoop
+
+    init() throws {
+        inner = try EpollLoop()
+        Self.settings = 0
+    }
+
+    var now: LoopInstant { inner.now }
+    var timerResolution: Duration { inner.timerResolution }
+    var waker: any LoopWaker { inner.waker }
+
+    func setInterest(_ interest: Readiness, for fileDescriptor: CInt, generation: UInt32) throws(LoopError) {
+        if !interest.isEmpty { Self.settings += 1 }
+        try inner.setInterest(interest, for: fileDescriptor, generation: generation)
+    }
+
+    func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
+        try inner.poll(until: deadline, into: &events)
+    }
+
+    func recoverAfterFork() throws(LoopError) { try inner.recoverAfterFork() }
+    func close() { inner.close() }
+}
