@@ -55,6 +55,7 @@ let package = Package(
         source("GeventNet", "CGeventNet"),
         source("GeventNet", "GeventNet", ["CGeventNet", "Gevent"]),
 
+        example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-demo", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-info", ["Gevent", "GeventEpoll"]),

@@ -39,6 +39,14 @@ let package = Package(
             ],
             swiftSettings: settings),
         .executableTarget(
+            name: "gevent-hello",
+            dependencies: [
+                .product(name: "Gevent", package: "Gevent"),
+                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings),
+        .executableTarget(
             name: "gevent-info",
             dependencies: [
                 .product(name: "Gevent", package: "Gevent"),
