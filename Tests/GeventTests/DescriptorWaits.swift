@@ -1,7 +1,8 @@
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Testing
+
+@testable import Gevent
 
 @Suite("Waiting for descriptors")
 struct DescriptorWaitTests {
@@ -58,7 +59,9 @@ struct DescriptorWaitTests {
         #expect(received == total)
     }
 
-    @Test("The end of the stream and a vanished reader wake the waiter, whose own call tells what it is", arguments: bothLoops)
+    @Test(
+        "The end of the stream and a vanished reader wake the waiter, whose own call tells what it is",
+        arguments: bothLoops)
     func hangUp(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let pipe = try Pipe()
@@ -82,7 +85,8 @@ struct DescriptorWaitTests {
         #expect(log == ["read 0", "woken"])
     }
 
-    @Test("A second reader on one descriptor is concurrentUse; one reader and one writer are fine", arguments: bothLoops)
+    @Test(
+        "A second reader on one descriptor is concurrentUse; one reader and one writer are fine", arguments: bothLoops)
     func concurrentUse(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             var ends: [CInt] = [-1, -1]
@@ -175,7 +179,9 @@ struct DescriptorWaitTests {
         }
     }
 
-    @Test("A descriptor closed in another greenlet wakes its waiters with EBADF, and every later wait too", arguments: bothLoops)
+    @Test(
+        "A descriptor closed in another greenlet wakes its waiters with EBADF, and every later wait too",
+        arguments: bothLoops)
     func closedWhileWaiting(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             var ends: [CInt] = [-1, -1]
@@ -337,11 +343,11 @@ struct DescriptorWaitTests {
 
 private func openTemporaryFile() -> CInt {
     let directory = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-    return open(directory, O_TMPFILE | O_RDWR, 0o600)
+    return open(directory, unnamedFile | O_RDWR, 0o600)
 }
 
-/// glibc's, which Swift does not import.
-private let O_TMPFILE: CInt = 0o20000000 | O_DIRECTORY
+/// glibc's O_TMPFILE, which Swift does not import.
+private let unnamedFile: CInt = 0o20000000 | O_DIRECTORY
 
 private func fillSocket(_ descriptor: CInt) {
     _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)

@@ -1,15 +1,18 @@
 import CGevent
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
 import Testing
 
+@testable import Gevent
+
 @Suite("Hub")
 struct HubTests {
     // MARK: Blocking forever
 
-    @Test("With all greenlets parked forever, main throws wouldBlockForever, also when it joins or gets one of them", arguments: bothLoops)
+    @Test(
+        "With all greenlets parked forever, main throws wouldBlockForever, also when it joins or gets one of them",
+        arguments: bothLoops)
     func wouldBlockForever(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let never = Greenlet {}
@@ -116,7 +119,9 @@ struct HubTests {
 
     // MARK: hub.join
 
-    @Test("hub.join() runs until nothing is left; it is repeatable, and the hub is usable in between", arguments: bothLoops)
+    @Test(
+        "hub.join() runs until nothing is left; it is repeatable, and the hub is usable in between",
+        arguments: bothLoops)
     func hubJoin(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             log.note("\(try hub.join())")
@@ -146,7 +151,9 @@ struct HubTests {
         #expect(log == ["true", "true", "parked: returned", "true"])
     }
 
-    @Test("hub.join(timeout:) is false when work remains, and the worker is unharmed; its timer keeps nothing waiting", arguments: bothLoops)
+    @Test(
+        "hub.join(timeout:) is false when work remains, and the worker is unharmed; its timer keeps nothing waiting",
+        arguments: bothLoops)
     func hubJoinTimeout(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let worker = spawn {
@@ -188,7 +195,9 @@ struct HubTests {
 
     // MARK: Callbacks
 
-    @Test("A fresh hub runs a queued callback and returns; with nothing to do it returns at once; both repeatable", arguments: bothLoops)
+    @Test(
+        "A fresh hub runs a queued callback and returns; with nothing to do it returns at once; both repeatable",
+        arguments: bothLoops)
     func freshHub(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             for round in 0..<2 {
@@ -279,7 +288,9 @@ struct HubTests {
         #expect(log == ["posted in <HubGreenlet>", "true"])
     }
 
-    @Test("Posts of one thread arrive in their order, none is lost, and each wakes the hub if it must", arguments: bothLoops)
+    @Test(
+        "Posts of one thread arrive in their order, none is lost, and each wakes the hub if it must",
+        arguments: bothLoops)
     func manyPosts(loop: TestLoop) throws {
         let count = 5000
         let threads = 3
@@ -500,7 +511,9 @@ struct HubTests {
         #expect(log == ["unwound"])
     }
 
-    @Test("A greenlet that never stops catching is abandoned; destroy() returns, and its Timeout is not pending", .disabled(if: isSanitized, "what it held is lost, as documented"))
+    @Test(
+        "A greenlet that never stops catching is abandoned; destroy() returns, and its Timeout is not pending",
+        .disabled(if: isSanitized, "what it held is lost, as documented"))
     func abandoned() throws {
         try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
@@ -560,7 +573,10 @@ struct HubTests {
             let isGone = try onFreshThread {
                 weak var hub: Hub?
                 weak var greenlet: Greenlet<Void>?
-                try makeAndDestroyOne { hub = $0; greenlet = $1 }
+                try makeAndDestroyOne {
+                    hub = $0
+                    greenlet = $1
+                }
                 return hub == nil && greenlet == nil
             }
             #expect(isGone)

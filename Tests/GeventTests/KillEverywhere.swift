@@ -1,7 +1,8 @@
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Testing
+
+@testable import Gevent
 
 /// A program that waits in every way there is, and counts what it has open.
 private final class Program {

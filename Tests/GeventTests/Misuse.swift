@@ -1,7 +1,8 @@
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Testing
+
+@testable import Gevent
 
 @Suite("Misuse")
 struct MisuseTests {

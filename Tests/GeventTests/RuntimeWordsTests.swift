@@ -1,8 +1,9 @@
 import CGevent
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Testing
+
+@testable import Gevent
 
 /// A value whose mutating method parks, as a client's `receive()` does.
 private struct Connection {
@@ -107,7 +108,8 @@ struct RuntimeWordsTests {
         }
     }
 
-    @Test("A program that does overlap its own accesses still dies of it, also on a greenlet", .enabled(if: isDebugBuild))
+    @Test(
+        "A program that does overlap its own accesses still dies of it, also on a greenlet", .enabled(if: isDebugBuild))
     func realOverlap() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -238,6 +240,10 @@ struct RuntimeWordsTests {
 private let isDebugBuild: Bool = {
     var isDebug = false
     // The condition is evaluated in debug builds only.
-    assert({ isDebug = true; return true }())
+    assert(
+        {
+            isDebug = true
+            return true
+        }())
     return isDebug
 }()

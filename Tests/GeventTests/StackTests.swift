@@ -1,8 +1,9 @@
 import CGevent
-@testable import Gevent
 import GeventTesting
 import Glibc
 import Testing
+
+@testable import Gevent
 
 /// Recurses until `depth`; the frame is about as large as that of ordinary code.
 @inline(never)
@@ -258,7 +259,9 @@ struct StackTests {
         #expect(log.last?.contains(" KiB for a greenlet, with 3 in use: ") == true)
     }
 
-    @Test("A process out of address space says so, and the greenlets that have stacks carry on", .disabled(if: isSanitized, "a sanitizer has taken the address space"))
+    @Test(
+        "A process out of address space says so, and the greenlets that have stacks carry on",
+        .disabled(if: isSanitized, "a sanitizer has taken the address space"))
     func addressSpace() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             let outcome = try withHub { hub in

@@ -210,7 +210,9 @@ struct TimersCTests {
         }
     }
 
-    @Test("next leads to the deadline in a few steps, never past it", arguments: [0, 1, 65_536, 1 << 40, Int64.max - 1, .max])
+    @Test(
+        "next leads to the deadline in a few steps, never past it",
+        arguments: [0, 1, 65_536, 1 << 40, Int64.max - 1, .max])
     func nextLeadsThere(deadline: Int64) {
         let wheel = Wheel(1)
         wheel.start(0, deadline, now: 0)
