@@ -64,7 +64,9 @@ struct ErrorTests {
         #expect(log == ["reported 1 second of <Greenlet<()> \"late\">", "false"])
     }
 
-    @Test("An error in a hub callback is reported, the loop keeps running, and later sleeps keep their length", arguments: bothLoops)
+    @Test(
+        "An error in a hub callback is reported, the loop keeps running, and later sleeps keep their length",
+        arguments: bothLoops)
     func callbackError(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             hub.runCallback { throw Boom() }

@@ -4,7 +4,8 @@ import Testing
 
 @Suite("get and join")
 struct GetAndJoinTests {
-    @Test("join returns nothing and throws nothing of the other's, on success, failure and timeout", arguments: bothLoops)
+    @Test(
+        "join returns nothing and throws nothing of the other's, on success, failure and timeout", arguments: bothLoops)
     func joinIsSilent(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             hub.errorHandler = { _, _ in }

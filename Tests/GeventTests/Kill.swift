@@ -4,7 +4,9 @@ import Testing
 
 @Suite("Kill")
 struct KillTests {
-    @Test("kill() of a parked greenlet makes its parking call throw GreenletExit, and returns once it is dead", arguments: bothLoops)
+    @Test(
+        "kill() of a parked greenlet makes its parking call throw GreenletExit, and returns once it is dead",
+        arguments: bothLoops)
     func killParked(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let pipe = try Pipe()
@@ -23,12 +25,15 @@ struct KillTests {
             }
         }
         #expect(
-            log == ["sleep", "join", "join(timeout:)", "get", "joinAll", "waitRead"].flatMap {
-                ["\($0): threw GreenletExit", "true"]
-            })
+            log
+                == ["sleep", "join", "join(timeout:)", "get", "joinAll", "waitRead"].flatMap {
+                    ["\($0): threw GreenletExit", "true"]
+                })
     }
 
-    @Test("kill() right after spawn: the body never runs, links run, it is ready and successful, and get() throws its exit")
+    @Test(
+        "kill() right after spawn: the body never runs, links run, it is ready and successful, and get() throws its exit"
+    )
     func killRightAfterSpawn() throws {
         let log = try logged { log, hub in
             let kinds: [(String, () -> Greenlet<Void>)] = [
@@ -293,7 +298,9 @@ struct KillTests {
             }
             try sleep()
             try victim.kill()
-            log.note("\(victim.isDead) at \(hub.now.nanoseconds / 1_000_000_000), \(victim.exit == nil ? "no exit" : "exit")")
+            log.note(
+                "\(victim.isDead) at \(hub.now.nanoseconds / 1_000_000_000), \(victim.exit == nil ? "no exit" : "exit")"
+            )
         }
         #expect(log == ["in catch: returned", "in defer: returned", "true at 2, exit"])
     }

@@ -1,6 +1,7 @@
-@testable import Gevent
 import GeventTesting
 import Testing
+
+@testable import Gevent
 
 @Suite("Links")
 struct LinkTests {

@@ -1,6 +1,7 @@
-@testable import Gevent
 import GeventTesting
 import Testing
+
+@testable import Gevent
 
 @Suite("Spawning and scheduling")
 struct SchedulingTests {
@@ -193,7 +194,8 @@ struct SchedulingTests {
         #expect(log == 12_000_000_000)
     }
 
-    @Test("Sleepers wake in the order of their deadlines, and equal deadlines in the order started", arguments: bothLoops)
+    @Test(
+        "Sleepers wake in the order of their deadlines, and equal deadlines in the order started", arguments: bothLoops)
     func deadlineOrder(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let start = hub.now
@@ -210,7 +212,9 @@ struct SchedulingTests {
         #expect(log == ["a1", "a2", "a3", "b1", "c1", "c2"])
     }
 
-    @Test("Of two spawn(after:), the one with the smaller delay runs first, whichever was made first", arguments: bothLoops)
+    @Test(
+        "Of two spawn(after:), the one with the smaller delay runs first, whichever was made first",
+        arguments: bothLoops)
     func smallerDelayFirst(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let slow = spawn(after: .milliseconds(8)) { log.note("8 ms") }

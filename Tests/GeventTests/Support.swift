@@ -2,6 +2,7 @@ import Gevent
 import GeventEpoll
 public import GeventTesting
 import Glibc
+import Synchronization
 public import Testing
 
 /// What happened, in order. Confined to the thread of one hub.
@@ -96,6 +97,36 @@ final class Witness {
 struct Smuggled<Value>: @unchecked Sendable {
     let value: Value
     init(_ value: Value) { self.value = value }
+}
+
+/// A thread of the test's own, which it has to join.
+final class TestThread {
+    private final class Body {
+        let run: @Sendable () -> Void
+        init(_ run: @escaping @Sendable () -> Void) { self.run = run }
+    }
+
+    private var thread = pthread_t()
+
+    init(_ body: @escaping @Sendable () -> Void) {
+        let error = pthread_create(
+            &thread, nil,
+            { argument in
+                Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue().run()
+                return nil
+            }, Unmanaged.passRetained(Body(body)).toOpaque())
+        precondition(error == 0, "no thread for a test: error \(error)")
+    }
+
+    func join() { pthread_join(thread, nil) }
+}
+
+/// A counter that any thread may use.
+final class Counter: Sendable {
+    private let value = Atomic<Int>(0)
+    var count: Int { value.load(ordering: .sequentiallyConsistent) }
+    @discardableResult
+    func add(_ amount: Int = 1) -> Int { value.add(amount, ordering: .sequentiallyConsistent).newValue }
 }
 
 /// A non-blocking pipe whose ends are closed at the latest when it goes.

@@ -1,6 +1,7 @@
-@testable import Gevent
 import GeventTesting
 import Testing
+
+@testable import Gevent
 
 @Suite("Timeout")
 struct TimeoutTests {
@@ -211,7 +212,8 @@ struct TimeoutTests {
         #expect(log == ["sleep: returned"])
     }
 
-    @Test("Fired while its greenlet was on its way out of a wait: that wait ends well, and cancel() takes the throw back")
+    @Test(
+        "Fired while its greenlet was on its way out of a wait: that wait ends well, and cancel() takes the throw back")
     func firedInTheGap() throws {
         let log = try logged { log, hub in
             let source = spawn { try sleep(for: .seconds(1)) }

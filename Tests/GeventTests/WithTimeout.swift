@@ -182,7 +182,9 @@ struct WithTimeoutTests {
     func many() throws {
         let results = try withHub { _ in
             let greenlets = (0..<200).map { number in
-                spawn { try withSilentTimeout(.milliseconds(100 + number)) { try sleep(for: .milliseconds(200)) } == nil }
+                spawn {
+                    try withSilentTimeout(.milliseconds(100 + number)) { try sleep(for: .milliseconds(200)) } == nil
+                }
             }
             return try greenlets.map { try $0.get() }
         }

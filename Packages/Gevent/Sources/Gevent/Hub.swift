@@ -216,7 +216,8 @@ public final class Hub {
             Unmanaged<AnyGreenlet>.fromOpaque(payload).takeUnretainedValue().endUnstarted(GreenletExit())
         }
         var resumes: [UnsafeMutableRawPointer] = []
-        while gevent_ready_count(pointer) > 0 {
+        // Not more than there are now: ends are told by callbacks, which come behind.
+        for _ in 0..<gevent_ready_count(pointer) {
             let entry = gevent_ready_pop(pointer)
             switch Int(entry.tag) {
             case GEVENT_READY_RESUME:

@@ -94,7 +94,7 @@ extension Hub {
         let stacks = pointer.pointee.stacks
         let count = gevent_stacks_slot_count(&pointer.pointee.stacks)
         let reason =
-            count >= stacks.limit
+            UInt(count) >= UInt(bitPattern: stacks.limit)
             ? "this kernel guards stacks by mprotect, and \(count) are as many as its map limit (vm.max_map_count) allows"
             : "the system has no memory or address space for another"
         greenlet.endUnstarted(

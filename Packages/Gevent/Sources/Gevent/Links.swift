@@ -33,10 +33,15 @@ public final class GreenletLink {
     /// Runs the closure if the end is one it is told of: in the hub if it is raw, else in a greenlet of its own.
     func tell(_ greenlet: AnyGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let greenlet = greenlet as? JoinableGreenlet else { return }
-        switch condition {
-        case .any: break
-        case .value: if greenlet.error != nil { return callback = nil }
-        case .error: if greenlet.error == nil { return callback = nil }
+        let isMet =
+            switch condition {
+            case .any: true
+            case .value: greenlet.error == nil
+            case .error: greenlet.error != nil
+            }
+        if !isMet {
+            callback = nil
+            return
         }
         if isRaw {
             call(greenlet, reportingTo: Hub.of(hub))

@@ -1,0 +1,679 @@
+import CGevent
+import GeventTesting
+import Glibc
+import Synchronization
+import Testing
+
+@testable import Gevent
+
+@Suite("Hub")
+struct HubTests {
+    // MARK: Blocking forever
+
+    @Test(
+        "With all greenlets parked forever, main throws wouldBlockForever, also when it joins or gets one of them",
+        arguments: bothLoops)
+    func wouldBlockForever(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            let never = Greenlet {}
+            let parked = (0..<3).map { _ in
+                spawn {
+                    try never.join()
+                    return 1
+                }
+            }
+            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
+            log.note("\(hubErrorCode { try parked[0].join() } == .wouldBlockForever)")
+            log.note("\(hubErrorCode { _ = try parked[1].get() } == .wouldBlockForever)")
+            log.note("\(hubErrorCode { try joinAll(parked) } == .wouldBlockForever)")
+            // A timer saves it.
+            try parked[0].join(timeout: .milliseconds(1))
+            // The hub stays usable, and the parked are unharmed.
+            log.note("\(try spawn { 7 }.get())")
+            try sleep(for: .milliseconds(1))
+            never.start()
+            log.note("\(try joinAll(parked).compactMap(\.value))")
+        }
+        #expect(log == ["true", "true", "true", "true", "7", "[1, 1, 1]"])
+    }
+
+    @Test("wouldBlockForever is thrown to main only: a greenlet that joins an unstarted one stays parked")
+    func onlyMainIsTold() throws {
+        let log = try logged { log, _ in
+            let never = Greenlet {}
+            let waiter = spawn { log.outcome("waiter") { try never.join() } }
+            log.note("\(hubErrorCode { try waiter.join() } == .wouldBlockForever)")
+            log.note("\(waiter.isActive)")
+            try waiter.kill()
+        }
+        #expect(log == ["true", "true", "waiter: threw GreenletExit"])
+    }
+
+    @Test("The error reports every parked greenlet: what it waits for, since when, where it was spawned")
+    func deadlockReport() throws {
+        let message = try withHub { hub in
+            let never = Greenlet {}
+            never.name = "never"
+            let joiner = spawn { try never.join() }
+            joiner.name = "joiner"
+            let group = spawn { _ = try joinAll([never]) }
+            group.name = "group"
+            try sleep(for: .seconds(5))
+            var message = ""
+            do { try joiner.join() } catch let error as HubError { message = error.description }
+            try killAll([joiner, group])
+            return message
+        }
+        #expect(message.hasPrefix("wouldBlockForever: nothing is ready"))
+        #expect(message.contains("Parked greenlets: 3"))
+        #expect(message.contains("<MainGreenlet> parked for 0 s in join of <Greenlet<()> \"joiner\">"))
+        #expect(message.contains("<Greenlet<()> \"joiner\"> parked for 5 s in join of <Greenlet<()> \"never\">"))
+        #expect(message.contains("<Greenlet<()> \"group\"> parked for 5 s in joinAll"))
+        #expect(message.contains("spawned at"))
+        #expect(message.contains("HubTests"))
+    }
+
+    @Test("How long somebody is parked is right in a hub without timers too")
+    func parkedSince() throws {
+        let message = try withHub { hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            let never = Greenlet {}
+            var waiter: Greenlet<Void>?
+            loop.advance(by: .seconds(10))
+            let box = Smuggled(hub.hold())
+            let handle = hub.handle
+            let thread = TestThread { handle.post { box.value.release() } }
+            // The hub polls at least once.
+            _ = try hub.join()
+            thread.join()
+            waiter = spawn { try never.join() }
+            var message = ""
+            do { try waiter!.join() } catch let error as HubError { message = error.description }
+            try waiter!.kill()
+            waiter = nil
+            return message
+        }
+        #expect(message.contains("<MainGreenlet> parked for 0 s"))
+    }
+
+    @Test("A descriptor wait and a pending referenced Timeout are work; the hub waits for them", arguments: bothLoops)
+    func workThatCounts(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            let pipe = try Pipe()
+            let reader = spawn { try waitRead(pipe.readEnd) }
+            try sleep()
+            // Another thread writes: in this one nothing is ready and no timer runs.
+            let end = pipe.writeEnd
+            try onFreshThread {
+                var byte: UInt8 = 1
+                _ = write(end, &byte, 1)
+            }
+            try reader.join()
+            log.note("read")
+            let never = Greenlet {}
+            Timeout(.milliseconds(1)).start()
+            log.outcome("join") { try never.join() }
+        }
+        #expect(log == ["read", "join: threw 0.001 seconds"])
+    }
+
+    // MARK: hub.join
+
+    @Test(
+        "hub.join() runs until nothing is left; it is repeatable, and the hub is usable in between",
+        arguments: bothLoops)
+    func hubJoin(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            log.note("\(try hub.join())")
+            for round in 0..<2 {
+                spawn {
+                    try sleep(for: .milliseconds(1))
+                    spawn(after: .milliseconds(1)) { log.note("\(round)") }
+                }
+                log.note("\(try hub.join())")
+                log.note("\(try hub.join())")
+                log.note("\(try spawn { "used" }.get())")
+            }
+        }
+        #expect(log == ["true"] + (0..<2).flatMap { ["\($0)", "true", "true", "used"] })
+    }
+
+    @Test("hub.join() returns when only what can never wake is left, and the parked are unharmed")
+    func hubJoinWithParked() throws {
+        let log = try logged { log, hub in
+            let never = Greenlet {}
+            let parked = spawn { log.outcome("parked") { try never.join() } }
+            log.note("\(try hub.join())")
+            log.note("\(parked.isActive)")
+            never.start()
+            log.note("\(try hub.join())")
+        }
+        #expect(log == ["true", "true", "parked: returned", "true"])
+    }
+
+    @Test(
+        "hub.join(timeout:) is false when work remains, and the worker is unharmed; its timer keeps nothing waiting",
+        arguments: bothLoops)
+    func hubJoinTimeout(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            let worker = spawn {
+                try sleep(for: .milliseconds(20))
+                return 1
+            }
+            log.note("\(try hub.join(timeout: .milliseconds(1))) \(worker.isActive)")
+            log.note("\(try hub.join(timeout: .seconds(1000))) \(worker.value ?? 0)")
+            log.note("\(try hub.join(timeout: .seconds(1000)))")
+        }
+        #expect(log == ["false true", "true 1", "true"])
+    }
+
+    @Test("hub.join() away from main is refused")
+    func hubJoinAway() throws {
+        let log = try logged { log, hub in
+            try spawn { log.note("\(hubErrorCode { _ = try hub.join() } == .invalidSwitch)") }.join()
+            hub.runCallback { log.note("\(hubErrorCode { _ = try hub.join() } == .invalidSwitch)") }
+            try sleep()
+        }
+        #expect(log == ["true", "true"])
+    }
+
+    @Test("An error thrown into main ends hub.join()")
+    func hubJoinInterrupted() throws {
+        let log = try logged { log, hub in
+            let main = AnyGreenlet.current
+            spawn(after: .seconds(1)) { try kill(main, throwing: Boom()) }
+            let worker = spawn { try sleep(for: .seconds(5)) }
+            log.outcome("join") { try hub.join() }
+            log.outcome("timeout") { try withTimeout(.seconds(1)) { _ in try hub.join() } }
+            log.note("\(worker.isActive)")
+            log.outcome("join") { try hub.join() }
+            // It waits no more: a deadlock is an error again.
+            log.note("\(hubErrorCode { try Greenlet {}.join() } == .wouldBlockForever)")
+        }
+        #expect(log == ["join: threw Boom", "timeout: threw 1 second", "true", "join: true", "true"])
+    }
+
+    // MARK: Callbacks
+
+    @Test(
+        "A fresh hub runs a queued callback and returns; with nothing to do it returns at once; both repeatable",
+        arguments: bothLoops)
+    func freshHub(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            for round in 0..<2 {
+                hub.runCallback { log.note("\(round)") }
+                log.note("\(try hub.join())")
+                log.note("\(try hub.join())")
+            }
+        }
+        #expect(log == ["0", "true", "true", "1", "true", "true"])
+    }
+
+    @Test("A callback token is pending until it ran or was stopped; stopping prevents the call")
+    func callbackToken() throws {
+        let log = try logged { log, hub in
+            let kept = hub.runCallback { log.note("kept") }
+            let stopped = hub.runCallback { log.note("stopped") }
+            #expect(kept.isPending && stopped.isPending)
+            stopped.stop()
+            stopped.stop()
+            #expect(kept.isPending && !stopped.isPending)
+            try sleep()
+            #expect(!kept.isPending)
+            kept.stop()
+            var own: HubCallback?
+            own = hub.runCallback { log.note("\(own?.isPending ?? true)") }
+            try sleep()
+            own = nil
+        }
+        #expect(log == ["kept", "false"])
+    }
+
+    @Test("What a callback captured is released once it ran or was stopped")
+    func callbackCaptures() throws {
+        let log = try logged { log, hub in
+            func body(_ name: String) -> () -> Void {
+                let witness = Witness { log.note("\(name) released") }
+                return { withExtendedLifetime(witness) { log.note(name) } }
+            }
+            let ran = hub.runCallback(body("ran"))
+            let stopped = hub.runCallback(body("stopped"))
+            stopped.stop()
+            try sleep()
+            log.note("end")
+            withExtendedLifetime((ran, stopped)) {}
+        }
+        #expect(log == ["stopped released", "ran", "ran released", "end"])
+    }
+
+    @Test("Parking in a hub callback is blockedInHub, reported, and the hub survives")
+    func parkingInCallback() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { error, greenlet in
+                log.note("\((error as? HubError)?.code.rawValue ?? "\(error)") \(greenlet == nil)")
+            }
+            let pipe = try Pipe()
+            let live = spawn { try sleep(for: .seconds(1)) }
+            let ways: [() throws -> Void] = [
+                { try sleep() }, { try sleep(for: .seconds(1)) }, { try live.join() }, { _ = try live.get() },
+                { try joinAll([live]) }, { try waitRead(pipe.readEnd) }, { try waitWrite(pipe.writeEnd) },
+                { try live.join(timeout: .seconds(1)) },
+            ]
+            for way in ways { hub.runCallback { try way() } }
+            try live.join()
+            log.note("\(try spawn { 1 }.get())")
+        }
+        #expect(log == Array(repeating: "blockedInHub true", count: 8) + ["1"])
+    }
+
+    // MARK: Other threads
+
+    @Test("handle.post from another thread wakes an idle hub", arguments: bothLoops)
+    func postWakes(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            let hold = hub.hold()
+            let handle = hub.handle
+            let box = Smuggled((log: log, hold: hold))
+            let thread = TestThread {
+                // Long enough for the hub to be in its poll, most of the time; either way nothing may be lost.
+                usleep(2000)
+                handle.post {
+                    box.value.log.note("posted in \(AnyGreenlet.current)")
+                    box.value.hold.release()
+                }
+            }
+            log.note("\(try hub.join())")
+            thread.join()
+        }
+        #expect(log == ["posted in <HubGreenlet>", "true"])
+    }
+
+    @Test(
+        "Posts of one thread arrive in their order, none is lost, and each wakes the hub if it must",
+        arguments: bothLoops)
+    func manyPosts(loop: TestLoop) throws {
+        let count = 5000
+        let threads = 3
+        let received = try withHub(on: loop) { hub in
+            let log = PostLog()
+            let box = Smuggled(log)
+            let hold = hub.hold()
+            let handle = hub.handle
+            let posters = (0..<threads).map { thread in
+                TestThread {
+                    for number in 0..<count {
+                        handle.post { box.value.entries[thread, default: []].append(number) }
+                        if number.isMultiple(of: 512) { usleep(100) }
+                    }
+                    handle.post { box.value.finish(of: threads) }
+                }
+            }
+            log.hold = hold
+            // Only the posts can end this: the hub sleeps whenever there is none.
+            _ = try hub.join()
+            for poster in posters { poster.join() }
+            return log.entries
+        }
+        #expect(received.count == threads)
+        for thread in 0..<threads { #expect(received[thread] == Array(0..<count)) }
+    }
+
+    @Test("A post runs in turn with what is ready, may spawn, and may not park")
+    func postedJobs() throws {
+        let log = try logged { log, hub in
+            let box = Smuggled(log)
+            #expect(
+                hub.handle.post {
+                    box.value.note("job")
+                    spawn { box.value.note("spawned by the job") }
+                    box.value.note("\(hubErrorCode { try sleep() } == .blockedInHub)")
+                })
+            try sleep()
+            try sleep()
+        }
+        #expect(log == ["job", "true", "spawned by the job"])
+    }
+
+    @Test("What a job posts runs in the next iteration, so jobs that post forever stop nothing")
+    func postsThatPost() throws {
+        let log = try logged { log, hub in
+            let rounds = Counter()
+            let handle = hub.handle
+            @Sendable func again() {
+                if rounds.add() < 1000 { handle.post { again() } }
+            }
+            again()
+            let sleeper = spawn {
+                try sleep(for: .milliseconds(1))
+                log.note("slept")
+            }
+            try sleeper.join()
+            _ = try hub.join()
+            log.note("\(rounds.count)")
+        }
+        #expect(log == ["slept", "1000"])
+    }
+
+    @Test("A post to a hub that is gone is refused; what was posted and not run is released")
+    func postAfterDestroy() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let handle = hub.handle
+            do {
+                let box = Smuggled(Witness { log.note("released") })
+                handle.post { withExtendedLifetime(box) {} }
+            }
+            try hub.destroy()
+            log.note("\(handle.post {})")
+            return log.entries
+        }
+        #expect(log == ["released", "false"])
+    }
+
+    @Test("A hold makes the hub wait for posts; released, or dropped, it does not any more")
+    func hold() throws {
+        let log = try logged { log, hub in
+            let never = Greenlet {}
+            let hold = hub.hold()
+            hold.release()
+            hold.release()
+            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
+            do { _ = hub.hold() }
+            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
+            let both = [hub.hold(), hub.hold()]
+            both[0].release()
+            #expect(hub.holdCount == 1)
+            both[1].release()
+            #expect(hub.holdCount == 0)
+        }
+        #expect(log == ["true", "true"])
+    }
+
+    @Test("Every thread gets its own hub, made on first use")
+    func perThread() throws {
+        let serials = Mutex<[UInt32]>([])
+        for _ in 0..<4 {
+            try onFreshThread {
+                #expect(!Hub.exists)
+                let greenlet = spawn { Hub.current.pointer.pointee.serial }
+                #expect(Hub.exists)
+                let serial = try greenlet.get()
+                #expect(Hub.current === Hub.current)
+                #expect(Hub.current.pointer.pointee.serial == serial)
+                serials.withLock { $0.append(serial) }
+            }
+        }
+        #expect(Set(serials.withLock { $0 }).count == 4)
+    }
+
+    @Test("Hubs of many threads run side by side")
+    func sideBySide() throws {
+        let total = Counter()
+        let threads = (0..<8).map { _ in
+            TestThread {
+                // A failure shows in the total.
+                try? withHub { _ in
+                    let greenlets = (0..<100).map { number in
+                        spawn {
+                            for _ in 0..<10 { try sleep() }
+                            try sleep(for: .microseconds(number))
+                            return number
+                        }
+                    }
+                    for greenlet in greenlets { total.add(try greenlet.get()) }
+                }
+            }
+        }
+        for thread in threads { thread.join() }
+        #expect(total.count == 8 * 4950)
+    }
+
+    // MARK: Destroying
+
+    @Test("destroy() twice is fine, and the next use makes a new hub")
+    func destroyTwice() throws {
+        try onFreshThread {
+            let hub = try Hub.start()
+            try hub.destroy()
+            try hub.destroy()
+            #expect(!Hub.exists)
+            try #expect(spawn { 1 }.get() == 1)
+            #expect(Hub.current !== hub)
+            try Hub.current.destroy()
+        }
+    }
+
+    @Test("destroy() unwinds every parked greenlet, ends the unstarted, and tells their links")
+    func destroyUnwinds() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let pipe = try Pipe()
+            let never = Greenlet {}
+            let parks: [(String, () throws -> Void)] = [
+                ("sleep", { try sleep(for: .seconds(1)) }), ("join", { try never.join() }),
+                ("read", { try waitRead(pipe.readEnd) }), ("yield", { while true { try sleep() } }),
+            ]
+            let greenlets = parks.map { name, park in spawn { log.outcome(name, of: park) } }
+            greenlets[0].rawLink { _ in log.note("raw link") }
+            greenlets[1].link { _ in log.note("link") }
+            try sleep()
+            let unstarted = spawn { log.note("never") }
+            let delayed = spawn(after: .seconds(1)) { log.note("never") }
+            unstarted.rawLink { _ in log.note("unstarted's link") }
+            try hub.destroy()
+            log.note("\((greenlets + [unstarted, delayed]).allSatisfy(\.isDead)) \(unstarted.exit != nil)")
+            return log.entries
+        }
+        #expect(
+            log.sorted() == [
+                "join: threw GreenletExit", "link", "raw link", "read: threw GreenletExit",
+                "sleep: threw GreenletExit", "true true", "unstarted's link", "yield: threw GreenletExit",
+            ])
+    }
+
+    @Test("destroy() lets cleanup wait in vain: it is interrupted again until it ends")
+    func destroyInterruptsCleanup() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            spawn {
+                for round in 0..<3 { log.outcome("\(round)") { try sleep(for: .seconds(1000)) } }
+                log.note("ends at \(hub.now.nanoseconds)")
+            }
+            try sleep()
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(
+            log == ["0: threw GreenletExit", "1: threw GreenletExit", "2: threw GreenletExit", "ends at 0"])
+    }
+
+    @Test("destroy() unwinds everything although an error is pending in main")
+    func destroyWithPendingError() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let main = AnyGreenlet.current
+            spawn {
+                defer { log.note("unwound") }
+                do { try sleep(for: .seconds(1)) } catch {
+                    try kill(main, throwing: Boom())
+                    try sleep(for: .seconds(1))
+                }
+            }
+            try sleep()
+            try kill(main)
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["unwound"])
+    }
+
+    @Test(
+        "A greenlet that never stops catching is abandoned; destroy() returns, and its Timeout is not pending",
+        .disabled(if: isSanitized, "what it held is lost, as documented"))
+    func abandoned() throws {
+        try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            let timeout = Timeout(.seconds(1_000_000))
+            let sleeper = spawn {
+                timeout.start()
+                while true { try? sleep(for: .seconds(1)) }
+            }
+            let spinner = spawn {
+                while true {
+                    try? sleep()
+                    _ = AnyGreenlet.current
+                }
+            }
+            try sleep()
+            try hub.destroy()
+            #expect(sleeper.isDead && spinner.isDead)
+            #expect(!timeout.isPending)
+            // In the thread's next hub it can be used like any other.
+            timeout.cancel()
+            try #expect(withTimeout(.seconds(1)) { _ in 1 } == 1)
+            timeout.start()
+            timeout.cancel()
+            try Hub.current.destroy()
+        }
+    }
+
+    @Test("destroy() away from main is refused")
+    func destroyAway() throws {
+        let log = try logged { log, hub in
+            try spawn { log.note("\(hubErrorCode { try hub.destroy() } == .invalidSwitch)") }.join()
+            hub.runCallback { log.note("\(hubErrorCode { try hub.destroy() } == .invalidSwitch)") }
+            try sleep()
+        }
+        #expect(log == ["true", "true"])
+    }
+
+    @Test("A thread that ends destroys its hub: greenlets unwind, descriptors are closed")
+    func threadExit() throws {
+        let unwound = Counter()
+        let before = openDescriptorCount()
+        try onFreshThread {
+            spawn {
+                defer { unwound.add() }
+                try sleep(for: .seconds(1000))
+            }
+            try sleep()
+        }
+        #expect(unwound.count == 1)
+        #expect(openDescriptorCount() == before)
+    }
+
+    @Test("Make-and-destroy in ten threads leaks no greenlet, no descriptor and no hub")
+    func makeAndDestroy() throws {
+        let before = openDescriptorCount()
+        for _ in 0..<10 {
+            let isGone = try onFreshThread {
+                weak var hub: Hub?
+                weak var greenlet: Greenlet<Void>?
+                try makeAndDestroyOne {
+                    hub = $0
+                    greenlet = $1
+                }
+                return hub == nil && greenlet == nil
+            }
+            #expect(isGone)
+        }
+        #expect(openDescriptorCount() == before)
+    }
+
+    @Test("What belongs to a destroyed hub is refused in the thread's next one")
+    func afterDestroy() throws {
+        try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            let greenlet = Greenlet {}
+            let ended = spawn { 1 }
+            try ended.join()
+            let pipe = try Pipe()
+            let watched = try WatchedDescriptor(dup(pipe.readEnd))
+            try hub.destroy()
+            // The next hub's memory is often the last one's.
+            let next = try Hub.start(on: VirtualLoop())
+            #expect(hubErrorCode { try greenlet.join() } == .wrongThread)
+            #expect(hubErrorCode { try greenlet.kill() } == .wrongThread)
+            #expect(hubErrorCode { _ = try ended.get() } == .wrongThread)
+            #expect(ended.value == 1)
+            #expect(hubErrorCode { _ = try watched.waitReadable() } == .destroyed)
+            #expect(hubErrorCode { try watched.close() } == .destroyed)
+            #expect(hubErrorCode { _ = try hub.join() } == .destroyed)
+            #expect(hub.statistics == HubStatistics())
+            try next.destroy()
+        }
+    }
+
+    // MARK: Facts
+
+    @Test("start(on:) is refused when the thread has a hub")
+    func startTwice() throws {
+        try withHub { hub in
+            #expect(hubErrorCode { try Hub.start(on: VirtualLoop()) } == .concurrentUse)
+            try #expect(Hub.start() === hub)
+            #expect(hub.loopName == "virtual")
+            #expect(hub.loopReason == "virtual time for a test")
+        }
+    }
+
+    @Test("Statistics count switches, live and peak greenlets, timers and descriptor waiters")
+    func statistics() throws {
+        try withHub { hub in
+            #expect(hub.statistics.liveGreenlets == 0)
+            let pipe = try Pipe()
+            let sleepers = (0..<5).map { _ in spawn { try sleep(for: .seconds(1)) } }
+            let reader = spawn { try waitRead(pipe.readEnd) }
+            #expect(hub.statistics.readyCount == 6)
+            #expect(hub.statistics.liveGreenlets == 0)
+            let before = hub.statistics.switchCount
+            try sleep()
+            #expect(hub.statistics.switchCount > before)
+            #expect(hub.statistics.liveGreenlets == 6)
+            #expect(hub.statistics.pendingTimers == 5)
+            #expect(hub.statistics.descriptorWaiters == 1)
+            try joinAll(sleepers)
+            try reader.kill()
+            #expect(hub.statistics.liveGreenlets == 0)
+            #expect(hub.statistics.peakLiveGreenlets == 6)
+            #expect(hub.statistics.pendingTimers == 0)
+            #expect(hub.statistics.descriptorWaiters == 0)
+            #expect(hub.statistics.idleStacks > 0)
+        }
+    }
+
+    @Test("withHub reports what a body leaves behind")
+    func leftovers() throws {
+        let leftovers = #expect(throws: HubLeftovers.self) {
+            try withHub { _ in
+                spawn { try sleep(for: .seconds(1)) }
+                spawn(after: .seconds(2)) {}
+            }
+        }
+        #expect(leftovers?.greenlets == 1)
+        #expect(leftovers?.timers == 2)
+    }
+}
+
+private func makeAndDestroyOne(_ see: (Hub, Greenlet<Void>) -> Void) throws {
+    let hub = try Hub.start()
+    let greenlet = spawn { try sleep(for: .seconds(1000)) }
+    see(hub, greenlet)
+    try sleep()
+    try hub.destroy()
+}
+
+/// Filled by jobs on one hub's thread.
+private final class PostLog {
+    var entries: [Int: [Int]] = [:]
+    var hold: HubHold?
+    private var finished = 0
+
+    func finish(of all: Int) {
+        finished += 1
+        if finished == all { hold?.release() }
+    }
+}

@@ -1,0 +1,203 @@
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// A program that waits in every way there is, and counts what it has open.
+private final class Program {
+    /// What has been entered and not left.
+    var open = 0
+    var witnesses = 0
+    /// Called before each wait.
+    var beforeWait: () -> Void = {}
+    var finished = false
+    private let hub: Hub
+
+    init(_ hub: Hub) { self.hub = hub }
+
+    private func scope(_ body: () throws -> Void) throws {
+        open += 1
+        witnesses += 1
+        let witness = Witness { self.witnesses -= 1 }
+        defer { open -= 1 }
+        try withExtendedLifetime(witness, body)
+    }
+
+    private func wait(_ body: () throws -> Void) throws {
+        beforeWait()
+        try scope(body)
+    }
+
+    func run() throws {
+        try scope {
+            try wait { try sleep() }
+            try wait { try sleep(for: .milliseconds(2)) }
+            let child = spawn { try self.scope { try sleep(for: .milliseconds(2)) } }
+            let sibling = spawn(after: .milliseconds(1)) { try self.scope { try sleep() } }
+            // Whichever way this ends, the children go with it.
+            defer { endAll([child, sibling]) }
+            try wait { try child.join(timeout: .milliseconds(1)) }
+            try wait { try child.get() }
+            try wait { try joinAll([child, sibling]) }
+            try wait { _ = try withSilentTimeout(.milliseconds(1)) { try sleep(for: .seconds(1)) } }
+            try wait {
+                try withTimeout(.seconds(1)) { _ in
+                    try withTimeout(.milliseconds(500), timeoutValue: ()) { try sleep(for: .milliseconds(1)) }
+                }
+            }
+            let pipe = try Pipe()
+            let writer = spawn(after: .milliseconds(1)) { pipe.write() }
+            defer { endAll([writer]) }
+            try wait { try waitRead(pipe.readEnd, timeout: .seconds(1)) }
+            pipe.fill()
+            let drain = spawn(after: .milliseconds(1)) { while pipe.read() > 0 {} }
+            defer { endAll([drain]) }
+            try wait { try waitWrite(pipe.writeEnd) }
+            let watched = try WatchedDescriptor(dup(pipe.readEnd))
+            try wait { _ = try watched.waitReadable(timeout: .milliseconds(1)) }
+            let stubborn = spawn {
+                try self.scope {
+                    do { try sleep(for: .seconds(1)) } catch is GreenletExit { try sleep(for: .milliseconds(1)) }
+                }
+            }
+            defer { endAll([stubborn]) }
+            try wait { try sleep() }
+            try wait { try stubborn.kill() }
+            let group = (0..<3).map { number in spawn { try self.scope { try sleep(for: .milliseconds(number)) } } }
+            defer { endAll(group) }
+            try wait { try joinAll(group, count: 1) }
+            try wait { try killAll(group) }
+        }
+        finished = true
+    }
+
+    /// Cleanup that must not be interrupted half-way: it does not wait.
+    private func endAll(_ greenlets: [Greenlet<Void>]) {
+        for greenlet in greenlets { try? Gevent.kill(greenlet) }
+    }
+}
+
+@Suite("Killed at every possible point")
+struct KillEverywhereTests {
+    /// Runs the program, kills it as `arrange` says, and returns whether it finished all the same. What is left behind
+    /// is an error of `withHub`, or of the checks here.
+    private static func run(
+        on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, Program, Greenlet<Void>) -> Void
+    ) throws -> Bool {
+        let before = openDescriptorCount()
+        let finished = try withHub(on: loop) { hub in
+            let program = Program(hub)
+            let victim = Greenlet { try program.run() }
+            arrange(hub, program, victim)
+            victim.start()
+            try victim.join()
+            #expect(victim.isDead && (victim.isSuccessful || victim.error is Boom))
+            _ = try hub.join()
+            #expect(program.open == 0)
+            #expect(program.witnesses == 0)
+            let statistics = hub.statistics
+            #expect(statistics.liveGreenlets == 0 && statistics.pendingTimers == 0)
+            #expect(statistics.descriptorWaiters == 0 && statistics.readyCount == 0)
+            program.beforeWait = {}
+            return program.finished
+        }
+        #expect(openDescriptorCount() == before)
+        return finished
+    }
+
+    @Test("Killed while parked at the n-th wait, for every n, it leaves nothing behind", arguments: bothLoops)
+    func atEveryWait(loop: TestLoop) throws {
+        var number = 0
+        while true {
+            let target = number
+            let finished = try Self.run(on: loop) { hub, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    // Runs when the victim has parked: callbacks take their turn after it.
+                    if waits == target { hub.runCallback { try kill(victim) } }
+                    waits += 1
+                }
+            }
+            number += 1
+            if finished { break }
+        }
+        #expect(number > 10)
+    }
+
+    @Test("Killed just before the n-th wait, for every n, it leaves nothing behind")
+    func beforeEveryWait() throws {
+        var number = 0
+        while true {
+            let target = number
+            let finished = try Self.run { _, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target { try? kill(victim) }
+                    waits += 1
+                }
+            }
+            number += 1
+            if finished { break }
+        }
+        #expect(number > 10)
+    }
+
+    @Test("Killed after the n-th round of the hub, for every n, it leaves nothing behind")
+    func afterEveryRound() throws {
+        var number = 0
+        while true {
+            let target = number
+            let finished = try Self.run { hub, program, victim in
+                var rounds = 0
+                func round() {
+                    hub.runCallback {
+                        if program.finished || victim.isDead { return }
+                        if rounds == target { return try kill(victim) }
+                        rounds += 1
+                        round()
+                    }
+                }
+                // One callback per round of the ready queue, so that the kill meets every order of events.
+                hub.switchInterval = .zero
+                round()
+            }
+            number += 1
+            if finished || number > 5000 { break }
+        }
+        #expect(number > 10)
+    }
+
+    @Test("Hit by a foreign Timeout after every fraction of its time, it leaves nothing behind")
+    func timeoutAtEveryMoment() throws {
+        for microseconds in stride(from: 0, through: 20_000, by: 125) {
+            _ = try Self.run { hub, program, victim in
+                hub.errorHandler = { _, _ in }
+                var isFirst = true
+                program.beforeWait = {
+                    if isFirst { Timeout(.microseconds(microseconds), throwing: Boom()).start() }
+                    isFirst = false
+                }
+            }
+        }
+    }
+
+    @Test("A hub destroyed in the middle of it leaves nothing behind")
+    func destroyedInTheMiddle() throws {
+        for round in 0..<60 {
+            let before = openDescriptorCount()
+            let left = try onFreshThread {
+                let hub = try Hub.start(on: VirtualLoop())
+                hub.errorHandler = { _, _ in }
+                let program = Program(hub)
+                let victim = spawn { try program.run() }
+                if round > 0 { try sleep(for: .microseconds(round * 250)) }
+                try hub.destroy()
+                #expect(victim.isDead)
+                return [program.open, program.witnesses]
+            }
+            #expect(left == [0, 0])
+            #expect(openDescriptorCount() == before)
+        }
+    }
+}

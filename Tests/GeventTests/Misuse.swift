@@ -1,0 +1,193 @@
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+@Suite("Misuse")
+struct MisuseTests {
+    @Test("A greenlet used from another thread is wrongThread, not a hang")
+    func wrongThread() throws {
+        try withHub { _ in
+            let live = spawn {
+                try sleep(for: .seconds(1))
+                return 1
+            }
+            let unstarted = Greenlet { 2 }
+            let ended = spawn { 3 }
+            try ended.join()
+            let raw = spawnRaw { try sleep(for: .seconds(1)) }
+            let greenlets = Smuggled((live: live, unstarted: unstarted, ended: ended, raw: raw))
+            // Once on a thread without a hub, once on one with its own.
+            for hasHub in [false, true] {
+                try onFreshThread {
+                    if hasHub { try sleep() }
+                    for greenlet in [greenlets.value.live, greenlets.value.unstarted, greenlets.value.ended] {
+                        #expect(hubErrorCode { try greenlet.join() } == .wrongThread)
+                        #expect(hubErrorCode { try greenlet.join(timeout: .zero) } == .wrongThread)
+                        #expect(hubErrorCode { _ = try greenlet.get() } == .wrongThread)
+                        #expect(hubErrorCode { _ = try greenlet.get(blocking: false) } == .wrongThread)
+                        #expect(hubErrorCode { _ = try greenlet.get(timeout: Timeout(nil)) } == .wrongThread)
+                        #expect(hubErrorCode { try greenlet.kill() } == .wrongThread)
+                        #expect(hubErrorCode { try greenlet.kill(blocking: false) } == .wrongThread)
+                        #expect(hubErrorCode { try kill(greenlet) } == .wrongThread)
+                        #expect(hubErrorCode { try killAll([greenlet]) } == .wrongThread)
+                        #expect(hubErrorCode { try joinAll([greenlet]) } == .wrongThread)
+                    }
+                    #expect(hubErrorCode { try kill(greenlets.value.raw) } == .wrongThread)
+                    #expect(hubErrorCode { try greenlets.value.raw.kill() } == .wrongThread)
+                }
+            }
+            #expect(live.isActive && !unstarted.isStarted)
+            try #expect(live.get() == 1)
+            try sleep()
+        }
+    }
+
+    @Test("start() on another thread stops the program with a message that says so")
+    func startElsewhere() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let greenlet = Smuggled(Greenlet {})
+                try onFreshThread { greenlet.value.start() }
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and what it waits for"))
+    }
+
+    @Test("link() on another thread stops the program with a message that says so")
+    func linkElsewhere() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let greenlet = Smuggled(Greenlet {})
+                try onFreshThread {
+                    try sleep()
+                    greenlet.value.link { _ in }
+                }
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("wrongThread"))
+    }
+
+    @Test("A Timeout cancelled on another thread stops the program with a message that says so")
+    func cancelElsewhere() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let timeout = Timeout.startNew(.seconds(1))
+                try onFreshThread { timeout.cancel() }
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("wrongThread"))
+    }
+
+    @Test("runCallback on another thread stops the program with a message that says so")
+    func callbackElsewhere() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in
+                let hub = Smuggled(hub)
+                try onFreshThread { _ = hub.value.runCallback {} }
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("wrongThread"))
+    }
+
+    @Test("A hub joined or destroyed on another thread, and a descriptor used there, are wrongThread")
+    func hubElsewhere() throws {
+        try withHub { hub in
+            let pipe = try Pipe()
+            let things = Smuggled((hub: hub, watched: try WatchedDescriptor(dup(pipe.readEnd))))
+            try onFreshThread {
+                #expect(hubErrorCode { _ = try things.value.hub.join() } == .wrongThread)
+                #expect(hubErrorCode { try things.value.hub.destroy() } == .wrongThread)
+                #expect(hubErrorCode { _ = try things.value.watched.waitReadable() } == .wrongThread)
+                #expect(hubErrorCode { try things.value.watched.close() } == .wrongThread)
+                #expect(hubErrorCode { _ = try things.value.watched.detach() } == .wrongThread)
+            }
+        }
+    }
+
+    @Test("A subclass that overrides nothing says so")
+    func noBody() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            final class Empty: Greenlet<Int> {}
+            try withHub { _ in
+                let greenlet = Empty()
+                greenlet.start()
+                try greenlet.join()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("Empty was made without a body and does not override run()"))
+    }
+
+    // MARK: Settings
+
+    @Test("An unknown GEVENT_LOOP is an error that names what is linked")
+    func unknownLoop() async throws {
+        let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
+            setenv("GEVENT_LOOP", "nonsense", 1)
+            for start in [{ _ = try Hub.start() }, { try sleep() }, { try joinAll([Greenlet<Void>]()) }] {
+                do {
+                    try start()
+                    exit(0)
+                } catch let error as ConfigurationError {
+                    guard error.code == .noSuchLoop, !Hub.exists else { exit(1) }
+                    printToStandardError("\(error)\n")
+                }
+            }
+            exit(3)
+        }
+        let output = text(result.standardErrorContent)
+        #expect(output.contains("GEVENT_LOOP=\"nonsense\": no loop of that name is linked into this program"))
+        #expect(output.contains("linked: epoll"))
+    }
+
+    @Test("What cannot throw stops the program with the same message")
+    func unknownLoopInSpawn() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            setenv("GEVENT_LOOP", "eploll", 1)
+            spawn {}
+        }
+        let output = text(result.standardErrorContent)
+        #expect(output.contains("GEVENT_LOOP=\"eploll\": no loop of that name"))
+        #expect(output.contains("Did you mean \"epoll\"?"))
+    }
+
+    @Test("A list of loops takes the first that is usable")
+    func listOfLoops() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_LOOP", "nonsense, EPOLL", 1)
+            try Hub.start()
+            exit(Hub.current.loopName == "epoll" ? 0 : 1)
+        }
+    }
+
+    @Test("A bad value of another setting is an error too, and a change after the first hub is too late")
+    func otherSettings() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_STACK_SIZE", "huge", 1)
+            do {
+                try Hub.start()
+                exit(1)
+            } catch let error as ConfigurationError {
+                if error.setting != "GEVENT_STACK_SIZE" { exit(2) }
+            }
+            // The code may correct what the environment got wrong.
+            try Gevent.configuration.set(.stackSize, to: 128 << 10)
+            try Hub.start()
+            // Rounded up, never down.
+            guard (128 << 10..<160 << 10).contains(RuntimeFacts.current.stackSize) else { exit(3) }
+            do {
+                try Gevent.configuration.set(.stackSize, to: 64 << 10)
+                exit(4)
+            } catch let error as ConfigurationError {
+                exit(error.code == .tooLate ? 0 : 5)
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+import CGevent
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// Recurses until `depth`; the frame is about as large as that of ordinary code.
+@inline(never)
+private func recurse(_ depth: Int, _ work: (Int) -> Int = { $0 }) -> Int {
+    if depth == 0 { return work(0) }
+    let below = recurse(depth - 1, work)
+    return work(below) + 1
+}
+
+/// Keeps recursion from being turned into a loop.
+private func endless() -> Int { recurse(.max) { $0 &* 3 } }
+
+/// Where this stack is now.
+@inline(never)
+private func stackAddress() -> UInt {
+    withUnsafeTemporaryAllocation(byteCount: 16, alignment: 16) { UInt(bitPattern: $0.baseAddress!) }
+}
+
+private func slotCount(_ hub: Hub) -> Int { gevent_stacks_slot_count(&hub.pointer.pointee.stacks) }
+
+@Suite("Stacks")
+struct StackTests {
+    // MARK: Overflow
+
+    @Test("A stack overflow ends the process by a signal, with a message that names the greenlet")
+    func overflow() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let innocent = spawn { try sleep(for: .seconds(1)) }
+                innocent.name = "innocent"
+                let deep = spawn { endless() }
+                deep.name = "the deep one"
+                try deep.join()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the deep one"))
+    }
+
+    @Test("The name may be given while the greenlet runs, and long names are cut")
+    func overflowName() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let deep = spawn {
+                    try sleep()
+                    return endless()
+                }
+                try sleep()
+                deep.name = String(repeating: "long ", count: 100)
+                try deep.join()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("greenlet stack overflow in long long long"))
+    }
+
+    @Test("An unnamed greenlet on a stack that a named one used is not called by that name")
+    func overflowUnnamed() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let first = spawn {}
+                first.name = "the first one"
+                try first.join()
+                try spawn { endless() }.join()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("greenlet stack overflow in an unnamed greenlet"))
+    }
+
+    @Test("So does an overflow where stacks are guarded by mprotect, and on a small stack")
+    func overflowOfSmallStack() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            gevent_stacks_force_mprotect(true)
+            try Gevent.configuration.set(.stackSize, to: 64 << 10)
+            try withHub { _ in
+                let deep = spawn { endless() }
+                deep.name = "small"
+                try deep.join()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("greenlet stack overflow in small"))
+    }
+
+    @Test("An overflow in a hub callback names the hub")
+    func overflowInHub() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in
+                hub.runCallback { _ = endless() }
+                try sleep()
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the hub"))
+    }
+
+    @Test("A crash that is no overflow is not called one")
+    func otherCrash() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                try spawn { UnsafeMutablePointer<Int>(bitPattern: 8)!.pointee = 1 }.join()
+            }
+        }
+        #expect(!text(result.standardErrorContent).contains("overflow"))
+    }
+
+    @Test("Recursion that fits a stack of the default size runs, and leaves the neighbours alone")
+    func deepRecursion() throws {
+        let results = try withHub { _ in
+            let greenlets = (0..<20).map { number in
+                spawn {
+                    // Some 100 KiB in a debug build.
+                    let depth = 600 + number
+                    let before = recurse(depth)
+                    try sleep()
+                    return before == depth && recurse(depth) == depth
+                }
+            }
+            return try greenlets.map { try $0.get() }
+        }
+        #expect(results == Array(repeating: true, count: 20))
+    }
+
+    @Test("A greenlet that parks deep in a recursion goes on there")
+    func parkDeep() throws {
+        let sum = try withHub { _ in
+            let greenlets = (0..<50).map { number in spawn { try parkAtDepth(number * 4) } }
+            return try greenlets.map { try $0.get() }.reduce(0, +)
+        }
+        #expect(sum == (0..<50).reduce(0) { $0 + $1 * 4 })
+    }
+
+    @Test("An error is thrown through many frames of a greenlet's stack")
+    func throwDeep() throws {
+        let log = try logged { log, _ in
+            let victim = spawn { log.outcome("deep") { try parkAtDepth(200) } }
+            try sleep()
+            try victim.kill()
+        }
+        #expect(log == ["deep: threw GreenletExit"])
+    }
+
+    // MARK: Reuse
+
+    @Test("Greenlets that run one after the other share one stack")
+    func oneAfterTheOther() throws {
+        let count = try withHub { hub in
+            for number in 0..<1000 { try #expect(spawn { number }.get() == number) }
+            return slotCount(hub)
+        }
+        #expect(count == 1)
+    }
+
+    @Test("A hundred thousand short greenlets spawned at once use a handful of stacks")
+    func shortOnes() throws {
+        let count = try withHub { hub in
+            var sum = 0
+            for number in 0..<100_000 { spawn { sum += number } }
+            try sleep()
+            _ = try hub.join()
+            #expect(sum == 4_999_950_000)
+            return slotCount(hub)
+        }
+        #expect(count < 10)
+    }
+
+    @Test("Greenlets that are killed before they ran have no stacks of their own")
+    func noStackForTheUnstarted() throws {
+        let count = try withHub { hub in
+            let greenlets = (0..<100).map { _ in spawn {} }
+            try killAll(greenlets)
+            _ = try hub.join()
+            return slotCount(hub)
+        }
+        // The one on which they are found dead.
+        #expect(count <= 1)
+    }
+
+    @Test("Parked greenlets have stacks of their own, aligned, and given back at the end")
+    func ownStacks() throws {
+        try withHub { hub in
+            var addresses: Set<UInt> = []
+            let greenlets = (0..<300).map { _ in
+                spawn {
+                    addresses.insert(stackAddress() / UInt(RuntimeFacts.current.stackSize))
+                    try sleep(for: .seconds(1))
+                }
+            }
+            try joinAll(greenlets)
+            #expect(addresses.count == 300)
+            #expect(slotCount(hub) == 300)
+            #expect(hub.statistics.liveGreenlets == 0)
+            #expect(hub.statistics.idleStacks == 300)
+            try joinAll((0..<300).map { _ in spawn { try sleep(for: .seconds(1)) } })
+            #expect(slotCount(hub) == 300)
+        }
+    }
+
+    @Test("What idle stacks held goes back to the system, and they can be used again")
+    func trim() throws {
+        try withHub { hub in
+            func wave(_ count: Int) throws {
+                let greenlets = (0..<count).map { number in
+                    spawn {
+                        try sleep(for: .seconds(1))
+                        return recurse(50) == 50 ? number : -1
+                    }
+                }
+                for (number, greenlet) in greenlets.enumerated() { try #expect(greenlet.get() == number) }
+            }
+            try wave(4000)
+            // The hub trims a part of them each time it has nothing to do.
+            for _ in 0..<10 { try sleep(for: .seconds(1)) }
+            #expect(hub.statistics.idleStacks <= 1024)
+            try wave(4000)
+            #expect(slotCount(hub) == 4000)
+        }
+    }
+
+    // MARK: Running out
+
+    @Test("Without a stack for it a greenlet ends with outOfStacks, and the others carry on")
+    func limit() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { error, greenlet in
+                log.note("reported \((error as? HubError)?.code.rawValue ?? "?") of \(greenlet?.name ?? "nobody")")
+            }
+            hub.pointer.pointee.stacks.limit = 3
+            let greenlets = (0..<5).map { number in
+                let greenlet = spawn {
+                    try sleep(for: .seconds(1))
+                    return number
+                }
+                greenlet.name = "\(number)"
+                return greenlet
+            }
+            spawn { log.note("a sixth") }.name = "sixth"
+            for greenlet in greenlets {
+                do { log.note("\(try greenlet.get())") } catch let error as HubError { log.note(error.code.rawValue) }
+            }
+            // There is room again.
+            log.note("\(try spawn { 7 }.get())")
+            log.note(greenlets[4].error.map { "\($0)" } ?? "none")
+        }
+        #expect(
+            log.dropLast() == [
+                "reported outOfStacks of 3", "reported outOfStacks of 4", "reported outOfStacks of sixth", "0", "1",
+                "2", "outOfStacks", "outOfStacks", "7",
+            ])
+        #expect(log.last?.hasPrefix("outOfStacks: no stack of ") == true)
+        #expect(log.last?.contains(" KiB for a greenlet, with 3 in use: ") == true)
+    }
+
+    @Test(
+        "A process out of address space says so, and the greenlets that have stacks carry on",
+        .disabled(if: isSanitized, "a sanitizer has taken the address space"))
+    func addressSpace() async throws {
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            let outcome = try withHub { hub in
+                hub.errorHandler = { _, _ in }
+                var limit = rlimit()
+                getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+                limit.rlim_cur = rlim_t(addressSpaceInUse() + (300 << 20))
+                setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
+                let greenlets = (0..<3000).map { number in
+                    spawn {
+                        try sleep(for: .seconds(1))
+                        return number
+                    }
+                }
+                let ended = try joinAll(greenlets)
+                let failed = ended.filter { ($0.error as? HubError)?.code == .outOfStacks }
+                printToStandardError("\(failed.first?.error.map { "\($0)" } ?? "none failed")\n")
+                guard try spawn({ 1 }).get() == 1, ended.count == 3000 else { return false }
+                return failed.count > 0 && ended.filter(\.isSuccessful).count >= 256
+            }
+            exit(outcome ? 0 : 1)
+        }
+        #expect(text(result.standardErrorContent).contains("the system has no memory or address space for another"))
+    }
+
+    @Test("Where the kernel has no guard markers, stacks are guarded by mprotect and their number is limited")
+    func protection() async {
+        await #expect(processExitsWith: .success) {
+            gevent_stacks_force_mprotect(true)
+            let isRight = try withHub { hub in
+                guard RuntimeFacts.current.guardPages == .protection else { return false }
+                guard hub.pointer.pointee.stacks.limit < 1 << 40 else { return false }
+                let greenlets = (0..<500).map { number in
+                    spawn {
+                        try sleep(for: .seconds(1))
+                        return number
+                    }
+                }
+                return try greenlets.map { try $0.get() } == Array(0..<500)
+            }
+            exit(isRight ? 0 : 1)
+        }
+    }
+
+    // MARK: Many
+
+    @Test("Twenty thousand sleeping greenlets all wake, in a handful of memory maps")
+    func many() throws {
+        let count = isSanitized ? 2000 : 20_000
+        let before = mapCount()
+        let (woken, peak, maps) = try withHub { hub in
+            var woken = 0
+            for number in 0..<count {
+                spawn {
+                    try sleep(for: .seconds(1 + number % 100))
+                    woken += 1
+                }
+            }
+            try sleep(for: .milliseconds(1))
+            let peak = hub.statistics.liveGreenlets
+            let maps = mapCount()
+            _ = try hub.join()
+            return (woken, peak, maps)
+        }
+        #expect(woken == count)
+        #expect(peak == count)
+        if gevent_stacks_guard_kind() == Int32(GEVENT_GUARD_MARKERS) && !isSanitized { #expect(maps - before < 200) }
+    }
+}
+
+private func parkAtDepth(_ depth: Int) throws -> Int {
+    if depth == 0 {
+        try sleep(for: .seconds(1))
+        return 0
+    }
+    return try parkAtDepth(depth - 1) + 1
+}
+
+private func mapCount() -> Int { linesOf("/proc/self/maps").count }
+
+private func linesOf(_ path: String) -> [String] {
+    guard let file = fopen(path, "r") else { return [] }
+    defer { fclose(file) }
+    var lines: [String] = []
+    var buffer = [CChar](repeating: 0, count: 4096)
+    while fgets(&buffer, CInt(buffer.count), file) != nil {
+        lines.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    }
+    return lines
+}
+
+private func addressSpaceInUse() -> Int {
+    let pages = linesOf("/proc/self/statm").first?.split(separator: " ").first.flatMap { Int($0) } ?? 0
+    return pages * Int(sysconf(CInt(_SC_PAGESIZE)))
+}
