@@ -1,3 +1,4 @@
+internal import CGevent
 internal import Synchronization
 
 /// The way into a hub from other threads, and the only one.
@@ -33,7 +34,7 @@ public final class HubHandle: Sendable {
         // The race: the hub may be on its way into a poll that would not see this job. Both sides go through the lock.
         // Either the hub comes first and has set `hubMaySleep`: then the poll is woken, which is sticky, so it does not
         // matter whether it has begun. Or the post comes first: then the hub finds the job and does not sleep.
-        let (isTaken, mustWake) = mailbox.withLock { box -> (Bool, Bool) in
+        let (isTaken, mustWake) = withMailbox { box -> (Bool, Bool) in
             if box.isClosed { return (false, false) }
             box.jobs.append(job)
             mailFlag.store(true, ordering: .releasing)
@@ -45,13 +46,22 @@ public final class HubHandle: Sendable {
         return isTaken
     }
 
+    private func withMailbox<Value>(_ body: (inout sending Mailbox) -> sending Value) -> Value {
+        let object = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
+        return mailbox.withLock { box in
+            gevent_annotate_acquire(object)
+            defer { gevent_annotate_release(object) }
+            return body(&box)
+        }
+    }
+
     // MARK: The hub's side
 
     var hasMail: Bool { mailFlag.load(ordering: .acquiring) }
 
     /// Announces a poll that may sleep. Refused if there is mail.
     func prepareToSleep() -> Bool {
-        mailbox.withLock { box in
+        withMailbox { box in
             if !box.jobs.isEmpty { return false }
             box.hubMaySleep = true
             return true
@@ -60,12 +70,12 @@ public final class HubHandle: Sendable {
 
     /// The poll is over.
     func awake() {
-        mailbox.withLock { $0.hubMaySleep = false }
+        withMailbox { $0.hubMaySleep = false }
     }
 
     /// Runs what was posted so far. What these jobs post runs in the next iteration.
     func runJobs() {
-        let jobs = mailbox.withLock { box in
+        let jobs = withMailbox { box in
             mailFlag.store(false, ordering: .relaxed)
             defer { box.jobs.removeAll() }
             return box.jobs
@@ -74,7 +84,7 @@ public final class HubHandle: Sendable {
     }
 
     func close() {
-        mailbox.withLock { box in
+        withMailbox { box in
             box.isClosed = true
             box.jobs.removeAll()
         }

@@ -8,6 +8,7 @@
 // Everything belongs to one hub and so to one thread, unless a comment says otherwise.
 #pragma once
 
+#include "gevent_annotations.h"
 #include "gevent_context.h"
 #include "gevent_deferred.h"
 #include "gevent_hub.h"
