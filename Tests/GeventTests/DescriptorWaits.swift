@@ -235,6 +235,27 @@ struct DescriptorWaitTests {
         #expect(log == (0..<3).flatMap { _ in ["false", "true", "false", "true"] })
     }
 
+    @Test("An event of an earlier life of a number wakes nobody")
+    func staleEvent() throws {
+        let log = try logged(on: .custom { CountingLoop(try VirtualLoop()) }) { log, hub in
+            let loop = try #require(hub.loop as? CountingLoop)
+            let pipe = try Pipe()
+            let watched = try WatchedDescriptor(dup(pipe.readEnd))
+            let number = watched.fileDescriptor
+            _ = try watched.waitReadable(timeout: .milliseconds(1))
+            let generation = loop.lastGeneration
+            try watched.close()
+            let reopened = try WatchedDescriptor(dup(pipe.readEnd))
+            #expect(reopened.fileDescriptor == number)
+            loop.injected = [ReadyEvent(fileDescriptor: number, generation: generation, readiness: .read)]
+            log.note("\(try reopened.waitReadable(timeout: .milliseconds(1)))")
+            // One of this life does.
+            loop.injected = [ReadyEvent(fileDescriptor: number, generation: loop.lastGeneration, readiness: .read)]
+            log.note("\(try reopened.waitReadable(timeout: .milliseconds(1)))")
+        }
+        #expect(log == ["false", "true"])
+    }
+
     @Test("Interest is lazy: a connection that waits again and again is registered once")
     func lazyInterest() throws {
         let calls = try withHub(on: .custom { CountingLoop(try VirtualLoop()) }) { hub in
@@ -355,11 +376,14 @@ private func fillSocket(_ descriptor: CInt) {
     while write(descriptor, bytes, bytes.count) > 0 {}
 }
 
-/// Passes everything on and counts how often interest is set.
+/// Passes everything on, counts how often interest is set, and reports what a test wants reported.
 final class CountingLoop: Loop {
     static var backendName: String { "counting" }
     private let inner: VirtualLoop
     private(set) var interestCalls = 0
+    private(set) var lastGeneration: UInt32 = 0
+    /// What the next poll reports besides.
+    var injected: [ReadyEvent] = []
 
     init(_ inner: VirtualLoop) { self.inner = inner }
 
@@ -369,11 +393,14 @@ final class CountingLoop: Loop {
 
     func setInterest(_ interest: Readiness, for fileDescriptor: CInt, generation: UInt32) throws(LoopError) {
         interestCalls += 1
+        lastGeneration = generation
         try inner.setInterest(interest, for: fileDescriptor, generation: generation)
     }
 
     func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
-        try inner.poll(until: deadline, into: &events)
+        for event in injected { events.append(event) }
+        try inner.poll(until: injected.isEmpty ? deadline : .distantPast, into: &events)
+        injected = []
     }
 
     func recoverAfterFork() throws(LoopError) { try inner.recoverAfterFork() }
