@@ -47,7 +47,8 @@ func ours(_ backend: LoopBackend, _ descriptors: Descriptors, rounds: Int) throw
 
 func plain(_ descriptors: Descriptors, rounds: Int) -> Double {
     var seen: Int64 = 0
-    return Double(plain_epoll_polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen)) / Double(rounds)
+    return Double(plain_epoll_polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen))
+        / Double(rounds)
 }
 
 func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
