@@ -388,4 +388,36 @@ import Testing
             #expect(error?.operation == "set TCP_NODELAY")
         }
     }
+
+    @Test func aNumberThatWasClosedElsewhereIsWatchedAnew() throws {
+        try withNet { _ in
+            let (first, firstPeer) = try Socket.pair()
+            let number = first.fileDescriptor
+            // Interest is armed by a wait, and the kernel forgets it with the descriptor, behind the hub's back.
+            let waiting = spawn { try first.read(upTo: 1) }
+            try sleep()
+            try firstPeer.writeAll("x")
+            _ = try waiting.get()
+            close(number)
+            let (second, secondPeer) = try Socket.pair()
+            #expect(second.fileDescriptor == number)
+            let reader = spawn { try second.read(upTo: 1, timeout: .seconds(20)) }
+            try sleep()
+            try secondPeer.writeAll("y")
+            let bytes = try reader.get()
+            #expect(bytes == Array("y".utf8))
+            for socket in [firstPeer, second, secondPeer] { socket.close() }
+            // It is another's now, or nobody's: not to be closed.
+            _ = try first.detach()
+        }
+    }
+
+    @Test func aDatagramSocketIsRefused() throws {
+        try withNet { _ in
+            let datagram = socket(AF_INET, CInt(SOCK_DGRAM.rawValue), 0)
+            defer { close(datagram) }
+            let error = #expect(throws: SocketError.self) { try Socket(fileDescriptor: datagram) }
+            #expect(error?.errno == EPROTOTYPE)
+        }
+    }
 }

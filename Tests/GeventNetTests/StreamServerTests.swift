@@ -315,6 +315,36 @@ import Testing
         }
     }
 
+    @Test func aStopThatComesWithAConnectionIsNoFailure() throws {
+        try withNet { hub in
+            var reports: [String] = []
+            hub.errorHandler = { error, _ in reports.append("\(error)") }
+            for maxAccept in [1, 100] {
+                let server = StreamServer(.loopback()) { _, _ in }
+                server.maxAccept = maxAccept
+                try server.start()
+                try sleep()
+                let serving = spawn { try server.serveForever() }
+                try sleep()
+                // Both are seen in one poll: the acceptor is woken, and stopped before it has run.
+                let (command, trigger) = try Socket.pair()
+                let stopper = spawn {
+                    _ = try command.read(upTo: 1)
+                    try server.stop(timeout: .zero)
+                }
+                try sleep()
+                try trigger.writeAll("x")
+                let client = try Socket(family: .ipv4)
+                // It may be reset: nobody accepts it any more.
+                do { try client.connect(to: server.address) } catch is SocketError {}
+                try stopper.get()
+                try serving.get()
+                for socket in [client, command, trigger] { socket.close() }
+            }
+            #expect(reports == [])
+        }
+    }
+
     @Test func aStopThatCameFirstSticks() throws {
         try withNet { _ in
             let server = StreamServer(.loopback(), handler: echo)

@@ -541,6 +541,57 @@ struct HubTests {
         }
     }
 
+    @Test("destroy() reports what is still to be reported, and tells links that are still to be told")
+    func destroyReports() throws {
+        struct Oops: Error {}
+        let log = try onFreshThread { () -> [String] in
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            hub.errorHandler = { error, _ in log.note("reported \(error)") }
+            let failing = spawn { throw Oops() }
+            failing.rawLink { _ in log.note("linked") }
+            hub.runCallback { log.note("ran") }
+            try sleep()
+            spawn { throw Oops() }
+            hub.runCallback { log.note("never") }
+            try sleep()
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log.filter { $0 == "reported Oops()" }.count == 2)
+        #expect(log.contains("linked"))
+    }
+
+    @Test("destroy() under a timeout that has fired and was not raised yet")
+    func destroyUnderFiredTimeout() throws {
+        try onFreshThread {
+            let loop = try VirtualLoop()
+            let hub = try Hub.start(on: loop)
+            try withTimeout(.milliseconds(5)) { _ in
+                loop.advance(by: .milliseconds(10))
+                // The hub looks at its timers while main stands in the queue.
+                hub.runCallback {}
+                for _ in 0..<2 { try sleep() }
+                try hub.destroy()
+            }
+        }
+    }
+
+    @Test("A job that is dropped with its hub may post when what it captured goes")
+    func droppedJobsPost() throws {
+        final class Replier: Sendable {
+            let handle: HubHandle
+            init(_ handle: HubHandle) { self.handle = handle }
+            deinit { handle.post {} }
+        }
+        try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            let replier = Replier(hub.handle)
+            hub.handle.post { _ = replier }
+            try hub.destroy()
+        }
+    }
+
     @Test("destroy() away from main is refused")
     func destroyAway() throws {
         let log = try logged { log, hub in

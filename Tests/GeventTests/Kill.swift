@@ -380,3 +380,36 @@ struct KillTests {
         #expect(log == ["get: swallowed"])
     }
 }
+
+@Suite("Kills and what else is thrown at the same time")
+struct KillAndTimeoutTests {
+    @Test("A kill is not taken for an exit that a timeout has thrown and will take back")
+    func killBesideATimeoutsExit() throws {
+        let log = try onFreshThread { () -> [String] in
+            let loop = try VirtualLoop()
+            let hub = try Hub.start(on: loop)
+            let log = Log()
+            let never = Greenlet {}
+            let victim = spawn {
+                let timeout = Timeout(.milliseconds(10), throwing: GreenletExit())
+                timeout.start()
+                // Ended by its own timeout, and before it runs the other timeout fires and the kill comes.
+                try never.join(timeout: .milliseconds(9))
+                timeout.cancel()
+                log.note("resumed")
+                try sleep()
+                log.note("survived the kill")
+            }
+            spawn {
+                loop.advance(by: .milliseconds(20))
+                try sleep()
+            }
+            try sleep(for: .milliseconds(5))
+            try victim.kill()
+            log.note("exit: \(victim.exit.map { "\($0)" } ?? "none")")
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["resumed", "exit: GreenletExit"])
+    }
+}

@@ -171,6 +171,7 @@ static void greenlet_entry(void *argument) {
 #endif
     for (;;) {
         hub->functions.run_greenlet(self->owner, self);
+        gevent_attention_reset(self);
         if (hub->ready_head == hub->ready_tail || hub->ready_head >= hub->ready_limit) break;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
         if ((entry & GEVENT_READY_TAGS) != GEVENT_READY_START) break;

@@ -201,10 +201,12 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the current
-    /// greenlet, or parks, when this one is gone. It finds the hub.
+    /// greenlet, or parks, when this one is gone. It finds the hub, and like the hub it cannot wait: there is no greenlet
+    /// left that could be killed or timed out.
     @inline(__always)
     final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
+        gevent_attention_disown(context)
     }
 
     /// Marks the greenlet as over and lets go of what its context still holds.
@@ -229,8 +231,11 @@ open class AnyGreenlet: CustomStringConvertible {
         case .created, .scheduled, .delayed:
             endUnstarted(error)
         case .running:
-            // Two kills that arrive before the victim has seen the first are one kill.
-            if error is any GreenletExitError, let last = pendingErrors?.last?.error, last is any GreenletExitError {
+            // Two kills that arrive before the victim has seen the first are one kill. What a timeout throws is none: it
+            // may be taken back.
+            if timeout == nil, error is any GreenletExitError, pendingErrors != nil,
+                pendingErrors!.contains(where: { $0.timeout == nil && $0.error is any GreenletExitError })
+            {
                 return
             }
             pendingErrors = (pendingErrors ?? []) + [PendingError(error: error, timeout: timeout)]

@@ -74,8 +74,29 @@ final class DescriptorTable {
         let armed = Readiness(rawValue: entry.pointee.armed)
         if armed.isSuperset(of: readiness) { return }
         let wanted = armed.union(readiness)
-        try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
+        do throws(LoopError) {
+            try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
+        } catch {
+            // The loop does not watch it any more in either direction. Who waits in the other one looks for itself, and
+            // meets the same error.
+            entry.pointee.armed = 0
+            for waiter in [entry.pointee.reader, entry.pointee.writer] {
+                if let waiter { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
+            }
+            throw error
+        }
         entry.pointee.armed = wanted.rawValue
+    }
+
+    /// Forgets what is known of a number that has just been opened: whoever had it before may have closed it without a
+    /// word to us, and the kernel's interest went with it.
+    func forget(_ fileDescriptor: CInt, _ loop: any Loop) {
+        guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
+            entry.pointee.reader == nil, entry.pointee.writer == nil
+        else { return }
+        disarm(fileDescriptor, entry, keeping: [], loop)
+        entry.pointee.generation &+= 1
+        entry.pointee.woken = 0
     }
 
     func disarm(
@@ -170,6 +191,7 @@ public final class WatchedDescriptor {
     public init(_ fileDescriptor: CInt) throws {
         hub = Hub.of(try currentHub())
         self.fileDescriptor = fileDescriptor
+        hub.descriptors.forget(fileDescriptor, hub.loop)
     }
 
     deinit {

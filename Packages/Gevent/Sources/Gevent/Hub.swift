@@ -192,9 +192,12 @@ public final class Hub {
         handle.close()
         dropStarts()
         Timeout.cancelAll(of: gevent_hub_main(pointer))
+        mainGreenlet.dropPendingErrors()
         endParkedGreenlets()
+        mainGreenlet.dropPendingErrors()
         abandonGreenlets()
         dropStarts()
+        callOwnCallbacks()
         // What is left in the queue has been abandoned and must not run again.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         isDestroyed = true
@@ -209,27 +212,42 @@ public final class Hub {
         Unmanaged.passUnretained(self).release()
     }
 
-    /// Greenlets that have not run and callbacks that have not been called never will.
+    /// Greenlets that have not run and callbacks that have not been called never will, but for the library's own: links
+    /// are told and errors are reported.
     private func dropStarts() {
         while let record = gevent_first_delayed_start(pointer) {
             let payload = record.pointee.timer.payload!
             Unmanaged<AnyGreenlet>.fromOpaque(payload).takeUnretainedValue().endUnstarted(GreenletExit())
         }
-        var resumes: [UnsafeMutableRawPointer] = []
+        var kept: [gevent_ready_entry] = []
         // Not more than there are now: ends are told by callbacks, which come behind.
         for _ in 0..<gevent_ready_count(pointer) {
             let entry = gevent_ready_pop(pointer)
             switch Int(entry.tag) {
             case GEVENT_READY_RESUME:
-                resumes.append(entry.pointer)
+                kept.append(entry)
             case GEVENT_READY_START:
                 let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
                 if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
             default:
-                Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().stop()
+                let callback = Unmanaged<HubCallback>.fromOpaque(entry.pointer)
+                if callback.takeUnretainedValue().isOwn {
+                    kept.append(entry)
+                } else {
+                    callback.takeRetainedValue().stop()
+                }
             }
         }
-        for context in resumes { gevent_ready_push(pointer, context, UInt32(GEVENT_READY_RESUME)) }
+        for entry in kept { gevent_ready_push(pointer, entry.pointer, entry.tag) }
+    }
+
+    /// The hub will not run any more. What it still owes to others is done for it.
+    private func callOwnCallbacks() {
+        while gevent_ready_count(pointer) > 0 {
+            let entry = gevent_ready_pop(pointer)
+            guard Int(entry.tag) == GEVENT_READY_CALLBACK else { continue }
+            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
+        }
     }
 
     private func endParkedGreenlets() {
@@ -257,6 +275,7 @@ public final class Hub {
             }
             greenlet.phase = .ended
             greenlet.context = nil
+            (greenlet as? JoinableGreenlet)?.outcomeError = GreenletExit()
             // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
             Unmanaged.passUnretained(greenlet).release()
         }

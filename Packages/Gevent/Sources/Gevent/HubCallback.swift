@@ -3,8 +3,13 @@ internal import CGevent
 /// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
 public final class HubCallback {
     private var body: (() throws -> Void)?
+    /// One of the library's: it tells links or reports an error, and is called even if the hub is destroyed first.
+    let isOwn: Bool
 
-    init(_ body: @escaping () throws -> Void) { self.body = body }
+    init(isOwn: Bool, _ body: @escaping () throws -> Void) {
+        self.isOwn = isOwn
+        self.body = body
+    }
 
     /// Whether it is still to be called.
     public var isPending: Bool { body != nil }
@@ -37,12 +42,12 @@ extension Hub {
     public func runCallback(_ body: @escaping () throws -> Void) -> HubCallback {
         if isDestroyed { fatalError("\(HubError.destroyed)") }
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
-        return enqueue(body)
+        return enqueue(isOwn: false, body)
     }
 
     @discardableResult
-    func enqueue(_ body: @escaping () throws -> Void) -> HubCallback {
-        let callback = HubCallback(body)
+    func enqueue(isOwn: Bool = true, _ body: @escaping () throws -> Void) -> HubCallback {
+        let callback = HubCallback(isOwn: isOwn, body)
         gevent_ready_push(pointer, Unmanaged.passRetained(callback).toOpaque(), UInt32(GEVENT_READY_CALLBACK))
         return callback
     }

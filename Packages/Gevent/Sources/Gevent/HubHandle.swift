@@ -84,9 +84,12 @@ public final class HubHandle: Sendable {
     }
 
     func close() {
-        withMailbox { box in
+        // Released outside the lock: what a job captured may post when it goes.
+        let dropped = withMailbox { box in
             box.isClosed = true
-            box.jobs.removeAll()
+            defer { box.jobs.removeAll() }
+            return box.jobs
         }
+        _ = consume dropped
     }
 }

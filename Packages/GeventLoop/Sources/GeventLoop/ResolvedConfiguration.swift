@@ -31,7 +31,7 @@ public struct ResolvedConfiguration: Sendable {
     /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
     public let stackSize: Int
 
-    /// Whether each greenlet remembers who spawned it, and where.
+    /// Whether each greenlet remembers where it was spawned.
     public let trackGreenletTree: Bool
 
     /// Whether loops are wrapped in a ``CheckedLoop``.

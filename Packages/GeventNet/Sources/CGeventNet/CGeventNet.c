@@ -161,6 +161,12 @@ int gevent_net_family(int descriptor) {
     return result < 0 ? result : address.family;
 }
 
+bool gevent_net_is_stream(int descriptor) {
+    int type = 0;
+    socklen_t length = sizeof type;
+    return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
+}
+
 int gevent_net_set_nonblocking(int descriptor) {
     int flags = fcntl(descriptor, F_GETFL);
     if (flags < 0) return -errno;

@@ -92,6 +92,10 @@ public final class Socket {
         guard let family = SocketAddress.Family(raw: raw) else {
             throw SocketError(errno: EAFNOSUPPORT, operation: "adopt descriptor \(fileDescriptor)")
         }
+        // An empty datagram would read as the end of a stream.
+        guard gevent_net_is_stream(fileDescriptor) else {
+            throw SocketError(errno: EPROTOTYPE, operation: "adopt descriptor \(fileDescriptor)")
+        }
         let result = gevent_net_set_nonblocking(fileDescriptor)
         if result < 0 { throw SocketError(errno: -result, operation: "adopt descriptor \(fileDescriptor)") }
         descriptor = try WatchedDescriptor(fileDescriptor)
@@ -113,9 +117,14 @@ public final class Socket {
             gevent_net_pair($0.assumingMemoryBound(to: CInt.self).baseAddress)
         }
         if result < 0 { throw SocketError(errno: -result, operation: "socketpair") }
-        return (
-            try Socket(owning: descriptors.0, family: .unix), try Socket(owning: descriptors.1, family: .unix)
-        )
+        let first: Socket
+        do {
+            first = try Socket(owning: descriptors.0, family: .unix)
+        } catch {
+            _ = Glibc.close(descriptors.1)
+            throw error
+        }
+        return (first, try Socket(owning: descriptors.1, family: .unix))
     }
 
     // MARK: Facts

@@ -49,8 +49,7 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
                 host: try Self.host(in: text[..<colon], of: text),
                 port: Self.port(text[text.index(after: colon)...], of: text))
         } else {
-            guard let port = UInt16(text) else { throw .badAddress(text, Self.expectation) }
-            self.init(port: Int(port))
+            self.init(port: try Self.port(text[...], of: text))
         }
     }
 

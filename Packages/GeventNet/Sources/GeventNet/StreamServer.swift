@@ -225,6 +225,8 @@ public final class StreamServer {
         do {
             while true { try acceptSome(from: listener) }
         } catch let error as SocketError {
+            // Stopped between being woken and running: the listener it was woken for is closed, and that is no failure.
+            if phase == .closed { return }
             failure = error
             try close()
             throw error

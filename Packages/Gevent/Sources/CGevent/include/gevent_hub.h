@@ -118,6 +118,18 @@ static inline void gevent_attention_raise(gevent_context *context) {
     if (context->attention == GEVENT_ATTENTION_NONE) context->attention = GEVENT_ATTENTION_ERROR;
 }
 
+/// From here to the end of its greenlet the context must not park, as if it were the hub's.
+static inline void gevent_attention_disown(gevent_context *context) {
+    context->hub->attention_count += context->attention == GEVENT_ATTENTION_NONE;
+    context->attention = GEVENT_ATTENTION_IS_HUB;
+}
+
+/// The context is the next greenlet's.
+static inline void gevent_attention_reset(gevent_context *context) {
+    context->hub->attention_count -= context->attention != GEVENT_ATTENTION_NONE;
+    context->attention = GEVENT_ATTENTION_NONE;
+}
+
 static inline void gevent_attention_clear(gevent_context *context) {
     if (context->attention != GEVENT_ATTENTION_ERROR) return;
     context->attention = GEVENT_ATTENTION_NONE;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -47,6 +48,7 @@ int gevent_net_socket(int family);
 int gevent_net_pair(int descriptors[2]);
 /// The family of an existing socket's addresses.
 int gevent_net_family(int descriptor);
+bool gevent_net_is_stream(int descriptor);
 int gevent_net_set_nonblocking(int descriptor);
 int gevent_net_bind(int descriptor, const gevent_net_address *address);
 int gevent_net_local_address(int descriptor, gevent_net_address *address);
