@@ -40,6 +40,7 @@ func isWanted(_ variable: String, header: String) -> Bool {
 }
 
 let withLibev = isWanted("GEVENT_WITH_LIBEV", header: "ev.h")
+let withLibuv = isWanted("GEVENT_WITH_LIBUV", header: "uv.h")
 
 func source(_ package: String, _ target: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(
@@ -54,7 +55,7 @@ func systemLibrary(_ package: String, _ target: String) -> Target {
 }
 
 /// What the examples can run on besides epoll: linking a loop is enough.
-let otherLoops: [Target.Dependency] = withLibev ? ["GeventLibev"] : []
+let otherLoops: [Target.Dependency] = (withLibev ? ["GeventLibev"] : []) + (withLibuv ? ["GeventLibuv"] : [])
 
 func example(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
@@ -112,4 +113,20 @@ if withLibev {
         source("GeventLibev", "GeventLibev", ["CGeventLibev", "CLibev", "GeventLoop"]),
         tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting"]),
     ]
+}
+
+if withLibuv {
+    package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
+    package.targets += [
+        systemLibrary("GeventLibuv", "CLibuv"),
+        source("GeventLibuv", "CGeventLibuv", ["CGeventLoop", "CLibuv"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CLibuv", "GeventLoop"]),
+        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting"]),
+    ]
+}
+
+if withLibev && withLibuv {
+    // All three loops, and no API: GEVENT_LOOP chooses.
+    package.products.append(.library(name: "GeventLoops", targets: ["GeventLoops"]))
+    package.targets.append(source("GeventLoops", "GeventLoops", ["GeventEpoll", "GeventLibev", "GeventLibuv"]))
 }
