@@ -1,8 +1,29 @@
 // swift-tools-version: 6.1
+import Foundation
 import PackageDescription
 
 // A package of its own, so that nobody who depends on swift-gevent ever fetches what measures it. The benchmark plugin
 // finds targets that are direct children of this folder.
+
+// As in the root manifest: a loop whose header is not there is left out, and the same two variables override that.
+func isWanted(_ variable: String, header: String) -> Bool {
+    if let wanted = Context.environment[variable], ["0", "1"].contains(wanted) { return wanted == "1" }
+    let paths = [
+        Context.environment["C_INCLUDE_PATH"] ?? "", Context.environment["CPATH"] ?? "",
+        "/usr/local/include", "/usr/include",
+    ]
+    return paths.joined(separator: ":").split(separator: ":").contains {
+        FileManager.default.fileExists(atPath: "\($0)/\(header)")
+    }
+}
+
+/// The loops besides epoll: the product, and the C program beside it.
+let loops: [(product: String, plain: String, library: String)] =
+    (isWanted("GEVENT_WITH_LIBEV", header: "ev.h") ? [("GeventLibev", "CPlainLibev", "ev")] : [])
+    + (isWanted("GEVENT_WITH_LIBUV", header: "uv.h") ? [("GeventLibuv", "CPlainLibuv", "uv")] : [])
+
+let loopProducts: [Target.Dependency] = loops.map { .product(name: $0.product, package: "swift-gevent") }
+
 let package = Package(
     name: "Benchmarks",
     dependencies: [
@@ -13,7 +34,7 @@ let package = Package(
     targets: [
         .executableTarget(
             name: "CoreBenchmarks",
-            dependencies: [
+            dependencies: loopProducts + [
                 .product(name: "Gevent", package: "swift-gevent"),
                 .product(name: "GeventTesting", package: "swift-gevent"),
                 .product(name: "Benchmark", package: "benchmark"),
@@ -24,7 +45,12 @@ let package = Package(
         .target(name: "CPlainLoops", path: "CPlainLoops"),
         .executableTarget(
             name: "PollCost",
-            dependencies: ["CPlainLoops", .product(name: "Gevent", package: "swift-gevent")],
+            dependencies: loopProducts + loops.map { .target(name: $0.plain) } + [
+                "CPlainLoops", .product(name: "Gevent", package: "swift-gevent"),
+            ],
             path: "PollCost",
             swiftSettings: [.swiftLanguageMode(.v6)]),
-    ])
+    ]
+        + loops.map { loop in
+            .target(name: loop.plain, path: loop.plain, linkerSettings: [.linkedLibrary(loop.library)])
+        })

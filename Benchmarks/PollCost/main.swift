@@ -8,6 +8,30 @@ import GeventEpoll
 import GeventLoop
 import Glibc
 
+#if canImport(CPlainLibev)
+    import CPlainLibev
+#endif
+#if canImport(CPlainLibuv)
+    import CPlainLibuv
+#endif
+
+/// The same polls in C: descriptors, how many, rounds, and where to count events. Nanoseconds of all rounds.
+typealias PlainPolls = (UnsafePointer<CInt>, CInt, CInt, UnsafeMutablePointer<Int64>) -> Int64
+
+/// The C program on the library that a loop is built on.
+func plainPolls(_ loop: String) -> PlainPolls? {
+    switch loop {
+    case "epoll": return { plain_epoll_polls($0, $1, $2, $3) }
+    #if canImport(CPlainLibev)
+        case "libev": return { plain_libev_polls($0, $1, $2, $3) }
+    #endif
+    #if canImport(CPlainLibuv)
+        case "libuv": return { plain_libuv_polls($0, $1, $2, $3) }
+    #endif
+    default: return nil
+    }
+}
+
 /// Pipes, `ready` of which have something to read.
 struct Descriptors {
     var reads: [CInt] = []
@@ -45,10 +69,10 @@ func ours(_ backend: LoopBackend, _ descriptors: Descriptors, rounds: Int) throw
     return Double(start.duration(to: loop.now) / .nanoseconds(1)) / Double(rounds)
 }
 
-func plain(_ descriptors: Descriptors, rounds: Int) -> Double {
+func theirs(_ polls: PlainPolls, _ descriptors: Descriptors, rounds: Int) -> Double {
     var seen: Int64 = 0
-    return Double(plain_epoll_polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen))
-        / Double(rounds)
+    let total = polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen)
+    return Double(total) / Double(rounds)
 }
 
 func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
@@ -63,20 +87,21 @@ limit.rlim_cur = limit.rlim_max
 setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 
 print("loop        ready   ours, ns a poll   plain C   ratio")
-for backend in LoopBackend.linked where backend.name == "epoll" {
+for backend in LoopBackend.linked {
+    guard let polls = plainPolls(backend.name) else { continue }
     for (ready, rounds) in [(0, 300_000), (1, 300_000), (1_000, 3_000)] {
         let descriptors = Descriptors(ready: ready, idle: 16)
         var mine: [Double] = []
-        var theirs: [Double] = []
+        var plain: [Double] = []
         for _ in 0..<11 {
             mine.append(try ours(backend, descriptors, rounds: rounds))
-            theirs.append(plain(descriptors, rounds: rounds))
+            plain.append(theirs(polls, descriptors, rounds: rounds))
         }
         descriptors.close()
-        let ratio = median(zip(mine, theirs).map { $0 / $1 })
+        let ratio = median(zip(mine, plain).map { $0 / $1 })
         print(
             backend.name + String(repeating: " ", count: 8 - backend.name.count), padded("\(ready)", 8),
-            padded("\(Int(median(mine)))", 17), padded("\(Int(median(theirs)))", 9),
+            padded("\(Int(median(mine)))", 17), padded("\(Int(median(plain)))", 9),
             padded("\((ratio * 100).rounded() / 100)", 7))
     }
 }
