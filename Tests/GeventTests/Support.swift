@@ -1,5 +1,4 @@
 import Gevent
-import GeventEpoll
 public import GeventTesting
 import Glibc
 import Synchronization
