@@ -1,4 +1,5 @@
 // swift-tools-version: 6.1
+import Foundation
 import PackageDescription
 
 // Every target is declared here, by path: a root manifest that used `.package(path:)` could not be depended on by URL.
@@ -11,6 +12,36 @@ let settings: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+// libev and libuv are not on every machine, and `swift build` builds every target that the root package declares. So a
+// loop whose C header is not there is left out when swift-gevent itself is built, and `swift run gevent-demo` works on a
+// machine with nothing but Swift. A package that depends on swift-gevent always finds the products: targets it does not
+// use are not built for it, and if it uses one without the header, the compiler says what to install.
+//
+// GEVENT_WITH_LIBEV and GEVENT_WITH_LIBUV, set to 1 or 0, override what is found here: for headers in a place that only
+// the compiler knows, and for cross-compiling. They also help when SwiftPM does not look again: it remembers what a
+// manifest said for as long as its text and the environment stay the same, so after installing a header set the
+// variable, or run `swift package purge-cache` once.
+func isWanted(_ variable: String, header: String) -> Bool {
+    switch Context.environment[variable] {
+    case "1": return true
+    case "0": return false
+    default: break
+    }
+    // Where SwiftPM puts the dependencies of others.
+    if Context.packageDirectory.contains("/checkouts/") { return true }
+    // Where clang looks by default, and what its own variables add.
+    let paths = [
+        Context.environment["C_INCLUDE_PATH"] ?? "", Context.environment["CPATH"] ?? "",
+        "/usr/local/include", "/usr/include",
+    ]
+    return paths.joined(separator: ":").split(separator: ":").contains {
+        FileManager.default.fileExists(atPath: "\($0)/\(header)")
+    }
+}
+
+let withLibev = isWanted("GEVENT_WITH_LIBEV", header: "ev.h")
+let withLibuv = isWanted("GEVENT_WITH_LIBUV", header: "uv.h")
+
 func source(_ package: String, _ target: String, _ dependencies: [Target.Dependency] = []) -> Target {
     .target(
         name: target,
@@ -19,10 +50,17 @@ func source(_ package: String, _ target: String, _ dependencies: [Target.Depende
         swiftSettings: target.hasPrefix("C") ? nil : settings)
 }
 
+func systemLibrary(_ package: String, _ target: String) -> Target {
+    .systemLibrary(name: target, path: "Packages/\(package)/Sources/\(target)")
+}
+
+/// What the examples can run on besides epoll: linking a loop is enough.
+let otherLoops: [Target.Dependency] = (withLibev ? ["GeventLibev"] : []) + (withLibuv ? ["GeventLibuv"] : [])
+
 func example(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
         name: name,
-        dependencies: dependencies + [.product(name: "ArgumentParser", package: "swift-argument-parser")],
+        dependencies: dependencies + otherLoops + [.product(name: "ArgumentParser", package: "swift-argument-parser")],
         path: "Packages/GeventExamples/Sources/\(name)",
         swiftSettings: settings)
 }
@@ -66,3 +104,29 @@ let package = Package(
         tests("GeventNetTests", ["Gevent", "GeventEpoll", "GeventNet", "GeventTesting"]),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
+
+if withLibev {
+    package.products.append(.library(name: "GeventLibev", targets: ["GeventLibev"]))
+    package.targets += [
+        systemLibrary("GeventLibev", "CLibev"),
+        source("GeventLibev", "CGeventLibev", ["CGeventLoop", "CLibev"]),
+        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CLibev", "GeventLoop"]),
+        tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting"]),
+    ]
+}
+
+if withLibuv {
+    package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
+    package.targets += [
+        systemLibrary("GeventLibuv", "CLibuv"),
+        source("GeventLibuv", "CGeventLibuv", ["CGeventLoop", "CLibuv"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CLibuv", "GeventLoop"]),
+        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting"]),
+    ]
+}
+
+if withLibev && withLibuv {
+    // All three loops, and no API: GEVENT_LOOP chooses.
+    package.products.append(.library(name: "GeventLoops", targets: ["GeventLoops"]))
+    package.targets.append(source("GeventLoops", "GeventLoops", ["GeventEpoll", "GeventLibev", "GeventLibuv"]))
+}

@@ -20,5 +20,11 @@ let package = Package(
             ],
             path: "CoreBenchmarks",
             swiftSettings: [.swiftLanguageMode(.v6)],
-            plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")])
+            plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")]),
+        .target(name: "CPlainLoops", path: "CPlainLoops"),
+        .executableTarget(
+            name: "PollCost",
+            dependencies: ["CPlainLoops", .product(name: "Gevent", package: "swift-gevent")],
+            path: "PollCost",
+            swiftSettings: [.swiftLanguageMode(.v6)]),
     ])

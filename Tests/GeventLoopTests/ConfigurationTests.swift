@@ -78,7 +78,8 @@ struct ConfigurationTests {
         #expect(resolved.debugLoop)
         #expect(
             resolved.settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
-                "GEVENT_LOOP= default", "GEVENT_STACK_SIZE=65536 code", "GEVENT_TRACK_GREENLET_TREE=true default",
+                "GEVENT_LOOP= default", "GEVENT_BACKEND= default", "GEVENT_STACK_SIZE=65536 code",
+                "GEVENT_TRACK_GREENLET_TREE=true default",
                 "GEVENT_DEBUG_LOOP=yes environment",
             ])
     }

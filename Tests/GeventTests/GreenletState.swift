@@ -349,4 +349,22 @@ struct GreenletStateTests {
             #expect(descriptions == Array(repeating: "<Greenlet<()> \"g\">", count: 4))
         }
     }
+
+    @Test("What a greenlet releases last may park and look at who is current")
+    func lastReleaseParks() throws {
+        final class Remains {
+            let log: Log
+            init(_ log: Log) { self.log = log }
+            deinit {
+                log.note("current: \(AnyGreenlet.current)")
+                log.outcome("sleep") { try sleep(for: .seconds(1)) }
+            }
+        }
+        let log = try logged { log, _ in
+            // Nobody holds the greenlet, so its value goes with it, on its own stack.
+            spawn { Remains(log) }
+            try sleep(for: .seconds(2))
+        }
+        #expect(log == ["current: <HubGreenlet>", "sleep: returned"])
+    }
 }

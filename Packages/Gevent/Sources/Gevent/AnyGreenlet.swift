@@ -200,6 +200,13 @@ open class AnyGreenlet: CustomStringConvertible {
         if details != nil { copyNameToContext() }
     }
 
+    /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the current
+    /// greenlet, or parks, when this one is gone. It finds the hub.
+    @inline(__always)
+    final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
+        context.pointee.owner = context.pointee.hub.pointee.root.owner
+    }
+
     /// Marks the greenlet as over and lets go of what its context still holds.
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
@@ -207,6 +214,7 @@ open class AnyGreenlet: CustomStringConvertible {
         if pendingErrors != nil { dropPendingErrors() }
         if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
         self.context = nil
+        disown(context)
     }
 
     // MARK: Throwing into a greenlet

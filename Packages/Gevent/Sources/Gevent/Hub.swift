@@ -273,7 +273,8 @@ public final class Hub {
                     list!.assumingMemoryBound(to: [AnyGreenlet].self).pointee.append(greenlet)
                 }, list)
         }
-        return found
+        // A stack whose greenlet has just ended counts as the hub's.
+        return found.filter { $0 !== hubGreenlet }
     }
 }
 

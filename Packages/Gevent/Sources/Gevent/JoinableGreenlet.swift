@@ -105,7 +105,7 @@ open class JoinableGreenlet: AnyGreenlet {
 
     final override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
         // Killed while it stood in the ready queue.
-        if phase == .ended { return }
+        if phase == .ended { return disown(context) }
         enter(context)
         let error = runBody()
         end(error, context)

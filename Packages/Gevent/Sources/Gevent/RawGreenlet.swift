@@ -19,7 +19,7 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
-        if phase == .ended { return }
+        if phase == .ended { return disown(context) }
         enter(context)
         let error = runBody()
         leave(context)

@@ -12,7 +12,7 @@ public final class EpollLoop: Loop {
 
     /// The epoll descriptor, or -1 once closed.
     private var epoll: CInt
-    private let epollWaker: EpollWaker
+    private let epollWaker: EventWaker
     private var table = InterestTable()
     private let owner = pthread_self()
 
@@ -35,7 +35,7 @@ public final class EpollLoop: Loop {
 
     /// A loop that can be kept from using `epoll_pwait2`, to test what older kernels run.
     package init(allowingNanoseconds: Bool) throws(LoopError) {
-        let waker = try EpollWaker()
+        let waker = try EventWaker()
         let epoll = gevent_epoll_create()
         if epoll < 0 { throw LoopError(errno: -epoll, operation: "epoll_create1") }
         self.epoll = epoll

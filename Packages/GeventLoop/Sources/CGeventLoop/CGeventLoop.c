@@ -1,11 +1,15 @@
 #define _GNU_SOURCE
 #include "CGeventLoop.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 // A lock-free stack of registrars. Constructors run before anything could have made a lock, and `dlopen` may run one on
@@ -71,4 +75,26 @@ void gevent_loop_describe_errno(int code, char *text, size_t capacity) {
     }
 #endif
     snprintf(text, capacity, "errno %d", code);
+}
+
+int gevent_loop_eventfd(void) {
+    int result = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    return result < 0 ? -errno : result;
+}
+
+int gevent_loop_timerfd(void) {
+    int result = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    return result < 0 ? -errno : result;
+}
+
+int gevent_loop_set_timer(int fd, int64_t nanoseconds) {
+    struct itimerspec setting = {.it_value = {nanoseconds / 1000000000, nanoseconds % 1000000000}};
+    return timerfd_settime(fd, TFD_TIMER_ABSTIME, &setting, NULL) < 0 ? -errno : 0;
+}
+
+int gevent_loop_replace(int fd, int with) {
+    int result = dup3(with, fd, O_CLOEXEC);
+    int error = errno;
+    close(with);
+    return result < 0 ? -error : 0;
 }

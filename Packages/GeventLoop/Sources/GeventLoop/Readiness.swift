@@ -1,6 +1,6 @@
 /// What a descriptor is, or should be, ready for.
 ///
-/// Hang-up and error have no value of their own: they read as ``read`` *and* ``write``, so that everyone who waits
+/// Hang-up and error have no value of their own: they read as ``read`` and as ``write``, so that everyone who waits
 /// wakes and learns the truth from their own system call.
 @frozen
 public struct Readiness: OptionSet, Sendable, Hashable, CustomStringConvertible {

@@ -28,6 +28,9 @@ public struct ResolvedConfiguration: Sendable {
     /// The loops asked for, as written in `GEVENT_LOOP`; empty for the default order. See ``makeLoop(from:)``.
     public let loop: String
 
+    /// What libev should run on, as written in `GEVENT_BACKEND`; empty for its own choice.
+    public let libevBackend: String
+
     /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
     public let stackSize: Int
 
@@ -43,6 +46,7 @@ public struct ResolvedConfiguration: Sendable {
     init(overrides: [String: String], environment: [String: String]) throws(ConfigurationError) {
         var reader = SettingReader(overrides: overrides, environment: environment)
         loop = try reader.value(of: .loop)
+        libevBackend = try reader.value(of: .libevBackend)
         stackSize = try reader.value(of: .stackSize)
         trackGreenletTree = try reader.value(of: .trackGreenletTree)
         debugLoop = try reader.value(of: .debugLoop)

@@ -18,6 +18,7 @@ public struct Setting: Sendable, Hashable {
     /// errors, documentation and `gevent-info` follow.
     public static let all: [Setting] = [
         SettingKey.loop.setting,
+        SettingKey.libevBackend.setting,
         SettingKey.stackSize.setting,
         SettingKey.trackGreenletTree.setting,
         SettingKey.debugLoop.setting,

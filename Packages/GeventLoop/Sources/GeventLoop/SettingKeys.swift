@@ -8,6 +8,17 @@ extension SettingKey where Value == String {
             // Every text is a list of names. Whether they exist is known only when a loop is made.
             parse: { $0 }, format: { $0 })
     }
+
+    /// `GEVENT_BACKEND`: how libev, if that is the loop, asks the kernel for events.
+    public static var libevBackend: SettingKey<String> {
+        SettingKey(
+            "GEVENT_BACKEND", type: "epoll, poll, select, linuxaio or iouring, or several separated by commas",
+            default: "",
+            summary: "What libev runs on: the first that this system has; empty leaves it to LIBEV_FLAGS and libev. "
+                + "Other loops ignore it.",
+            // The names are for the loop on libev to judge: it knows what its library was built with.
+            parse: { $0 }, format: { $0 })
+    }
 }
 
 extension SettingKey where Value == Int {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,6 +12,24 @@
 int gevent_testing_pipe(int ends[2]) { return pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0 ? -errno : 0; }
 
 int gevent_testing_replace(int fd, int with) { return dup3(with, fd, O_CLOEXEC) < 0 ? -errno : 0; }
+
+int gevent_testing_open_path(const char *path) { return open(path, O_PATH | O_CLOEXEC); }
+
+int gevent_testing_check_pollable(int fd) {
+    // Before a new descriptor takes the number of one that is not open.
+    if (fcntl(fd, F_GETFD) < 0) {
+        return errno;
+    }
+    int probe = epoll_create1(EPOLL_CLOEXEC);
+    if (probe < 0) {
+        return errno;
+    }
+    // Changing what is not in the set changes nothing, but the kernel looks at the descriptor first.
+    struct epoll_event event = {.events = 0};
+    int error = epoll_ctl(probe, EPOLL_CTL_MOD, fd, &event) < 0 ? errno : 0;
+    close(probe);
+    return error == ENOENT ? 0 : error;
+}
 
 int gevent_testing_fork(unsigned child_seconds) {
     pid_t child = fork();

@@ -1,3 +1,4 @@
+internal import CGeventTesting
 public import GeventLoop
 internal import Glibc
 
@@ -119,14 +120,8 @@ public final class VirtualLoop: Loop {
 
     /// `poll(2)` calls regular files always ready. Real loops refuse them, so this one must.
     private func checkPollable(_ fileDescriptor: CInt) throws(LoopError) {
-        var status = stat()
-        if fstat(fileDescriptor, &status) != 0 {
-            throw LoopError(errno: errno, operation: "setInterest", fileDescriptor: fileDescriptor)
-        }
-        let kind = status.st_mode & S_IFMT
-        if kind == S_IFREG || kind == S_IFDIR {
-            throw LoopError(errno: EPERM, operation: "setInterest", fileDescriptor: fileDescriptor)
-        }
+        let error = gevent_testing_check_pollable(fileDescriptor)
+        if error != 0 { throw LoopError(errno: error, operation: "setInterest", fileDescriptor: fileDescriptor) }
     }
 
     // MARK: Polling

@@ -1,7 +1,7 @@
 #pragma once
 
-// What Swift cannot import from the system headers by itself: variadic `syscall`, the packed `struct epoll_event` with
-// its union, and eventfd. Everything is `static inline`, so that the poll loop in Swift is compiled as one function.
+// What Swift cannot import from the system headers by itself: variadic `syscall`, and the packed `struct epoll_event`
+// with its union. Everything is `static inline`, so that the poll loop in Swift is compiled as one function.
 // Functions that fail return the negated errno: reading `errno` from Swift after other code ran would be a race.
 
 #include <errno.h>
@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -34,12 +33,6 @@ static inline int64_t gevent_epoll_now(void) {
 /// A new epoll descriptor.
 static inline int gevent_epoll_create(void) {
     int result = epoll_create1(EPOLL_CLOEXEC);
-    return result < 0 ? -errno : result;
-}
-
-/// A new non-blocking eventfd.
-static inline int gevent_epoll_eventfd(void) {
-    int result = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     return result < 0 ? -errno : result;
 }
 

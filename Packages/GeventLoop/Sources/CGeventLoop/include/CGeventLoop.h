@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -31,6 +32,20 @@ void gevent_loop_describe_errno(int code, char *text, size_t capacity);
 
 /// The kernel's number of this thread, as `top -H` and debuggers show it.
 int gevent_loop_thread_id(void);
+
+// What loops on a kernel are made of. Functions that fail return the negated errno.
+
+/// A new non-blocking eventfd.
+int gevent_loop_eventfd(void);
+
+/// A new non-blocking timerfd on CLOCK_MONOTONIC, not set.
+int gevent_loop_timerfd(void);
+
+/// Sets a timerfd to an instant of its clock in nanoseconds; 0 stops it. What has expired before is forgotten.
+int gevent_loop_set_timer(int fd, int64_t nanoseconds);
+
+/// Puts what is behind one descriptor behind another one's number, and closes the first.
+int gevent_loop_replace(int fd, int with);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,12 @@ int gevent_testing_pipe(int ends[2]);
 /// `dup3()`: puts the file of one descriptor behind another number. 0 or the negated errno.
 int gevent_testing_replace(int fd, int with);
 
+/// `open()` with O_PATH: a descriptor that stands for a file and can do nothing with it. It or -1.
+int gevent_testing_open_path(const char *path);
+
+/// 0 if the kernel can poll the descriptor; EBADF if it is not open, EPERM if it is of a kind that cannot be polled.
+int gevent_testing_check_pollable(int fd);
+
 /// `fork()`; the negated errno if it fails.
 ///
 /// Meant for checks of what a loop does in a child. The child may only do what is needed for that and must end by

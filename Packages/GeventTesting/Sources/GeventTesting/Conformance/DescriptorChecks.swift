@@ -23,6 +23,12 @@ extension LoopConformance {
         Check(7, "a directory is an error") { bench in
             try expectRefusal(bench, bench.open("/"), .notPollable)
         },
+        Check(7, "a device that is never not ready is an error") { bench in
+            try expectRefusal(bench, bench.open("/dev/null"), .notPollable)
+        },
+        Check(7, "a descriptor that only names a file is an error") { bench in
+            try expectRefusal(bench, bench.open("/", onlyNaming: true), .badDescriptor)
+        },
         Check(7, "removing what could never be watched is harmless") { bench in
             for fileDescriptor in [CInt(-1), .min, .max, bench.privateNumber(), try bench.open("/")] {
                 try bench.watch(fileDescriptor, [])
@@ -44,6 +50,48 @@ extension LoopConformance {
             bench.close(number)
             try bench.watch(number, [])
             try bench.expectNoEvent(of: number, "it was closed and removed")
+        },
+        Check(7, "a descriptor that was closed before the first poll does no harm") { bench in
+            let number = bench.privateNumber()
+            let other = try bench.pipe()
+            try bench.watch(other.readEnd, .read)
+            for keepsDuplicate in [false, true] {
+                let pipe = try bench.pipe()
+                try bench.write(pipe.writeEnd)
+                if keepsDuplicate { _ = try bench.duplicate(pipe.readEnd) }
+                try bench.move(pipe.readEnd, to: number)
+                try bench.watch(number, .read)
+                bench.close(number)
+                // While a duplicate lives on, the kernel may go on reporting it.
+                for _ in 0..<5 { _ = try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(1))) }
+                try bench.watch(number, [])
+                try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
+            }
+            try bench.write(other.writeEnd)
+            _ = try bench.nextEvent(of: other.readEnd)
+        },
+        Check(7, "a watched number that becomes a regular file does no harm") { bench in
+            let number = bench.privateNumber()
+            for isPolledBetween in [false, true] {
+                try bench.move(bench.pipe().readEnd, to: number)
+                try bench.watch(number, .read)
+                if isPolledBetween { _ = try bench.poll(until: bench.loop.now) }
+                // Closes what was there.
+                try bench.move(bench.open("/proc/self/exe"), to: number)
+                try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
+                try expectRefusal(bench, number, .notPollable)
+                try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
+            }
+        },
+        Check(7, "a number that changes hands and interest is never a refusal") { bench in
+            let number = bench.privateNumber()
+            for step in UInt32(1)...20 {
+                let (left, right) = try bench.socketPair()
+                try bench.move(left, to: number)
+                try bench.watch(number, step % 3 == 0 ? [.read, .write] : .read, generation: step)
+                try bench.write(right)
+                try expectEqual(try bench.nextEvent(of: number).generation, step, "generation")
+            }
         },
         Check(7, "watching what was closed while watched is an error") { bench in
             let number = bench.privateNumber()
@@ -90,6 +138,23 @@ extension LoopConformance {
             try bench.write(other.writeEnd)
             try expectEqual(try bench.nextEvent(of: other.readEnd).generation, 5, "generation of another descriptor")
         },
+        Check(7, "a number whose former file lives on is watched for its new file only") { bench in
+            let number = bench.privateNumber()
+            let former = try bench.pipe()
+            _ = try bench.duplicate(former.readEnd)
+            try bench.move(former.readEnd, to: number)
+            try bench.watch(number, .read, generation: 1)
+            try bench.write(former.writeEnd)
+            _ = try bench.nextEvent(of: number)
+            // Without a word to the loop, which the kernel goes on telling about the former file.
+            let latter = try bench.pipe()
+            try bench.move(latter.readEnd, to: number)
+            try bench.watch(number, .read, generation: 2)
+            for _ in 0..<5 { _ = try bench.poll(until: bench.loop.now) }
+            try bench.expectNoEvent(of: number, "there is nothing to read in its new file")
+            try bench.write(latter.writeEnd)
+            try expectEqual(try bench.nextEvent(of: number).generation, 2, "generation")
+        },
         Check(7, "a descriptor number above 1,024 works") { bench in
             let number = bench.privateNumber()
             let pipe = try bench.pipe()
@@ -97,6 +162,38 @@ extension LoopConformance {
             try bench.watch(number, .read)
             try bench.write(pipe.writeEnd)
             _ = try bench.nextEvent(of: number)
+        },
+        Check(7, "a descriptor number above 65,535 works, or else the highest that the system allows") { bench in
+            try bench.withDescriptorLimit(70_000) { limit in
+                let number = CInt(limit - 1)
+                let pipe = try bench.pipe()
+                try bench.move(pipe.readEnd, to: number)
+                try bench.watch(number, .read, generation: 3)
+                try bench.write(pipe.writeEnd)
+                try expectEqual(try bench.nextEvent(of: number).generation, 3, "generation")
+                try bench.watch(number, [])
+                try bench.expectNoEvent(of: number, "its interest was removed")
+                bench.close(number)
+            }
+        },
+        Check(7, "descriptors 0, 1 and 2 can be watched") { bench in
+            // In a child, as the process needs its own.
+            try bench.inChild {
+                let loop = try bench.makeLoop()
+                var events = ReadyEvents()
+                for number in CInt(0)...2 {
+                    let pipe = try bench.pipe()
+                    try bench.move(pipe.readEnd, to: number)
+                    try loop.setInterest(.read, for: number, generation: 7)
+                    try bench.write(pipe.writeEnd)
+                    events.removeAll()
+                    while events.isEmpty { try loop.poll(until: nil, into: &events) }
+                    try expectEqual(
+                        events[0], ReadyEvent(fileDescriptor: number, generation: 7, readiness: .read), "the event")
+                    try loop.setInterest([], for: number, generation: 7)
+                }
+                loop.close()
+            }
         },
     ]
 

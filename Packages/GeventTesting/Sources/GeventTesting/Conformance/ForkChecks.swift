@@ -43,6 +43,65 @@ extension LoopConformance {
             try bench.write(pipe.writeEnd)
             _ = try bench.nextEvent(of: pipe.readEnd)
         },
+        Check(8, "parent and child both go on at the same time") { bench in
+            let shared = try bench.pipe()
+            try bench.watch(shared.writeEnd, .write, generation: 1)
+            _ = try bench.nextEvent(of: shared.writeEnd)
+            @Sendable func goOn(_ bench: Workbench, generation: UInt32) throws {
+                let own = try bench.pipe()
+                try bench.watch(own.readEnd, .read, generation: generation)
+                for _ in 0..<20 {
+                    try bench.write(own.writeEnd)
+                    repeat {
+                        let event = try bench.nextEvents().first { $0.fileDescriptor == own.readEnd }
+                        if let event { try expectEqual(event.generation, generation, "generation") }
+                    } while !bench.drain(own.readEnd)
+                    bench.loop.waker.wake()
+                    _ = try bench.poll(until: nil)
+                    try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(1)))
+                }
+            }
+            try bench.inChild(
+                {
+                    try bench.loop.recoverAfterFork()
+                    try goOn(bench, generation: 2)
+                },
+                meanwhile: {
+                    try bench.watch(shared.writeEnd, [])
+                    try goOn(bench, generation: 3)
+                })
+            try bench.watch(shared.writeEnd, .write, generation: 4)
+            try expectEqual(try bench.nextEvent(of: shared.writeEnd).generation, 4, "generation in the parent")
+        },
+        Check(8, "a child of a child recovers as well") { bench in
+            let pipe = try bench.pipe()
+            try bench.write(pipe.writeEnd)
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                try bench.watch(pipe.readEnd, .read, generation: 1)
+                _ = try bench.nextEvent(of: pipe.readEnd)
+                try bench.inChild {
+                    try bench.loop.recoverAfterFork()
+                    try bench.expectNoEvent(of: pipe.readEnd, "it was registered by the parent")
+                    try bench.watch(pipe.readEnd, .read, generation: 2)
+                    try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 2, "generation")
+                }
+                try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 1, "generation")
+            }
+        },
+        Check(8, "closing a loop in a child, recovered or not, leaves the parent's alone") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read, generation: 1)
+            try bench.inChild {
+                try bench.loop.recoverAfterFork()
+                bench.closeLoop()
+            }
+            try bench.inChild { bench.closeLoop() }
+            try bench.write(pipe.writeEnd)
+            _ = try bench.nextEvent(of: pipe.readEnd)
+            bench.loop.waker.wake()
+            _ = try bench.poll(until: nil)
+        },
         Check(8, "a waker from before the fork wakes the child") { bench in
             let waker = bench.loop.waker
             try bench.inChild {

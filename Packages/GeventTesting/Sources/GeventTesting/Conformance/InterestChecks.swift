@@ -1,4 +1,5 @@
 internal import GeventLoop
+internal import Glibc
 
 extension LoopConformance {
     /// Line 1: interest replaces, the empty set removes, repeating is harmless, readiness is level-triggered.
@@ -75,6 +76,28 @@ extension LoopConformance {
             try bench.write(pipe.writeEnd)
             let found = try bench.nextEvents().filter { $0.fileDescriptor == pipe.readEnd }
             try expectEqual(found.count, 1, "events in one poll")
+        },
+        Check(1, "interest that changes a thousand times between polls is the last one") { bench in
+            let (left, right) = try bench.socketPair()
+            for step in UInt32(0)..<1000 {
+                try bench.watch(left, step % 2 == 0 ? .write : [.read, .write], generation: step)
+                if step % 5 == 0 { try bench.watch(left, []) }
+            }
+            try bench.watch(left, .read, generation: 1000)
+            try bench.expectNoEvent(of: left, "write is not watched any more and there is nothing to read")
+            try bench.write(right)
+            try expectEqual(
+                try bench.nextEvent(of: left),
+                ReadyEvent(fileDescriptor: left, generation: 1000, readiness: .read), "the event")
+        },
+        Check(1, "watching leaves a blocking file blocking") { bench in
+            let pipe = try bench.pipe()
+            let flags = fcntl(pipe.readEnd, F_GETFL)
+            try expectEqual(fcntl(pipe.readEnd, F_SETFL, flags & ~O_NONBLOCK), 0, "result of F_SETFL")
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            _ = try bench.nextEvent(of: pipe.readEnd)
+            try expectEqual(fcntl(pipe.readEnd, F_GETFL), flags & ~O_NONBLOCK, "flags of the file")
         },
         Check(1, "removing what is not watched is harmless") { bench in
             let pipe = try bench.pipe()

@@ -1,4 +1,6 @@
 internal import GeventLoop
+internal import Glibc
+internal import Synchronization
 
 extension LoopConformance {
     /// Line 4: when a poll returns.
@@ -78,6 +80,77 @@ extension LoopConformance {
             let deadline = LoopInstant(nanoseconds: .max - 1)
             while try bench.poll(until: deadline).isEmpty {}
         },
+        Check(4, "a thousand deadlines in a row do not drift") { bench in
+            let start = bench.loop.now
+            let realStart = realTime()
+            let step = Duration.microseconds(200)
+            var early = 0
+            for number in 1...1000 {
+                early += try bench.countEarlyReturns(until: start.advanced(by: step * number))
+            }
+            try expect(early <= 100, "\(early) returns before 1,000 deadlines")
+            // Late is allowed, as the machine may be busy; the sum of a thousand roundings is not.
+            let late = start.advanced(by: step * 1000).duration(to: bench.loop.now)
+            try expect(late < .milliseconds(500), "the last of 1,000 deadlines was missed by \(late)")
+            try expect(realTime() - realStart < .seconds(5), "1,000 times 200 us took \(realTime() - realStart)")
+        },
+        Check(4, "waiting without a deadline takes no processor time") { bench in
+            let idle = try bench.pipe()
+            try bench.watch(idle.readEnd, .read)
+            // What an earlier deadline leaves behind must not end this wait.
+            try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(1)))
+            let waker = bench.loop.waker
+            final class Flag: Sendable {
+                let isSet = Atomic<Bool>(false)
+            }
+            let flag = Flag()
+            let thread = CheckThread {
+                pause(milliseconds: 100)
+                flag.isSet.store(true, ordering: .releasing)
+                waker.wake()
+            }
+            defer { thread.join() }
+            let start = processorTime()
+            var returns = 0
+            while !flag.isSet.load(ordering: .acquiring) {
+                _ = try bench.poll(until: nil)
+                returns += 1
+            }
+            let spent = processorTime() - start
+            try expect(spent < .milliseconds(50), "waiting for 100 ms took \(spent) of processor time")
+            try expect(returns <= 10, "the poll returned \(returns) times")
+        },
+        Check(4, "an earlier deadline after a later one is kept") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            try bench.write(pipe.writeEnd)
+            _ = try bench.poll(until: bench.loop.now.advanced(by: .seconds(3600)))
+            bench.drain(pipe.readEnd)
+            let start = realTime()
+            try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
+            try expect(realTime() - start < .seconds(5), "5 ms took \(realTime() - start)")
+        },
+        Check(4, "signals every 100 us neither break a poll nor delay its deadline") { bench in
+            let pipe = try bench.pipe()
+            try bench.watch(pipe.readEnd, .read)
+            let storm = try SignalStorm()
+            defer { storm.stop() }
+            let start = realTime()
+            var step = 0
+            // On a loop whose time is virtual, fifty deadlines may pass before the first signal.
+            while step < 50 || storm.count < 20 {
+                step += 1
+                try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(1)))
+                if step % 10 == 0 {
+                    try bench.write(pipe.writeEnd)
+                    _ = try bench.nextEvent(of: pipe.readEnd)
+                    bench.drain(pipe.readEnd)
+                    bench.loop.waker.wake()
+                    _ = try bench.poll(until: nil)
+                }
+            }
+            try expect(realTime() - start < .seconds(5), "\(step) times 1 ms took \(realTime() - start)")
+        },
         Check(4, "the clock never goes back") { bench in
             var last = bench.loop.now
             for _ in 0..<1000 {
@@ -111,22 +184,38 @@ extension LoopConformance {
                 events[1], ReadyEvent(fileDescriptor: pipe.readEnd, generation: 3, readiness: .read), "the new event")
         },
         Check(5, "1,000 descriptors ready at once are all reported") { bench in
-            let pipe = try bench.pipe()
-            try bench.write(pipe.writeEnd)
-            var expected: Set<CInt> = []
-            for _ in 0..<1000 {
-                let fileDescriptor = try bench.duplicate(pipe.readEnd)
-                try bench.watch(fileDescriptor, .read, generation: UInt32(fileDescriptor))
-                expected.insert(fileDescriptor)
+            try expectAllReported(bench, 1000)
+        },
+        Check(5, "10,000 descriptors ready at once are all reported, each once per poll") { bench in
+            try bench.withDescriptorLimit(10_500) { limit in
+                // As many as the system allows, if that is less.
+                try expectAllReported(bench, min(10_000, limit - 500))
             }
-            var seen: Set<CInt> = []
-            for _ in 0..<100 where seen.count < expected.count {
-                for event in try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(10))) {
-                    try expectEqual(event.generation, UInt32(event.fileDescriptor), "generation")
-                    seen.insert(event.fileDescriptor)
-                }
-            }
-            try expectEqual(seen.count, expected.count, "descriptors reported in 100 polls")
         },
     ]
+
+    private static func expectAllReported(_ bench: Workbench, _ count: Int) throws {
+        let pipe = try bench.pipe()
+        try bench.write(pipe.writeEnd)
+        var expected: Set<CInt> = []
+        for _ in 0..<count {
+            let fileDescriptor = try bench.duplicate(pipe.readEnd)
+            try bench.watch(fileDescriptor, .read, generation: UInt32(fileDescriptor))
+            expected.insert(fileDescriptor)
+        }
+        var seen: Set<CInt> = []
+        for _ in 0..<100 where seen.count < expected.count {
+            let found = try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(10)))
+            for event in found { try expectEqual(event.generation, UInt32(event.fileDescriptor), "generation") }
+            let descriptors = Set(found.map(\.fileDescriptor))
+            try expectEqual(descriptors.count, found.count, "different descriptors in one poll")
+            seen.formUnion(descriptors)
+        }
+        try expectEqual(seen.count, expected.count, "descriptors reported in 100 polls")
+        for fileDescriptor in expected {
+            try bench.watch(fileDescriptor, [])
+            bench.close(fileDescriptor)
+        }
+        try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
+    }
 }

@@ -62,9 +62,61 @@ final class Workbench {
         return (adopt(ends[0]), adopt(ends[1]))
     }
 
-    /// A regular file, or a directory.
-    func open(_ path: String) throws -> CInt {
-        let result = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+    /// Both ends of a non-blocking TCP connection.
+    func connection() throws -> (CInt, CInt) {
+        let listener = try tcpSocket()
+        var address = loopback()
+        try expectEqual(withSocketAddress(&address) { bind(listener, $0, $1) }, 0, "bind")
+        try expectEqual(listen(listener, 1), 0, "listen")
+        try expectEqual(withSocketAddress(&address) { getsockname(listener, $0, &$1) }, 0, "getsockname")
+        let right = try tcpSocket()
+        // Non-blocking: over loopback the connection is there when the call returns all the same.
+        _ = withSocketAddress(&address) { connect(right, $0, $1) }
+        let left = accept(listener, nil, nil)
+        try expect(left >= 0, "accept failed: errno \(errno)")
+        try expectEqual(fcntl(left, F_SETFL, O_NONBLOCK), 0, "result of F_SETFL")
+        return (adopt(left), right)
+    }
+
+    /// A TCP socket whose attempt to connect is refused.
+    func refusedConnection() throws -> CInt {
+        let placeholder = try tcpSocket()
+        var address = loopback()
+        // Bound and not listening: nobody else gets the port, and nobody answers.
+        try expectEqual(withSocketAddress(&address) { bind(placeholder, $0, $1) }, 0, "bind")
+        try expectEqual(withSocketAddress(&address) { getsockname(placeholder, $0, &$1) }, 0, "getsockname")
+        let socket = try tcpSocket()
+        _ = withSocketAddress(&address) { connect(socket, $0, $1) }
+        return socket
+    }
+
+    private func tcpSocket() throws -> CInt {
+        let kind = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        let result = socket(AF_INET, kind, 0)
+        try expect(result >= 0, "socket failed: errno \(errno)")
+        return adopt(result)
+    }
+
+    private func loopback() -> sockaddr_in {
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        return address
+    }
+
+    private func withSocketAddress(
+        _ address: inout sockaddr_in, _ body: (UnsafeMutablePointer<sockaddr>, inout socklen_t) -> CInt
+    ) -> CInt {
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        return withUnsafeMutableBytes(of: &address) { bytes in
+            // Every socket address may be seen as a `sockaddr`, and a variable's bytes have a base address.
+            bytes.baseAddress.map { body($0.assumingMemoryBound(to: sockaddr.self), &size) } ?? -1
+        }
+    }
+
+    /// A file, a directory or a device; or only its name, which can be neither read nor written.
+    func open(_ path: String, onlyNaming: Bool = false) throws -> CInt {
+        let result = onlyNaming ? gevent_testing_open_path(path) : Glibc.open(path, O_RDONLY | O_CLOEXEC)
         try expect(result >= 0, "cannot open \(path): errno \(errno)")
         return adopt(result)
     }
@@ -101,6 +153,23 @@ final class Workbench {
         return fileDescriptor
     }
 
+    /// Runs the closure with the limit on open descriptors raised to this, or to the most that the system allows.
+    ///
+    /// - Parameter body: is given the limit; whatever it opens beyond the former one it closes.
+    func withDescriptorLimit(_ wanted: Int, _ body: (_ limit: Int) throws -> Void) throws {
+        let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        var former = rlimit()
+        getrlimit(kind, &former)
+        defer { setrlimit(kind, &former) }
+        var limit = rlimit(rlim_cur: rlim_t(wanted), rlim_max: max(former.rlim_max, rlim_t(wanted)))
+        if setrlimit(kind, &limit) != 0 {
+            // Only a privileged process may raise the hard limit.
+            limit = rlimit(rlim_cur: min(former.rlim_max, rlim_t(wanted)), rlim_max: former.rlim_max)
+            try expectEqual(setrlimit(kind, &limit), 0, "setrlimit")
+        }
+        try body(Int(limit.rlim_cur))
+    }
+
     private static let nextNumber = Atomic<CInt>(0)
 
     private static let raiseDescriptorLimit: Void = {
@@ -118,11 +187,22 @@ final class Workbench {
         try expectEqual(writeByte(to: fileDescriptor), 1, "bytes written")
     }
 
-    /// Reads until nothing is left.
-    func drain(_ fileDescriptor: CInt) {
+    /// Reads until nothing is left; returns whether there was anything.
+    @discardableResult
+    func drain(_ fileDescriptor: CInt) -> Bool {
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { bytes in
-            while read(fileDescriptor, bytes.baseAddress, bytes.count) > 0 {}
+            var found = false
+            while read(fileDescriptor, bytes.baseAddress, bytes.count) > 0 { found = true }
+            return found
         }
+    }
+
+    /// Writes until there is no room.
+    func fill(_ fileDescriptor: CInt) {
+        var bytes = [UInt8](repeating: 0, count: 65536)
+        while Glibc.write(fileDescriptor, &bytes, bytes.count) > 0 {}
+        // The last bit of room may be too small for many bytes.
+        while Glibc.write(fileDescriptor, &bytes, 1) > 0 {}
     }
 
     // MARK: Polling
@@ -185,9 +265,11 @@ final class Workbench {
     /// A child has one thread and a copy of everybody's locks. Those of the C library are put in order by `fork`, those
     /// of the Swift runtime are not: if another thread of the process held one at that moment (another test, say), the
     /// child may hang through no fault of the loop. So a child that hung is tried again; a loop's own hang stays one.
-    func inChild(_ body: () throws -> Void) throws {
+    ///
+    /// - Parameter meanwhile: runs here while the child runs.
+    func inChild(_ body: () throws -> Void, meanwhile: () throws -> Void = {}) throws {
         for attempt in 1...3 {
-            let (code, message) = try runChild(body)
+            let (code, message) = try runChild(body, meanwhile)
             if code == 256 + SIGALRM && attempt < 3 { continue }
             try expect(code == 0, "in the child (status \(code)): \(message)")
             return
@@ -195,7 +277,9 @@ final class Workbench {
     }
 
     /// The child's status, as `gevent_testing_wait` has it, and the error it threw.
-    private func runChild(_ body: () throws -> Void) throws -> (code: CInt, message: String) {
+    private func runChild(
+        _ body: () throws -> Void, _ meanwhile: () throws -> Void
+    ) throws -> (code: CInt, message: String) {
         let report = try pipe()
         let child = gevent_testing_fork(3)
         try expect(child >= 0, "fork failed: errno \(-child)")
@@ -210,7 +294,10 @@ final class Workbench {
             }
             gevent_testing_exit(code)
         }
+        // A failure here counts once the child is gone.
+        let failure = Result { try meanwhile() }  // control: a loop's check runs no greenlets
         let code = gevent_testing_wait(child)
+        try failure.get()
         var text = [UInt8](repeating: 0, count: 4096)
         let count = read(report.readEnd, &text, text.count)
         close(report.readEnd)
@@ -230,6 +317,13 @@ func writeByte(to fileDescriptor: CInt) -> Int {
 func realTime() -> Duration {
     var time = timespec()
     clock_gettime(CLOCK_MONOTONIC, &time)
+    return .seconds(Int64(time.tv_sec)) + .nanoseconds(Int64(time.tv_nsec))
+}
+
+/// What this thread has used of a processor.
+func processorTime() -> Duration {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
     return .seconds(Int64(time.tv_sec)) + .nanoseconds(Int64(time.tv_nsec))
 }
 

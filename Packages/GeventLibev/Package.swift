@@ -1,0 +1,30 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
+// on; ci/check-manifests keeps the two in agreement.
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "GeventLibev",
+    products: [
+        .library(name: "GeventLibev", targets: ["GeventLibev"])
+    ],
+    dependencies: [
+        .package(path: "../GeventLoop")
+    ],
+    targets: [
+        .systemLibrary(name: "CLibev"),
+        .target(
+            name: "CGeventLibev", dependencies: ["CLibev", .product(name: "CGeventLoop", package: "GeventLoop")]),
+        .target(
+            name: "GeventLibev",
+            dependencies: ["CGeventLibev", "CLibev", .product(name: "GeventLoop", package: "GeventLoop")],
+            swiftSettings: settings),
+    ])

@@ -1,0 +1,347 @@
+internal import CGeventLibev
+internal import CLibev
+public import GeventLoop
+internal import Glibc
+
+/// A loop on libev: one of its own, or one that a C library brought along.
+///
+/// ```swift
+/// let hub = try Hub.start(on: LibevLoop(adopting: ev_default_loop(0)))
+/// ```
+///
+/// Each descriptor has one `ev_io`. Whatever else lives on an adopted loop (timers, signals, a C library's own
+/// connections) is served while the hub polls: each poll is one complete `ev_run`.
+///
+/// ## How libev is kept from aborting
+/// `ev_io_start` only takes a note. libev registers with the kernel at its next run, and if the descriptor was closed
+/// meanwhile an assertion of its ends the process, in the builds that distributions ship. So what changed since the last
+/// poll is confirmed right before libev runs, and everything before it registers everything anew, which it announces by
+/// `ev_fork`. The backends other than epoll name every descriptor to the kernel again and again, so on those everything
+/// is confirmed for each poll; their cost grows with the number of descriptors anyway.
+public final class LibevLoop: Loop {
+    /// "libev".
+    public static var backendName: String { "libev" }
+
+    /// The C loop; nil once closed.
+    private var loop: OpaquePointer?
+    private let isAdopted: Bool
+    /// By descriptor. A slot stays with its number for as long as the loop lives; it is started only while there is
+    /// interest. The kernel hands out the lowest free number, so there are about as many as there were connections.
+    private var slots: [UnsafeMutablePointer<gevent_libev_slot>?] = []
+    private let eventWaker: EventWaker
+    private let wakeSlot: UnsafeMutablePointer<gevent_libev_slot>
+    private var timer: DeadlineTimer
+    private let timerSlot: UnsafeMutablePointer<gevent_libev_slot>
+    private let turn: UnsafeMutablePointer<Turn>
+    private let forkWatcher: UnsafeMutablePointer<ev_fork>
+    /// An epoll descriptor with nothing in it, which knows good descriptors from bad ones.
+    private let probe: CInt
+    private let owner = pthread_self()
+
+    /// What the callbacks may touch. They know nothing else of this loop.
+    struct Turn {
+        /// Where events go; nil while somebody else runs an adopted loop.
+        var events: UnsafeMutablePointer<ReadyEvents>?
+        var isWoken = false
+        var isExpired = false
+        /// The slots to look at before the next run, linked through `next_changed`.
+        var changed: UnsafeMutablePointer<gevent_libev_slot>?
+        let waker: Unmanaged<EventWaker>
+        /// For the one callback that has to act at once. The loop outlives its watchers.
+        var loop: Unmanaged<LibevLoop>?
+    }
+
+    // MARK: Making
+
+    /// A loop of its own that belongs to the calling thread.
+    ///
+    /// - Parameter backends: the ways to ask the kernel, in order; the first one that works is used. If empty, the
+    ///   variable `LIBEV_FLAGS` has the say, and without it libev, which takes epoll.
+    /// - Throws: ``GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` is set to
+    ///   what libev would not understand; `outOfResources` if there are no descriptors left.
+    public convenience init(backends: [Backend] = []) throws(LoopError) {
+        let loop = backends.isEmpty ? try Self.makeDefault() : try Self.make(backends)
+        try self.init(loop, isAdopted: false)
+    }
+
+    /// A loop on one that exists, which must belong to the calling thread and not be running.
+    ///
+    /// The hub runs it from now on; what lives on it already goes on living. It is neither destroyed nor otherwise
+    /// changed, and has to outlive this object. ``close()`` takes our watchers off it; call it in any case.
+    ///
+    /// - Parameter loop: a `struct ev_loop *`.
+    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    public convenience init(adopting loop: OpaquePointer) throws(LoopError) {
+        try self.init(loop, isAdopted: true)
+    }
+
+    private init(_ loop: OpaquePointer, isAdopted: Bool) throws(LoopError) {
+        do throws(LoopError) {
+            eventWaker = try EventWaker()
+            timer = try DeadlineTimer()
+            probe = gevent_libev_probe()
+            if probe < 0 { throw LoopError(errno: -probe, operation: "epoll_create1") }
+        } catch {
+            if !isAdopted { ev_loop_destroy(loop) }
+            throw error
+        }
+        self.loop = loop
+        self.isAdopted = isAdopted
+        turn = .allocate(capacity: 1)
+        turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
+        wakeSlot = Self.makeSlot(onWake, turn)
+        timerSlot = Self.makeSlot(onDeadline, turn)
+        forkWatcher = .allocate(capacity: 1)
+        forkWatcher.initialize(to: ev_fork())
+        turn.pointee.loop = .passUnretained(self)
+        gevent_libev_fork_init(forkWatcher, onRearming, turn)
+        ev_fork_start(loop, forkWatcher)
+        // These keep libev from returning at once for want of anything to wait for.
+        start(wakeSlot, eventWaker.fileDescriptor, .read)
+        start(timerSlot, timer.fileDescriptor, .read)
+    }
+
+    private static func make(_ backends: [Backend]) throws(LoopError) -> OpaquePointer {
+        for backend in backends {
+            // Without EVFLAG_NOENV the environment would win over the code.
+            if let loop = ev_loop_new(backend.flag | CUnsignedInt(EVFLAG_NOENV)) { return loop }
+        }
+        throw LoopError(
+            .unsupported, operation: "ev_loop_new",
+            message: "this system cannot run libev on \(Backend.names(backends)); "
+                + "this build of libev has \(Backend.names(Backend.supported))")
+    }
+
+    private static func makeDefault() throws(LoopError) -> OpaquePointer {
+        // libev's own variable, and not one of our settings; libev is the one who acts on it.
+        guard let flags = gevent_libev_flags().map({ String(cString: $0) }) else {
+            if let loop = ev_loop_new(0) { return loop }
+            throw LoopError(.unsupported, operation: "ev_loop_new", message: "no backend of libev works on this system")
+        }
+        // libev would take any text for a number, and what is none for 0: its own choice.
+        if CUnsignedInt(flags) != nil, let loop = ev_loop_new(0) { return loop }
+        let sum = Backend.supported.map { "\($0.flag) for \($0.rawValue)" }.joined(separator: ", ")
+        throw LoopError(
+            .unsupported, operation: "LIBEV_FLAGS=\"\(flags)\"",
+            message: "libev cannot run on these flags; they are a sum of \(sum)")
+    }
+
+    // MARK: Facts
+
+    public var now: LoopInstant {
+        assertUsable()
+        return LoopInstant(nanoseconds: gevent_libev_now())
+    }
+
+    /// A nanosecond: a timerfd keeps the deadlines, as libev itself waits in whole milliseconds.
+    public var timerResolution: Duration {
+        assertUsable()
+        return .nanoseconds(1)
+    }
+
+    public var waker: any LoopWaker { eventWaker }
+
+    /// libev's version, the backend it runs on, and whether the loop was adopted.
+    public var features: [String: String] {
+        [
+            "libev": "\(ev_version_major()).\(ev_version_minor())",
+            "backend": backend?.rawValue ?? "unknown to this program",
+            "adopted": isAdopted ? "yes" : "no",
+        ]
+    }
+
+    /// What libev asks the kernel by; nil once closed, or if it is none of ours.
+    public var backend: Backend? {
+        loop.flatMap(Self.backend(of:))
+    }
+
+    // MARK: Interest
+
+    public func setInterest(
+        _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
+    ) throws(LoopError) {
+        assertUsable()
+        guard let loop else { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
+        let index = Int(fileDescriptor)
+        let known = index >= 0 && index < slots.count ? slots[index] : nil
+        // Harmless if it is stopped, and never a system call: libev tells the kernel about changes at the next run.
+        if let known { ev_io_stop(loop, &known.pointee.watcher) }
+        if interest.isEmpty { return }
+        // libev finds out about bad descriptors at the next run, when nobody is left to tell; for -1 it aborts at once,
+        // and for a regular file it pretends that it is always ready.
+        let error = gevent_libev_check(probe, fileDescriptor)
+        if error != 0 { throw LoopError(errno: error, operation: "watch", fileDescriptor: fileDescriptor) }
+        let slot = known ?? makeSlot(at: index)
+        slot.pointee.generation = generation
+        start(slot, fileDescriptor, interest)
+        if !slot.pointee.is_changed {
+            slot.pointee.is_changed = true
+            slot.pointee.next_changed = turn.pointee.changed
+            turn.pointee.changed = slot
+        }
+    }
+
+    /// Stops what libev would abort over among what has changed.
+    private func confirmChanges() {
+        while let slot = turn.pointee.changed {
+            turn.pointee.changed = slot.pointee.next_changed
+            slot.pointee.is_changed = false
+            confirm(slot)
+        }
+    }
+
+    /// The same among everything.
+    fileprivate func confirmAll() {
+        for case let slot? in slots { confirm(slot) }
+    }
+
+    private func confirm(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
+        if !gevent_libev_is_started(&slot.pointee.watcher) { return }
+        // Closed behind our back: the kernel has forgotten it, and so do we.
+        if gevent_libev_check(probe, slot.pointee.watcher.fd) != 0 { ev_io_stop(loop, &slot.pointee.watcher) }
+    }
+
+    private func makeSlot(at index: Int) -> UnsafeMutablePointer<gevent_libev_slot> {
+        // The kernel accepted the number, so its limit on open descriptors bounds the array.
+        while slots.count <= index { slots.append(nil) }
+        let slot = Self.makeSlot(onReady, turn)
+        slots[index] = slot
+        return slot
+    }
+
+    private static func makeSlot(
+        _ callback: gevent_libev_callback, _ turn: UnsafeMutablePointer<Turn>
+    ) -> UnsafeMutablePointer<gevent_libev_slot> {
+        let slot = UnsafeMutablePointer<gevent_libev_slot>.allocate(capacity: 1)
+        slot.initialize(to: gevent_libev_slot())
+        gevent_libev_init(&slot.pointee.watcher, callback, turn)
+        return slot
+    }
+
+    private func start(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt, _ interest: Readiness) {
+        var events: CInt = 0
+        if interest.contains(.read) { events |= Bits.read }
+        if interest.contains(.write) { events |= Bits.write }
+        gevent_libev_set(&slot.pointee.watcher, fileDescriptor, events)
+        ev_io_start(loop, &slot.pointee.watcher)
+    }
+
+    // MARK: Polling
+
+    public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
+        assertUsable()
+        guard let loop else { throw LoopError(.closed, operation: "poll") }
+        confirmChanges()
+        if backend != .epoll { confirmAll() }
+        let mayBlock = mayBlock(until: deadline)
+        if mayBlock { try timer.arm(until: deadline) }
+        withUnsafeMutablePointer(to: &events) { events in
+            turn.pointee.events = events
+            _ = ev_run(loop, mayBlock ? CInt(EVRUN_ONCE) : CInt(EVRUN_NOWAIT))
+            turn.pointee.events = nil
+        }
+        turn.pointee.isWoken = false
+        if turn.pointee.isExpired {
+            turn.pointee.isExpired = false
+            timer.expire()
+        }
+    }
+
+    private func mayBlock(until deadline: LoopInstant?) -> Bool {
+        // Woken while somebody else ran the loop: that wake is still due.
+        if turn.pointee.isWoken { return false }
+        guard let deadline else { return true }
+        return deadline != .distantPast && deadline.nanoseconds > gevent_libev_now()
+    }
+
+    // MARK: Forking and closing
+
+    public func recoverAfterFork() throws(LoopError) {
+        assertUsable()
+        guard let loop else { throw LoopError(.closed, operation: "recoverAfterFork") }
+        // Marks only. The next run replaces libev's kernel objects, before it tells the kernel about any change.
+        ev_loop_fork(loop)
+        for case let slot? in slots { ev_io_stop(loop, &slot.pointee.watcher) }
+        try eventWaker.replaceAfterFork()
+        try timer.replaceAfterFork()
+        // The probe may be shared: nothing is ever in it.
+    }
+
+    public func close() {
+        assert(pthread_equal(owner, pthread_self()) != 0, "LibevLoop.close() was called on another thread")
+        if loop != nil { tearDown() }
+    }
+
+    deinit {
+        if loop != nil {
+            // A private loop: the last reference may be dropped on any thread, and nobody else can be using it.
+            precondition(!isAdopted, "a LibevLoop on an adopted loop must be closed before it goes")
+            tearDown()
+        }
+        _ = Glibc.close(probe)
+        turn.deallocate()
+    }
+
+    private func tearDown() {
+        for case let slot? in slots + [wakeSlot, timerSlot] {
+            ev_io_stop(loop, &slot.pointee.watcher)
+            slot.deallocate()
+        }
+        slots = []
+        ev_fork_stop(loop, forkWatcher)
+        forkWatcher.deallocate()
+        if !isAdopted { ev_loop_destroy(loop) }
+        loop = nil
+    }
+
+    private func assertUsable(_ call: StaticString = #function) {
+        assert(pthread_equal(owner, pthread_self()) != 0, "LibevLoop.\(call) was called on another thread")
+        assert(loop != nil, "LibevLoop.\(call) was called after close()")
+    }
+}
+
+// Confined to the thread that made it; its waker is what may leave.
+@available(*, unavailable)
+extension LibevLoop: Sendable {}
+
+private enum Bits {
+    static let read = CInt(EV_READ)
+    static let write = CInt(EV_WRITE)
+    static let error = CInt(truncatingIfNeeded: EV_ERROR)
+}
+
+// MARK: Callbacks. They append or take a note, and return.
+
+private func turn(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.Turn> {
+    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self)
+}
+
+private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
+    guard let watcher, let batch = turn(of: watcher).pointee.events else { return }
+    let slot = UnsafeMutableRawPointer(watcher).assumingMemoryBound(to: gevent_libev_slot.self)
+    var readiness: Readiness = []
+    if events & (Bits.read | Bits.error) != 0 { readiness.insert(.read) }
+    // An error: libev has stopped the watcher of a descriptor that was closed. Who waits will see for themselves.
+    if events & (Bits.write | Bits.error) != 0 { readiness.insert(.write) }
+    batch.pointee.append(
+        ReadyEvent(
+            fileDescriptor: watcher.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
+}
+
+/// Not only after a fork: libev is about to register everything anew, for whatever reason.
+private func onRearming(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
+    guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self) else { return }
+    turn.pointee.loop?._withUnsafeGuaranteedRef { $0.confirmAll() }
+}
+
+private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+    guard let watcher else { return }
+    let turn = turn(of: watcher)
+    turn.pointee.isWoken = true
+    turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
+}
+
+private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+    guard let watcher else { return }
+    turn(of: watcher).pointee.isExpired = true
+}

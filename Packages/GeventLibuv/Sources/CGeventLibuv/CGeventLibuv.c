@@ -1,0 +1,57 @@
+#include "CGeventLibuv.h"
+#include "CGeventLoop.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+
+// Defined in Swift (Registration.swift). Declared here and not in the header, where Swift would import a second one.
+extern void gevent_libuv_register(void);
+
+// Linking this backend is all it takes to have it. The constructor runs before `main` and before anything may be
+// assumed of the Swift runtime, so it only stores the pointer.
+__attribute__((constructor)) static void gevent_libuv_linked(void) {
+    gevent_loop_backend_linked(gevent_libuv_register);
+}
+
+// The bits of `Readiness` in Swift.
+enum { READ = 1, WRITE = 2 };
+
+int gevent_libuv_init(uv_loop_t *loop, uv_poll_t *handle, int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) {
+        return -errno;
+    }
+    int result = uv_poll_init(loop, handle, fd);
+    // libuv makes the open file non-blocking, for good, and for everybody who shares it: for standard input that is the
+    // shell which comes after us.
+    if (!(flags & O_NONBLOCK)) {
+        fcntl(fd, F_SETFL, flags);
+    }
+    return result;
+}
+
+static int control(const uv_loop_t *loop, int operation, int fd, uint8_t interest) {
+    // As libuv registers it.
+    struct epoll_event event = {
+        .events = (interest & READ ? EPOLLIN : 0u) | (interest & WRITE ? EPOLLOUT : 0u), .data = {.fd = fd}};
+    return epoll_ctl(uv_backend_fd(loop), operation, fd, &event) < 0 ? errno : 0;
+}
+
+int gevent_libuv_add(const uv_loop_t *loop, int fd, uint8_t interest) {
+    int error = control(loop, EPOLL_CTL_ADD, fd, interest);
+    return error == EEXIST ? 0 : error;
+}
+
+int gevent_libuv_confirm(const uv_loop_t *loop, int fd, uint8_t interest) {
+    return control(loop, EPOLL_CTL_MOD, fd, interest);
+}
+
+int gevent_libuv_remove(const uv_loop_t *loop, int fd) { return control(loop, EPOLL_CTL_DEL, fd, 0); }
+
+bool gevent_libuv_is_ready(int fd, uint8_t interest) {
+    struct pollfd question = {
+        .fd = fd, .events = (short)((interest & READ ? POLLIN : 0) | (interest & WRITE ? POLLOUT : 0))};
+    return poll(&question, 1, 0) > 0;
+}

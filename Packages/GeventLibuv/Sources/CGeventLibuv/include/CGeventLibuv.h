@@ -1,0 +1,50 @@
+#pragma once
+
+// What libuv does not tell, and what it would rather abort over than tell.
+
+// By path: SwiftPM puts the folder of a system library on nobody's search path.
+#include "../../CLibuv/CLibuv.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// One poll handle of libuv's, with what has to be known when it fires.
+///
+/// libuv keeps its address until the callback of `uv_close`, and only that may free it.
+struct gevent_libuv_slot {
+    /// First, so that the handle's address is the slot's.
+    uv_poll_t handle;
+    /// The next one that has changed since the last poll.
+    struct gevent_libuv_slot *next_changed;
+    int fd;
+    uint32_t generation;
+    /// Which poll reported it last.
+    uint64_t reported;
+    /// The bits of `Readiness`; 0 while nothing is watched.
+    uint8_t interest;
+    bool is_changed;
+    /// The number changed hands without a word to us, so the kernel may still watch the file it was before.
+    bool is_doubtful;
+};
+
+/// `uv_poll_init`, but the file stays blocking if it was. 0 or a negated errno.
+int gevent_libuv_init(uv_loop_t *loop, uv_poll_t *handle, int fd);
+
+/// Puts the descriptor into the kernel's set, as libuv will at its next run. 0 or an errno.
+int gevent_libuv_add(const uv_loop_t *loop, int fd, uint8_t interest);
+
+/// 0 if the kernel's set still has the file that was put into it, else an errno.
+int gevent_libuv_confirm(const uv_loop_t *loop, int fd, uint8_t interest);
+
+/// Takes the descriptor out of the kernel's set. 0 or an errno: it was closed meanwhile, and perhaps opened again.
+int gevent_libuv_remove(const uv_loop_t *loop, int fd);
+
+/// Whether the file is ready for any of it now, by its own account.
+bool gevent_libuv_is_ready(int fd, uint8_t interest);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,409 @@
+internal import CGeventLibuv
+public import CLibuv
+public import GeventLoop
+internal import Glibc
+
+/// A loop on libuv: one of its own, or one that a C library brought along.
+///
+/// ```swift
+/// let hub = try Hub.start(on: LibuvLoop(adopting: uv_default_loop()))
+/// ```
+///
+/// Each descriptor has one `uv_poll_t`. Whatever else lives on an adopted loop (timers, signals, a C library's own
+/// connections) is served while the hub polls: each poll is one complete `uv_run`.
+///
+/// ## How libuv is kept from aborting
+/// `uv_poll_start` only takes a note. libuv registers with the kernel at its next run, and if the kernel refuses then,
+/// because the descriptor was closed meanwhile or memory has run out, it aborts the process. So this loop registers
+/// first, by the same system call on the same epoll descriptor: that is where errors come from, and libuv finds the
+/// descriptor there already, which it takes in its stride. What changed since the last poll is confirmed once more right
+/// before libuv runs. It costs three system calls for each change of interest; the hub makes one per connection.
+public final class LibuvLoop: Loop {
+    /// "libuv".
+    public static var backendName: String { "libuv" }
+
+    /// The C loop; nil once closed.
+    private var loop: UnsafeMutablePointer<uv_loop_t>?
+    private let isAdopted: Bool
+    /// By descriptor. A slot stays with its number for as long as the loop lives, so that there is no waiting for
+    /// `uv_close`, which takes effect a run later. The kernel hands out the lowest free number, so there are about as
+    /// many as there were connections.
+    private var slots: [UnsafeMutablePointer<gevent_libuv_slot>?] = []
+    private let eventWaker: EventWaker
+    private var timer: DeadlineTimer
+    private let turn: UnsafeMutablePointer<Turn>
+    /// Why the loop cannot be used any more: libuv could not get a new epoll descriptor, and would abort without one.
+    private var failure: LoopError?
+    private let owner = pthread_self()
+    private var process = getpid()
+
+    /// What the callbacks may touch. They know nothing else of this loop.
+    struct Turn {
+        /// Where events go; nil while somebody else runs an adopted loop.
+        var events: UnsafeMutablePointer<ReadyEvents>?
+        /// Counts the polls.
+        var number: UInt64 = 0
+        var isWoken = false
+        var isExpired = false
+        /// The slots to look at before the next run, linked through `next_changed`.
+        var changed: UnsafeMutablePointer<gevent_libuv_slot>?
+        /// The kernel watches a file under a number that cannot take it out any more; see ``LibuvLoop/rebuild()``.
+        var hasOrphans = false
+        let waker: Unmanaged<EventWaker>
+
+        mutating func remember(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
+            if slot.pointee.is_changed { return }
+            slot.pointee.is_changed = true
+            slot.pointee.next_changed = changed
+            changed = slot
+        }
+    }
+
+    // MARK: Making
+
+    /// A loop of its own that belongs to the calling thread.
+    ///
+    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
+    ///   another one if the system refuses what libuv needs.
+    public convenience init() throws(LoopError) {
+        let loop = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
+        let result = uv_loop_init(loop)
+        if result < 0 {
+            loop.deallocate()
+            throw LoopError(errno: -result, operation: "uv_loop_init")
+        }
+        try self.init(loop, isAdopted: false)
+    }
+
+    /// A loop on one that exists, which must belong to the calling thread and not be running.
+    ///
+    /// The hub runs it from now on; what lives on it already goes on living. It is neither closed nor otherwise changed,
+    /// and has to outlive this object. ``close()`` takes our handles off it; call it in any case. Like every handle of
+    /// libuv's they need one more run for that, so run the loop once more before `uv_loop_close`.
+    ///
+    /// libuv allows one poll handle per descriptor: what others watch on this loop, the hub cannot.
+    ///
+    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    public convenience init(adopting loop: UnsafeMutablePointer<uv_loop_t>) throws(LoopError) {
+        try self.init(loop, isAdopted: true)
+    }
+
+    private init(_ loop: UnsafeMutablePointer<uv_loop_t>, isAdopted: Bool) throws(LoopError) {
+        do throws(LoopError) {
+            eventWaker = try EventWaker()
+            timer = try DeadlineTimer()
+        } catch {
+            if !isAdopted && uv_loop_close(loop) == 0 { loop.deallocate() }
+            throw error
+        }
+        turn = .allocate(capacity: 1)
+        turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
+        self.loop = loop
+        self.isAdopted = isAdopted
+        do throws(LoopError) {
+            // These keep libuv from returning at once for want of anything to wait for.
+            try watch(eventWaker.fileDescriptor, .read, generation: 0)
+            try watch(timer.fileDescriptor, .read, generation: 0)
+        } catch {
+            tearDown()
+            throw error
+        }
+    }
+
+    private static func error(_ code: CInt, _ fileDescriptor: CInt) -> LoopError {
+        if code == EEXIST {
+            return LoopError(
+                .system, errno: code, operation: "uv_poll_start", fileDescriptor: fileDescriptor,
+                message: "another handle on the adopted loop watches it already, and libuv allows one")
+        }
+        return LoopError(errno: code, operation: "uv_poll_start", fileDescriptor: fileDescriptor)
+    }
+
+    // MARK: Facts
+
+    public var now: LoopInstant {
+        assertUsable()
+        return LoopInstant(nanoseconds: Int64(bitPattern: uv_hrtime()))
+    }
+
+    /// A nanosecond: a timerfd keeps the deadlines, as libuv itself waits in whole milliseconds.
+    public var timerResolution: Duration {
+        assertUsable()
+        return .nanoseconds(1)
+    }
+
+    public var waker: any LoopWaker { eventWaker }
+
+    /// libuv's version, and whether the loop was adopted.
+    public var features: [String: String] {
+        ["libuv": String(cString: uv_version_string()), "adopted": isAdopted ? "yes" : "no"]
+    }
+
+    // MARK: Interest
+
+    public func setInterest(
+        _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
+    ) throws(LoopError) {
+        let loop = try usableLoop("setInterest", fileDescriptor)
+        let index = Int(fileDescriptor)
+        let known = index >= 0 && index < slots.count ? slots[index] : nil
+        if let known, known.pointee.interest != 0 {
+            known.pointee.interest = 0
+            // libuv does this too, but does not say whether it worked.
+            if gevent_libuv_remove(loop, fileDescriptor) != 0 {
+                if interest.isEmpty { turn.pointee.hasOrphans = true } else { known.pointee.is_doubtful = true }
+            }
+            uv_poll_stop(&known.pointee.handle)
+        }
+        if !interest.isEmpty { try watch(fileDescriptor, interest, generation: generation) }
+    }
+
+    private func watch(
+        _ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32
+    ) throws(LoopError) {
+        let slot = try slot(for: fileDescriptor)
+        slot.pointee.interest = interest.rawValue
+        slot.pointee.generation = generation
+        let error = register(slot)
+        if error != 0 { throw Self.error(error, fileDescriptor) }
+        turn.pointee.remember(slot)
+    }
+
+    private func slot(
+        for fileDescriptor: CInt
+    ) throws(LoopError) -> UnsafeMutablePointer<gevent_libuv_slot> {
+        let index = Int(fileDescriptor)
+        if index >= 0 && index < slots.count, let known = slots[index] { return known }
+        let slot = UnsafeMutablePointer<gevent_libuv_slot>.allocate(capacity: 1)
+        slot.initialize(to: gevent_libuv_slot())
+        let result = gevent_libuv_init(loop, &slot.pointee.handle, fileDescriptor)
+        if result < 0 {
+            // libuv has not kept its address.
+            slot.deallocate()
+            throw Self.error(-result, fileDescriptor)
+        }
+        slot.pointee.handle.data = UnsafeMutableRawPointer(turn)
+        slot.pointee.fd = fileDescriptor
+        // libuv accepted the number, so the limit on open descriptors bounds the array.
+        while slots.count <= index { slots.append(nil) }
+        slots[index] = slot
+        return slot
+    }
+
+    /// Hands a slot with interest to libuv and to the kernel; returns 0, or an error number and leaves it without.
+    private func register(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> CInt {
+        var events: CInt = 0
+        if slot.pointee.interest & Readiness.read.rawValue != 0 { events |= CInt(UV_READABLE.rawValue) }
+        if slot.pointee.interest & Readiness.write.rawValue != 0 { events |= CInt(UV_WRITABLE.rawValue) }
+        let callback: uv_poll_cb =
+            switch slot.pointee.fd {
+            case eventWaker.fileDescriptor: onWake
+            case timer.fileDescriptor: onDeadline
+            default: onReady
+            }
+        let result = uv_poll_start(&slot.pointee.handle, events, callback)
+        let error = result < 0 ? -result : gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
+        if error != 0 { abandon(slot) }
+        return error
+    }
+
+    private func abandon(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
+        slot.pointee.interest = 0
+        // Takes it off the list of what libuv is going to register.
+        uv_poll_stop(&slot.pointee.handle)
+    }
+
+    // MARK: Polling
+
+    public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
+        let loop = try usableLoop("poll")
+        confirmChanges(loop)
+        if turn.pointee.hasOrphans { try rebuild() }
+        let mayBlock = mayBlock(until: deadline)
+        if mayBlock { try timer.arm(until: deadline) }
+        withUnsafeMutablePointer(to: &events) { events in
+            turn.pointee.number &+= 1
+            turn.pointee.events = events
+            _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT)
+            turn.pointee.events = nil
+        }
+        turn.pointee.isWoken = false
+        if turn.pointee.isExpired {
+            turn.pointee.isExpired = false
+            timer.expire()
+        }
+    }
+
+    private func mayBlock(until deadline: LoopInstant?) -> Bool {
+        // Woken while somebody else ran the loop: that wake is still due.
+        if turn.pointee.isWoken { return false }
+        guard let deadline else { return true }
+        return deadline != .distantPast && deadline.nanoseconds > Int64(bitPattern: uv_hrtime())
+    }
+
+    /// Takes out what libuv would abort over, and starts again what it has stopped.
+    private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>) {
+        while let slot = turn.pointee.changed {
+            turn.pointee.changed = slot.pointee.next_changed
+            slot.pointee.is_changed = false
+            if slot.pointee.interest == 0 { continue }
+            if uv_is_active(handle(slot)) == 0 {
+                // libuv stops a handle whose file has an error, though the error lasts. If it was closed since, the
+                // kernel has forgotten it, and so do we.
+                if register(slot) != 0 { turn.pointee.hasOrphans = true }
+            } else if gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest) != 0 {
+                abandon(slot)
+                turn.pointee.hasOrphans = true
+            }
+        }
+    }
+
+    /// Moves libuv to a fresh epoll descriptor.
+    ///
+    /// The kernel watches files, not numbers. A watched number that was closed without being removed, while a duplicate
+    /// of it lives on (in a child process, perhaps), stays in the set under a number that can no longer take it out, and
+    /// reports for ever. libuv does not pass such events on but polls again at once, inside `uv_run`, with no end.
+    ///
+    /// An adopted loop stays as it is: other threads may be using its `uv_async_t`s at this moment, and would abort.
+    private func rebuild() throws(LoopError) {
+        turn.pointee.hasOrphans = false
+        if isAdopted { return }
+        try replaceKernelObjects()
+        for case let slot? in slots where slot.pointee.interest != 0 {
+            slot.pointee.is_doubtful = false
+            // Closed behind our back as well: the kernel had forgotten it, and so do we.
+            if gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest) != 0 { abandon(slot) }
+        }
+    }
+
+    private func replaceKernelObjects() throws(LoopError) {
+        let result = uv_loop_fork(loop)
+        if result == 0 { return }
+        let error = LoopError(errno: -result, operation: "uv_loop_fork")
+        failure = error
+        throw error
+    }
+
+    // MARK: Forking and closing
+
+    public func recoverAfterFork() throws(LoopError) {
+        _ = try usableLoop("recoverAfterFork")
+        // Before anything is stopped, which takes it out of the kernel's set: that is the parent's until now.
+        try replaceKernelObjects()
+        process = getpid()
+        turn.pointee.changed = nil
+        turn.pointee.hasOrphans = false
+        for case let slot? in slots {
+            slot.pointee.is_changed = false
+            slot.pointee.is_doubtful = false
+            if slot.pointee.fd != eventWaker.fileDescriptor && slot.pointee.fd != timer.fileDescriptor { abandon(slot) }
+        }
+        try eventWaker.replaceAfterFork()
+        try timer.replaceAfterFork()
+    }
+
+    public func close() {
+        assert(pthread_equal(owner, pthread_self()) != 0, "LibuvLoop.close() was called on another thread")
+        if loop != nil { tearDown() }
+    }
+
+    deinit {
+        if loop != nil {
+            // A private loop: the last reference may be dropped on any thread, and nobody else can be using it.
+            precondition(!isAdopted, "a LibuvLoop on an adopted loop must be closed before it goes")
+            tearDown()
+        }
+        turn.deallocate()
+    }
+
+    private func tearDown() {
+        guard let loop else { return }
+        self.loop = nil
+        // In a child that has not recovered, closing a handle would take it out of the parent's set.
+        if failure == nil && process != getpid() {
+            let result = uv_loop_fork(loop)
+            if result < 0 { failure = LoopError(errno: -result, operation: "uv_loop_fork") }
+        }
+        // Without an epoll descriptor libuv cannot even close: what it holds is lost.
+        if failure != nil { return }
+        for case let slot? in slots {
+            uv_close(handle(slot)) { handle in
+                // Not before: libuv had it in its lists until now.
+                UnsafeMutableRawPointer(handle)?.assumingMemoryBound(to: gevent_libuv_slot.self).deallocate()
+            }
+        }
+        slots = []
+        if isAdopted { return }
+        // Nothing is left on it but the handles that are being closed, so this does not wait.
+        uv_run(loop, UV_RUN_DEFAULT)
+        let result = uv_loop_close(loop)
+        assert(result == 0, "uv_loop_close failed: \(result)")
+        if result == 0 { loop.deallocate() }
+    }
+
+    private func usableLoop(
+        _ operation: String, _ fileDescriptor: CInt? = nil, _ call: StaticString = #function
+    ) throws(LoopError) -> UnsafeMutablePointer<uv_loop_t> {
+        assertUsable(call)
+        if let failure { throw failure }
+        guard let loop else { throw LoopError(.closed, operation: operation, fileDescriptor: fileDescriptor) }
+        return loop
+    }
+
+    private func assertUsable(_ call: StaticString = #function) {
+        assert(pthread_equal(owner, pthread_self()) != 0, "LibuvLoop.\(call) was called on another thread")
+        assert(loop != nil, "LibuvLoop.\(call) was called after close()")
+    }
+}
+
+// Confined to the thread that made it; its waker is what may leave.
+@available(*, unavailable)
+extension LibuvLoop: Sendable {}
+
+/// A poll handle as any handle, which is what C's inheritance looks like from here.
+private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMutablePointer<uv_handle_t> {
+    UnsafeMutableRawPointer(slot).assumingMemoryBound(to: uv_handle_t.self)
+}
+
+// MARK: Callbacks. They append or take a note, and return.
+
+private func turn(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.Turn> {
+    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.Turn.self)
+}
+
+private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt, _ events: CInt) {
+    guard let handle else { return }
+    let turn = turn(of: handle)
+    let slot = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: gevent_libuv_slot.self)
+    var readiness: Readiness = []
+    if status < 0 {
+        // An error on the file: the handle is stopped now, and started again before the next run.
+        turn.pointee.remember(slot)
+        readiness = [.read, .write]
+    } else {
+        if events & CInt(UV_READABLE.rawValue) != 0 { readiness.insert(.read) }
+        if events & CInt(UV_WRITABLE.rawValue) != 0 { readiness.insert(.write) }
+    }
+    guard let batch = turn.pointee.events else { return }
+    // When more than 1,024 are ready, libuv asks the kernel again within one run, and is told the same again.
+    if slot.pointee.reported == turn.pointee.number { return }
+    slot.pointee.reported = turn.pointee.number
+    if slot.pointee.is_doubtful && !gevent_libuv_is_ready(slot.pointee.fd, slot.pointee.interest) {
+        turn.pointee.hasOrphans = true
+        return
+    }
+    batch.pointee.append(
+        ReadyEvent(fileDescriptor: slot.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
+}
+
+private func onWake(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
+    guard let handle else { return }
+    let turn = turn(of: handle)
+    turn.pointee.isWoken = true
+    turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
+}
+
+private func onDeadline(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
+    guard let handle else { return }
+    turn(of: handle).pointee.isExpired = true
+}

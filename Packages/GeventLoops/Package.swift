@@ -1,0 +1,33 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
+// on; ci/check-manifests keeps the two in agreement.
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "GeventLoops",
+    products: [
+        .library(name: "GeventLoops", targets: ["GeventLoops"])
+    ],
+    dependencies: [
+        .package(path: "../GeventEpoll"),
+        .package(path: "../GeventLibev"),
+        .package(path: "../GeventLibuv"),
+    ],
+    targets: [
+        .target(
+            name: "GeventLoops",
+            dependencies: [
+                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "GeventLibev", package: "GeventLibev"),
+                .product(name: "GeventLibuv", package: "GeventLibuv"),
+            ],
+            swiftSettings: settings)
+    ])

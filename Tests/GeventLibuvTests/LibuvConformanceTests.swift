@@ -1,0 +1,44 @@
+import CLibuv
+import GeventLibuv
+import GeventLoop
+import GeventTesting
+import Testing
+
+/// The loops that libuv can be, each as it is and checked.
+enum LibuvVariant: String, CaseIterable, CustomTestStringConvertible {
+    case own, adopted, ownChecked, adoptedChecked
+
+    var testDescription: String { rawValue }
+
+    var conformance: LoopConformance {
+        LoopConformance(name: "libuv, \(rawValue)") {
+            switch self {
+            case .own: try LibuvLoop()
+            case .adopted: try hostedLoop()
+            case .ownChecked: CheckedLoop(try LibuvLoop(), log: { _ in })
+            case .adoptedChecked: CheckedLoop(try hostedLoop(), log: { _ in })
+            }
+        }
+    }
+}
+
+/// A loop on a C loop, which is closed as libuv wants it: with one more run for the handles.
+private func hostedLoop() throws -> HostedLoop<LibuvLoop> {
+    let host = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
+    try #require(uv_loop_init(host) == 0)
+    let loop = try LibuvLoop(adopting: host)
+    return HostedLoop(loop) {
+        uv_run(host, UV_RUN_DEFAULT)
+        precondition(uv_loop_close(host) == 0, "something of ours is left on the adopted loop")
+        host.deallocate()
+    }
+}
+
+@Suite("The loop on libuv keeps the contract")
+struct LibuvConformanceTests {
+    @Test("for", arguments: LibuvVariant.allCases, LoopConformance.checks)
+    func conformance(variant: LibuvVariant, check: LoopConformance.Check) {
+        let result = variant.conformance.run(check)
+        #expect(result.failure == nil)
+    }
+}
