@@ -7,7 +7,5 @@ let package = Package(
     targets: [
         .executableTarget(
             name: "core-only",
-            dependencies: [
-                .product(name: "Gevent", package: "swift-gevent"),
-            ])
+            dependencies: [.product(name: "Gevent", package: "swift-gevent")])
     ])

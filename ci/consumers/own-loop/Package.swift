@@ -5,7 +5,8 @@ let package = Package(
     name: "own-loop",
     dependencies: [.package(url: "https://github.com/swift-gevent/swift-gevent", from: "0.1.0")],
     targets: [
-        .target(name: "PollLoop", dependencies: [.product(name: "Gevent", package: "swift-gevent")]),
+        .target(name: "CPollLoop"),
+        .target(name: "PollLoop", dependencies: ["CPollLoop", .product(name: "Gevent", package: "swift-gevent")]),
         .executableTarget(
             name: "own-loop",
             dependencies: [

@@ -1,3 +1,4 @@
+internal import CPollLoop
 public import Gevent
 internal import Glibc
 
@@ -13,12 +14,12 @@ public final class PollLoop: Loop {
     }
 
     private var interests: [CInt: (readiness: Readiness, generation: UInt32)] = [:]
-    private let pipe: WakePipe
+    private let eventWaker: EventWaker
     private let owner = pthread_self()
     private var isClosed = false
 
     public init() throws(LoopError) {
-        pipe = try WakePipe()
+        eventWaker = try EventWaker()
     }
 
     public var now: LoopInstant {
@@ -30,7 +31,7 @@ public final class PollLoop: Loop {
 
     public var timerResolution: Duration { .milliseconds(1) }
 
-    public var waker: any LoopWaker { pipe }
+    public var waker: any LoopWaker { eventWaker }
 
     public func setInterest(
         _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
@@ -39,21 +40,15 @@ public final class PollLoop: Loop {
         if isClosed { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
         interests[fileDescriptor] = nil
         if interest.isEmpty { return }
-        var status = stat()
-        if fstat(fileDescriptor, &status) != 0 {
-            throw LoopError(errno: errno, operation: "fstat", fileDescriptor: fileDescriptor)
-        }
-        // poll(2) calls these always ready; the contract wants an error.
-        if [S_IFREG, S_IFDIR].contains(status.st_mode & S_IFMT) {
-            throw LoopError(.notPollable, operation: "setInterest", fileDescriptor: fileDescriptor)
-        }
+        let error = poll_loop_check(fileDescriptor)
+        if error != 0 { throw LoopError(errno: error, operation: "setInterest", fileDescriptor: fileDescriptor) }
         interests[fileDescriptor] = (interest, generation)
     }
 
     public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
         assertUsable()
         if isClosed { throw LoopError(.closed, operation: "poll") }
-        var requests = [pollfd(fd: pipe.readEnd, events: Int16(POLLIN), revents: 0)]
+        var requests = [pollfd(fd: eventWaker.fileDescriptor, events: Int16(POLLIN), revents: 0)]
         for (fileDescriptor, interest) in interests {
             var bits: CInt = 0
             if interest.readiness.contains(.read) { bits |= POLLIN }
@@ -65,7 +60,7 @@ public final class PollLoop: Loop {
             if errno == EINTR { return }
             throw LoopError(errno: errno, operation: "poll")
         }
-        if requests[0].revents != 0 { pipe.drain() }
+        if requests[0].revents != 0 { eventWaker.drain() }
         for request in requests.dropFirst() where request.revents != 0 {
             let bits = CInt(request.revents)
             // Closed while it was watched: forgotten, or every poll from now on would return at once.
@@ -94,7 +89,7 @@ public final class PollLoop: Loop {
         assertUsable()
         if isClosed { throw LoopError(.closed, operation: "recoverAfterFork") }
         interests = [:]
-        try pipe.replaceAfterFork()
+        try eventWaker.replaceAfterFork()
     }
 
     public func close() {
