@@ -45,11 +45,20 @@ func ours(_ backend: LoopBackend, _ descriptors: Descriptors, rounds: Int) throw
     return Double(start.duration(to: loop.now) / .nanoseconds(1)) / Double(rounds)
 }
 
-func plain(_ descriptors: Descriptors, rounds: Int) -> Double {
+typealias Plain = (UnsafePointer<CInt>, CInt, CInt, UnsafeMutablePointer<Int64>) -> Int64
+
+func plain(_ polls: Plain, _ descriptors: Descriptors, rounds: Int) -> Double {
     var seen: Int64 = 0
-    return Double(plain_epoll_polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen))
-        / Double(rounds)
+    return Double(polls(descriptors.reads, CInt(descriptors.reads.count), CInt(rounds), &seen)) / Double(rounds)
 }
+
+var programs: [String: Plain] = ["epoll": { plain_epoll_polls($0, $1, $2, $3) }]
+#if HAS_LIBEV
+    programs["libev"] = { plain_libev_polls($0, $1, $2, $3) }
+#endif
+#if HAS_LIBUV
+    programs["libuv"] = { plain_libuv_polls($0, $1, $2, $3) }
+#endif
 
 func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
@@ -63,14 +72,15 @@ limit.rlim_cur = limit.rlim_max
 setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
 
 print("loop        ready   ours, ns a poll   plain C   ratio")
-for backend in LoopBackend.linked where backend.name == "epoll" {
+for backend in LoopBackend.linked {
+    guard let program = programs[backend.name] else { continue }
     for (ready, rounds) in [(0, 300_000), (1, 300_000), (1_000, 3_000)] {
         let descriptors = Descriptors(ready: ready, idle: 16)
         var mine: [Double] = []
         var theirs: [Double] = []
         for _ in 0..<11 {
             mine.append(try ours(backend, descriptors, rounds: rounds))
-            theirs.append(plain(descriptors, rounds: rounds))
+            theirs.append(plain(program, descriptors, rounds: rounds))
         }
         descriptors.close()
         let ratio = median(zip(mine, theirs).map { $0 / $1 })

@@ -5,6 +5,6 @@
 
 #if !__has_include(<ev.h>)
 #error "GeventLibev needs libev's header <ev.h>: apt-get install libev-dev (Debian, Ubuntu), dnf install libev-devel (Fedora), or depend on the product Gevent alone, which needs nothing. In swift-gevent itself, GEVENT_WITH_LIBEV=0 leaves this loop out."
-#else
-#include <ev.h>
 #endif
+// Where it is missing, this ends the compilation, so that the error above is the one to be seen.
+#include <ev.h>

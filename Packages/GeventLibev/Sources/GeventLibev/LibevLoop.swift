@@ -25,6 +25,8 @@ public final class LibevLoop: Loop {
     /// The C loop; nil once closed.
     private var loop: OpaquePointer?
     private let isAdopted: Bool
+    /// Whether libev's backend hands descriptors to the kernel again at each poll, or after each event.
+    private let namesDescriptorsAnew: Bool
     /// By descriptor. A slot stays with its number for as long as the loop lives; it is started only while there is
     /// interest. The kernel hands out the lowest free number, so there are about as many as there were connections.
     private var slots: [UnsafeMutablePointer<gevent_libev_slot>?] = []
@@ -87,6 +89,7 @@ public final class LibevLoop: Loop {
         }
         self.loop = loop
         self.isAdopted = isAdopted
+        namesDescriptorsAnew = Self.backend(of: loop) != .epoll
         turn = .allocate(capacity: 1)
         turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
         wakeSlot = Self.makeSlot(onWake, turn)
@@ -232,7 +235,7 @@ public final class LibevLoop: Loop {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "poll") }
         confirmChanges()
-        if backend != .epoll { confirmAll() }
+        if namesDescriptorsAnew { confirmAll() }
         let mayBlock = mayBlock(until: deadline)
         if mayBlock { try timer.arm(until: deadline) }
         withUnsafeMutablePointer(to: &events) { events in

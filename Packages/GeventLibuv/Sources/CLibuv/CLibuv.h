@@ -5,6 +5,6 @@
 
 #if !__has_include(<uv.h>)
 #error "GeventLibuv needs libuv's header <uv.h>: apt-get install libuv1-dev (Debian, Ubuntu), dnf install libuv-devel (Fedora), or depend on the product Gevent alone, which needs nothing. In swift-gevent itself, GEVENT_WITH_LIBUV=0 leaves this loop out."
-#else
-#include <uv.h>
 #endif
+// Where it is missing, this ends the compilation, so that the error above is the one to be seen.
+#include <uv.h>

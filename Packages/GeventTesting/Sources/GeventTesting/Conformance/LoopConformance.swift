@@ -16,7 +16,7 @@ internal import Synchronization
 /// Each check makes its own loop on a thread of its own and closes everything it opened. Checks run one at a time
 /// within a process, because they fork and reuse descriptor numbers. They use the real clock where the loop does, and
 /// are strict about "not early" but generous about "not late". The process's soft limit on open descriptors is raised
-/// to 4,096 if it is lower.
+/// to 4,096 if it is lower, and by two checks, for as long as they run, to what they need or to what the system allows.
 public struct LoopConformance: Sendable {
     /// Makes a fresh loop that belongs to the calling thread.
     public typealias Factory = @Sendable () throws -> any Loop
