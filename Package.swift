@@ -54,7 +54,7 @@ func systemLibrary(_ package: String, _ target: String) -> Target {
     .systemLibrary(name: target, path: "Packages/\(package)/Sources/\(target)")
 }
 
-/// What the examples can run on besides epoll: linking a loop is enough.
+/// What examples and tests can run on besides epoll: linking a loop is enough.
 let otherLoops: [Target.Dependency] = (withLibev ? ["GeventLibev"] : []) + (withLibuv ? ["GeventLibuv"] : [])
 
 func example(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -100,8 +100,9 @@ let package = Package(
 
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
-        tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"]),
-        tests("GeventNetTests", ["Gevent", "GeventEpoll", "GeventNet", "GeventTesting"]),
+        // Run once for each loop, which GEVENT_LOOP chooses.
+        tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
+        tests("GeventNetTests", ["Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
 

@@ -54,11 +54,33 @@ struct SelectionTests {
         #expect(try choose("broken,amber,epoll", [Self.epoll, Self.amber, Self.broken]) == "amber")
     }
 
-    @Test("The reason names the request")
+    @Test("A name that stands in a list twice is tried once, and case and spaces do not matter there either")
+    func listSpelling() throws {
+        #expect(try choose(" , LibUV ,epoll", [Self.epoll, Self.libuv]) == "libuv")
+        #expect(
+            try failure("broken, BROKEN", [Self.broken]).message
+                == "GEVENT_LOOP=\"broken, BROKEN\": broken could not be started: broken_init: not on this kernel "
+                + "(linked: broken).")
+    }
+
+    @Test("What comes after the one that started is not even made")
+    func listStopsAtTheFirst() throws {
+        let untouched = LoopBackend(name: "untouched") { () throws(LoopError) in
+            Issue.record("it was made")
+            return StubLoop("untouched")
+        }
+        #expect(try choose("epoll,untouched", [untouched, Self.epoll]) == "epoll")
+        #expect(try choose("", [untouched, Self.epoll]) == "epoll")
+    }
+
+    @Test("The reason names the request, and why each one before was passed over")
     func reason() throws {
-        let configuration = try Configuration(environment: ["GEVENT_LOOP": "libev,epoll"]).resolve()
-        let made = try configuration.makeLoop(from: [Self.epoll])
-        #expect(made.reason == "asked for by GEVENT_LOOP=\"libev,epoll\" (libev is not linked into this program)")
+        let configuration = try Configuration(environment: ["GEVENT_LOOP": "libev,broken,epoll"]).resolve()
+        let made = try configuration.makeLoop(from: [Self.epoll, Self.broken])
+        #expect(
+            made.reason
+                == "asked for by GEVENT_LOOP=\"libev,broken,epoll\" (libev is not linked into this program; "
+                + "broken could not be started: broken_init: not on this kernel)")
     }
 
     @Test("An unknown name says what is linked, what was meant, and how to add one")
@@ -117,6 +139,37 @@ struct SelectionTests {
                 + "Did you mean \"libuv\"? To add one, depend on the product GeventLibev or GeventLibuv.")
     }
 
+    @Test("Of a list that is spelt right and not linked, each product is named")
+    func listNotLinked() throws {
+        let error = try failure("libuv,libev", [Self.epoll])
+        #expect(error.code == .noSuchLoop)
+        #expect(
+            error.message
+                == "GEVENT_LOOP=\"libuv,libev\": none of these loops can be used: libuv is not linked into this program; "
+                + "libev is not linked into this program (linked: epoll). To add them, depend on the products "
+                + "GeventLibev and GeventLibuv.")
+    }
+
+    @Test("Of a list that is misspelt throughout, each name is put right")
+    func listMisspelt() throws {
+        #expect(
+            try failure("libvu,epol", [Self.epoll, Self.libev, Self.libuv]).message
+                == "GEVENT_LOOP=\"libvu,epol\": none of these loops can be used: libvu is not linked into this program; "
+                + "epol is not linked into this program (linked: epoll, libev, libuv). "
+                + "Did you mean \"libuv\" or \"epoll\"?")
+    }
+
+    @Test(
+        "The nearest name is the one that was meant, also one of somebody else's loops",
+        arguments: [
+            ("libve", "libev"), ("libe", "libev"), ("libu", "libuv"), ("luv", "libuv"), ("ebpoll", "epoll"),
+            ("LIBVU", "libuv"), ("ambre", "amber"),
+        ])
+    func nearest(misspelt: String, meant: String) throws {
+        let message = try failure(misspelt, [Self.epoll, Self.libev, Self.libuv, Self.amber]).message
+        #expect(message.hasSuffix("Did you mean \"\(meant)\"?"))
+    }
+
     @Test("If none of the linked loops starts by default, the reason of each is given")
     func defaultFails() throws {
         let error = try failure(nil, [Self.broken])
@@ -146,6 +199,24 @@ struct SelectionTests {
             try configuration.resolve().makeLoop(from: [Self.libuv])
         }
         #expect(error.message.hasPrefix("GEVENT_LOOP=\"libvu\" (set in code): no loop of that name"))
+    }
+
+    @Test("A choice made in code is used, whatever the environment says")
+    func codeIsUsed() throws {
+        let configuration = Configuration(environment: ["GEVENT_LOOP": "nonsense"])
+        try configuration.set(.loop, to: "LibUV")
+        let made = try configuration.resolve().makeLoop(from: [Self.epoll, Self.libuv])
+        #expect((made.loop as? StubLoop)?.label == "libuv")
+        #expect(made.reason == "asked for by GEVENT_LOOP=\"LibUV\" (set in code)")
+    }
+
+    @Test("Code can ask for the default order against the environment")
+    func codeAsksForDefault() throws {
+        let configuration = Configuration(environment: ["GEVENT_LOOP": "libuv"])
+        try configuration.set(.loop, to: "")
+        let made = try configuration.resolve().makeLoop(from: [Self.epoll, Self.libuv])
+        #expect((made.loop as? StubLoop)?.label == "epoll")
+        #expect(made.reason == "the first in the default order that started")
     }
 
     @Test("GEVENT_DEBUG_LOOP wraps the loop, and it keeps its name")

@@ -1,5 +1,4 @@
 import Gevent
-import GeventEpoll
 import GeventNet
 import GeventTesting
 import Glibc
@@ -9,17 +8,18 @@ import Testing
 /// `withHub` checks the rest.
 func withNet(_ body: @escaping @Sendable (Hub) throws -> Void) throws {
     let before = openDescriptors()
-    try withHub(on: .configured) { hub in
-        if let asked = getenv("GEVENT_LOOP").map({ String(cString: $0) }), !asked.isEmpty {
-            try #require(hub.loopName == asked)
-        }
-        try body(hub)
-    }
+    try withHub(on: .configured, body)
     #expect(openDescriptors() == before)
 }
 
+/// Made before descriptors are counted: with its first loop libuv opens a pipe that the process keeps.
+private let firstHub: Void = {
+    do { try withHub(on: .configured) { _ in } } catch { Issue.record(error) }
+}()
+
 /// The numbers of this process's open descriptors.
 func openDescriptors() -> Set<CInt> {
+    firstHub
     guard let directory = opendir("/proc/self/fd") else { return [] }
     defer { closedir(directory) }
     var found: Set<CInt> = []

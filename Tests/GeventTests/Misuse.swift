@@ -167,6 +167,56 @@ struct MisuseTests {
         }
     }
 
+    @Test("A loop that is linked and cannot be started is an error with its reason, or is passed over in a list")
+    func brokenLoop() async throws {
+        let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
+            LoopBackend.register(
+                LoopBackend(name: "broken") { () throws(LoopError) in
+                    throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
+                })
+            setenv("GEVENT_LOOP", "epoll", 1)
+            // Code goes before the environment.
+            try Gevent.configuration.set(.loop, to: "broken")
+            do {
+                try Hub.start()
+                exit(1)
+            } catch let error as ConfigurationError {
+                guard error.code == .loopFailed, !Hub.exists else { exit(2) }
+                printToStandardError("\(error)\n")
+            }
+            exit(3)
+        }
+        #expect(
+            text(result.standardErrorContent).hasPrefix(
+                "GEVENT_LOOP=\"broken\" (set in code): broken could not be started: broken_init: not on this kernel "
+                    + "(linked: epoll,"))
+        await #expect(processExitsWith: .success) {
+            LoopBackend.register(
+                LoopBackend(name: "broken") { () throws(LoopError) in
+                    throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
+                })
+            setenv("GEVENT_LOOP", "broken,epoll", 1)
+            let hub = try Hub.start()
+            exit(hub.loopName == "epoll" && hub.loopReason.contains("broken could not be started") ? 0 : 1)
+        }
+    }
+
+    @Test("Once a hub has been made, another loop is too late")
+    func loopTooLate() async throws {
+        let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
+            setenv("GEVENT_LOOP", "epoll", 1)
+            try Hub.start()
+            do {
+                try Gevent.configuration.set(.loop, to: "libuv")
+            } catch let error as ConfigurationError where error.code == .tooLate {
+                printToStandardError("\(error)\n")
+                exit(3)
+            }
+            exit(1)
+        }
+        #expect(text(result.standardErrorContent).hasPrefix("GEVENT_LOOP cannot be changed to \"libuv\" any more"))
+    }
+
     @Test("A bad value of another setting is an error too, and a change after the first hub is too late")
     func otherSettings() async {
         await #expect(processExitsWith: .success) {

@@ -1,5 +1,4 @@
 import Gevent
-import GeventEpoll
 public import GeventTesting
 import Glibc
 import Synchronization
@@ -175,8 +174,14 @@ final class Pipe {
     }
 }
 
+/// Made before descriptors are counted: with its first loop libuv opens a pipe that the process keeps.
+private let firstHub: Void = {
+    do { try withHub(on: .configured) { _ in } } catch { Issue.record(error) }
+}()
+
 /// How many descriptors this process has open.
 func openDescriptorCount() -> Int {
+    firstHub
     guard let directory = opendir("/proc/self/fd") else { return -1 }
     defer { closedir(directory) }
     var count = 0

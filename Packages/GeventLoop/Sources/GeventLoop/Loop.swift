@@ -48,7 +48,7 @@ public protocol Loop: AnyObject {
     /// The loop's time: monotonic, and virtual under test.
     var now: LoopInstant { get }
 
-    /// The steps in which ``poll(until:into:)`` can wait: nanoseconds on epoll, a millisecond on libuv.
+    /// The steps in which ``poll(until:into:)`` can wait: a nanosecond, or a millisecond where the system has no better.
     ///
     /// A deadline is kept no more exactly than this; it always rounds up.
     var timerResolution: Duration { get }

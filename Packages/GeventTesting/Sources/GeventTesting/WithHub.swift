@@ -6,10 +6,25 @@ internal import Synchronization
 public enum TestLoop: Sendable {
     /// Virtual time, which starts at zero and jumps when nothing is ready.
     case virtual
-    /// What `GEVENT_LOOP` chooses, as in production.
+    /// What `GEVENT_LOOP` chooses, as in production. If the environment names exactly one loop and the hub has another,
+    /// ``WrongLoop`` is thrown: a suite that is run once for each loop must not pass on the same one twice.
     case configured
     /// A loop of the test's own, made on the hub's thread.
     case custom(@Sendable () throws -> any Loop)
+}
+
+/// The hub did not get the one loop that the environment names.
+public struct WrongLoop: Error, Sendable, Hashable, CustomStringConvertible {
+    /// The name in `GEVENT_LOOP`.
+    public let asked: String
+    /// The name of the hub's loop.
+    public let got: String
+    /// Why the hub has that one.
+    public let reason: String
+
+    public var description: String {
+        "GEVENT_LOOP=\"\(asked)\", and the hub runs on \(got), which was \(reason)"
+    }
 }
 
 /// What a body left behind in its hub.
@@ -59,9 +74,22 @@ public func withHub<Value: Sendable>(
 private func startHub(on loop: TestLoop) throws -> Hub {
     switch loop {
     case .virtual: try Hub.start(on: VirtualLoop(), reason: "virtual time for a test")
-    case .configured: try Hub.start()
+    case .configured: try startConfigured()
     case .custom(let make): try Hub.start(on: make(), reason: "made by the test")
     }
+}
+
+private func startConfigured() throws -> Hub {
+    let hub = try Hub.start()
+    // The environment itself, and not the settings: those are what is in doubt.
+    let value = getenv(SettingKey.loop.setting.name).map { String(cString: $0) } ?? ""
+    let names = value.split { $0 == "," || $0.isWhitespace }
+    if names.count == 1, names[0].lowercased() != hub.loopName.lowercased() {
+        let error = WrongLoop(asked: String(names[0]), got: hub.loopName, reason: hub.loopReason)
+        try hub.destroy()
+        throw error
+    }
+    return hub
 }
 
 /// Lets what is ready end, and counts what does not.
