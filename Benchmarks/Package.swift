@@ -42,6 +42,11 @@ let package = Package(
             path: "CoreBenchmarks",
             swiftSettings: [.swiftLanguageMode(.v6)],
             plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")]),
+        .executableTarget(
+            name: "Million",
+            dependencies: loopProducts + [.product(name: "Gevent", package: "swift-gevent")],
+            path: "Million",
+            swiftSettings: [.swiftLanguageMode(.v6)]),
         .target(name: "CPlainLoops", path: "CPlainLoops"),
         .executableTarget(
             name: "PollCost",
