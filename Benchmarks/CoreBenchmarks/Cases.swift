@@ -29,7 +29,7 @@ let cases: [Case] =
 
 /// Greenlets that do nothing but yield.
 private func yields(_ count: Int) -> Case {
-    let operations = 1_000_000
+    let operations = 4_000_000
     return Case(name: "yield, \(count) ready", operations: operations) { _, measure in
         let each = operations / count
         // All wait at the gate first: stacks are taken at the first run.
