@@ -57,5 +57,7 @@ let package = Package(
             swiftSettings: [.swiftLanguageMode(.v6)]),
     ]
         + loops.map { loop in
-            .target(name: loop.plain, path: loop.plain, linkerSettings: [.linkedLibrary(loop.library)])
+            .target(
+                name: loop.plain, dependencies: ["CPlainLoops"], path: loop.plain,
+                linkerSettings: [.linkedLibrary(loop.library)])
         })

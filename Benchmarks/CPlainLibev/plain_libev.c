@@ -1,36 +1,25 @@
 #include <ev.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "CPlainLibev.h"
-
-typedef struct ready {
-    int descriptor;
-    uint8_t readiness;
-} ready;
+#include "CPlainLoops.h"
 
 typedef struct batch {
-    ready *items;
+    plain_ready *items;
     int count;
 } batch;
-
-static int64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 static void is_ready(struct ev_loop *loop, ev_io *watcher, int events) {
     (void)loop;
     batch *into = watcher->data;
     uint8_t readiness = (uint8_t)((events & EV_READ ? 1 : 0) | (events & EV_WRITE ? 2 : 0));
-    into->items[into->count++] = (ready){watcher->fd, readiness};
+    into->items[into->count++] = (plain_ready){watcher->fd, readiness};
 }
 
 int64_t plain_libev_polls(const int *descriptors, int count, int rounds, int64_t *seen) {
     struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
     ev_io *watchers = calloc((size_t)count + 1, sizeof *watchers);
-    batch into = {calloc((size_t)count + 1, sizeof(ready)), 0};
+    batch into = {calloc((size_t)count + 1, sizeof(plain_ready)), 0};
     int64_t total = -1;
     *seen = 0;
     if (loop && watchers && into.items) {
@@ -40,13 +29,13 @@ int64_t plain_libev_polls(const int *descriptors, int count, int rounds, int64_t
             ev_io_start(loop, &watchers[i]);
         }
         ev_run(loop, EVRUN_NOWAIT);  // registers them
-        int64_t start = now();
+        int64_t start = plain_now();
         for (int round = 0; round < rounds; round++) {
             into.count = 0;
             ev_run(loop, EVRUN_NOWAIT);
             *seen += into.count;
         }
-        total = now() - start;
+        total = plain_now() - start;
         for (int i = 0; i < count; i++) ev_io_stop(loop, &watchers[i]);
     }
     if (loop) ev_loop_destroy(loop);

@@ -2,6 +2,19 @@
 #pragma once
 
 #include <stdint.h>
+#include <time.h>
+
+/// What a poll puts into its batch.
+typedef struct plain_ready {
+    int descriptor;
+    uint8_t readiness;
+} plain_ready;
+
+static inline int64_t plain_now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
 
 /// Polls `descriptors`, all of them registered for reading, `rounds` times without waiting, and puts what is ready into an
 /// array of (descriptor, readiness). Returns the nanoseconds of all rounds, or -1; `seen` gets the number of events.

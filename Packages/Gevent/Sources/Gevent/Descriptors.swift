@@ -285,8 +285,8 @@ private func waitOnce(
     let hub = Hub.of(try currentHub())
     defer {
         // Who owns the descriptor may close it without a word to us, so no interest is left behind.
-        if let entry = hub.descriptors.existing(max(fileDescriptor, 0)), fileDescriptor >= 0,
-            entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.armed != 0
+        if fileDescriptor >= 0, let entry = hub.descriptors.existing(fileDescriptor), entry.pointee.reader == nil,
+            entry.pointee.writer == nil, entry.pointee.armed != 0
         {
             hub.descriptors.disarm(fileDescriptor, entry, keeping: [], hub.loop)
         }

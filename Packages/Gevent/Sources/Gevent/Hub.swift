@@ -25,8 +25,6 @@ public final class Hub {
     var events = ReadyEvents()
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
-    /// Main waits for the hub to run out of work.
-    var isMainJoiningHub = false
     private(set) var isDestroyed = false
     private let tracksSpawnSites: Bool
 

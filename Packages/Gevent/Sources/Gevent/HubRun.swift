@@ -113,8 +113,9 @@ extension Hub {
 
     /// Nothing can wake anyone. Main is parked, or the hub would not run: it is told.
     private func runOutOfWork() {
-        if isMainJoiningHub {
-            gevent_wait_end(gevent_hub_main(pointer), UInt8(GEVENT_WAIT_WOKEN))
+        let main = gevent_hub_main(pointer)!
+        if main.pointee.wait_kind == WaitKind.hubJoin.rawValue {
+            gevent_wait_end(main, UInt8(GEVENT_WAIT_WOKEN))
         } else {
             mainGreenlet.deliver(HubError(.wouldBlockForever, deadlockReport()))
         }
@@ -184,8 +185,6 @@ extension Hub {
                 .invalidSwitch, "hub.join is for the main greenlet; a greenlet waits for others with joinAll")
         }
         try attend(pointer)
-        isMainJoiningHub = true
-        defer { isMainJoiningHub = false }
         if let timeout {
             let now = loop.now
             gevent_wait_set_timer(

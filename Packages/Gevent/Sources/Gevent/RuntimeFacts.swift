@@ -35,11 +35,12 @@ public struct RuntimeFacts: Sendable, Hashable {
     ///
     /// Makes the hub if there is none, and traps if that fails; see ``Hub/start()``.
     public static var current: RuntimeFacts {
-        let hub = requireHub().pointee
+        let hub = requireHub()
         return RuntimeFacts(
-            guardPages: hub.stacks.guard_kind == Int32(GEVENT_GUARD_MARKERS) ? .markers : .protection,
-            accessTracking: hub.swaps_access_head
-                ? .swapped : hub.calls_runtime_for_access ? .byRuntimeCalls : .none,
-            swapsTaskWords: hub.swaps_task_words, stackSize: hub.stacks.slot_size, guardSize: hub.stacks.guard_size)
+            guardPages: hub.pointee.stacks.guard_kind == Int32(GEVENT_GUARD_MARKERS) ? .markers : .protection,
+            accessTracking: hub.pointee.swaps_access_head
+                ? .swapped : hub.pointee.calls_runtime_for_access ? .byRuntimeCalls : .none,
+            swapsTaskWords: hub.pointee.swaps_task_words, stackSize: hub.pointee.stacks.slot_size,
+            guardSize: hub.pointee.stacks.guard_size)
     }
 }

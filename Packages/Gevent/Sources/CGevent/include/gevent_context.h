@@ -27,7 +27,7 @@ enum {
 enum {
     GEVENT_ATTENTION_NONE = 0,
     GEVENT_ATTENTION_ERROR = 1,   // an error waits to be thrown at the next park
-    GEVENT_ATTENTION_IS_HUB = 2,  // this is the hub's own context, which must never park
+    GEVENT_ATTENTION_IS_HUB = 2,  // the hub's own context, or what is left of a greenlet: neither may park
 };
 
 typedef struct gevent_context {
@@ -48,8 +48,8 @@ typedef struct gevent_context {
     struct gevent_hub *hub;
 
     // The stack.
-    char *stack_low;  // lowest usable address, above the guard; null for main
-    char *stack_high; // the context itself
+    char *stack_low;  // lowest usable address, above the guard if it is ours
+    char *stack_high; // where frames begin; for a greenlet, the context itself
     char name[48];    // for the overflow report, which may not call Swift; empty if the greenlet has no name
     struct gevent_context *next_free;
     uint32_t slot;  // the number of its slot
