@@ -23,19 +23,21 @@ struct Summary: Encodable {
 }
 
 /// The memory this process has in RAM now.
-func residentBytes() -> Int {
-    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+func residentBytes() -> Int { statusBytes("VmRSS:") }
+
+/// The most it ever had. Not getrusage's figure, which survives exec: under `swift run` that is the package manager's.
+func peakResidentBytes() -> Int { statusBytes("VmHWM:") }
+
+/// A size from /proc/self/status, where it stands in KiB; 0 if it is not there.
+private func statusBytes(_ field: String) -> Int {
+    guard let file = fopen("/proc/self/status", "r") else { return 0 }
     defer { fclose(file) }
     var line = [CChar](repeating: 0, count: 256)
-    guard fgets(&line, CInt(line.count), file) != nil else { return 0 }
-    let fields = String(decoding: line.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self).split(separator: " ")
-    // Pages in all, and then those that are resident.
-    return fields.count > 1 ? (Int(fields[1]) ?? 0) * Int(getpagesize()) : 0
-}
-
-/// The most it ever had.
-func peakResidentBytes() -> Int {
-    var usage = rusage()
-    getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-    return usage.ru_maxrss * 1024
+    while fgets(&line, CInt(line.count), file) != nil {
+        let words = String(decoding: line.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self).split(separator: " ")
+        guard let name = words.first, name.hasPrefix(field) else { continue }
+        // "VmRSS:\t   12345 kB": the tab belongs to the first word.
+        return words.count > 1 ? (Int(words[1]) ?? 0) * 1024 : 0
+    }
+    return 0
 }
