@@ -23,6 +23,8 @@ public final class Hub {
     var identifiers = IdentifierPool()
     /// What the loop reported last; empty between polls.
     var events = ReadyEvents()
+    /// What was attached to the hub and ends with it.
+    private(set) var services: [any HubService] = []
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
     private(set) var isDestroyed = false
@@ -171,6 +173,12 @@ public final class Hub {
         return HubHold(self)
     }
 
+    // MARK: Services
+
+    func addService(_ service: some HubService) { services.append(service) }
+
+    func removeService(_ service: some HubService) { services.removeAll { $0 === service } }
+
     // MARK: The end
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
@@ -188,6 +196,8 @@ public final class Hub {
             throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
         }
         handle.close()
+        for service in services { service.hubWillClose() }
+        services = []
         dropStarts()
         Timeout.cancelAll(of: gevent_hub_main(pointer))
         mainGreenlet.dropPendingErrors()

@@ -60,15 +60,15 @@ extension Hub {
 
     private func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
         guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
-        switch kind {
-        case .join:
-            // Whoever joins holds the greenlet it joins, so the object is there while it is parked.
-            let object = Unmanaged<AnyGreenlet>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
-            return "\(kind.phrase) \(object.description)"
-        case .readable, .writable:
-            return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
-        case .sleep, .joinAll, .hubJoin:
+        switch kind.objectKind {
+        case .none:
             return kind.phrase
+        case .descriptor:
+            return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
+        case .object:
+            // Whoever waits for an object holds it, so it is there while its greenlet is parked.
+            let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
+            return "\(kind.phrase) \(object)"
         }
     }
 }

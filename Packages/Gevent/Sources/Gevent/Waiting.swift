@@ -16,7 +16,16 @@ enum WaitKind: UInt8, CaseIterable {
     case writable
     case hubJoin
 
-    /// Continues "parked for 2 seconds in …".
+    /// What the wait's object is: it is kept as an address, and read when a report is made.
+    enum ObjectKind {
+        case none
+        /// The number of a descriptor.
+        case descriptor
+        /// A Swift object that the waiting greenlet keeps alive; its description is shown.
+        case object
+    }
+
+    /// Continues "parked for 2 seconds in …"; the object, if there is one, comes behind.
     var phrase: String {
         switch self {
         case .sleep: "sleep"
@@ -25,6 +34,14 @@ enum WaitKind: UInt8, CaseIterable {
         case .readable: "a wait to read descriptor"
         case .writable: "a wait to write descriptor"
         case .hubJoin: "hub.join"
+        }
+    }
+
+    var objectKind: ObjectKind {
+        switch self {
+        case .join: .object
+        case .readable, .writable: .descriptor
+        case .sleep, .joinAll, .hubJoin: .none
         }
     }
 }
