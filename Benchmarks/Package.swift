@@ -22,39 +22,54 @@ let loops: [(product: String, plain: String, library: String)] =
     (isWanted("GEVENT_WITH_LIBEV", header: "ev.h") ? [("GeventLibev", "CPlainLibev", "ev")] : [])
     + (isWanted("GEVENT_WITH_LIBUV", header: "uv.h") ? [("GeventLibuv", "CPlainLibuv", "uv")] : [])
 
-let loopProducts: [Target.Dependency] = loops.map { .product(name: $0.product, package: "swift-gevent") }
+let gevent: [Target.Dependency] =
+    loops.map { .product(name: $0.product, package: "swift-gevent") } + [
+        .product(name: "Gevent", package: "swift-gevent"),
+        .product(name: "GeventNet", package: "swift-gevent"),
+        .product(name: "GeventTesting", package: "swift-gevent"),
+    ]
+
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
 
 let package = Package(
     name: "Benchmarks",
+    products: [
+        .executable(name: "run-case", targets: ["run-case"]),
+        .executable(name: "load", targets: ["load"]),
+    ],
     dependencies: [
         .package(name: "swift-gevent", path: ".."),
         // Without its default traits it needs no jemalloc.
         .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.0", traits: []),
     ],
     targets: [
+        // The one table of cases, and what runs them: the benchmark package's plugin, and one case in one process.
+        .target(
+            name: "BenchmarkCases",
+            dependencies: gevent + loops.map { .target(name: $0.plain) } + ["CLoad", "CMeasure", "CPlainLoops"],
+            path: "BenchmarkCases",
+            swiftSettings: settings),
         .executableTarget(
             name: "CoreBenchmarks",
-            dependencies: loopProducts + [
-                .product(name: "Gevent", package: "swift-gevent"),
-                .product(name: "GeventTesting", package: "swift-gevent"),
-                .product(name: "Benchmark", package: "benchmark"),
-            ],
+            dependencies: gevent + ["BenchmarkCases", .product(name: "Benchmark", package: "benchmark")],
             path: "CoreBenchmarks",
-            swiftSettings: [.swiftLanguageMode(.v6)],
+            swiftSettings: settings,
             plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")]),
         .executableTarget(
-            name: "Million",
-            dependencies: loopProducts + [.product(name: "Gevent", package: "swift-gevent")],
-            path: "Million",
-            swiftSettings: [.swiftLanguageMode(.v6)]),
+            name: "run-case",
+            dependencies: gevent + ["BenchmarkCases", "CCountAllocations", "CCountInstructions"],
+            path: "run-case",
+            swiftSettings: settings),
+        .executableTarget(name: "load", dependencies: ["CLoad"], path: "load"),
+        .target(name: "CMeasure", path: "CMeasure"),
+        .target(name: "CCountAllocations", path: "CCountAllocations"),
+        .target(name: "CCountInstructions", path: "CCountInstructions"),
+        .target(name: "CLoad", dependencies: ["CMeasure"], path: "CLoad"),
         .target(name: "CPlainLoops", path: "CPlainLoops"),
-        .executableTarget(
-            name: "PollCost",
-            dependencies: loopProducts + loops.map { .target(name: $0.plain) } + [
-                "CPlainLoops", .product(name: "Gevent", package: "swift-gevent"),
-            ],
-            path: "PollCost",
-            swiftSettings: [.swiftLanguageMode(.v6)]),
     ]
         + loops.map { loop in
             .target(

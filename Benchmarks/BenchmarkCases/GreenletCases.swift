@@ -1,0 +1,164 @@
+internal import CGevent
+internal import Gevent
+
+/// Greenlets among themselves: the loop has no part in it.
+let greenletCases: [Case] =
+    [
+        Case(
+            "switch", "wake another and park, 2 greenlets", group: "greenlets", operations: 4_000_000,
+            quickOperations: 400_000
+        ) { _, run in try switches(run) }
+    ]
+    + [1, 2, 100, 1_000, 10_000, 100_000].map(yields)
+    + [
+        Case(
+            "spawn-join", "spawn and join, one at a time", group: "greenlets", operations: 400_000,
+            quickOperations: 40_000, scale: .init(family: "spawn and join", axis: "greenlets at once", x: 1)
+        ) { _, run in
+            try run.measure {
+                for _ in 0..<run.operations { try spawn {}.join() }
+            }
+        }
+    ]
+    + [1_000, 1_000_000].map(spawnsAtOnce)
+    + [
+        Case(
+            "link", "link to a greenlet and be told of its end", group: "greenlets", operations: 200_000,
+            quickOperations: 20_000
+        ) { _, run in try links(run) },
+        Case(
+            "kill", "kill a parked greenlet and wait until it is over", group: "greenlets", operations: 50_000,
+            quickOperations: 5_000
+        ) { hub, run in try kills(hub, run) },
+        Case(
+            "get", "spawn a greenlet and get its value", group: "greenlets", operations: 400_000,
+            quickOperations: 40_000
+        ) { _, run in
+            var sum = 0
+            try run.measure {
+                for index in 0..<run.operations { sum &+= try spawn { index }.get() }
+            }
+            try expect(sum == run.operations * (run.operations - 1) / 2, "a value got lost")
+        },
+        Case(
+            "group-join", "join a group that ends one by one, each", group: "greenlets", operations: 100_000,
+            quickOperations: 10_000
+        ) { _, run in try groupJoin(run) },
+    ]
+
+/// Two greenlets that hand over to each other, by what every wait is built of.
+private func switches(_ run: Run) throws {
+    let hub = gevent_hub_current()!
+    var contexts: [UnsafeMutablePointer<gevent_context>] = []
+    var isOver = false
+    // Whoever is first has nobody to wake yet, and whoever finds it over lets the other find out too.
+    let players = (0..<2).map { index in
+        spawn {
+            contexts.append(hub.pointee.current)
+            _ = gevent_wait(hub, 1, nil)
+            let other = contexts[1 - index]
+            for _ in 0..<run.operations / 2 {
+                gevent_wait_end(other, UInt8(GEVENT_WAIT_WOKEN))
+                if isOver { return }
+                _ = gevent_wait(hub, 1, nil)
+            }
+            isOver = true
+            gevent_wait_end(other, UInt8(GEVENT_WAIT_WOKEN))
+        }
+    }
+    try sleep()
+    try expect(contexts.count == 2, "the players have not come")
+    try run.measure {
+        gevent_wait_end(contexts[0], UInt8(GEVENT_WAIT_WOKEN))
+        try joinAll(players)
+    }
+}
+
+/// Greenlets that do nothing but yield.
+private func yields(_ count: Int) -> Case {
+    Case(
+        "yield-\(count)", "yield, \(grouped(count)) ready", group: "greenlets", operations: 4_000_000,
+        quickOperations: 400_000, scale: .init(family: "yield", axis: "greenlets", x: count)
+    ) { _, run in
+        let each = run.operations / count
+        let (gate, greenlets) = try parked(count) {
+            for _ in 0..<each { try sleep() }
+        }
+        try run.measure {
+            gate.start()
+            try joinAll(greenlets)
+        }
+    }
+}
+
+private func spawnsAtOnce(_ count: Int) -> Case {
+    Case(
+        "spawn-join-\(count)", "spawn and join, \(grouped(count)) at once", group: "greenlets", operations: 1_000_000,
+        quickOperations: count < 1_000_000 ? 100_000 : nil,
+        scale: .init(family: "spawn and join", axis: "greenlets at once", x: count)
+    ) { _, run in
+        try run.measure {
+            for _ in 0..<run.operations / count { try joinAll((0..<count).map { _ in spawn {} }) }
+        }
+    }
+}
+
+private func links(_ run: Run) throws {
+    let linksEach = 1_000
+    var told = 0
+    try run.measure {
+        for _ in 0..<run.operations / linksEach {
+            let greenlet = Greenlet {}
+            for _ in 0..<linksEach { greenlet.link { _ in told += 1 } }
+            greenlet.start()
+            try greenlet.join()
+            // The links are told in turn with everything else that is ready.
+            try sleep()
+        }
+    }
+    try expect(told == run.operations, "\(told) links were told")
+}
+
+private func kills(_ hub: Hub, _ run: Run) throws {
+    let victims = (0..<run.operations).map { _ in spawn { try sleep(for: .seconds(3_600)) } }
+    try sleep()
+    try expect(hub.statistics.pendingTimers == victims.count, "not all sleep")
+    try run.measure {
+        for victim in victims { try victim.kill() }
+    }
+    try expect(hub.statistics.liveGreenlets <= 2, "somebody survived")
+}
+
+private func groupJoin(_ run: Run) throws {
+    let (gate, members) = try parked(run.operations) {}
+    try run.measure {
+        gate.start()
+        try expect(try joinAll(members).count == members.count, "somebody is missing")
+    }
+}
+
+/// Greenlets that wait at a gate, on stacks of their own already, and run `body` once the gate is started.
+private func parked(
+    _ count: Int, _ body: @escaping () throws -> Void
+) throws -> (gate: Greenlet<Void>, greenlets: [Greenlet<Void>]) {
+    let gate = Greenlet {}
+    let greenlets = (0..<count).map { _ in
+        spawn {
+            try gate.join()
+            try body()
+        }
+    }
+    try sleep()
+    return (gate, greenlets)
+}
+
+func expect(_ condition: Bool, _ message: @autoclosure () -> String) throws {
+    if !condition { throw CaseFailed(message()) }
+}
+
+/// 1,000,000
+func grouped(_ number: Int) -> String {
+    var digits = Array(String(number))
+    for place in stride(from: digits.count - 3, to: 0, by: -3) { digits.insert(",", at: place) }
+    return String(digits)
+}

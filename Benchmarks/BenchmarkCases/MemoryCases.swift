@@ -1,0 +1,52 @@
+internal import CMeasure
+internal import Gevent
+internal import Glibc
+
+let memoryCases: [Case] = [100_000, 1_000_000].map { count in
+    Case(
+        "asleep-\(count)", "a sleeping greenlet, of \(grouped(count))", group: "memory", figure: .memory,
+        operations: count, quickOperations: count < 1_000_000 ? count : nil,
+        scale: .init(family: "a sleeping greenlet", axis: "greenlets", x: count)
+    ) { hub, run in try asleep(hub, run) }
+}
+
+/// What each of many sleepers holds, and what it takes to wake and end them.
+private func asleep(_ hub: Hub, _ run: Run) throws {
+    let count = run.operations
+    let before = measure_resident_bytes(0)
+    // All fall asleep together, for so long that none wakes before all do.
+    let gate = Greenlet {}
+    let nap = Duration.seconds(1) + .microseconds(2 * count)
+    var woken = 0
+    for _ in 0..<count {
+        spawn {
+            try gate.join()
+            try sleep(for: nap)
+            woken += 1
+        }
+    }
+    while hub.statistics.liveGreenlets < count { try sleep() }
+    gate.start()
+    while hub.statistics.pendingTimers < count && woken == 0 { try sleep() }
+    try expect(woken == 0, "the first woke before the last was asleep: this machine is too slow for \(nap)")
+    run.record(bytesEach: Double(measure_resident_bytes(0) - before) / Double(count))
+    run.also("memory maps of the process", Double(memoryMaps()), "")
+    block(until: hub.now.advanced(by: nap), hub)
+    try run.measure { _ = try hub.join() }
+    try expect(woken == count, "\(count - woken) did not wake")
+    if let window = run.window { run.also("wake and end, each", Double(window.nanoseconds) / Double(count), "ns") }
+}
+
+/// How many mappings the process has, which the kernel limits.
+private func memoryMaps() -> Int {
+    let file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)
+    guard file >= 0 else { return 0 }
+    defer { close(file) }
+    var lines = 0
+    var buffer = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+        let count = read(file, &buffer, buffer.count)
+        if count <= 0 { return lines }
+        lines += buffer[..<count].count { $0 == UInt8(ascii: "\n") }
+    }
+}

@@ -1,0 +1,86 @@
+internal import CMeasure
+internal import Gevent
+internal import GeventNet
+
+/// A server on TCP whose clients are another process, on another processor if there is one.
+let networkCases: [Case] =
+    [1, 100, 1_000].map(echo)
+    + [
+        Case(
+            "accept-close", "accept and close, server CPU per connection", group: "network", figure: .processor,
+            reachesLoop: true, operations: 40_000, quickOperations: 8_000
+        ) { _, run in try acceptAndClose(run) },
+        Case(
+            "idle-connections-10000", "an idle TCP connection, of 10,000", group: "memory", figure: .memory,
+            reachesLoop: true, operations: 10_000, quickOperations: 10_000
+        ) { _, run in try idleConnections(run) },
+    ]
+
+private func echo(connections: Int) -> Case {
+    Case(
+        "tcp-echo-\(connections)",
+        "TCP echo, 64 bytes, \(grouped(connections)) \(connections == 1 ? "connection" : "connections"), server CPU "
+            + "per request",
+        group: "network", figure: .processor, reachesLoop: true, operations: connections == 1 ? 50_000 : 200_000,
+        quickOperations: connections == 1 ? 10_000 : 40_000,
+        scale: .init(family: "TCP echo, server CPU per request", axis: "connections", x: connections)
+    ) { _, run in
+        try needDescriptors(connections)
+        let server = try startServer { socket in try echo(socket) }
+        try serve(server, run, "echo", connections: connections, bytes: 64)
+    }
+}
+
+private func acceptAndClose(_ run: Run) throws {
+    // A connection is closed when its handler returns.
+    let server = try startServer { _ in }
+    try serve(server, run, "accept", connections: 64)
+}
+
+private func echo(_ socket: Socket) throws {
+    while try socket.withReadBytes({ received in
+        try socket.writeAll(received)
+        return !received.isEmpty
+    }) {}
+}
+
+private func startServer(_ handler: @escaping (Socket) throws -> Void) throws -> StreamServer {
+    // Threads that are made from here on, and this one, stay on the first processor; the clients get the second.
+    measure_bind(measure_allowed_processor(0))
+    let server = StreamServer(.loopback(), backlog: 4_096) { socket, _ in try handler(socket) }
+    try server.start()
+    return server
+}
+
+/// Serves the clients of one load generator until it has made its requests.
+private func serve(_ server: StreamServer, _ run: Run, _ mode: String, connections: Int, bytes: Int? = nil) throws {
+    var arguments = ["--port", "\(server.port)", "--connections", "\(connections)", "--requests", "\(run.operations)"]
+    if let bytes { arguments += ["--bytes", "\(bytes)"] }
+    let load = try LoadProcess(mode, arguments)
+    defer { load.end() }
+    try load.waitForStart()
+    var result = ""
+    try run.measure { result = try load.readResult() }
+    run.also("requests a second", try load.number("requestsPerSecond", in: result), "")
+    run.also("median latency", try load.number("p50Microseconds", in: result), "µs")
+    run.also("99th percentile of the latency", try load.number("p99Microseconds", in: result), "µs")
+    try server.stop()
+}
+
+private func idleConnections(_ run: Run) throws {
+    try needDescriptors(run.operations)
+    let server = try startServer { socket in try echo(socket) }
+    // What the first connections need for all that follow is there before anything is measured.
+    let few = try LoadProcess("idle", ["--port", "\(server.port)", "--connections", "10"])
+    try few.waitForStart()
+    let before = measure_resident_bytes(0)
+    let load = try LoadProcess("idle", ["--port", "\(server.port)", "--connections", "\(run.operations)"])
+    defer {
+        load.end()
+        few.end()
+    }
+    // Each has sent a byte and had it back: its greenlet has run, and waits.
+    try load.waitForStart()
+    run.record(bytesEach: Double(measure_resident_bytes(0) - before) / Double(run.operations))
+    try run.measure {}
+}

@@ -1,0 +1,69 @@
+internal import Gevent
+internal import Glibc
+
+let timerCases: [Case] = [
+    timeouts(pending: 0),
+    timeouts(pending: 1_000_000),
+    Case(
+        "timers-fire", "fire a timer, 1,000,000 due at once", group: "timers", reachesLoop: true,
+        operations: 1_000_000, quickOperations: 100_000
+    ) { hub, run in try timersFire(hub, run) },
+    Case(
+        "sleep-storm", "sleep for a millisecond, 10,000 greenlets", group: "timers", reachesLoop: true,
+        operations: 400_000, quickOperations: 100_000
+    ) { _, run in
+        let sleepers = 10_000
+        let each = run.operations / sleepers
+        let gate = Greenlet {}
+        let greenlets = (0..<sleepers).map { _ in
+            spawn {
+                try gate.join()
+                for _ in 0..<each { try sleep(for: .milliseconds(1)) }
+            }
+        }
+        try sleep()
+        try run.measure {
+            gate.start()
+            try joinAll(greenlets)
+        }
+    },
+]
+
+/// Starting and cancelling one timeout while others are pending, as a request under a timeout does.
+private func timeouts(pending: Int) -> Case {
+    Case(
+        "timeout-\(pending)", "start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
+        operations: 1_000_000, quickOperations: 200_000,
+        scale: .init(family: "start and cancel a timeout", axis: "timers pending", x: pending)
+    ) { _, run in
+        let others = (0..<pending).map { Timeout(.milliseconds(60_000 + $0 * 7 % 600_000)) }
+        for timeout in others { timeout.start() }
+        let timeout = Timeout(.seconds(5))
+        try run.measure {
+            for _ in 0..<run.operations {
+                timeout.start()
+                timeout.cancel()
+            }
+        }
+        for timeout in others { timeout.cancel() }
+    }
+}
+
+/// Delayed starts, which is what a timer can do without a greenlet behind it. The thread is blocked until all are due, so
+/// that no waiting is measured; they fire in the order of their deadlines, which is not the one they were made in.
+private func timersFire(_ hub: Hub, _ run: Run) throws {
+    var fired = 0
+    let last = Duration.milliseconds(500)
+    for index in 0..<run.operations {
+        spawn(after: last - .microseconds(index * 7_919 % 500_000)) { fired += 1 }
+    }
+    block(until: hub.now.advanced(by: last), hub)
+    try run.measure {
+        while fired < run.operations { try sleep() }
+    }
+}
+
+/// Blocks the thread, and with it the hub, until the loop's clock says that it is later.
+func block(until deadline: LoopInstant, _ hub: Hub) {
+    while hub.now <= deadline { usleep(1_000) }
+}
