@@ -104,7 +104,7 @@ private func spawnsAtOnce(_ count: Int) -> Case {
 }
 
 private func links(_ run: Run) throws {
-    let linksEach = 1_000
+    let linksEach = min(1_000, run.operations)
     var told = 0
     try run.measure {
         for _ in 0..<run.operations / linksEach {

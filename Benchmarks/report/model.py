@@ -142,6 +142,9 @@ class Report:
 
     def settle(self):
         """To be called when all samples are there."""
+        # One group after the other, in the order in which they first come.
+        groups = list(dict.fromkeys(row.group for row in self.rows))
+        self.rows.sort(key=lambda row: groups.index(row.group))
         disturbed = self.disturbance.disturbed()
         for row in self.rows:
             for cell in row.cells.values():

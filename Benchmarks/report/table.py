@@ -54,7 +54,8 @@ def _cell(row, key):
     if not row.spans:
         same = "=" if row.ratio(key) > 1 and row.is_tied(key) else " "
         text += f" {same}{row.ratio(key):.2f}"
-    return f"{text} ±{cell.spread / 2 * 100:>2.0f}%"
+    # Two samples have no spread to speak of.
+    return f"{text} ±{cell.spread / 2 * 100:>2.0f}%" if len(cell.samples) > 2 else text
 
 
 def _extras(row):

@@ -11,9 +11,9 @@
 //
 // Of a run: "value" is the figure ("wall" and "processor" nanoseconds of one operation, or "memory" bytes each);
 // "allocations", of the measuring thread, are per operation too; "extras" are further figures. "reference" is the
-// reference loop's step before and after the case, and "referenceShare" how much of that time this process had a
-// processor: what is less than 1 went to somebody else. A case that this system cannot run gives "unavailable", the
-// reason, and no figures.
+// reference loop's step before and after the case, by the wall clock, "referenceProcessor" in processor time, and
+// "referenceShare" how much of the time this process had a processor: what is less than 1 went to somebody else. A case
+// that this system cannot run gives "unavailable", the reason, and no figures.
 
 import BenchmarkCases
 import CCountAllocations
@@ -68,6 +68,7 @@ struct Result: Encodable {
     var extras: [Extra] = []
     var reference: [Double] = []
     var referenceShare: Double?
+    var referenceProcessor: [Double] = []
 }
 
 func printJSON(_ value: some Encodable) throws {
@@ -86,12 +87,18 @@ func fail(_ message: String) -> Never {
 let referenceLength = 1_000_000
 
 func measured(_ one: Case, operations: Int) throws -> Result {
-    var result = try withHub(on: .configured, allowingLeftovers: true) { hub in
+    // What the runtime does the first time only, which is much beside a few operations, is not counted.
+    if count_instructions_is_on() != 0 { _ = try onFreshHub(one, operations: operations, isCounted: false) }
+    return try onFreshHub(one, operations: operations, isCounted: count_instructions_is_on() != 0)
+}
+
+func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result {
+    try withHub(on: .configured, allowingLeftovers: true) { hub in
         var result = Result(case: one.id, loop: hub.loopName)
         let run = Run(
             operations: operations, countAllocations: { Int(count_allocations_of_thread()) },
             aroundMeasured: { body in
-                guard count_instructions_is_on() != 0 else { return try body() }
+                guard isCounted else { return try body() }
                 // Otherwise the hub, on which time passes a thousand times too fast, would do nothing but look around.
                 hub.switchInterval = .seconds(3_600)
                 count_instructions_begin()
@@ -108,11 +115,10 @@ func measured(_ one: Case, operations: Int) throws -> Result {
         let after = referenceSteps(referenceLength)
         result.reference = [before.nanoseconds, after.nanoseconds]
         result.referenceShare = (before.share + after.share) / 2
+        result.referenceProcessor = [before.nanoseconds * before.share, after.nanoseconds * after.share]
         result.fill(from: run, one.figure)
         return result
     }
-    result.case = one.id
-    return result
 }
 
 func counted(_ one: Case, operations: Int) throws -> Result {
