@@ -120,6 +120,7 @@ private func links(_ run: Run) throws {
 }
 
 private func kills(_ hub: Hub, _ run: Run) throws {
+    try needStacks(run.operations)
     let victims = (0..<run.operations).map { _ in spawn { try sleep(for: .seconds(3_600)) } }
     try sleep()
     try expect(hub.statistics.pendingTimers == victims.count, "not all sleep")
@@ -141,6 +142,7 @@ private func groupJoin(_ run: Run) throws {
 private func parked(
     _ count: Int, _ body: @escaping () throws -> Void
 ) throws -> (gate: Greenlet<Void>, greenlets: [Greenlet<Void>]) {
+    try needStacks(count)
     let gate = Greenlet {}
     let greenlets = (0..<count).map { _ in
         spawn {

@@ -108,19 +108,6 @@ private struct Pipe {
     }
 }
 
-func needDescriptors(_ count: Int) throws {
-    var limit = rlimit()
-    let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-    getrlimit(resource, &limit)
-    limit.rlim_cur = limit.rlim_max
-    setrlimit(resource, &limit)
-    // Besides those that the process has anyway.
-    if limit.rlim_max < UInt(count + 64) {
-        throw CaseUnavailable(
-            "needs \(count) descriptors, and this system allows \(limit.rlim_max); raise the hard limit (ulimit -Hn)")
-    }
-}
-
 // MARK: Other threads
 
 /// Both on one processor, so that a round trip is two switches of the kernel's and not how long another core takes to

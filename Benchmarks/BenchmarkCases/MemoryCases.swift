@@ -1,6 +1,5 @@
 internal import CMeasure
 internal import Gevent
-internal import Glibc
 
 let memoryCases: [Case] = [100_000, 1_000_000].map { count in
     Case(
@@ -13,6 +12,7 @@ let memoryCases: [Case] = [100_000, 1_000_000].map { count in
 /// What each of many sleepers holds, and what it takes to wake and end them.
 private func asleep(_ hub: Hub, _ run: Run) throws {
     let count = run.operations
+    try needStacks(count)
     let before = measure_resident_bytes(0)
     // All fall asleep together, for so long that none wakes before all do.
     let gate = Greenlet {}
@@ -39,14 +39,5 @@ private func asleep(_ hub: Hub, _ run: Run) throws {
 
 /// How many mappings the process has, which the kernel limits.
 private func memoryMaps() -> Int {
-    let file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)
-    guard file >= 0 else { return 0 }
-    defer { close(file) }
-    var lines = 0
-    var buffer = [UInt8](repeating: 0, count: 1 << 16)
-    while true {
-        let count = read(file, &buffer, buffer.count)
-        if count <= 0 { return lines }
-        lines += buffer[..<count].count { $0 == UInt8(ascii: "\n") }
-    }
+    contents(of: "/proc/self/maps").count { $0 == UInt8(ascii: "\n") }
 }

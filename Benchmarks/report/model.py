@@ -169,6 +169,8 @@ class Report:
                 "quoting and no ratio is a finding; repeat it when the machine is idle."
             )
         steady = f"The machine was quiet enough: {seen}."
+        if any(0 < len(cell.samples) < 3 for row in self.rows for cell in row.cells.values()):
+            steady += " With fewer than three samples nobody knows how far they spread: small differences are no finding."
         if self.unsteady:
             return f"{steady} Too noisy to conclude all the same, each on its own: {', '.join(self.unsteady)}."
         return steady
