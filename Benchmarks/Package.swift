@@ -3,7 +3,7 @@ import Foundation
 import PackageDescription
 
 // A package of its own, so that nobody who depends on swift-gevent ever fetches what measures it. The benchmark plugin
-// finds targets that are direct children of this folder.
+// takes every Swift program in a direct child of this folder for one of its own, so the others are one level deeper.
 
 // As in the root manifest: a loop whose header is not there is left out, and the same two variables override that.
 func isWanted(_ variable: String, header: String) -> Bool {
@@ -62,9 +62,9 @@ let package = Package(
         .executableTarget(
             name: "run-case",
             dependencies: gevent + ["BenchmarkCases", "CCountAllocations", "CCountInstructions"],
-            path: "run-case",
+            path: "programs/run-case",
             swiftSettings: settings),
-        .executableTarget(name: "load", dependencies: ["CLoad"], path: "load"),
+        .executableTarget(name: "load", dependencies: ["CLoad"], path: "programs/load"),
         .target(name: "CMeasure", path: "CMeasure"),
         .target(name: "CCountAllocations", path: "CCountAllocations"),
         .target(name: "CCountInstructions", path: "CCountInstructions"),

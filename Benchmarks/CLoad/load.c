@@ -313,7 +313,7 @@ static void raise_descriptor_limit(void) {
 
 int load_main(int count, char **arguments) {
     options options = {.connections = 100, .bytes = 64, .processor = -1};
-    if (count < 2) fail("the first argument is echo, accept or idle; what follows is at the top of load/main.c");
+    if (count < 2) fail("the first argument is echo, accept or idle; what follows is at the top of programs/load/main.c");
     for (int i = 2; i < count; i += 2) {
         const char *option = arguments[i], *value = i + 1 < count ? arguments[i + 1] : NULL;
         if (strcmp(option, "--port") == 0) options.port = (int)number(option, value, 1, 65535);

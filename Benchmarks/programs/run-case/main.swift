@@ -1,4 +1,4 @@
-// One case, once, in this process, on the loop that GEVENT_LOOP chooses: what the commands beside this folder are made
+// One case, once, in this process, on the loop that GEVENT_LOOP chooses: what the commands in Benchmarks/ are made
 // of. Each measurement has a process of its own, so one's memory is not the next one's, and a crash ends one figure.
 //
 //     run-case --list            the cases, one JSON object a line
@@ -176,7 +176,7 @@ func run(_ arguments: [String]) throws {
                 fail("--operations takes a number above 0")
             }
             operations = number
-        case _ where argument.hasPrefix("-") || id != nil: fail("\(argument)? See the top of run-case/main.swift.")
+        case _ where argument.hasPrefix("-") || id != nil: fail("\(argument)? See the top of programs/run-case/main.swift.")
         default: id = argument
         }
     }
