@@ -74,11 +74,12 @@ private func switches(_ run: Run) throws {
     }
 }
 
-/// Greenlets that do nothing but yield.
+/// Greenlets that do nothing but yield, so often that waking and ending them counts for little.
 private func yields(_ count: Int) -> Case {
     Case(
-        "yield-\(count)", "yield, \(grouped(count)) ready", group: "greenlets", operations: 4_000_000,
-        quickOperations: 400_000, scale: .init(family: "yield", axis: "greenlets", x: count)
+        "yield-\(count)", "yield, \(grouped(count)) ready", group: "greenlets",
+        operations: max(4_000_000, 200 * count), quickOperations: max(400_000, 200 * count),
+        scale: .init(family: "yield", axis: "greenlets", x: count)
     ) { _, run in
         let each = run.operations / count
         let (gate, greenlets) = try parked(count) {

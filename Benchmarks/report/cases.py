@@ -80,6 +80,10 @@ class RunCase:
         """The linked loops: name to what they say of themselves."""
         return {loop["name"]: loop["features"] for loop in self._lines("--facts")[0]["loops"]}
 
+    def reference(self):
+        """The reference loop alone: to be added to a report's Disturbance beside a run of something else."""
+        return self._lines("--reference")[0]
+
     def run(self, case, loop=None, quick=False, operations=None, instructions=False, timeout=180):
         """One result, as run-case prints it; of a run that fails, "failed" with the reason and nothing else."""
         arguments = [case]

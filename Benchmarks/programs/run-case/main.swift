@@ -3,6 +3,7 @@
 //
 //     run-case --list            the cases, one JSON object a line
 //     run-case --facts           the loops that are linked, with what they say of themselves; one JSON object
+//     run-case --reference       the reference loop alone, for who measures something else beside it
 //     run-case ID [--quick] [--operations N]
 //                                runs the case and prints one JSON object
 //     run-case ID --operations N --instructions
@@ -169,6 +170,13 @@ func run(_ arguments: [String]) throws {
                 return Facts.Loop(name: backend.name, features: loop.features)
             }
             return try printJSON(Facts(version: Gevent.version, loops: loops))
+        case "--reference":
+            let (first, second) = (referenceSteps(referenceLength), referenceSteps(referenceLength))
+            var result = Result(case: "reference")
+            result.reference = [first.nanoseconds, second.nanoseconds]
+            result.referenceShare = (first.share + second.share) / 2
+            result.referenceProcessor = [first.nanoseconds * first.share, second.nanoseconds * second.share]
+            return try printJSON(result)
         case "--quick": isQuick = true
         case "--instructions": countsInstructions = true
         case "--operations":
@@ -176,7 +184,8 @@ func run(_ arguments: [String]) throws {
                 fail("--operations takes a number above 0")
             }
             operations = number
-        case _ where argument.hasPrefix("-") || id != nil: fail("\(argument)? See the top of programs/run-case/main.swift.")
+        case _ where argument.hasPrefix("-") || id != nil:
+            fail("\(argument)? See the top of programs/run-case/main.swift.")
         default: id = argument
         }
     }
