@@ -241,6 +241,7 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
     if (context->wait_state != GEVENT_WAIT_PARKED) return false;
     gevent_hub *hub = context->hub;
     context->wait_state = outcome;
+    hub->parked_count--;
     gevent_node_unlink(&context->wait_link.node);
     gevent_timers_cancel(&hub->timers, &context->timer);
     if (context->wait_slot) {
@@ -255,6 +256,7 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
     gevent_context *self = hub->current;
     self->wait_state = GEVENT_WAIT_PARKED;
+    hub->parked_count++;
     self->wait_kind = kind;
     self->wait_object = object;
     self->wait_since = hub->now;
@@ -267,6 +269,9 @@ uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
 union record {
     gevent_deferred deferred;
     gevent_links links;
+    gevent_family family;
+    gevent_tree tree;
+    gevent_locals locals;
     union record *next_free;
 };
 
@@ -278,11 +283,13 @@ static union record *take_record(gevent_hub *hub) {
     }
     record = malloc(sizeof *record);
     if (!record) {
-        fputs("gevent: out of memory for a timer or link record\n", stderr);
+        fputs("gevent: out of memory for a record\n", stderr);
         abort();
     }
     return record;
 }
+
+void *gevent_record_take(gevent_hub *hub) { return take_record(hub); }
 
 gevent_deferred *gevent_deferred_take(gevent_hub *hub) {
     gevent_deferred *deferred = &take_record(hub)->deferred;
@@ -315,9 +322,10 @@ gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now) {
     return NULL;
 }
 
-__attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub) {
+__attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(
+    gevent_hub *hub, const gevent_spawn_site *spawner) {
     gevent_context *self = hub->current;
-    return gevent_spawn_site_capture(&hub->spawn_sites, self->stack_high);
+    return gevent_spawn_site_capture(&hub->spawn_sites, spawner, self->stack_high);
 }
 
 // MARK: life of a hub

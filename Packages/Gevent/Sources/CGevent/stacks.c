@@ -94,6 +94,8 @@ static gevent_context *context_in_slot(const gevent_stacks *stacks, uint32_t slo
     return (gevent_context *)((uintptr_t)(top - sizeof(gevent_context)) & ~(uintptr_t)63);
 }
 
+gevent_context *gevent_stacks_in_slot(const gevent_stacks *stacks, uint32_t slot) { return context_in_slot(stacks, slot); }
+
 static gevent_context *prepare(gevent_stacks *stacks, uint32_t slot) {
     gevent_context *context = context_in_slot(stacks, slot);
     memset(context, 0, sizeof *context);

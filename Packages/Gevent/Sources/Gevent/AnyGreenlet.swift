@@ -46,16 +46,27 @@ open class AnyGreenlet: CustomStringConvertible {
     @exclusivity(unchecked) final var pendingErrors: [PendingError]?
     @usableFromInline @exclusivity(unchecked) final var spawnSite: UnsafePointer<gevent_spawn_site>?
     @exclusivity(unchecked) final var details: GreenletDetails?
+    /// Who spawned it and whom it spawned; see gevent_lineage.h. 0 without tracking.
+    @exclusivity(unchecked) final var kin: UInt
 
     /// For subclasses in this module, with the hub already at hand.
     @usableFromInline
     init(hub: UnsafeMutablePointer<gevent_hub>) {
         hubSerial = hub.pointee.serial
+        kin = 0
+    }
+
+    /// For those that are spawned; see `recordSpawner`.
+    init(hub: UnsafeMutablePointer<gevent_hub>, kin: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
+        hubSerial = hub.pointee.serial
+        self.kin = kin
+        self.spawnSite = spawnSite
     }
 
     deinit {
         details?.close(hubSerial: hubSerial)
         if links != nil { dropLinks() }
+        if kin != 0 && !gevent_kin_leave(kin) { leaveKinSlowly() }
     }
 
     // MARK: State
@@ -197,7 +208,11 @@ open class AnyGreenlet: CustomStringConvertible {
         phase = .running
         self.context = context
         context.pointee.name.0 = 0
-        if details != nil { copyNameToContext() }
+        if let details {
+            copyNameToContext()
+            context.pointee.locals = details.inheritedLocals
+            details.inheritedLocals = nil
+        }
     }
 
     /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the current
@@ -217,6 +232,7 @@ open class AnyGreenlet: CustomStringConvertible {
         if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
         self.context = nil
         disown(context)
+        if context.pointee.locals != nil { dropLocals(of: context) }
     }
 
     // MARK: Throwing into a greenlet
@@ -288,10 +304,14 @@ final class GreenletDetails {
     var endedUnstarted = false
     /// The pending delay of a `start(after:)`.
     var delay: UnsafeMutablePointer<gevent_deferred>?
+    /// Values of inheriting locals, until it runs.
+    var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 
     /// Frees the identifier, if the hub it came from is still this thread's.
     func close(hubSerial: UInt32) {
-        guard let minimalID, let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return }
+        let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
+        dropInheritedLocals(hub)
+        guard let minimalID, let hub else { return }
         Hub.of(hub).identifiers.giveBack(minimalID)
     }
 }

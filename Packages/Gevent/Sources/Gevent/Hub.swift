@@ -28,7 +28,13 @@ public final class Hub {
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
     private(set) var isDestroyed = false
-    private let tracksSpawnSites: Bool
+    /// Told of each greenlet that starts.
+    var spawnCallbacks: [SpawnCallback] = []
+    /// The greenlet locals that have values here, by their numbers.
+    var localRosters: [UInt64: LocalRoster] = [:]
+    /// Values of inheriting locals.
+    var inheritableCount = 0
+    let startTime: LoopInstant
 
     /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
     ///
@@ -121,15 +127,21 @@ public final class Hub {
         self.loop = loop
         loopReason = reason
         resolvedConfiguration = configuration
-        tracksSpawnSites = configuration.trackGreenletTree
+        startTime = loop.now
         handle = HubHandle(waker: loop.waker)
         mainGreenlet = MainGreenlet(hub: pointer)
         hubGreenlet = HubGreenlet(hub: pointer)
         pointer.pointee.owner = Unmanaged.passRetained(self).toOpaque()
         adopt(mainGreenlet, gevent_hub_main(pointer))
         adopt(hubGreenlet, gevent_hub_root(pointer))
-        pointer.pointee.now = loop.now.nanoseconds
+        pointer.pointee.now = startTime.nanoseconds
+        if configuration.trackGreenletTree {
+            pointer.pointee.spawn_duties = UInt32(GEVENT_SPAWN_TRACKS)
+            mainGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.main.owner)
+            hubGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.root.owner)
+        }
         gevent_hub_set_current(pointer)
+        LivingHubs.add(handle, serial: pointer.pointee.serial)
         ThreadExit.destroyHubOfThisThread()
     }
 
@@ -155,14 +167,7 @@ public final class Hub {
     public var timerResolution: Duration { loop.timerResolution }
 
     /// Counters of what the hub has done and holds; all zero once it is destroyed.
-    public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(pointer) }
-
-    // MARK: Spawning
-
-    @inline(__always)
-    func recordSpawn(of greenlet: AnyGreenlet) {
-        if tracksSpawnSites { greenlet.spawnSite = gevent_hub_capture_spawn_site(pointer) }
-    }
+    public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(self) }
 
     // MARK: Keeping the hub waiting
 
@@ -208,6 +213,9 @@ public final class Hub {
         callOwnCallbacks()
         // What is left in the queue has been abandoned and must not run again.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
+        LivingHubs.remove(serial: pointer.pointee.serial)
+        dropAllLocals()
+        spawnCallbacks = []
         isDestroyed = true
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
         gevent_park(pointer)
@@ -279,6 +287,7 @@ public final class Hub {
                 // Nothing that lives on may lead to a stack that does not.
                 Timeout.cancelAll(of: context)
                 gevent_node_unlink(&context.pointee.wait_link.node)
+                greenlet.dropLocals(of: context)
                 context.pointee.owner = nil
             }
             greenlet.phase = .ended
@@ -325,40 +334,6 @@ public final class HubHold {
 
 @available(*, unavailable)
 extension HubHold: Sendable {}
-
-/// What a hub has done and what it holds, at one moment.
-public struct HubStatistics: Sendable, Hashable {
-    /// Switches between stacks since the hub was made.
-    public let switchCount: UInt64
-    /// Greenlets that have a stack now: running, ready or parked.
-    public let liveGreenlets: Int
-    /// The most there ever were.
-    public let peakLiveGreenlets: Int
-    /// Entries of the ready queue.
-    public let readyCount: Int
-    /// Pending sleeps, timeouts and delayed starts.
-    public let pendingTimers: Int
-    /// Greenlets that wait for a descriptor.
-    public let descriptorWaiters: Int
-    /// Stacks whose memory is kept for the next greenlet.
-    public let idleStacks: Int
-
-    /// Of a hub that is gone.
-    init() {
-        (switchCount, liveGreenlets, peakLiveGreenlets) = (0, 0, 0)
-        (readyCount, pendingTimers, descriptorWaiters, idleStacks) = (0, 0, 0, 0)
-    }
-
-    init(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        switchCount = gevent_switch_count(hub)
-        liveGreenlets = hub.pointee.stacks.live_count
-        peakLiveGreenlets = hub.pointee.stacks.peak_live_count
-        readyCount = Int(gevent_ready_count(hub))
-        pendingTimers = Int(hub.pointee.timers.count)
-        descriptorWaiters = Int(hub.pointee.descriptor_waiters)
-        idleStacks = hub.pointee.stacks.free_count
-    }
-}
 
 // MARK: The current hub
 

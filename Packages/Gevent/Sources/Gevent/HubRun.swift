@@ -138,6 +138,7 @@ extension Hub {
         // Refused if a post has come in meanwhile: then the poll only looks.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
         do throws(LoopError) {
+            pointer.pointee.poll_count &+= 1
             try loop.poll(until: deadline, into: &events)
         } catch {
             pollFailed(error)

@@ -11,9 +11,18 @@ open class JoinableGreenlet: AnyGreenlet {
     @usableFromInline @exclusivity(unchecked) final var outcomeError: (any Error)?
 
     @usableFromInline
-    init(hub: UnsafeMutablePointer<gevent_hub>, body: ((JoinableGreenlet) throws -> Void)?) {
-        self.body = body
-        super.init(hub: hub)
+    init(hub: UnsafeMutablePointer<gevent_hub>, body: consuming ((JoinableGreenlet) throws -> Void)?) {
+        var kin: UInt = 0
+        var site: UnsafePointer<gevent_spawn_site>?
+        let duties = hub.pointee.spawn_duties
+        if duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 {
+            (kin, site) = recordSpawner(hub)
+            // Here and not in a function of its own, which would be one more frame of the site.
+            site = gevent_hub_capture_spawn_site(hub, site)
+        }
+        self.body = consume body
+        super.init(hub: hub, kin: kin, spawnSite: site)
+        if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
     // MARK: Outcome
@@ -55,8 +64,9 @@ open class JoinableGreenlet: AnyGreenlet {
     public final func start() {
         let hub = requireOwnHub()
         guard phase == .created else { return }
-        willStart(hub)
         phase = .scheduled
+        hub.pointee.spawn_count &+= 1
+        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_CALLS) != 0 { callSpawnCallbacks(hub) }
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 
@@ -69,8 +79,13 @@ open class JoinableGreenlet: AnyGreenlet {
     public final func start(after delay: Duration) {
         let hub = requireOwnHub()
         guard phase == .created else { return }
-        willStart(hub)
         phase = .delayed
+        hub.pointee.spawn_count &+= 1
+        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_CALLS) != 0 {
+            callSpawnCallbacks(hub)
+            // One of them may have ended it.
+            if phase != .delayed { return }
+        }
         let record = gevent_deferred_take(hub)!
         record.pointee.timer.kind = UInt8(GEVENT_TIMER_START)
         record.pointee.timer.payload = Unmanaged.passRetained(self).toOpaque()
@@ -80,12 +95,6 @@ open class JoinableGreenlet: AnyGreenlet {
         let now = Hub.of(hub).now
         gevent_timers_start(
             &hub.pointee.timers, &record.pointee.timer, now.advanced(by: delay).nanoseconds, now.nanoseconds)
-    }
-
-    @inline(__always)
-    private func willStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        let owner = Hub.unretained(hub)
-        owner._withUnsafeGuaranteedRef { $0.recordSpawn(of: self) }
     }
 
     /// The delay is over: from here on like any start.
@@ -145,6 +154,7 @@ open class JoinableGreenlet: AnyGreenlet {
         }
         // One that stands in the ready queue stays there; when its turn comes it is found dead.
         phase = .ended
+        details?.dropInheritedLocals(hub)
         body = nil
         recordEnd(error, hub)
     }

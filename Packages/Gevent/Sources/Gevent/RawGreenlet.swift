@@ -10,11 +10,15 @@ public final class RawGreenlet: AnyGreenlet {
 
     init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
-        super.init(hub: hub)
+        let duties = hub.pointee.spawn_duties
+        super.init(
+            hub: hub, kin: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).kin : 0, spawnSite: nil)
+        if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
     func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
         phase = .scheduled
+        hub.pointee.spawn_count &+= 1
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 
@@ -41,7 +45,9 @@ public final class RawGreenlet: AnyGreenlet {
     override func endUnstarted(_ error: any Error) {
         phase = .ended
         body = nil
-        recordEnd(error, requireOwnHub())
+        let hub = requireOwnHub()
+        details?.dropInheritedLocals(hub)
+        recordEnd(error, hub)
     }
 
     private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {

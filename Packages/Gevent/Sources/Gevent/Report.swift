@@ -1,4 +1,4 @@
-// What people read: reports of errors nobody caught, and of parked greenlets.
+// What people read: reports of errors nobody caught, and the names of places.
 
 internal import CGevent
 internal import Glibc
@@ -32,44 +32,6 @@ extension Hub {
     private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {
         let frames = symbolicated(site)
         return frames.isEmpty ? "" : frames.map { "    spawned at \($0)\n" }.joined()
-    }
-
-    /// Which greenlets wait for what, since when, and where they were spawned: the message of `wouldBlockForever`.
-    func deadlockReport() -> String {
-        let most = 50
-        let greenlets = greenletsOnStacks()
-        var text =
-            "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(greenlets.count + 1)"
-        text += "\n  \(parkedLine(mainGreenlet))"
-        for greenlet in greenlets.prefix(most) {
-            text += "\n  \(parkedLine(greenlet))"
-            if let site = greenlet.spawnSite {
-                for frame in symbolicated(site).prefix(3) { text += "\n    spawned at \(frame)" }
-            }
-        }
-        if greenlets.count > most { text += "\n  … and \(greenlets.count - most) more" }
-        return text
-    }
-
-    private func parkedLine(_ greenlet: AnyGreenlet) -> String {
-        guard let context = greenlet.context else { return greenlet.description }
-        let waited = LoopInstant(nanoseconds: context.pointee.wait_since).duration(to: loop.now)
-        let seconds = decimalSeconds(.milliseconds(Int64(waited / .milliseconds(1))))
-        return "\(greenlet.description) parked for \(seconds) s in \(waitPhrase(context))"
-    }
-
-    private func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
-        guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
-        switch kind.objectKind {
-        case .none:
-            return kind.phrase
-        case .descriptor:
-            return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
-        case .object:
-            // Whoever waits for an object holds it, so it is there while its greenlet is parked.
-            let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
-            return "\(kind.phrase) \(object)"
-        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include "gevent_context.h"
 #include "gevent_deferred.h"
+#include "gevent_lineage.h"
+#include "gevent_locals.h"
 #include "gevent_spawn_site.h"
 #include "gevent_stacks.h"
 #include "gevent_thread_words.h"
@@ -17,6 +19,13 @@ enum {
     GEVENT_READY_START = 1,     // a retained Swift greenlet that has not run yet, and so has no stack
     GEVENT_READY_CALLBACK = 2,  // a retained Swift hub callback
     GEVENT_READY_TAGS = 3,
+};
+
+/// What a spawn does besides making and starting a greenlet, as bits.
+enum {
+    GEVENT_SPAWN_TRACKS = 1,    // remembers the spawner, and where it was spawned
+    GEVENT_SPAWN_INHERITS = 2,  // copies the values of inheriting locals
+    GEVENT_SPAWN_CALLS = 4,     // calls spawn callbacks
 };
 
 /// What the hub needs from Swift.
@@ -45,6 +54,10 @@ typedef struct gevent_hub {
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
     uint64_t ended_count;        // greenlets that have ended
+    uint32_t spawn_duties;       // GEVENT_SPAWN_…: what a spawn has to do besides
+    uint64_t spawn_count;        // greenlets that were started
+    uint64_t parked_count;       // contexts that wait
+    uint64_t poll_count;
     void *owner;                 // the Swift Hub
     gevent_hub_functions functions;
 
@@ -53,7 +66,7 @@ typedef struct gevent_hub {
     gevent_timers timers;
     gevent_spawn_sites spawn_sites;
     gevent_node delayed_starts;  // gevent_deferred records
-    void *free_records;          // recycled gevent_deferred and gevent_links, one size for both
+    void *free_records;          // recycled records of every kind, one size for all
     void *root_mapping;
     size_t root_mapping_size;
     void *dummy_words[4];
@@ -152,6 +165,8 @@ gevent_run_result gevent_run_ready(gevent_hub *hub);
 /// ready. Every wait goes through here exactly once; whoever comes second gets false.
 bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 
+/// Memory of the hub's own free list, for any of its small records; not cleared.
+void *gevent_record_take(gevent_hub *hub);
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
 gevent_links *gevent_links_take(gevent_hub *hub);
@@ -175,8 +190,9 @@ static inline void gevent_wait_set_timer(
 /// no longer pending; null when nothing more is due.
 gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
 
-/// Records where the calling function was called from. Null if nothing could be recorded.
-const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub);
+/// Records where the calling function was called from, by a greenlet that was itself made at `spawner`. Null if nothing
+/// could be recorded.
+const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub, const gevent_spawn_site *spawner);
 
 // MARK: descriptors
 
@@ -206,4 +222,10 @@ static inline gevent_context **gevent_descriptor_writer(gevent_descriptor *entry
 static inline gevent_deferred *gevent_first_delayed_start(gevent_hub *hub) {
     if (gevent_list_is_empty(&hub->delayed_starts)) return NULL;
     return gevent_deferred_of_node(hub->delayed_starts.next);
+}
+
+/// The one behind `deferred`, or null.
+static inline gevent_deferred *gevent_next_delayed_start(gevent_hub *hub, gevent_deferred *deferred) {
+    gevent_node *next = deferred->node.next;
+    return next == &hub->delayed_starts ? NULL : gevent_deferred_of_node(next);
 }
