@@ -237,10 +237,7 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub) {
 
 // MARK: waits
 
-bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
-    if (context->wait_state != GEVENT_WAIT_PARKED) return false;
-    gevent_hub *hub = context->hub;
-    context->wait_state = outcome;
+static inline void unhook(gevent_hub *hub, gevent_context *context) {
     hub->parked_count--;
     gevent_node_unlink(&context->wait_link.node);
     gevent_timers_cancel(&hub->timers, &context->timer);
@@ -249,8 +246,20 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
         context->wait_slot = NULL;
         hub->descriptor_waiters--;
     }
+}
+
+bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
+    if (context->wait_state != GEVENT_WAIT_PARKED) return false;
+    gevent_hub *hub = context->hub;
+    context->wait_state = outcome;
+    unhook(hub, context);
     gevent_ready_push(hub, context->stack_pointer, GEVENT_READY_RESUME);
     return true;
+}
+
+void gevent_wait_abandon(gevent_context *context) {
+    if (context->wait_state == GEVENT_WAIT_PARKED) unhook(context->hub, context);
+    context->wait_state = GEVENT_WAIT_NONE;
 }
 
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
@@ -406,6 +415,7 @@ gevent_hub *gevent_hub_create(
     gevent_list_init(&hub->main.timeouts);
     gevent_list_init(&hub->root.timeouts);
     gevent_list_init(&hub->delayed_starts);
+    gevent_list_init(&hub->idle_waiters);
     static uint32_t last_serial = 0;
     hub->serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
     find_thread_stack(&hub->main);
@@ -421,6 +431,7 @@ gevent_hub *gevent_hub_create(
     hub->main.tsan_fiber = __tsan_get_current_fiber();
 #endif
     gevent_overflow_watch_this_thread();
+    gevent_fork_watch();
     return hub;
 }
 

@@ -38,6 +38,8 @@ open class AnyGreenlet: CustomStringConvertible {
     @usableFromInline @exclusivity(unchecked) final var phase: Phase = .created
     /// A notification round is queued or under way.
     @exclusivity(unchecked) final var isNotifying = false
+    /// Begun or queued before this process was forked off: the parent's to end.
+    @exclusivity(unchecked) final var isInherited = false
     /// Its place among the ends of its hub's greenlets.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
     /// What to tell when it ends. A record of the hub's, made for the first link.

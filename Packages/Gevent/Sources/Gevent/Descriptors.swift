@@ -48,6 +48,9 @@ final class DescriptorTable {
             if let reader = entry.pointee.reader {
                 woken.insert(.read)
                 gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+            } else if let watch = entry.pointee.watch {
+                // One of the library's own, on which nobody else waits.
+                return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
             } else if !woken.contains(.read) {
                 unwanted.insert(.read)
             }
@@ -73,6 +76,8 @@ final class DescriptorTable {
     ) throws(LoopError) {
         let armed = Readiness(rawValue: entry.pointee.armed)
         if armed.isSuperset(of: readiness) { return }
+        // In a child, the loop must not be told before it is the child's own.
+        if let hub = gevent_hub_current(), hub.pointee.is_forked { try Hub.of(hub).recoverFromFork() }
         let wanted = armed.union(readiness)
         do throws(LoopError) {
             try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
@@ -103,11 +108,36 @@ final class DescriptorTable {
         _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness, _ loop: any Loop
     ) {
         entry.pointee.armed = keeping.rawValue
+        // The parent's loop is not ours to change, and our own will begin without any registration.
+        if let hub = gevent_hub_current(), hub.pointee.is_forked { return }
         do throws(LoopError) {
             try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
             // The descriptor was closed behind our back: the kernel has forgotten it, and so do we.
             entry.pointee.armed = 0
+        }
+    }
+
+    /// Tells a loop that has been recovered, and so has no registrations, what is still waited for.
+    func rearmAll(_ loop: any Loop) {
+        for (chunk, base) in chunks.enumerated() {
+            guard let base else { continue }
+            for index in 0..<DescriptorTable.chunkSize where base[index].armed != 0 {
+                rearm(CInt(chunk * DescriptorTable.chunkSize + index), base + index, loop)
+            }
+        }
+    }
+
+    private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop) {
+        var wanted: Readiness = []
+        if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
+        if entry.pointee.writer != nil { wanted.insert(.write) }
+        entry.pointee.armed = 0
+        if wanted.isEmpty { return }
+        do throws(LoopError) {
+            try arm(fileDescriptor, entry, wanted, loop)
+        } catch {
+            // Who waits has been woken, and meets the error by their own system call.
         }
     }
 }

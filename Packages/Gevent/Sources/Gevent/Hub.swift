@@ -35,6 +35,8 @@ public final class Hub {
     /// Values of inheriting locals.
     var inheritableCount = 0
     let startTime: LoopInstant
+    /// The process in which its loop works.
+    var process = getpid()
 
     /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
     ///
@@ -131,6 +133,7 @@ public final class Hub {
         handle = HubHandle(waker: loop.waker)
         mainGreenlet = MainGreenlet(hub: pointer)
         hubGreenlet = HubGreenlet(hub: pointer)
+        pointer.pointee.mailbox_lock = handle.lock
         pointer.pointee.owner = Unmanaged.passRetained(self).toOpaque()
         adopt(mainGreenlet, gevent_hub_main(pointer))
         adopt(hubGreenlet, gevent_hub_root(pointer))
@@ -189,8 +192,8 @@ public final class Hub {
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
     /// From main only. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
-    /// thrown another, and one that does so a hundred times is abandoned with its stack. A thread that ends destroys its
-    /// hub by itself.
+    /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
+    /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
     ///
     /// gevent: `Hub.destroy()`.
     @available(*, noasync)
@@ -201,15 +204,18 @@ public final class Hub {
             throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
         }
         handle.close()
-        for service in services { service.hubWillClose() }
-        services = []
+        noticeFork()
+        closeServices()
+        let abandoned = abandonInherited()
         dropStarts()
         Timeout.cancelAll(of: gevent_hub_main(pointer))
         mainGreenlet.dropPendingErrors()
-        endParkedGreenlets()
+        endParkedGreenlets(except: abandoned)
         mainGreenlet.dropPendingErrors()
         abandonGreenlets()
         dropStarts()
+        // What the last clean-ups have attached.
+        closeServices()
         callOwnCallbacks()
         // What is left in the queue has been abandoned and must not run again.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
@@ -226,6 +232,11 @@ public final class Hub {
         hubGreenlet.context = nil
         gevent_hub_destroy(pointer)
         Unmanaged.passUnretained(self).release()
+    }
+
+    private func closeServices() {
+        for service in services { service.hubWillClose() }
+        services = []
     }
 
     /// Greenlets that have not run and callbacks that have not been called never will, but for the library's own: links
@@ -266,33 +277,23 @@ public final class Hub {
         }
     }
 
-    private func endParkedGreenlets() {
+    private func endParkedGreenlets(except abandoned: Int) {
         for _ in 0..<100 {
             for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
             // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
             // their errors run.
-            for _ in 0..<10 where pointer.pointee.stacks.live_count > 0 || gevent_ready_count(pointer) > 0 {
+            for _ in 0..<10 where pointer.pointee.stacks.live_count > abandoned || gevent_ready_count(pointer) > 0 {
                 // Main does not answer to errors any more, and a pending one would keep it from yielding.
                 mainGreenlet.dropPendingErrors()
                 gevent_yield()
             }
-            if pointer.pointee.stacks.live_count == 0 { return }
+            if pointer.pointee.stacks.live_count == abandoned { return }
         }
     }
 
     private func abandonGreenlets() {
         for greenlet in greenletsOnStacks() {
-            greenlet.dropPendingErrors()
-            if let context = greenlet.context {
-                // Nothing that lives on may lead to a stack that does not.
-                Timeout.cancelAll(of: context)
-                gevent_node_unlink(&context.pointee.wait_link.node)
-                greenlet.dropLocals(of: context)
-                context.pointee.owner = nil
-            }
-            greenlet.phase = .ended
-            greenlet.context = nil
-            (greenlet as? JoinableGreenlet)?.outcomeError = GreenletExit()
+            abandon(greenlet)
             // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
             Unmanaged.passUnretained(greenlet).release()
         }

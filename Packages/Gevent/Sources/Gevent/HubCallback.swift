@@ -5,6 +5,8 @@ public final class HubCallback {
     private var body: (() throws -> Void)?
     /// One of the library's: it tells links or reports an error, and is called even if the hub is destroyed first.
     let isOwn: Bool
+    /// Queued before the process that destroys the hub was forked off.
+    var isInherited = false
 
     init(isOwn: Bool, _ body: @escaping () throws -> Void) {
         self.isOwn = isOwn

@@ -12,7 +12,11 @@ public final class HubHandle: Sendable {
         var isClosed = false
     }
 
-    private let mailbox = Mutex(Mailbox())
+    /// Everything in it is looked at with the lock held.
+    nonisolated(unsafe) private var mailbox = Mailbox()
+    /// Not a Mutex, which does not survive a fork. Also known to the hub's C part, so as to be held while the process is
+    /// copied. `nonisolated(unsafe)`: a C lock, made for use from any thread, and never another one.
+    nonisolated(unsafe) let lock = gevent_mailbox_lock_create()!
     /// A hint for the hub, so that an iteration without mail takes no lock. Set inside the lock, so that a hub that
     /// takes the lock and finds no job cannot miss it.
     private let mailFlag = Atomic<Bool>(false)
@@ -22,11 +26,14 @@ public final class HubHandle: Sendable {
         self.waker = waker
     }
 
+    deinit { gevent_mailbox_lock_destroy(lock) }
+
     /// Calls `job` on the hub's thread, soon; posts of one thread in their order. Returns whether the hub is there to do
     /// so. Any thread; never parks and never blocks longer than another post.
     ///
     /// The job runs on the hub and must not park; it may spawn. A hub in which nothing else can happen reports that it
-    /// would block forever although a post might come: ``Hub/hold()`` makes it wait.
+    /// would block forever although a post might come: ``Hub/hold()`` makes it wait. In a forked child the hubs of other
+    /// threads do not exist, and refuse.
     ///
     /// gevent: `loop.run_callback_threadsafe(func)`.
     @discardableResult
@@ -34,25 +41,27 @@ public final class HubHandle: Sendable {
         // The race: the hub may be on its way into a poll that would not see this job. Both sides go through the lock.
         // Either the hub comes first and has set `hubMaySleep`: then the poll is woken, which is sticky, so it does not
         // matter whether it has begun. Or the post comes first: then the hub finds the job and does not sleep.
-        let (isTaken, mustWake) = withMailbox { box -> (Bool, Bool) in
-            if box.isClosed { return (false, false) }
-            box.jobs.append(job)
+        guard gevent_mailbox_lock_acquire(lock) else { return false }
+        var isTaken = false
+        var mustWake = false
+        if !mailbox.isClosed {
+            isTaken = true
+            mailbox.jobs.append(job)
             mailFlag.store(true, ordering: .releasing)
             // One wake is enough until the hub has been awake again.
-            defer { box.hubMaySleep = false }
-            return (true, box.hubMaySleep)
+            mustWake = mailbox.hubMaySleep
+            mailbox.hubMaySleep = false
         }
+        gevent_mailbox_lock_release(lock)
         if mustWake { waker.wake() }
         return isTaken
     }
 
-    private func withMailbox<Value>(_ body: (inout sending Mailbox) -> sending Value) -> Value {
-        let object = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
-        return mailbox.withLock { box in
-            gevent_annotate_acquire(object)
-            defer { gevent_annotate_release(object) }
-            return body(&box)
-        }
+    /// For the hub's own thread, which is there.
+    private func withMailbox<Value>(_ body: (inout Mailbox) -> Value) -> Value {
+        _ = gevent_mailbox_lock_acquire(lock)
+        defer { gevent_mailbox_lock_release(lock) }
+        return body(&mailbox)
     }
 
     // MARK: The hub's side

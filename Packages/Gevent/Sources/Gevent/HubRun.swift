@@ -28,15 +28,18 @@ extension Hub {
         poll()
         pointer.pointee.now = loop.now.nanoseconds
         distributeEvents()
+        if gevent_first_idle_waiter(pointer) != nil { wakeIdle() }
     }
 
     // MARK: Timers
 
-    private func fireTimers() {
+    func fireTimers() {
         while let timer = gevent_fire_timers(pointer, pointer.pointee.now) {
             let record = UnsafeMutableRawPointer(timer).assumingMemoryBound(to: gevent_deferred.self)
             if timer.pointee.kind == UInt8(GEVENT_TIMER_TIMEOUT) {
                 Timeout.fire(record, pointer)
+            } else if timer.pointee.kind == UInt8(GEVENT_TIMER_CALLBACK) {
+                HubTimer.fire(record)
             } else {
                 let greenlet = Unmanaged<JoinableGreenlet>.fromOpaque(timer.pointee.payload).takeRetainedValue()
                 gevent_node_unlink(&record.pointee.node)
@@ -109,6 +112,7 @@ extension Hub {
     private var hasWork: Bool {
         gevent_ready_count(pointer) > 0 || pointer.pointee.timers.referenced_count > 0
             || pointer.pointee.descriptor_waiters > 0 || holdCount > 0 || handle.hasMail
+            || gevent_first_idle_waiter(pointer) != nil
     }
 
     /// Nothing can wake anyone. Main is parked, or the hub would not run: it is told.
@@ -124,8 +128,15 @@ extension Hub {
     // MARK: Polling
 
     private func poll() {
+        if pointer.pointee.is_forked {
+            do throws(LoopError) {
+                try recoverFromFork()
+            } catch {
+                return pollFailed(error)
+            }
+        }
         var deadline: LoopInstant?
-        if gevent_ready_count(pointer) > 0 {
+        if gevent_ready_count(pointer) > 0 || gevent_first_idle_waiter(pointer) != nil {
             deadline = .distantPast
         } else {
             if pointer.pointee.timers.count > 0 {

@@ -9,3 +9,18 @@ protocol HubService: AnyObject {
     /// not inherit. On the hub's thread. Must not park.
     func hubDidFork()
 }
+
+extension Hub {
+    /// The hub's service of this type, made and attached if there is none.
+    func service<Service: HubService>(orAdd make: () throws -> Service) rethrows -> Service {
+        if let service = existingService(Service.self) { return service }
+        let service = try make()
+        addService(service)
+        return service
+    }
+
+    func existingService<Service: HubService>(_ type: Service.Type) -> Service? {
+        for case let service as Service in services { return service }
+        return nil
+    }
+}

@@ -15,11 +15,14 @@ enum WaitKind: UInt8, CaseIterable {
     case readable
     case writable
     case hubJoin
+    case idle
+    case child
+    case fileChange
 
     /// What the wait's object is: it is kept as an address, and read when a report is made.
     enum ObjectKind {
         case none
-        /// The number of a descriptor.
+        /// The number of a descriptor or a process.
         case descriptor
         /// A Swift object that the waiting greenlet keeps alive; its description is shown.
         case object
@@ -34,14 +37,17 @@ enum WaitKind: UInt8, CaseIterable {
         case .readable: "a wait to read descriptor"
         case .writable: "a wait to write descriptor"
         case .hubJoin: "hub.join"
+        case .idle: "idle"
+        case .child: "a wait for the end of child process"
+        case .fileChange: "a wait for a change of"
         }
     }
 
     var objectKind: ObjectKind {
         switch self {
-        case .join: .object
-        case .readable, .writable: .descriptor
-        case .sleep, .joinAll, .hubJoin: .none
+        case .join, .fileChange: .object
+        case .readable, .writable, .child: .descriptor
+        case .sleep, .joinAll, .hubJoin, .idle: .none
         }
     }
 }

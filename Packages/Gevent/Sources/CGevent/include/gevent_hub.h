@@ -6,6 +6,7 @@
 
 #include "gevent_context.h"
 #include "gevent_deferred.h"
+#include "gevent_fork.h"
 #include "gevent_lineage.h"
 #include "gevent_locals.h"
 #include "gevent_spawn_site.h"
@@ -48,6 +49,7 @@ typedef struct gevent_hub {
     uint32_t attention_count; // reasons not to take the short way: contexts that must look up before they park, the
                               // hub while it runs, and for ever if the runtime's own calls have to swap the access list
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
+    bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
 
     uint64_t root_switch_count;  // switches to the hub's own context
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
@@ -66,6 +68,8 @@ typedef struct gevent_hub {
     gevent_timers timers;
     gevent_spawn_sites spawn_sites;
     gevent_node delayed_starts;  // gevent_deferred records
+    gevent_node idle_waiters;    // the wait_links of contexts that want nothing else to be runnable
+    gevent_mailbox_lock *mailbox_lock;
     void *free_records;          // recycled records of every kind, one size for all
     void *root_mapping;
     size_t root_mapping_size;
@@ -167,6 +171,9 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 
 /// Memory of the hub's own free list, for any of its small records; not cleared.
 void *gevent_record_take(gevent_hub *hub);
+/// Takes a parked context out of whatever it waits in, for good: nothing makes it ready any more.
+void gevent_wait_abandon(gevent_context *context);
+
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
 gevent_links *gevent_links_take(gevent_hub *hub);
@@ -199,6 +206,7 @@ const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub, const ge
 /// Who waits on a descriptor. The table is the Swift side's; the waits' `wait_slot`s point into it.
 typedef struct gevent_descriptor {
     gevent_context *reader, *writer;
+    void *watch;          // a retained Swift DescriptorWatch, told of readability when nobody is parked to read
     uint32_t generation;  // counts the closes of this number, so that events of an earlier life are known as such
     uint8_t armed;        // the readiness the loop was asked for
     uint8_t woken;        // the readiness somebody was woken for who has not run since
@@ -218,14 +226,30 @@ static inline gevent_context *gevent_hub_root(gevent_hub *hub) { return &hub->ro
 static inline gevent_context **gevent_descriptor_reader(gevent_descriptor *entry) { return &entry->reader; }
 static inline gevent_context **gevent_descriptor_writer(gevent_descriptor *entry) { return &entry->writer; }
 
+/// The start that was delayed after `record`; null if there is none.
+static inline gevent_deferred *gevent_next_delayed_start(gevent_hub *hub, gevent_deferred *record) {
+    if (record->node.next == &hub->delayed_starts) return NULL;
+    return gevent_deferred_of_node(record->node.next);
+}
+
+/// The context that has waited longest for nothing else to be runnable; null if none does.
+static inline gevent_context *gevent_first_idle_waiter(gevent_hub *hub) {
+    if (gevent_list_is_empty(&hub->idle_waiters)) return NULL;
+    return ((gevent_link *)hub->idle_waiters.next)->payload;
+}
+
+/// Hooks the current context into a list of those that wait for the same thing.
+static inline void gevent_wait_set_list(gevent_hub *hub, gevent_node *list) {
+    gevent_link *link = &hub->current->wait_link;
+    link->kind = GEVENT_LINK_WAKE;
+    link->payload = hub->current;
+    gevent_list_append(list, &link->node);
+}
+
+static inline gevent_node *gevent_hub_idle_waiters(gevent_hub *hub) { return &hub->idle_waiters; }
+
 /// Null if no start is delayed.
 static inline gevent_deferred *gevent_first_delayed_start(gevent_hub *hub) {
     if (gevent_list_is_empty(&hub->delayed_starts)) return NULL;
     return gevent_deferred_of_node(hub->delayed_starts.next);
-}
-
-/// The one behind `deferred`, or null.
-static inline gevent_deferred *gevent_next_delayed_start(gevent_hub *hub, gevent_deferred *deferred) {
-    gevent_node *next = deferred->node.next;
-    return next == &hub->delayed_starts ? NULL : gevent_deferred_of_node(next);
 }
