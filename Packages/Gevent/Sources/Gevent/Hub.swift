@@ -27,6 +27,10 @@ public final class Hub {
     private(set) var services: [any HubService] = []
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
+    /// The thread that watches this one, if there is one.
+    var ownMonitor: Monitor?
+    /// Who is told of switches; nil while nobody is.
+    var switchWatch: SwitchWatch?
     private(set) var isDestroyed = false
     private let tracksSpawnSites: Bool
 
@@ -131,6 +135,7 @@ public final class Hub {
         pointer.pointee.now = loop.now.nanoseconds
         gevent_hub_set_current(pointer)
         ThreadExit.destroyHubOfThisThread()
+        startObservingAsConfigured()
     }
 
     /// Main and the hub run from the start and are never over.
@@ -162,6 +167,7 @@ public final class Hub {
     @inline(__always)
     func recordSpawn(of greenlet: AnyGreenlet) {
         if tracksSpawnSites { greenlet.spawnSite = gevent_hub_capture_spawn_site(pointer) }
+        switchWatch?.spawned(greenlet)
     }
 
     // MARK: Keeping the hub waiting

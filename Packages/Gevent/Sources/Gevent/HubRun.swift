@@ -137,11 +137,15 @@ extension Hub {
         let maySleep = deadline != .distantPast
         // Refused if a post has come in meanwhile: then the poll only looks.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
+        switchWatch?.pollBegins(maySleep: maySleep)
+        gevent_hub_poll_begins(pointer)
         do throws(LoopError) {
             try loop.poll(until: deadline, into: &events)
         } catch {
             pollFailed(error)
         }
+        gevent_hub_poll_ends(pointer)
+        switchWatch?.pollEnded()
         if maySleep { handle.awake() }
     }
 

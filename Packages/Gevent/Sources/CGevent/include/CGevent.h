@@ -13,6 +13,7 @@
 #include "gevent_deferred.h"
 #include "gevent_hub.h"
 #include "gevent_list.h"
+#include "gevent_monitor.h"
 #include "gevent_overflow.h"
 #include "gevent_spawn_site.h"
 #include "gevent_stacks.h"
