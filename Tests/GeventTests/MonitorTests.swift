@@ -7,7 +7,7 @@ import Testing
 
 /// What a monitor said, for any thread.
 final class Reports<Element: Sendable>: Sendable {
-    private let list = Mutex<[Element]>([])
+    private let list = ForkableMutex<[Element]>([])
     var all: [Element] { list.withLock { $0 } }
     var count: Int { list.withLock { $0.count } }
     func note(_ element: Element) { list.withLock { $0.append(element) } }
@@ -251,6 +251,28 @@ struct MonitorTests {
         monitor.maxBlockingTime = .seconds(1)
         #expect(monitor.maxBlockingTime == .seconds(1))
         #expect(!monitor.handle.post {})
+    }
+
+    @Test("A forked child has a monitor of its own", .enabled(if: !isSanitized))
+    func forked() async throws {
+        await #expect(processExitsWith: .success) {
+            try withMonitor { hub, monitor, reports in
+                try spawn { burnTheProcessor { reports.count > 0 } }.join()
+                let child = plainFork()
+                if child == 0 {
+                    alarm(60)
+                    let before = reports.count
+                    for service in hub.services { service.hubDidFork() }
+                    burnTheProcessor { reports.count > before + 1 }
+                    let isSeen = reports.all.last?.backtrace.contains { $0.contains("burnTheProcessor") } == true
+                    hub.stopMonitor()
+                    _exit(isSeen && hub.monitor == nil ? 0 : 1)
+                }
+                var status: CInt = 0
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status == 0)
+            }
+        }
     }
 
     // MARK: Functions

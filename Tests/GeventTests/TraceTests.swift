@@ -327,6 +327,38 @@ struct TraceTests {
         unlink(path)
     }
 
+    @Test("In a forked child the parent's trace stays the parent's; one with %p goes on", .enabled(if: !isSanitized))
+    func forked() async throws {
+        let file = TemporaryFile()
+        let path = file.path
+        await #expect(processExitsWith: .success) { [path = path as String] in
+            for name in [path, path + ".%p"] {
+                try withHub { hub in
+                    try hub.startTrace(to: name)
+                    let child = plainFork()
+                    if child == 0 {
+                        alarm(60)
+                        for service in hub.services { service.hubDidFork() }
+                        let goesOn = hub.isTracing
+                        try spawn {}.join()
+                        hub.stopTrace()
+                        _exit(goesOn == (name != path) && hub.switchWatch == nil ? 0 : 1)
+                    }
+                    var status: CInt = 0
+                    #expect(waitpid(child, &status, 0) == child)
+                    #expect(status == 0)
+                    guard name != path else { return }
+                    _ = try TraceContents(Data(contentsOf: URL(fileURLWithPath: "\(path).\(child)")))
+                    unlink("\(path).\(child)")
+                    unlink("\(path).\(getpid())")
+                }
+            }
+        }
+        let contents = try TraceContents(file)
+        #expect(contents.hubs.count == 1)
+        #expect(contents.marks.isEmpty)
+    }
+
     // MARK: The hook
 
     @Test("The switch hook is told of origin and target of each switch")

@@ -3,9 +3,7 @@ internal import Glibc
 
 /// The thread of a ``Monitor``: what it has to do and when.
 ///
-/// Unchecked, because `mutex` guards `state`, and `watched`, which the monitor's thread reads, is written before it starts
-/// and after it was joined. A pthread mutex and not a `Mutex`: the thread waits on a condition, and a forked child has to
-/// make both anew, since the thread that may have held them is not there.
+/// Unchecked, because only the hub's thread touches `watched`.
 final class MonitorSchedule: @unchecked Sendable {
     typealias Identifier = UInt64
 
@@ -34,54 +32,21 @@ final class MonitorSchedule: @unchecked Sendable {
         let thread: pthread_t
     }
 
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    private var state: State
+    private let state: ForkableMutex<State>
     private var watched: Watched?
-    private let blockingFunction: Identifier
+    private let blockingFunction: Identifier = 0
 
     init(maxBlockingTime: Duration, printsBlockingReports: Bool) {
-        state = State(maxBlockingTime: maxBlockingTime, printsBlockingReports: printsBlockingReports)
-        blockingFunction = 0
-        makeLock()
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
-    }
-
-    private func makeLock() {
-        pthread_mutex_init(mutex, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(condition, &attributes)
-        pthread_condattr_destroy(&attributes)
-    }
-
-    private func withState<Value>(_ body: (inout State) -> Value) -> Value {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return body(&state)
-    }
-
-    /// The same, and has the thread look anew at what is due.
-    private func change<Value>(_ body: (inout State) -> Value) -> Value {
-        withState { state in
-            defer { pthread_cond_signal(condition) }
-            return body(&state)
-        }
+        state = ForkableMutex(
+            State(maxBlockingTime: maxBlockingTime, printsBlockingReports: printsBlockingReports))
     }
 
     // MARK: From any thread
 
     var maxBlockingTime: Duration {
-        get { withState { $0.maxBlockingTime } }
+        get { state.withLock { $0.maxBlockingTime } }
         set {
-            change { state in
+            self.state.change { state in
                 state.maxBlockingTime = newValue
                 guard let index = state.entries.firstIndex(where: { $0.identifier == blockingFunction }) else { return }
                 state.entries[index].period = newValue.nanoseconds
@@ -91,12 +56,12 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     var printsBlockingReports: Bool {
-        get { withState { $0.printsBlockingReports } }
-        set { withState { $0.printsBlockingReports = newValue } }
+        get { state.withLock { $0.printsBlockingReports } }
+        set { state.withLock { $0.printsBlockingReports = newValue } }
     }
 
     func add(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> MonitorHook {
-        withState { state in
+        self.state.withLock { state in
             state.lastIdentifier += 1
             state.blockingHooks.append((state.lastIdentifier, hook))
             return MonitorHook(self, state.lastIdentifier)
@@ -104,7 +69,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func add(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> MonitorHook {
-        withState { state in
+        self.state.withLock { state in
             state.lastIdentifier += 1
             state.memoryHooks.append((state.lastIdentifier, hook))
             return MonitorHook(self, state.lastIdentifier)
@@ -113,7 +78,7 @@ final class MonitorSchedule: @unchecked Sendable {
 
     func removeHook(_ identifier: Identifier) {
         // Released outside the lock: what a hook captured may call back when it goes.
-        let dropped = withState { state in
+        let dropped = self.state.withLock { state in
             let (blocking, memory) = (state.blockingHooks, state.memoryHooks)
             state.blockingHooks.removeAll { $0.identifier == identifier }
             state.memoryHooks.removeAll { $0.identifier == identifier }
@@ -123,7 +88,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func add(every period: Duration, _ function: @escaping @Sendable (Monitor) -> Void) -> Identifier {
-        let identifier = withState { state in
+        let identifier = self.state.withLock { state in
             state.lastIdentifier += 1
             return state.lastIdentifier
         }
@@ -132,7 +97,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func set(_ identifier: Identifier, every period: Duration?, _ function: @escaping @Sendable (Monitor) -> Void) {
-        let dropped = change { state in
+        let dropped = self.state.change { state in
             let entries = state.entries
             state.entries.removeAll { $0.identifier == identifier }
             if let period {
@@ -148,7 +113,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func watchMemory(limit: Int?, every period: Duration, reading: @escaping @Sendable () -> Int?) {
-        let identifier = withState { state in
+        let identifier = self.state.withLock { state in
             state.lastIdentifier += 1
             defer { state.memoryFunction = limit == nil ? nil : state.lastIdentifier }
             return (previous: state.memoryFunction, new: state.lastIdentifier)
@@ -213,11 +178,11 @@ final class MonitorSchedule: @unchecked Sendable {
     /// Ends the thread and waits for that. From then on the hub may go.
     func stop() {
         guard let watched else { return }
-        change { $0.isStopping = true }
+        state.change { $0.isStopping = true }
         pthread_join(watched.thread, nil)
         gevent_sampling_stop(watched.hub)
         self.watched = nil
-        let dropped = withState { state in
+        let dropped = self.state.withLock { state in
             let (entries, blocking, memory) = (state.entries, state.blockingHooks, state.memoryHooks)
             state.entries = []
             state.blockingHooks = []
@@ -231,7 +196,7 @@ final class MonitorSchedule: @unchecked Sendable {
     /// the thread itself only moves the moments at which something is due.
     func startAgain(_ monitor: Monitor) {
         guard let watched else { return }
-        makeLock()
+        state.makeAnew()
         gevent_sampling_reset(watched.hub)
         do throws(MonitorError) {
             try startThread(monitor, watched.hub)
@@ -249,33 +214,26 @@ final class MonitorSchedule: @unchecked Sendable {
 
     /// Waits until something is due; nil when the end has come.
     private func next() -> (@Sendable (Monitor) -> Void)? {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while !state.isStopping {
+        state.wait { state -> ForkableMutex<State>.Waiting<(@Sendable (Monitor) -> Void)?> in
+            if state.isStopping { return .over(nil) }
             guard let index = state.entries.indices.min(by: { state.entries[$0].due < state.entries[$1].due }) else {
-                pthread_cond_wait(condition, mutex)
-                continue
+                return .untilChange
             }
             let now = monotonicTime()
-            let due = state.entries[index].due
-            if due <= now {
-                state.entries[index].due = now + state.entries[index].period
-                return state.entries[index].call
-            }
-            var deadline = timespec(tv_sec: Int(due / 1_000_000_000), tv_nsec: Int(due % 1_000_000_000))
-            pthread_cond_timedwait(condition, mutex, &deadline)
+            if state.entries[index].due > now { return .until(state.entries[index].due) }
+            state.entries[index].due = now + state.entries[index].period
+            return .over(state.entries[index].call)
         }
-        return nil
     }
 
     private func tell(_ report: BlockingReport) {
-        let (prints, hooks) = withState { ($0.printsBlockingReports, $0.blockingHooks) }
+        let (prints, hooks) = state.withLock { ($0.printsBlockingReports, $0.blockingHooks) }
         if prints { printToStandardError("gevent: \(report)\n") }
         for hook in hooks { hook.call(report) }
     }
 
     private func tell(_ event: MemoryEvent) {
-        let hooks = withState { $0.memoryHooks }
+        let hooks = state.withLock { $0.memoryHooks }
         if hooks.isEmpty { printToStandardError("gevent: \(event)\n") }
         for hook in hooks { hook.call(event) }
     }

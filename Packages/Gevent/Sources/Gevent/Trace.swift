@@ -201,7 +201,7 @@ final class Trace {
     private func closeRun(_ now: Int64) {
         guard let (track, _, since) = running else { return }
         running = nil
-        event("X", track, since, now, name: "run", category: "run", color: "thread_state_running")
+        slice(track, since, now, Trace.runEvent)
     }
 
     private func closeWait(of track: Track, _ now: Int64) {
@@ -219,13 +219,14 @@ final class Trace {
         return bytes
     }
 
+    private static let runEvent = Array("\"run\",\"cat\":\"run\",\"cname\":\"thread_state_running\"".utf8)
     private static let readyEvent = Array("\"ready\",\"cat\":\"ready\",\"cname\":\"thread_state_runnable\"".utf8)
 
     // MARK: Events
 
     private func event(
         _ phase: StaticString, _ track: Track, _ from: Int64?, _ to: Int64?, name: String, category: String? = nil,
-        color: String? = nil, arguments: [(name: String, value: String)] = []
+        arguments: [(name: String, value: String)] = []
     ) {
         buffer += ",\n{\"ph\":\"\(phase)\"".utf8
         buffer += track.fields
@@ -235,7 +236,6 @@ final class Trace {
         buffer += ",\"name\":".utf8
         Trace.append(name, to: &buffer)
         if let category { buffer += ",\"cat\":\"\(category)\"".utf8 }
-        if let color { buffer += ",\"cname\":\"\(color)\"".utf8 }
         if !arguments.isEmpty {
             buffer += ",\"args\":{".utf8
             for (index, argument) in arguments.enumerated() {
@@ -249,26 +249,39 @@ final class Trace {
         buffer.append(UInt8(ascii: "}"))
     }
 
-    /// The same for what was put together before.
+    /// The same, of bytes that are there already: this happens twice a switch.
     private func slice(_ track: Track, _ from: Int64, _ to: Int64, _ name: [UInt8]) {
-        buffer += ",\n{\"ph\":\"X\"".utf8
+        append(",\n{\"ph\":\"X\"")
         buffer += track.fields
         appendTime(",\"ts\":", from)
         appendTime(",\"dur\":", to - from)
-        buffer += ",\"name\":".utf8
+        append(",\"name\":")
         buffer += name
-        buffer.append(UInt8(ascii: "}"))
+        append("}")
+    }
+
+    private func append(_ text: StaticString) {
+        buffer += UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
     }
 
     /// Microseconds with three digits behind the point.
     private func appendTime(_ field: StaticString, _ nanoseconds: Int64) {
-        field.withUTF8Buffer { buffer += $0 }
-        let (whole, rest) = nanoseconds.quotientAndRemainder(dividingBy: 1000)
-        buffer += String(whole).utf8
-        buffer.append(UInt8(ascii: "."))
-        buffer.append(UInt8(ascii: "0") + UInt8(rest / 100))
-        buffer.append(UInt8(ascii: "0") + UInt8(rest / 10 % 10))
-        buffer.append(UInt8(ascii: "0") + UInt8(rest % 10))
+        append(field)
+        var (rest, last) = UInt64(max(nanoseconds, 0)).quotientAndRemainder(dividingBy: 10)
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 24) { digits in
+            // From the last digit to the first, with the point before the last three.
+            var first = digits.count
+            repeat {
+                first -= 1
+                digits[first] = UInt8(ascii: "0") + UInt8(last)
+                if first == digits.count - 3 {
+                    first -= 1
+                    digits[first] = UInt8(ascii: ".")
+                }
+                (rest, last) = rest.quotientAndRemainder(dividingBy: 10)
+            } while first > digits.count - 5 || rest > 0 || last > 0
+            buffer += UnsafeBufferPointer(rebasing: digits[first...])
+        }
     }
 
     /// As a string of JSON.

@@ -17,11 +17,11 @@ final class TraceFile: Sendable {
     private let name: String
     /// A forked child has the descriptor too, and the file is not its own.
     private let owner = getpid()
-    private let state = Mutex(State())
+    private let state = ForkableMutex(State())
     private let descriptor = Atomic<CInt>(-1)
 
     /// Files that this process has written to, by name.
-    private static let known = Mutex<[String: TraceFile]>([:])
+    private static let known = ForkableMutex<[String: TraceFile]>([:])
     private static let end = "\n]\n"
 
     private init(_ path: String, name: String) {
