@@ -74,11 +74,39 @@ SWITCHES __attribute__((noinline)) static void switch_by_runtime(
     swift_task_enterThreadLocalContext(access_state);
 }
 
-SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
-    if (__builtin_expect(hub->calls_runtime_for_access, 0))
+/// Tells whoever watches switches, on the stack that is left.
+SWITCHES static void tell_watcher(gevent_hub *hub, void *load, bool is_over) {
+    int error = errno;
+    uint64_t ready_tail = hub->ready_tail;
+    hub->watch_switch(hub->owner, hub->current, gevent_frame_context(load), gevent_frame_is_first(load), is_over);
+    if (hub->ready_tail != ready_tail) {
+        // Whoever leaves has taken its place in the queue already, and a queue that grew would move it.
+        fputs("gevent: a switch hook made a greenlet ready; it may only look\n", stderr);
+        abort();
+    }
+    errno = error;
+}
+
+SWITCHES __attribute__((noinline)) static void leave_slowly(gevent_hub *hub, void **save, void *load, bool is_over) {
+    if (hub->watch_switch) tell_watcher(hub, load, is_over);
+    if (hub->calls_runtime_for_access)
         switch_by_runtime(hub, save, load, is_over);
     else
         switch_stacks(hub, save, load, is_over);
+}
+
+SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
+    if (__builtin_expect(hub->leaves_slowly, 0))
+        leave_slowly(hub, save, load, is_over);
+    else
+        switch_stacks(hub, save, load, is_over);
+}
+
+void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
+    // As long as attention_count is not zero, every yield takes the way through leave_for.
+    hub->attention_count += (watcher != NULL) - (hub->watch_switch != NULL);
+    hub->watch_switch = watcher;
+    hub->leaves_slowly = watcher != NULL || hub->calls_runtime_for_access;
 }
 
 /// A greenlet that begins where another has ended finds what it would find on a fresh stack: nothing of anybody else's.
@@ -402,6 +430,7 @@ gevent_hub *gevent_hub_create(
     hub->access_head = access ? access : &hub->dummy_words[3];
     hub->calls_runtime_for_access =
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
+    hub->leaves_slowly = hub->calls_runtime_for_access;
     hub->attention_count = hub->calls_runtime_for_access;
     // What was found is the last of the three, the task-local fallback.
     void **block = gevent_thread_word_address(task_words, -2, 3);

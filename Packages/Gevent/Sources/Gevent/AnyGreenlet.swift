@@ -258,6 +258,7 @@ open class AnyGreenlet: CustomStringConvertible {
             }
             pendingErrors = (pendingErrors ?? []) + [PendingError(error: error, timeout: timeout)]
             guard let context else { return }
+            Hub.of(context.pointee.hub).switchWatch?.delivered(error, to: self)
             gevent_attention_raise(context)
             // A context that was woken, or that yielded, is on its way: it takes what it was woken for, and the error
             // waits for its next park. So nothing handed to it is ever lost.

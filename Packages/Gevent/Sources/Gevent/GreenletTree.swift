@@ -161,17 +161,7 @@ extension AnyGreenlet {
     /// What it waits for, if it is parked.
     final var waitDescription: String? {
         guard let context, context.pointee.wait_state == UInt8(GEVENT_WAIT_PARKED) else { return nil }
-        guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
-        switch kind.objectKind {
-        case .none:
-            return kind.phrase
-        case .descriptor:
-            return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
-        case .object:
-            // Whoever waits for an object holds it, so it is there while its greenlet is parked.
-            let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
-            return "\(kind.phrase) \(object)"
-        }
+        return waitPhrase(context)
     }
 }
 

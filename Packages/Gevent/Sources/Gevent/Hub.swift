@@ -27,6 +27,10 @@ public final class Hub {
     private(set) var services: [any HubService] = []
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
+    /// The thread that watches this one, if there is one.
+    var ownMonitor: Monitor?
+    /// Who is told of switches; nil while nobody is.
+    var switchWatch: SwitchWatch?
     private(set) var isDestroyed = false
     /// Told of each greenlet that starts.
     var spawnCallbacks: [SpawnCallback] = []
@@ -146,6 +150,7 @@ public final class Hub {
         gevent_hub_set_current(pointer)
         LivingHubs.add(handle, serial: pointer.pointee.serial)
         ThreadExit.destroyHubOfThisThread()
+        startObservingAsConfigured()
     }
 
     /// Main and the hub run from the start and are never over.

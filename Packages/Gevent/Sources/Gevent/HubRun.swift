@@ -148,12 +148,15 @@ extension Hub {
         let maySleep = deadline != .distantPast
         // Refused if a post has come in meanwhile: then the poll only looks.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
+        switchWatch?.pollBegins(maySleep: maySleep)
+        gevent_hub_poll_begins(pointer)
         do throws(LoopError) {
-            pointer.pointee.poll_count &+= 1
             try loop.poll(until: deadline, into: &events)
         } catch {
             pollFailed(error)
         }
+        gevent_hub_poll_ends(pointer)
+        switchWatch?.pollEnded()
         if maySleep { handle.awake() }
     }
 

@@ -43,7 +43,8 @@ public struct HubStatistics: Sendable, Hashable {
     init(_ hub: Hub) {
         let pointer = hub.pointer
         switchCount = gevent_switch_count(pointer)
-        pollCount = pointer.pointee.poll_count
+        // Counted at the beginning and at the end of each.
+        pollCount = (pointer.pointee.poll_phase + 1) / 2
         spawnCount = pointer.pointee.spawn_count
         firedTimers = pointer.pointee.timers.fired_count
         uptime = hub.startTime.duration(to: hub.loop.now)

@@ -66,7 +66,7 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .scheduled
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_CALLS) != 0 { callSpawnCallbacks(hub) }
+        if hub.pointee.spawn_duties & Self.toldOfStarts != 0 { tellOfStart(hub) }
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 
@@ -81,8 +81,8 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .delayed
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_CALLS) != 0 {
-            callSpawnCallbacks(hub)
+        if hub.pointee.spawn_duties & Self.toldOfStarts != 0 {
+            tellOfStart(hub)
             // One of them may have ended it.
             if phase != .delayed { return }
         }

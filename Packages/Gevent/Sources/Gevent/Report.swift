@@ -41,19 +41,26 @@ func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
     withUnsafeBytes(of: site.pointee.frames) { bytes in
         for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
             guard let address else { continue }
-            var buffer = [CChar](repeating: 0, count: 1024)
-            let symbol = gevent_symbolize(address, &buffer, buffer.count)
-            if let symbol, isOwnSymbol(String(cString: symbol)) { continue }
-            frames.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+            let (text, isOwn) = symbolicated(address)
+            if !isOwn { frames.append(text) }
         }
     }
     return frames
 }
 
+/// The call before `address` by name, and whether it is the library's own.
+func symbolicated(_ address: UnsafeRawPointer) -> (text: String, isOwn: Bool) {
+    var buffer = [CChar](repeating: 0, count: 1024)
+    let symbol = gevent_symbolize(address, &buffer, buffer.count)
+    let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return (text, symbol.map { isOwnSymbol(String(cString: $0)) } ?? false)
+}
+
 /// By the symbol as the compiler made it, which begins with the module. The readable form will not do: in that, the
 /// closure of a caller who was given a `Gevent.Hub` mentions the module as well.
 private func isOwnSymbol(_ symbol: String) -> Bool {
-    symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_")
+    // The two are where the stacks of greenlets and of the hub begin.
+    symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_") || symbol == "greenlet_entry" || symbol == "root_entry"
 }
 
 func printToStandardError(_ text: String) {

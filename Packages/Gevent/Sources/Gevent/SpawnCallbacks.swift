@@ -40,9 +40,15 @@ extension AnyGreenlet {
 }
 
 extension JoinableGreenlet {
+    /// The duties of a start that ``tellOfStart(_:)`` sees to.
+    @inline(__always)
+    static var toldOfStarts: UInt32 { UInt32(GEVENT_SPAWN_CALLS | GEVENT_SPAWN_TRACES) }
+
     @inline(never)
-    final func callSpawnCallbacks(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func tellOfStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        let owner = Hub.of(hub)
+        owner.switchWatch?.spawned(self)
         // Those of now: a callback may add some, and remove itself or others.
-        for callback in Hub.of(hub).spawnCallbacks { callback.body?(self) }
+        for callback in owner.spawnCallbacks { callback.body?(self) }
     }
 }

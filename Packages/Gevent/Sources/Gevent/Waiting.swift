@@ -52,6 +52,21 @@ enum WaitKind: UInt8, CaseIterable {
     }
 }
 
+/// What a parked context waits for.
+func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
+    guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
+    switch kind.objectKind {
+    case .none:
+        return kind.phrase
+    case .descriptor:
+        return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
+    case .object:
+        // Whoever waits for an object holds it, so it is there while its greenlet is parked.
+        let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
+        return "\(kind.phrase) \(object)"
+    }
+}
+
 /// Step 1.
 @inline(__always)
 func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {

@@ -17,6 +17,7 @@
 #include "gevent_lineage.h"
 #include "gevent_list.h"
 #include "gevent_locals.h"
+#include "gevent_monitor.h"
 #include "gevent_overflow.h"
 #include "gevent_signals.h"
 #include "gevent_spawn_site.h"

@@ -27,6 +27,7 @@ enum {
     GEVENT_SPAWN_TRACKS = 1,    // remembers the spawner, and where it was spawned
     GEVENT_SPAWN_INHERITS = 2,  // copies the values of inheriting locals
     GEVENT_SPAWN_CALLS = 4,     // calls spawn callbacks
+    GEVENT_SPAWN_TRACES = 8,    // tells the trace
 };
 
 /// What the hub needs from Swift.
@@ -34,6 +35,13 @@ typedef struct gevent_hub_functions {
     void (*run_greenlet)(void *greenlet, gevent_context *context);  // the whole life of a greenlet, on its stack
     void (*run_hub)(void *hub);                                     // the loop, on the hub's stack
 } gevent_hub_functions;
+
+/// Told of a switch before it happens, on the stack that is left. `is_start`: the target begins to run there. `is_over`:
+/// the stack that is left is never resumed by its greenlet, which has ended.
+typedef void (*gevent_switch_watcher)(
+    void *owner, gevent_context *origin, gevent_context *target, bool is_start, bool is_over);
+
+struct gevent_sample;
 
 typedef struct gevent_hub {
     // What a switch reads and writes; the assembly knows these four by their offsets.
@@ -47,11 +55,14 @@ typedef struct gevent_hub {
     uint64_t ready_head, ready_tail, ready_mask;
     uint64_t ready_limit;     // the hub must run before the head passes this
     uint32_t attention_count; // reasons not to take the short way: contexts that must look up before they park, the
-                              // hub while it runs, and for ever if the runtime's own calls have to swap the access list
+                              // hub while it runs, whoever watches switches while they do, and for ever if the
+                              // runtime's own calls have to swap the access list
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
     bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
+    bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
 
     uint64_t root_switch_count;  // switches to the hub's own context
+    uint64_t poll_phase;         // polls begun and polls ended; odd during one
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
@@ -59,8 +70,9 @@ typedef struct gevent_hub {
     uint32_t spawn_duties;       // GEVENT_SPAWN_…: what a spawn has to do besides
     uint64_t spawn_count;        // greenlets that were started
     uint64_t parked_count;       // contexts that wait
-    uint64_t poll_count;
     void *owner;                 // the Swift Hub
+    gevent_switch_watcher watch_switch;
+    struct gevent_sample *sample;  // where a monitor wants to be told what runs; null without one
     gevent_hub_functions functions;
 
     gevent_context main, root;
@@ -118,6 +130,10 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
 
 /// The current context leaves the CPU and returns when somebody has made it ready. The caller has seen to that.
 void gevent_park(gevent_hub *hub);
+
+/// Has every switch told to `watcher`, which may look at everything and change nothing; null for an end of that. It costs
+/// nothing while there is none. Greenlets that begin on the stack of one that has ended do so without a switch.
+void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher);
 
 /// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at only
 /// if some context has something to see to, since the rest of a yield does not touch it.
