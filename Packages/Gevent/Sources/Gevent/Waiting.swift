@@ -15,6 +15,15 @@ enum WaitKind: UInt8, CaseIterable {
     case readable
     case writable
     case hubJoin
+    case event
+    case result
+    case semaphore
+    case queueGet
+    case queuePut
+    case queueJoin
+    case waitMany
+    case iwait
+    case waiter
 
     /// What the wait's object is: it is kept as an address, and read when a report is made.
     enum ObjectKind {
@@ -34,14 +43,23 @@ enum WaitKind: UInt8, CaseIterable {
         case .readable: "a wait to read descriptor"
         case .writable: "a wait to write descriptor"
         case .hubJoin: "hub.join"
+        case .event: "a wait for"
+        case .result: "a wait for"
+        case .semaphore: "a wait for"
+        case .queueGet: "get or peek of"
+        case .queuePut: "put into"
+        case .queueJoin: "join of"
+        case .waitMany: "wait for many objects"
+        case .iwait: "iwait"
+        case .waiter: "get of"
         }
     }
 
     var objectKind: ObjectKind {
         switch self {
-        case .join: .object
+        case .join, .event, .result, .semaphore, .queueGet, .queuePut, .queueJoin, .waiter: .object
         case .readable, .writable: .descriptor
-        case .sleep, .joinAll, .hubJoin: .none
+        case .sleep, .joinAll, .hubJoin, .waitMany, .iwait: .none
         }
     }
 }
@@ -66,6 +84,15 @@ func armTimeout(
     let now = Hub.time(hub)
     gevent_wait_set_timer(
         hub, context, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
+}
+
+/// The same up to a moment.
+@inline(__always)
+func armDeadline(
+    _ deadline: LoopInstant, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
+) {
+    gevent_wait_set_timer(
+        hub, context, deadline.nanoseconds, Hub.time(hub).nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
 }
 
 /// Step 3. Returns whether the wait ended by what it was for, and not by its own timeout. Throws what was thrown into
