@@ -1,5 +1,3 @@
-internal import CGevent
-
 /// A value or an error that is not there yet, for any number of greenlets to wait for.
 ///
 /// ```swift
@@ -13,16 +11,24 @@ internal import CGevent
 ///
 /// gevent: `gevent.event.AsyncResult`.
 public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
-    /// The outcome once there is one; an exit is its failure case.
-    @exclusivity(unchecked) public private(set) var result: Result<Value, any Error>?
+    @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
 
     /// A result that is not there yet.
-    public override init() { super.init() }
+    @inlinable
+    public override init() {
+        stored = nil
+        super.init()
+    }
+
+    /// The outcome once there is one; an exit is its failure case.
+    @inlinable
+    public var result: Result<Value, any Error>? { stored }
 
     /// Whether there is an outcome; a value that is itself nil counts.
     ///
     /// gevent: `AsyncResult.ready()`.
-    public override var isReady: Bool { result != nil }
+    @inlinable
+    public override var isReady: Bool { stored != nil }
 
     /// Whether there is a value or an exit; false as long as there is nothing, and after an error.
     ///
@@ -52,19 +58,22 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     /// callback. Traps on a foreign thread.
     ///
     /// gevent: `AsyncResult.set(value)`.
+    @inlinable
     public func set(_ value: Value) { set(.success(value)) }
 
     /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like ``set(_:)``.
     ///
     /// gevent: `AsyncResult.set_exception(exception)`.
+    @inlinable
     public func setError(_ error: any Error) { set(.failure(error)) }
 
     /// Stores a whole outcome; otherwise like ``set(_:)``.
+    @inlinable
     public func set(_ result: Result<Value, any Error>) {
-        let hub = home.requireHub()
-        if self.result == nil { recordReadiness(hub) }
-        self.result = result
-        tellAll(hub)
+        _ = home.requireHub()
+        let isFirst = stored == nil
+        stored = result
+        didBecomeReady(isFirst: isFirst)
     }
 
     /// Waits for the outcome, for at most `timeout`, and returns the value or throws the error; every call does the same.
@@ -73,12 +82,14 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     /// or `blocking: false` if there is none; and what ``Event/wait(timeout:)`` throws.
     ///
     /// gevent: `AsyncResult.get(block=True, timeout=None)`.
+    @inlinable
     @available(*, noasync)
     public func get(blocking: Bool = true, timeout: Duration? = nil) throws -> Value {
-        let hub = try home.hub()
-        if let result { return try result.get() }
-        let limit: Duration? = blocking ? timeout : .zero
-        guard try park(hub, .result, limit) else { throw Timeout(limit) }
+        _ = try home.hub()
+        if stored == nil {
+            let limit: Duration? = blocking ? timeout : .zero
+            guard try waitForResult(limit) else { throw Timeout(limit) }
+        }
         return try outcome()
     }
 
@@ -86,11 +97,11 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     /// carries, is thrown.
     @available(*, noasync)
     public func get(timeout: Timeout) throws -> Value {
-        let hub = try home.hub()
-        if result == nil {
+        _ = try home.hub()
+        if stored == nil {
             let started = Timeout.startNew(timeout)
             defer { started.cancel() }
-            _ = try park(hub, .result, nil)
+            _ = try waitForResult(nil)
         }
         return try outcome()
     }
@@ -100,8 +111,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     /// gevent: `AsyncResult.get_nowait()`.
     public func getNowait() throws -> Value {
         _ = try home.hub()
-        guard let result else { throw Timeout(.zero) }
-        return try result.get()
+        guard let stored else { throw Timeout(.zero) }
+        return try stored.get()
     }
 
     /// Parks until there is an outcome, or for at most `timeout`, and returns the value; nil for an error or an exit, and
@@ -115,18 +126,19 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     @discardableResult
     public func wait(timeout: Duration? = nil) throws -> Value? {
         let hub = try home.hub()
-        if result != nil {
+        if stored != nil {
             letEarlierGoFirst(hub, timeout)
         } else {
-            _ = try park(hub, .result, timeout)
+            _ = try waitForResult(timeout)
         }
         return value
     }
 
-    private func outcome() throws -> Value {
+    @inlinable
+    func outcome() throws -> Value {
         // Once there is an outcome there always is one.
-        guard let result else { preconditionFailure("a result told of an outcome it does not have") }
-        return try result.get()
+        guard let stored else { preconditionFailure("a result told of an outcome it does not have") }
+        return try stored.get()
     }
 
     /// "<AsyncResult unset>", "<AsyncResult value>", "<AsyncResult error: …>" or "<AsyncResult exit>", and how many wait.

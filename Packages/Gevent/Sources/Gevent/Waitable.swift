@@ -157,6 +157,18 @@ public class WaitableObject: Waitable {
         readyOrder = hub.pointee.ended_count
     }
 
+    /// The part of ``AsyncResult`` that does not depend on its value: it has one now.
+    @usableFromInline
+    final func didBecomeReady(isFirst: Bool) {
+        let hub = home.requireHub()
+        if isFirst { recordReadiness(hub) }
+        tellAll(hub)
+    }
+
+    /// The same for whoever waits for it.
+    @usableFromInline
+    final func waitForResult(_ timeout: Duration?) throws -> Bool { try park(home.hub(), .result, timeout) }
+
     /// Tells everyone who stands in line, in order. All of this only queues, so nobody can join the line meanwhile.
     @inline(__always)
     final func tellAll(_ hub: UnsafeMutablePointer<gevent_hub>) {

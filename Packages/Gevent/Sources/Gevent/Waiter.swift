@@ -1,4 +1,4 @@
-internal import CGevent
+public import CGevent
 
 /// A slot for one value or error, and for one greenlet that waits for it: what callbacks of other libraries are turned into
 /// waits with.
@@ -13,34 +13,46 @@ internal import CGevent
 ///
 /// gevent: `gevent.hub.Waiter`.
 public final class Waiter<Value>: CustomStringConvertible {
-    @exclusivity(unchecked) private var home = Home()
-    /// What was given last, until it is cleared.
-    @exclusivity(unchecked) public private(set) var result: Result<Value, any Error>?
-    @exclusivity(unchecked) private var getter: UnsafeMutablePointer<gevent_context>?
+    @usableFromInline @exclusivity(unchecked) var home: Home
+    @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
+    @usableFromInline @exclusivity(unchecked) var getter: UnsafeMutablePointer<gevent_context>?
 
     /// An empty slot.
-    public init() {}
+    @inlinable
+    public init() {
+        home = Home()
+        stored = nil
+        getter = nil
+    }
+
+    /// What was given last, until it is cleared.
+    @inlinable
+    public var result: Result<Value, any Error>? { stored }
 
     /// Whether there is a value or an error.
     ///
     /// gevent: `Waiter.ready()`.
-    public var isReady: Bool { result != nil }
+    @inlinable
+    public var isReady: Bool { stored != nil }
 
     /// Gives a value: whoever waits for it becomes ready. A second one replaces it. Never parks; works in a hub callback.
     /// Traps on a foreign thread.
     ///
     /// gevent: `Waiter.switch(value)`.
+    @inlinable
     public func resume(returning value: Value) { resume(with: .success(value)) }
 
     /// Gives an error, which ``get()`` throws; otherwise like ``resume(returning:)``.
     ///
     /// gevent: `Waiter.throw(error)`.
+    @inlinable
     public func resume(throwing error: any Error) { resume(with: .failure(error)) }
 
     /// Gives either; otherwise like ``resume(returning:)``.
+    @inlinable
     public func resume(with result: Result<Value, any Error>) {
         _ = home.requireHub()
-        self.result = result
+        stored = result
         // One whose wait was ended otherwise, and who has not run yet, is not woken again.
         if let getter { gevent_wait_end(getter, UInt8(GEVENT_WAIT_WOKEN)) }
     }
@@ -51,25 +63,31 @@ public final class Waiter<Value>: CustomStringConvertible {
     /// meanwhile.
     ///
     /// gevent: `Waiter.get()`.
+    @inlinable
     @available(*, noasync)
     public func get() throws -> Value {
         let hub = try home.hub()
-        if let result { return try result.get() }
-        if getter != nil { throw HubError(.concurrentUse, "another greenlet waits already: \(self)") }
-        try attend(hub)
+        if let stored { return try stored.get() }
+        if getter != nil { throw secondGetter() }
         getter = hub.pointee.current
         defer { getter = nil }
-        _ = try wait(hub, .waiter, self)
-        guard let result else { throw HubError(.invalidSwitch, "cleared before its waiter ran: \(self)") }
-        return try result.get()
+        try parkAlone(for: self, hub)
+        guard let stored else { throw clearedTooEarly() }
+        return try stored.get()
     }
+
+    @usableFromInline
+    func secondGetter() -> HubError { HubError(.concurrentUse, "another greenlet waits already: \(self)") }
+
+    @usableFromInline
+    func clearedTooEarly() -> HubError { HubError(.invalidSwitch, "cleared before its getter ran: \(self)") }
 
     /// Empties the slot.
     ///
     /// gevent: `Waiter.clear()`.
     public func clear() {
         _ = home.requireHub()
-        result = nil
+        stored = nil
     }
 
     /// "<Waiter empty>", "<Waiter empty, 1 waiting>" or "<Waiter ready>".
@@ -80,3 +98,10 @@ public final class Waiter<Value>: CustomStringConvertible {
 
 @available(*, unavailable)
 extension Waiter: Sendable {}
+
+/// The part of a ``Waiter`` that does not depend on its value. Somebody knows the current context, and ends its wait.
+@usableFromInline
+func parkAlone(for waiter: AnyObject, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    try attend(hub)
+    _ = try wait(hub, .waiter, waiter)
+}
