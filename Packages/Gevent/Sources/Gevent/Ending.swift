@@ -64,6 +64,10 @@ extension AnyGreenlet {
                 gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
             case GEVENT_LINK_MEMBER:
                 Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
+            case GEVENT_LINK_COLLECT:
+                Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
+            case GEVENT_LINK_SOON:
+                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
             default:
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
             }
@@ -80,8 +84,8 @@ extension AnyGreenlet {
         let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
         while let link = gevent_links_first(links) {
             gevent_node_unlink(&link.pointee.node)
-            if link.pointee.kind == GEVENT_LINK_OBJECT {
-                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).release()
+            if link.pointee.kind == GEVENT_LINK_OBJECT || link.pointee.kind == GEVENT_LINK_SOON {
+                Unmanaged<AnyObject>.fromOpaque(link.pointee.payload).release()
             }
         }
         gevent_record_give_back(hub, links)

@@ -18,6 +18,15 @@ enum WaitKind: UInt8, CaseIterable {
     case idle
     case child
     case fileChange
+    case event
+    case result
+    case semaphore
+    case queueGet
+    case queuePut
+    case queueJoin
+    case waitMany
+    case iwait
+    case waiter
 
     /// What the wait's object is: it is kept as an address, and read when a report is made.
     enum ObjectKind {
@@ -40,14 +49,23 @@ enum WaitKind: UInt8, CaseIterable {
         case .idle: "idle"
         case .child: "a wait for the end of child process"
         case .fileChange: "a wait for a change of"
+        case .event: "a wait for"
+        case .result: "a wait for"
+        case .semaphore: "a wait for"
+        case .queueGet: "get or peek of"
+        case .queuePut: "put into"
+        case .queueJoin: "join of"
+        case .waitMany: "wait for many objects"
+        case .iwait: "iwait"
+        case .waiter: "get of"
         }
     }
 
     var objectKind: ObjectKind {
         switch self {
-        case .join, .fileChange: .object
-        case .readable, .writable, .child: .descriptor
-        case .sleep, .joinAll, .hubJoin, .idle: .none
+        case .join, .event, .result, .semaphore, .queueGet, .queuePut, .queueJoin, .waiter, .fileChange: .object
+        case .readable, .writable, .child: .number
+        case .sleep, .joinAll, .hubJoin, .waitMany, .iwait, .idle: .none
         }
     }
 }
@@ -58,7 +76,7 @@ func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
     switch kind.objectKind {
     case .none:
         return kind.phrase
-    case .descriptor:
+    case .number:
         return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
     case .object:
         // Whoever waits for an object holds it, so it is there while its greenlet is parked.
@@ -87,6 +105,15 @@ func armTimeout(
     let now = Hub.time(hub)
     gevent_wait_set_timer(
         hub, context, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
+}
+
+/// The same up to a moment.
+@inline(__always)
+func armDeadline(
+    _ deadline: LoopInstant, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
+) {
+    gevent_wait_set_timer(
+        hub, context, deadline.nanoseconds, Hub.time(hub).nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
 }
 
 /// Step 3. Returns whether the wait ended by what it was for, and not by its own timeout. Throws what was thrown into

@@ -59,3 +59,8 @@ typedef struct gevent_context {
     void *tsan_fiber;
     void *asan_fake_stack;
 } gevent_context;
+
+/// Whose wait a link is.
+static inline gevent_context *gevent_context_of_wait_link(gevent_link *link) {
+    return (gevent_context *)((char *)link - offsetof(gevent_context, wait_link));
+}

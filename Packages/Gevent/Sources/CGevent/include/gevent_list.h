@@ -38,6 +38,16 @@ enum {
     GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
     GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
+    GEVENT_LINK_COLLECT = 3, // payload: a Swift ReadyCollector, which is told which of its nodes it was
+    GEVENT_LINK_SOON = 4,    // payload: a retained Swift WaitLink, which queues its closure
+
+    // Contexts that wait for more than to be told:
+    GEVENT_LINK_ACQUIRE = 5,     // wants a semaphore's permit; payload: its place among those who were chosen
+    GEVENT_LINK_PASSED_OVER = 6, // the same, and was chosen when somebody else took the permit
+    GEVENT_LINK_GET = 7,         // wants an element; payload: room for it on the waiter's stack
+    GEVENT_LINK_PEEK = 8,        // wants a copy of an element; payload: likewise
+    GEVENT_LINK_PUT = 9,         // has an element; payload: where it lies on the waiter's stack
+    GEVENT_LINK_REFUSED = 10,    // one of these three whose queue was shut down
 };
 
 typedef struct gevent_link {
@@ -54,3 +64,5 @@ typedef struct gevent_links {
 static inline gevent_link *gevent_links_first(gevent_links *links) {
     return gevent_list_is_empty(&links->list) ? NULL : (gevent_link *)links->list.next;
 }
+
+static inline gevent_node *gevent_links_list(gevent_links *links) { return &links->list; }
