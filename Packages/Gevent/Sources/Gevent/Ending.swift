@@ -64,6 +64,8 @@ extension AnyGreenlet {
                 gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
             case GEVENT_LINK_MEMBER:
                 Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
+            case GEVENT_LINK_GROUP:
+                Unmanaged<GroupMembership>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded()
             default:
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
             }

@@ -15,6 +15,8 @@ enum WaitKind: UInt8, CaseIterable {
     case readable
     case writable
     case hubJoin
+    case group
+    case switchedOut
 
     /// What the wait's object is: it is kept as an address, and read when a report is made.
     enum ObjectKind {
@@ -34,12 +36,14 @@ enum WaitKind: UInt8, CaseIterable {
         case .readable: "a wait to read descriptor"
         case .writable: "a wait to write descriptor"
         case .hubJoin: "hub.join"
+        case .group: "a wait for the end of"
+        case .switchedOut: "a switch to"
         }
     }
 
     var objectKind: ObjectKind {
         switch self {
-        case .join: .object
+        case .join, .group, .switchedOut: .object
         case .readable, .writable: .descriptor
         case .sleep, .joinAll, .hubJoin: .none
         }

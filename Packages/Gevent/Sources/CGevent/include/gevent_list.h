@@ -38,6 +38,7 @@ enum {
     GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
     GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
+    GEVENT_LINK_GROUP = 3,   // payload: the Swift GroupMembership of the greenlet that ends
 };
 
 typedef struct gevent_link {
@@ -53,4 +54,11 @@ typedef struct gevent_links {
 
 static inline gevent_link *gevent_links_first(gevent_links *links) {
     return gevent_list_is_empty(&links->list) ? NULL : (gevent_link *)links->list.next;
+}
+
+/// The first registration that a program made, past those who wait; null if there is none.
+static inline gevent_link *gevent_links_first_object(gevent_links *links) {
+    for (gevent_node *node = links->list.next; node != &links->list; node = node->next)
+        if (((gevent_link *)node)->kind == GEVENT_LINK_OBJECT) return (gevent_link *)node;
+    return NULL;
 }
