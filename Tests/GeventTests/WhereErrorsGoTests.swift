@@ -83,6 +83,20 @@ struct WhereErrorsGoTests {
             log == ["join: threw Interrupt", "get: threw SystemExit", "hub.join: threw Interrupt", "false"])
     }
 
+    @Test("A scope throws a system error of its greenlets on; main gets it when it ends the greenlet around the scope")
+    func systemErrorInAGroup() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Interrupt.self]
+            spawn {
+                log.outcome("scope") { try withGroup { group in _ = group.spawn { throw Interrupt() } } }
+                try withGroup { group in group.spawn { throw Interrupt() } }
+            }
+            log.outcome("main") { try sleep(for: .seconds(1)) }
+            log.outcome("main") { try sleep(for: .seconds(1)) }
+        }
+        #expect(log == ["scope: threw Interrupt", "main: threw Interrupt", "main: returned"])
+    }
+
     @Test("Types stand for their subclasses, and the list is looked at anew at each error")
     func subclasses() throws {
         let log = try logged { log, hub in

@@ -55,7 +55,8 @@ public final class Hub {
     public var quietErrors: [any Error.Type] = []
 
     /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of being
-    /// reported: instances of these types and of their subclasses. For what is to stop the program.
+    /// reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet of a
+    /// group it is a failure like others, which the scope throws on.
     ///
     /// gevent: `Hub.SYSTEM_ERROR`.
     public var systemErrors: [any Error.Type] = []
@@ -325,6 +326,8 @@ public final class Hub {
             }
             greenlet.phase = .ended
             greenlet.context = nil
+            // The group may go at least.
+            greenlet.details?.membership = nil
             (greenlet as? JoinableGreenlet)?.outcomeError = GreenletExit()
             // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
             Unmanaged.passUnretained(greenlet).release()
