@@ -265,6 +265,7 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub) {
 
 // MARK: waits
 
+/// Takes a parked context out of whatever it waits in.
 static inline void unhook(gevent_hub *hub, gevent_context *context) {
     hub->parked_count--;
     gevent_node_unlink(&context->wait_link.node);
@@ -276,12 +277,16 @@ static inline void unhook(gevent_hub *hub, gevent_context *context) {
     }
 }
 
+/// Ends the wait of a parked context: nothing else can any more.
+static inline void finish_wait(gevent_context *context, uint8_t outcome) {
+    context->wait_state = outcome;
+    unhook(context->hub, context);
+}
+
 bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
     if (context->wait_state != GEVENT_WAIT_PARKED) return false;
-    gevent_hub *hub = context->hub;
-    context->wait_state = outcome;
-    unhook(hub, context);
-    gevent_ready_push(hub, context->stack_pointer, GEVENT_READY_RESUME);
+    finish_wait(context, outcome);
+    gevent_ready_push(context->hub, context->stack_pointer, GEVENT_READY_RESUME);
     return true;
 }
 
@@ -290,17 +295,54 @@ void gevent_wait_abandon(gevent_context *context) {
     context->wait_state = GEVENT_WAIT_NONE;
 }
 
-uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
+static inline gevent_context *begin_wait(gevent_hub *hub, uint8_t kind, const void *object) {
     gevent_context *self = hub->current;
     self->wait_state = GEVENT_WAIT_PARKED;
     hub->parked_count++;
     self->wait_kind = kind;
     self->wait_object = object;
     self->wait_since = hub->now;
-    gevent_park(hub);
+    return self;
+}
+
+static inline uint8_t wait_outcome(gevent_context *self) {
     uint8_t outcome = self->wait_state;
     self->wait_state = GEVENT_WAIT_NONE;
     return outcome;
+}
+
+uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    gevent_park(hub);
+    return wait_outcome(self);
+}
+
+SWITCHES static uint8_t wait_while_on(gevent_hub *hub, gevent_context *self, void *load) {
+    hub->handovers_left--;
+    hub->root_switch_count++;
+    leave_for(hub, &self->stack_pointer, load, false);
+    return wait_outcome(self);
+}
+
+SWITCHES uint8_t gevent_wait_for_switch(
+    gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    if (hub->handovers_left > 0) {
+        finish_wait(target, outcome);
+        return wait_while_on(hub, self, target->stack_pointer);
+    }
+    gevent_wait_end(target, outcome);
+    gevent_park(hub);
+    return wait_outcome(self);
+}
+
+SWITCHES uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    void *load = hub->handovers_left > 0 ? prepare_start(hub, greenlet) : NULL;
+    if (load) return wait_while_on(hub, self, load);
+    gevent_ready_push(hub, greenlet, GEVENT_READY_START);
+    gevent_park(hub);
+    return wait_outcome(self);
 }
 
 union record {
@@ -421,6 +463,7 @@ gevent_hub *gevent_hub_create(
         return NULL;
     }
     hub->ready_mask = FIRST_RING - 1;
+    gevent_ready_grant(hub, 0);
     hub->owner = owner;
     hub->functions = functions;
     hub->errno_location = &errno;

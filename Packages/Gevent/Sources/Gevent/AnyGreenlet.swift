@@ -28,6 +28,11 @@ open class AnyGreenlet: CustomStringConvertible {
         let error: any Error
         /// The timeout it comes from, which may take it back.
         let timeout: Timeout?
+        /// Raised at every park from its first to the end, so it stays pending.
+        let isSticky: Bool
+
+        /// Whether a second exit would say nothing new. What a timeout throws may be taken back.
+        var isKill: Bool { timeout == nil && error is any GreenletExitError }
     }
 
     // Plain stored properties that only the owning thread touches. Unchecked exclusivity, because each access is a
@@ -108,6 +113,14 @@ open class AnyGreenlet: CustomStringConvertible {
     final var isCurrent: Bool {
         guard let hub = gevent_hub_current() else { return false }
         return context != nil && hub.pointee.current == context
+    }
+
+    /// The hub it belongs to; nil if that hub is gone, and on any other thread.
+    ///
+    /// gevent: `Greenlet.parent`, which is always the hub.
+    public final var hub: Hub? {
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
+        return Hub.of(hub)
     }
 
     /// Throws unless the calling thread is the greenlet's own. Returns its hub.
@@ -239,24 +252,18 @@ open class AnyGreenlet: CustomStringConvertible {
 
     // MARK: Throwing into a greenlet
 
-    /// Throws `error` into the greenlet, to be raised where it waits or at its next switch point.
+    /// Throws `error` into the greenlet, to be raised where it waits or at its next switch point; a sticky one at every
+    /// switch point from then on.
     ///
     /// One that has not run yet ends at once and never runs. No effect on the dead.
-    final func deliver(_ error: any Error, from timeout: Timeout? = nil) {
+    final func deliver(_ error: any Error, from timeout: Timeout? = nil, sticky: Bool = false) {
         switch phase {
         case .ended:
             return
         case .created, .scheduled, .delayed:
             endUnstarted(error)
         case .running:
-            // Two kills that arrive before the victim has seen the first are one kill. What a timeout throws is none: it
-            // may be taken back.
-            if timeout == nil, error is any GreenletExitError, pendingErrors != nil,
-                pendingErrors!.contains(where: { $0.timeout == nil && $0.error is any GreenletExitError })
-            {
-                return
-            }
-            pendingErrors = (pendingErrors ?? []) + [PendingError(error: error, timeout: timeout)]
+            addPending(PendingError(error: error, timeout: timeout, isSticky: sticky))
             guard let context else { return }
             Hub.of(context.pointee.hub).switchWatch?.delivered(error, to: self)
             gevent_attention_raise(context)
@@ -266,10 +273,38 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
+    private func addPending(_ new: PendingError) {
+        var pending = pendingErrors ?? []
+        if pending.contains(where: \.isSticky) {
+            // That one is raised at every park, so nothing behind it would ever be.
+            new.timeout?.wasRaised()
+            return
+        }
+        // Two kills that arrive before the victim has seen the first are one kill.
+        if new.isKill && pending.contains(where: \.isKill) {
+            if !new.isSticky { return }
+            pending.removeAll(where: \.isKill)
+        }
+        pendingErrors = pending + [new]
+    }
+
+    /// For a greenlet whose wait the caller then ends as failed by itself.
+    final func prepareToRaise(_ error: any Error, _ context: UnsafeMutablePointer<gevent_context>) {
+        addPending(PendingError(error: error, timeout: nil, isSticky: false))
+        gevent_attention_raise(context)
+    }
+
+    final var hasStickyError: Bool { pendingErrors?.contains(where: \.isSticky) == true }
+
     /// Takes back what a timeout threw into the running greenlet, if it has not been raised.
     final func retract(_ timeout: Timeout) {
+        retractErrors { $0.timeout === timeout }
+    }
+
+    /// Takes back what was thrown into the greenlet and not raised yet.
+    final func retractErrors(where isMeant: (PendingError) -> Bool) {
         guard var pending = pendingErrors else { return }
-        pending.removeAll { $0.timeout === timeout }
+        pending.removeAll(where: isMeant)
         setPending(pending)
     }
 
@@ -278,6 +313,7 @@ open class AnyGreenlet: CustomStringConvertible {
         guard var pending = pendingErrors, !pending.isEmpty else {
             return HubError(.invalidSwitch, "a wait was ended by an error that nobody threw")
         }
+        if pending[0].isSticky { return pending[0].error }
         let first = pending.removeFirst()
         setPending(pending)
         first.timeout?.wasRaised()
@@ -305,6 +341,8 @@ final class GreenletDetails {
     var minimalID: Int?
     /// Killed before it was ever started.
     var endedUnstarted = false
+    /// The scoped group it belongs to, until its end.
+    var membership: GroupMembership?
     /// The pending delay of a `start(after:)`.
     var delay: UnsafeMutablePointer<gevent_deferred>?
     /// Values of inheriting locals, until it runs.

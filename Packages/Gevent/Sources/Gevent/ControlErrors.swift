@@ -22,8 +22,20 @@ public protocol GreenletExitError: ControlError {}
 ///
 /// gevent: `gevent.GreenletExit`.
 public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringConvertible {
+    /// The group that threw it into its greenlets, which has to know its own exits again when `get` throws them.
+    private let group: ObjectIdentifier?
+
     /// The plain exit.
-    public init() {}
+    public init() { group = nil }
+
+    init(from group: GreenletGroup) { self.group = ObjectIdentifier(group) }
+
+    func isFrom(_ group: GreenletGroup) -> Bool { self.group == ObjectIdentifier(group) }
+
+    /// All are equal, whoever threw them.
+    public static func == (_: GreenletExit, _: GreenletExit) -> Bool { true }
+
+    public func hash(into hasher: inout Hasher) {}
 
     public var description: String { "GreenletExit" }
 }

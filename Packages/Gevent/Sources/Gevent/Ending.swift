@@ -68,6 +68,8 @@ extension AnyGreenlet {
                 Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
             case GEVENT_LINK_SOON:
                 Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
+            case GEVENT_LINK_GROUP:
+                Unmanaged<GroupMembership>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded()
             default:
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
             }

@@ -148,6 +148,8 @@ extension Hub {
         }
         greenlet.phase = .ended
         greenlet.context = nil
+        // The group may go at least.
+        greenlet.details?.membership = nil
         (greenlet as? JoinableGreenlet)?.outcomeError = GreenletExit()
     }
 }

@@ -41,6 +41,8 @@ public final class Hub {
     let startTime: LoopInstant
     /// The process in which its loop works.
     var process = getpid()
+    /// Main does not answer to errors any more.
+    private(set) var isBeingDestroyed = false
 
     /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
     ///
@@ -51,11 +53,47 @@ public final class Hub {
 
     /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
     ///
-    /// Runs on the hub and must not park; looked up at each error. An error it throws is printed instead. Nil, the
-    /// default, prints to standard error.
+    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must not
+    /// park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
+    /// default, prints through ``errorOutput``.
     ///
     /// gevent: `Hub.handle_error`.
     public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
+
+    /// Errors that nobody is told of when they end a greenlet or a callback: instances of these types and of their
+    /// subclasses. Exits are quiet in any case. What is quiet is a failure all the same, for `get` and for links.
+    ///
+    /// gevent: `Hub.NOT_ERROR`.
+    public var quietErrors: [any Error.Type] = []
+
+    /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of being
+    /// reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet of a
+    /// group it is a failure like others, which the scope throws on.
+    ///
+    /// gevent: `Hub.SYSTEM_ERROR`.
+    public var systemErrors: [any Error.Type] = []
+
+    /// Where reports of errors are printed; standard error unless set. Nil switches printing off.
+    ///
+    /// Called on the hub with whole lines, and must not park.
+    ///
+    /// gevent: `Hub.exception_stream`.
+    public var errorOutput: ((_ text: String) -> Void)? = printToStandardError
+
+    /// A small non-negative integer, unique among the process's hubs: the smallest that was free when the hub was made.
+    /// With a greenlet's ``AnyGreenlet/minimalID`` it is unique among the process's greenlets.
+    ///
+    /// gevent: `Hub.minimal_ident`.
+    public let minimalID: Int
+
+    /// The name of the hub, for programs with several; "Hub-0" and so on unless it was set.
+    ///
+    /// gevent: `Hub.name`.
+    public var name: String {
+        get { ownName ?? "Hub-\(minimalID)" }
+        set { ownName = newValue }
+    }
+    private var ownName: String?
 
     // MARK: Finding the hub
 
@@ -129,6 +167,8 @@ public final class Hub {
             loop.close()
             throw LoopError(errno: error, operation: "allocate the hub")
         }
+        // Given back by the deinit, so after the last way in which this can fail.
+        minimalID = HubIdentifiers.take()
         self.pointer = pointer
         self.loop = loop
         loopReason = reason
@@ -152,6 +192,8 @@ public final class Hub {
         ThreadExit.destroyHubOfThisThread()
         startObservingAsConfigured()
     }
+
+    deinit { HubIdentifiers.giveBack(minimalID) }
 
     /// Main and the hub run from the start and are never over.
     private func adopt(_ greenlet: AnyGreenlet, _ context: UnsafeMutablePointer<gevent_context>) {
@@ -208,6 +250,7 @@ public final class Hub {
         guard pointer.pointee.current == gevent_hub_main(pointer) else {
             throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
         }
+        isBeingDestroyed = true
         handle.close()
         noticeFork()
         closeServices()

@@ -25,7 +25,7 @@ public final class HubCallback {
         do {
             try body()
         } catch {  // control: callbacks run on the hub, into which nothing can be thrown.
-            hub.report(error, in: nil)
+            hub.callbackFailed(error)
         }
     }
 }
@@ -36,8 +36,8 @@ extension HubCallback: Sendable {}
 extension Hub {
     /// Calls `body` on the hub soon, in turn with greenlets that were started or woken before.
     ///
-    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported. On this hub's
-    /// own thread only; other threads use ``HubHandle/post(_:)``.
+    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported, or raised in main
+    /// if it is one of ``systemErrors``. On this hub's own thread only; other threads use ``HubHandle/post(_:)``.
     ///
     /// gevent: `loop.run_callback(func)`.
     @discardableResult

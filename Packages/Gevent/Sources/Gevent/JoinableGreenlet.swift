@@ -164,7 +164,7 @@ open class JoinableGreenlet: AnyGreenlet {
         recordEndOrder(hub)
         if let error {
             outcomeError = error
-            if !(error is any GreenletExitError) { Hub.of(hub).reportLater(error, in: self) }
+            Hub.of(hub).greenletEnded(self, with: error)
         }
         if links != nil { notifyLinks(hub) }
     }

@@ -1,10 +1,23 @@
 internal import CGevent
 
-/// The registration of a closure with a greenlet: what `link` returns and `unlink` takes. Closures have no identity.
+/// A registration with a greenlet: what `link` returns and `unlink` takes. Closures have no identity.
 public final class GreenletLink {
     /// Which ends it is told of.
-    enum Condition {
-        case any, value, error
+    public enum Condition: Sendable, Hashable {
+        /// Every one.
+        case exit
+        /// A normal end or a silent death.
+        case value
+        /// A failure.
+        case error
+
+        func isMet(by greenlet: JoinableGreenlet) -> Bool {
+            switch self {
+            case .exit: true
+            case .value: greenlet.error == nil
+            case .error: greenlet.error != nil
+            }
+        }
     }
 
     fileprivate let node: UnsafeMutablePointer<gevent_link>
@@ -33,13 +46,7 @@ public final class GreenletLink {
     /// Runs the closure if the end is one it is told of: in the hub if it is raw, else in a greenlet of its own.
     func tell(_ greenlet: AnyGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let greenlet = greenlet as? JoinableGreenlet else { return }
-        let isMet =
-            switch condition {
-            case .any: true
-            case .value: greenlet.error == nil
-            case .error: greenlet.error != nil
-            }
-        if !isMet {
+        if !condition.isMet(by: greenlet) {
             callback = nil
             return
         }
@@ -55,7 +62,7 @@ public final class GreenletLink {
         do {
             try takeCallback()?(greenlet)
         } catch {  // control: raw links run on the hub, where nothing can be killed
-            hub.report(error, in: nil)
+            hub.callbackFailed(error)
         }
     }
 
@@ -86,7 +93,7 @@ extension Greenlet {
     /// gevent: `Greenlet.link(callback)`.
     @discardableResult
     public final func link(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
-        add(.any, isRaw: false, callback)
+        add(.exit, isRaw: false, callback)
     }
 
     /// As ``link(_:)``, only when it succeeds; a silent death counts as success.
@@ -111,24 +118,30 @@ extension Greenlet {
     /// gevent: `Greenlet.rawlink(callback)`.
     @discardableResult
     public final func rawLink(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
-        add(.any, isRaw: true, callback)
+        add(.exit, isRaw: true, callback)
     }
 
     private func add(
         _ condition: GreenletLink.Condition, isRaw: Bool, _ callback: @escaping (Greenlet<Output>) throws -> Void
     ) -> GreenletLink {
-        let hub = requireOwnHub()
-        let link = GreenletLink(to: self, condition, isRaw: isRaw) { greenlet in
+        addLink(condition, isRaw: isRaw) { greenlet in
             // A link is told of the greenlet it was made for.
             try callback(unsafeDowncast(greenlet, to: Greenlet<Output>.self))
         }
-        append(link.node, kind: GEVENT_LINK_OBJECT, payload: Unmanaged.passRetained(link).toOpaque(), hub)
-        if isReady { notifyLinks(hub) }
-        return link
     }
 }
 
 extension JoinableGreenlet {
+    final func addLink(
+        _ condition: GreenletLink.Condition, isRaw: Bool, _ callback: @escaping (JoinableGreenlet) throws -> Void
+    ) -> GreenletLink {
+        let hub = requireOwnHub()
+        let link = GreenletLink(to: self, condition, isRaw: isRaw, callback)
+        append(link.node, kind: GEVENT_LINK_OBJECT, payload: Unmanaged.passRetained(link).toOpaque(), hub)
+        if isReady { notifyLinks(hub) }
+        return link
+    }
+
     /// Removes a registration. One that was removed before, or has run, is fine.
     ///
     /// gevent: `Greenlet.unlink(callback)`.
@@ -136,5 +149,24 @@ extension JoinableGreenlet {
         _ = requireOwnHub()
         guard link.source == ObjectIdentifier(self) else { return }
         link.cancel()
+    }
+
+    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none.
+    ///
+    /// gevent: `Greenlet.has_links()`.
+    public final var hasLinks: Bool {
+        _ = requireOwnHub()
+        return links.flatMap { gevent_links_first_object($0) } != nil
+    }
+
+    /// Removes every registration; greenlets parked in `join` or `get` go on waiting.
+    ///
+    /// gevent: `Greenlet.unlink_all()`.
+    public final func unlinkAll() {
+        _ = requireOwnHub()
+        // What a closure captured may look at the links when it goes, so each round begins anew.
+        while let link = links.flatMap({ gevent_links_first_object($0) }) {
+            Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+        }
     }
 }

@@ -2,7 +2,8 @@ internal import CGevent
 
 /// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end nobody waits for.
 ///
-/// An error its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
+/// ``spawnRaw(_:)`` starts one. One that is only made runs when ``AnyGreenlet/switchTo()`` hands control to it. An error
+/// its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
 ///
 /// gevent: what `gevent.spawn_raw` returns.
 public final class RawGreenlet: AnyGreenlet {
@@ -14,6 +15,15 @@ public final class RawGreenlet: AnyGreenlet {
         super.init(
             hub: hub, kin: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).kin : 0, spawnSite: nil)
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
+    }
+
+    /// A coroutine that will run `body`, and is not started.
+    ///
+    /// Traps if the thread has no hub yet and none can be made; see ``Hub/start()``.
+    ///
+    /// gevent: `greenlet.greenlet(function)`.
+    public convenience init(_ body: @escaping () throws -> Void) {
+        self.init(hub: requireHub(), body)
     }
 
     func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
@@ -43,6 +53,7 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     override func endUnstarted(_ error: any Error) {
+        if phase == .created { ensureDetails().endedUnstarted = true }
         phase = .ended
         body = nil
         let hub = requireOwnHub()
@@ -52,15 +63,15 @@ public final class RawGreenlet: AnyGreenlet {
 
     private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
         recordEndOrder(hub)
-        if let error, !(error is any GreenletExitError) { Hub.of(hub).reportLater(error, in: self) }
-        // Only killAll links to a raw greenlet.
+        if let error { Hub.of(hub).greenletEnded(self, with: error) }
+        // Only killAll and those who have switched to it link to a raw greenlet.
         if links != nil { notifyLinks(hub) }
     }
 
-    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:)``.
-    public func kill(throwing error: any Error = GreenletExit()) throws {
+    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.
+    public func kill(throwing error: any Error = GreenletExit(), sticky: Bool = false) throws {
         _ = try ownHub()
-        deliver(error)
+        deliver(error, sticky: sticky)
     }
 }
 

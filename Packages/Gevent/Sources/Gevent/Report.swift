@@ -11,6 +11,7 @@ extension Hub {
 
     /// Tells the error handler. On the hub's stack.
     func report(_ error: any Error, in greenlet: AnyGreenlet?) {
+        if isQuiet(error) { return }
         guard let errorHandler else {
             printReport(of: error, in: greenlet)
             return
@@ -24,9 +25,10 @@ extension Hub {
     }
 
     private func printReport(of error: any Error, in greenlet: AnyGreenlet?, source: String = "a hub callback") {
+        guard let errorOutput else { return }
         var text = "gevent: \(greenlet.map(\.description) ?? source) failed with \(type(of: error)): \(error)\n"
         if let site = greenlet?.spawnSite { text += spawnLines(site) }
-        printToStandardError(text)
+        errorOutput(text)
     }
 
     private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {

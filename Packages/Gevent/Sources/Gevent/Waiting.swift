@@ -27,12 +27,14 @@ enum WaitKind: UInt8, CaseIterable {
     case waitMany
     case iwait
     case waiter
+    case group
+    case switchedOut
 
     /// What the wait's object is: it is kept as an address, and read when a report is made.
     enum ObjectKind {
         case none
-        /// The number of a descriptor or a process.
-        case descriptor
+        /// A number: a descriptor's or a process's.
+        case number
         /// A Swift object that the waiting greenlet keeps alive; its description is shown.
         case object
     }
@@ -58,12 +60,16 @@ enum WaitKind: UInt8, CaseIterable {
         case .waitMany: "wait for many objects"
         case .iwait: "iwait"
         case .waiter: "get of"
+        case .group: "a wait for the end of"
+        case .switchedOut: "a switch to"
         }
     }
 
     var objectKind: ObjectKind {
         switch self {
-        case .join, .event, .result, .semaphore, .queueGet, .queuePut, .queueJoin, .waiter, .fileChange: .object
+        case .join, .event, .result, .semaphore, .queueGet, .queuePut, .queueJoin, .waiter, .fileChange, .group,
+            .switchedOut:
+            .object
         case .readable, .writable, .child: .number
         case .sleep, .joinAll, .hubJoin, .waitMany, .iwait, .idle: .none
         }

@@ -61,8 +61,9 @@ typedef struct gevent_hub {
     bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
     bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
 
-    uint64_t root_switch_count;  // switches to the hub's own context
+    uint64_t root_switch_count;  // switches past the ready queue: to the hub's own context, and handed-over ones
     uint64_t poll_phase;         // polls begun and polls ended; odd during one
+    uint32_t handovers_left;     // how often control may still be handed over past the ready queue until the hub runs
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
@@ -105,8 +106,14 @@ void gevent_hub_destroy(gevent_hub *hub);
 
 void gevent_ready_grow(gevent_hub *hub);
 
+/// So that two that hand control to each other forever stop neither timers nor descriptors.
+enum { GEVENT_HANDOVERS = 128 };
+
 /// How many entries may be taken before the hub has to run.
-static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) { hub->ready_limit = hub->ready_head + count; }
+static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
+    hub->ready_limit = hub->ready_head + count;
+    hub->handovers_left = GEVENT_HANDOVERS;
+}
 
 /// Switches between stacks so far, and starts without one.
 static inline uint64_t gevent_switch_count(const gevent_hub *hub) { return hub->ready_head + hub->root_switch_count; }
@@ -199,6 +206,14 @@ void gevent_record_give_back(gevent_hub *hub, void *record);
 /// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
 /// set by the caller beforehand.
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
+
+/// The same, but control goes straight to `target`, which is parked and whose wait this ends with `outcome`. When it has
+/// been handed over too often without the hub, `target` takes its turn in the ready queue instead.
+uint8_t gevent_wait_for_switch(
+    gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome);
+
+/// The same for a retained Swift greenlet that has not run. If there is no stack for it, the hub finds that out.
+uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet);
 
 /// Arms the current wait's timer before it parks.
 static inline void gevent_wait_set_timer(
