@@ -1,5 +1,7 @@
-import Gevent
 import GeventTesting
+import Testing
+
+@testable import Gevent
 
 /// The failure a step throws on purpose.
 private struct StepFailure: Error { let step: Int }
@@ -11,6 +13,7 @@ private struct StepExit: GreenletExitError { let step: Int }
 final class LibraryRun {
     private let program: RandomProgram
     private let hub: Hub
+    private let loop: VirtualLoop
     private(set) var entries: [Entry] = []
     private var greenlets: [AnyGreenlet?]
     private var links: [Int: (greenlet: Greenlet<Int>, link: GreenletLink)] = [:]
@@ -22,9 +25,10 @@ final class LibraryRun {
     /// Held by every closure that is given to the library.
     private var witnesses = 0
 
-    private init(_ program: RandomProgram, _ hub: Hub) {
+    private init(_ program: RandomProgram, _ hub: Hub) throws {
         self.program = program
         self.hub = hub
+        loop = try #require(hub.loop as? VirtualLoop)
         greenlets = Array(repeating: nil, count: program.greenlets.count)
     }
 
@@ -32,7 +36,7 @@ final class LibraryRun {
     static func log(of program: RandomProgram) throws -> [Entry] {
         do {
             return try withHub { hub in
-                let run = LibraryRun(program, hub)
+                let run = try LibraryRun(program, hub)
                 try run.runAll()
                 return run.entries
             }
@@ -241,6 +245,15 @@ final class LibraryRun {
                 for _ in 0..<count { try sleep() }
                 return .done
             }
+        case .compute(let duration):
+            loop.advance(by: .nanoseconds(duration))
+            note(who, step.id, .done)
+        case .post(let steps):
+            let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
+            // The job runs on this very thread.
+            let job = Smuggled { do { try body(()) } catch {} }
+            note(who, step.id, .done)
+            #expect(hub.handle.post { job.value() })
         case .kill(let number, let kind, let mode):
             try noting(step, who) { try kill(number, error(kind, step), mode) }
         case .killAll(let numbers, let kind, let isBlocking, let timeout):

@@ -13,7 +13,7 @@ extension RandomProgram {
                 var place = smallest.stepCount - size
                 while place >= 0 {
                     for candidate in [smallest.leavingOut(place..<place + size), smallest.unwrapping(place)] {
-                        guard candidate.weight < smallest.weight, try isInteresting(candidate) else { continue }
+                        guard candidate.stepCount < smallest.stepCount, try isInteresting(candidate) else { continue }
                         smallest = candidate
                         isSmaller = true
                         break
@@ -25,15 +25,10 @@ extension RandomProgram {
         return smallest
     }
 
-    /// All steps, those inside others included.
-    var stepCount: Int { ([main] + greenlets.map(\.steps)).reduce(0) { $0 + count($1) } }
+    /// Those inside others included.
+    var allSteps: [Step] { main.flatMap(\.withInside) + greenlets.flatMap { $0.steps.flatMap(\.withInside) } }
 
-    /// What gets smaller with every change.
-    private var weight: Int { stepCount }
-
-    private func count(_ steps: [Step]) -> Int {
-        steps.reduce(0) { $0 + 1 + $1.action.blocks.reduce(0) { $0 + count($1) } }
-    }
+    var stepCount: Int { allSteps.count }
 
     private func leavingOut(_ places: Range<Int>) -> RandomProgram {
         rewritten { place, step in places.contains(place) ? [] : [step] }
@@ -63,4 +58,8 @@ extension RandomProgram {
         for number in greenlets.indices { program.greenlets[number].steps = rewrite(greenlets[number].steps) }
         return program
     }
+}
+
+extension Step {
+    fileprivate var withInside: [Step] { [self] + action.blocks.flatMap { $0.flatMap(\.withInside) } }
 }

@@ -10,10 +10,14 @@ final class ModelScheduler {
     let defect: PlantedDefect?
     private(set) var entries: [Entry] = []
     private var now: Int64 = 0
+    /// When the hub polled last: timers are due by then or not yet.
+    private var polled: Int64 = 0
     private var ready: [Ready] = []
     /// The first of `ready` that was not taken yet.
     private var readyStart = 0
     private var timers: [ModelTimer] = []
+    /// What was posted since the hub last looked.
+    var jobs: [(steps: [Step], id: Int)] = []
     private var timerCount = 0
     private var endCount = 0
     private var lookCount = 0
@@ -46,19 +50,27 @@ final class ModelScheduler {
     func run() {
         advance(main)
         while !isFinished {
+            runJobs()
             fireDueTimers()
             runReady()
             if isFinished { return }
-            if readyCount == 0 && timers.isEmpty { runOutOfWork() }
+            if readyCount == 0 && timers.isEmpty && jobs.isEmpty { runOutOfWork() }
             passTime()
         }
     }
 
     private var readyCount: Int { ready.count - readyStart }
 
+    /// What these post runs in the next iteration.
+    private func runJobs() {
+        let posted = jobs
+        jobs = []
+        for (steps, id) in posted { runInHub(steps, as: Who.link(id), reportingAs: Who.job) }
+    }
+
     private func fireDueTimers() {
         while true {
-            let due = timers.filter { $0.deadline <= now }
+            let due = timers.filter { $0.deadline <= polled }
             let next =
                 defect == .timersInOrderOfStart
                 ? due.min { $0.number < $1.number }
@@ -77,10 +89,19 @@ final class ModelScheduler {
     }
 
     private func runReady() {
-        var left = max(readyCount, 4096)
-        if defect == .unboundedStep { left = .max }
-        while left > 0, readyCount > 0, !isFinished {
-            left -= 1
+        let most = defect == .unboundedStep ? .max : max(readyCount, 4096)
+        // The clock is read after 1, 2, 4, … up to 128 more handovers; the switch interval counts from the first look.
+        var taken = 0
+        var (nextLook, betweenLooks) = (1, 1)
+        var interval: Int64?
+        while taken < most, readyCount > 0, !isFinished {
+            if taken == nextLook {
+                if let interval, now >= interval, defect != .unboundedStep { return }
+                interval = interval ?? now + 5_000_000
+                betweenLooks = min(betweenLooks * 2, 128)
+                nextLook += betweenLooks
+            }
+            taken += 1
             if defect == .lastInFirstOut { ready.swapAt(readyStart, ready.count - 1) }
             let entry = ready[readyStart]
             readyStart += 1
@@ -106,7 +127,7 @@ final class ModelScheduler {
 
     /// As `VirtualLoop` says: a poll with a reason to wait jumps, and after a hundred without one time passes slowly.
     private func passTime() {
-        let deadline = readyCount > 0 ? nil : timers.map(\.deadline).min()
+        let deadline = readyCount > 0 || !jobs.isEmpty ? nil : timers.map(\.deadline).min()
         if let deadline, deadline > now {
             lookCount = 0
             now = deadline
@@ -114,7 +135,10 @@ final class ModelScheduler {
             lookCount += 1
             if lookCount > 100 { now += 100_000 }
         }
+        polled = now
     }
+
+    func compute(_ duration: Int) { now += Int64(duration) }
 
     // MARK: The ready queue
 
@@ -168,8 +192,10 @@ final class ModelScheduler {
     }
 
     /// A callback or raw link: runs on the spot, since it cannot park.
-    private func runInHub(_ steps: [Step], as who: Int, seeing seen: StateSeen? = nil) {
-        let flow = ModelGreenlet(who: who, isRaw: true, reportedAs: Who.nobody, steps: steps)
+    private func runInHub(
+        _ steps: [Step], as who: Int, seeing seen: StateSeen? = nil, reportingAs reported: Int = Who.nobody
+    ) {
+        let flow = ModelGreenlet(who: who, isRaw: true, reportedAs: reported, steps: steps)
         flow.phase = .running
         flow.frames = [ModelFrame(kind: .body, step: 0, steps: steps)]
         if let seen { note(who, 0, .state(seen)) }
@@ -285,7 +311,9 @@ final class ModelScheduler {
         }
         if greenlet.isHub {
             // An exit ends a greenlet silently; on the hub there is none that it could end.
-            if case .threw(let error) = result { report(error.fault, of: Who.nobody) }
+            if case .threw(let error) = result, greenlet.reportedAs == Who.nobody {
+                report(error.fault, of: Who.nobody)
+            }
         } else if let fault = greenlet.failure, defect != .losesReport {
             queue(ModelCallback(.report(fault, of: greenlet.reportedAs)))
         }

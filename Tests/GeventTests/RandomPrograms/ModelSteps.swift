@@ -273,6 +273,12 @@ extension ModelScheduler {
             park(greenlet, .sleep, step: step.id, limit: duration)
             return .parked
         case .spin(let count): return yield(count, greenlet, step.id)
+        case .compute(let duration):
+            compute(duration)
+            return done(greenlet, step.id, .done)
+        case .post(let steps):
+            jobs.append((steps, step.id))
+            return done(greenlet, step.id, .done)
         case .kill(let number, let kind, let mode): return kill(number, error(kind, step), mode, greenlet, step.id)
         case .killAll(let numbers, let kind, let isBlocking, let timeout):
             return killAll(

@@ -37,6 +37,7 @@ private struct ProgramGenerator {
     private var raws: [Bool] = []
     private var linkIDs: [Int] = []
     private var callbackIDs: [Int] = []
+    private var timeoutIDs: [Int] = []
     /// Durations are small multiples of this, so that many deadlines are equal.
     private var unit = 1
     /// Few programs spin, since spinning takes time.
@@ -46,7 +47,7 @@ private struct ProgramGenerator {
 
     mutating func makeProgram() -> RandomProgram {
         unit = [1, 1, 1000, 50_000, 20_000_000].randomElement(using: &numbers)!
-        maySpin = chance(1, of: 60)
+        maySpin = chance(1, of: 30)
         raws = (0..<Int.random(in: 1...6, using: &numbers)).map { _ in chance(1, of: 8) }
         // Most programs have somebody to wait for.
         raws[0] = false
@@ -54,10 +55,10 @@ private struct ProgramGenerator {
         // Main starts some of them for sure, or most programs would be over before they began.
         for number in raws.indices where chance(3, of: 5) { main.append(step(.start(number))) }
         var place = Place(own: Who.main)
-        main += steps(atMost: 7, &place)
+        main += steps(atMost: 8, &place)
         let bodies = raws.indices.map { number in
             var place = Place(own: number)
-            return RandomProgram.Body(isRaw: raws[number], steps: steps(atMost: 6, &place))
+            return RandomProgram.Body(isRaw: raws[number], steps: steps(atMost: 7, &place))
         }
         return RandomProgram(main: main, greenlets: bodies)
     }
@@ -83,6 +84,12 @@ private struct ProgramGenerator {
     private mutating func anyoneOrMain() -> Int { chance(1, of: 15) ? Who.main : anyone() }
 
     private mutating func joinable() -> Int { pick(raws.indices.filter { !raws[$0] }) }
+
+    /// Rarely itself.
+    private mutating func joinable(for place: Place) -> Int {
+        let target = joinable()
+        return target == place.own && !chance(1, of: 6) ? joinable() : target
+    }
 
     private mutating func some(_ choose: (inout Self) -> Int) -> [Int] {
         (0..<pick([0, 1, 2, 2, 3, 3, 4])).map { _ in choose(&self) }
@@ -118,20 +125,21 @@ private struct ProgramGenerator {
     }
 
     private mutating func action(_ id: Int, _ place: inout Place) -> Action {
-        if place.depth < 3, chance(3, of: 10) { return compound(id, &place) }
+        if place.depth < 3, chance(place.depth == 0 ? 5 : 3, of: 10) { return compound(id, &place) }
         if maySpin, !place.isHub, chance(1, of: 5) { return .spin(Int.random(in: 500...3000, using: &numbers)) }
         switch Int.random(in: 0..<100, using: &numbers) {
-        case 0..<22: return .sleep(duration())
+        case 0..<19: return .sleep(duration())
+        case 19..<22: return .compute(max(0, duration()))
         case 22..<30: return .start(anyone())
         case 30..<36: return .startAfter(pick(raws.indices.filter { !raws[$0] }), duration())
         case 36..<48: return kill(place)
         case 48..<52:
             return .killAll(some { $0.anyoneOrMain() }, kind(), isBlocking: chance(2, of: 3), timeout: limit())
-        case 52..<60: return .join(joinable(), timeout: limit())
+        case 52..<60: return .join(joinable(for: place), timeout: limit())
         case 60..<68:
-            if chance(1, of: 5) { return .get(joinable(), .nonBlocking) }
-            if !place.isHub, chance(1, of: 4) { return .get(joinable(), .under(someDuration())) }
-            return .get(joinable(), .blocking(timeout: limit()))
+            if chance(1, of: 5) { return .get(joinable(for: place), .nonBlocking) }
+            if !place.isHub, chance(1, of: 4) { return .get(joinable(for: place), .under(someDuration())) }
+            return .get(joinable(for: place), .blocking(timeout: limit()))
         case 68..<74:
             return .joinAll(
                 some { $0.joinable() }, timeout: limit(), isThrowing: chance(1, of: 3),
@@ -155,32 +163,35 @@ private struct ProgramGenerator {
     }
 
     private mutating func timeout(_ id: Int, _ place: inout Place) -> Action {
+        if !timeoutIDs.isEmpty, place.isHub || chance(1, of: 8) { return .cancelTimeout(pick(timeoutIDs)) }
         if place.isHub { return .state(anyone()) }
         if !place.timeouts.isEmpty, chance(1, of: 2) {
             let other = pick(place.timeouts)
             return chance(1, of: 4) ? .startTimeoutAgain(other) : .cancelTimeout(other)
         }
         place.timeouts.append(id)
+        timeoutIDs.append(id)
         return .startTimeout(someDuration(), chance(1, of: 4) ? kind() : nil)
     }
 
     private mutating func compound(_ id: Int, _ place: inout Place) -> Action {
         switch Int.random(in: 0..<100, using: &numbers) {
-        case 0..<35: return .catching(inside(&place))
-        case 35..<50: return .cleaningUp(inside(&place), after: inside(&place))
-        case 50..<75:
+        case 0..<45: return .catching(inside(&place))
+        case 45..<56: return .cleaningUp(inside(&place), after: inside(&place))
+        case 56..<76:
             if place.isHub { return .catching(inside(&place)) }
             switch Int.random(in: 0..<3, using: &numbers) {
             case 0: return .withTimeout(someDuration(), chance(1, of: 4) ? kind() : nil, inside(&place))
             case 1: return .withSilentTimeout(someDuration(), inside(&place))
             default: return .withTimeoutValue(someDuration(), inside(&place))
             }
-        case 75..<94:
+        case 76..<92:
             let kind: LinkKind = pick([.any, .any, .value, .error, .raw])
             let action = Action.link(
                 joinable(), kind, insideOf(Who.nobody, isHub: kind == .raw, depth: place.depth))
             linkIDs.append(id)
             return action
+        case 92..<95: return .post(insideOf(Who.nobody, isHub: true, depth: place.depth))
         default:
             let action = Action.callback(insideOf(Who.nobody, isHub: true, depth: place.depth))
             callbackIDs.append(id)

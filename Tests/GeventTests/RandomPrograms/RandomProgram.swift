@@ -25,6 +25,8 @@ enum Who {
     /// An error's greenlet that is a link's, and not one of the program's.
     static let someLink = -3
     static let nobody = -4
+    /// A posted job, whose errors nobody hears of.
+    static let job = -5
     static func link(_ id: Int) -> Int { 1000 + id }
 }
 
@@ -59,6 +61,8 @@ indirect enum Action: Hashable, Sendable {
     case sleep(Int)
     /// So many yields.
     case spin(Int)
+    /// Lets time pass without parking.
+    case compute(Int)
     case kill(Int, ThrownKind, KillMode)
     case killAll([Int], ThrownKind, isBlocking: Bool, timeout: Int?)
     case join(Int, timeout: Int?)
@@ -80,6 +84,8 @@ indirect enum Action: Hashable, Sendable {
     case fail(ThrownKind)
     case returning
     case callback([Step])
+    /// Through the hub's handle, as from another thread.
+    case post([Step])
     case stopCallback(Int)
     case state(Int)
 
@@ -88,7 +94,8 @@ indirect enum Action: Hashable, Sendable {
         get {
             switch self {
             case .link(_, _, let steps), .withTimeout(_, _, let steps), .withSilentTimeout(_, let steps),
-                .withTimeoutValue(_, let steps), .catching(let steps), .callback(let steps):
+                .withTimeoutValue(_, let steps), .catching(let steps), .callback(let steps),
+                .post(let steps):
                 [steps]
             case .cleaningUp(let cleanup, let steps): [cleanup, steps]
             default: []
@@ -102,6 +109,7 @@ indirect enum Action: Hashable, Sendable {
             case .withTimeoutValue(let duration, _): self = .withTimeoutValue(duration, newValue[0])
             case .catching: self = .catching(newValue[0])
             case .callback: self = .callback(newValue[0])
+            case .post: self = .post(newValue[0])
             case .cleaningUp: self = .cleaningUp(newValue[0], after: newValue[1])
             default: break
             }
@@ -111,7 +119,7 @@ indirect enum Action: Hashable, Sendable {
     /// Whether what is inside runs where it stands, and not in a greenlet or callback of its own.
     var runsInline: Bool {
         switch self {
-        case .link, .callback: false
+        case .link, .callback, .post: false
         default: true
         }
     }
@@ -225,6 +233,7 @@ extension Action {
         case .start(let target): "start \(target)"
         case .startAfter(let target, let delay): "start \(target) after \(delay) ns"
         case .sleep(let duration): "sleep \(duration) ns"
+        case .compute(let duration): "compute for \(duration) ns"
         case .spin(let count): "yield \(count) times"
         case .kill(let target, let kind, .function): "Gevent.kill \(target == Who.main ? "main" : "\(target)"), \(kind)"
         case .kill(let target, let kind, .nonBlocking): "kill \(target) without blocking, \(kind)"
@@ -251,6 +260,7 @@ extension Action {
         case .fail(let kind): "throw \(kind)"
         case .returning: "return"
         case .callback: "hub callback:"
+        case .post: "posted job:"
         case .stopCallback(let id): "stop the callback of step \(id)"
         case .state(let target): "look at \(target)"
         }

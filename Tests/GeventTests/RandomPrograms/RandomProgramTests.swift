@@ -66,6 +66,36 @@ struct RandomProgramTests {
         #expect(try !Comparison(of: smallest, defect: defect).isEqual)
     }
 
+    @Test("The programs do everything there is to do, and meet every kind of error")
+    func variety() {
+        var actions: Set<String> = []
+        var faults: Set<String> = []
+        for number in 0..<500 {
+            let program = RandomProgram(seed: RandomProgramTests.firstSeed &+ UInt64(number))
+            let log = ReferenceModel.log(of: program)
+            let done = Set(log.map(\.step))
+            for step in program.allSteps where done.contains(step.id) { actions.insert(caseName(step.action)) }
+            for entry in log {
+                if case .threw(let fault) = entry.outcome { faults.insert(caseName(fault)) }
+            }
+        }
+        #expect(
+            actions == [
+                "start", "startAfter", "sleep", "spin", "compute", "kill", "killAll", "join", "get", "joinAll", "link",
+                "unlink", "withTimeout", "withSilentTimeout", "withTimeoutValue", "startTimeout", "startTimeoutAgain",
+                "cancelTimeout", "catching", "cleaningUp", "fail", "returning", "callback", "stopCallback", "post",
+                "state",
+            ])
+        #expect(
+            faults == [
+                "failure", "exit", "timeout", "silentTimeout", "limit", "wouldBlockForever", "blockedInHub",
+            ])
+    }
+
+    private func caseName(_ value: some Any) -> String {
+        Mirror(reflecting: value).children.first?.label ?? "\(value)"
+    }
+
     @Test("The same seed makes the same program, which makes the same log; another makes another")
     func seeds() throws {
         let program = RandomProgram(seed: 7)

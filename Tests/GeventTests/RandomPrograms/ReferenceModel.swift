@@ -180,7 +180,8 @@ final class ModelGreenlet {
         self.steps = steps
     }
 
-    var isHub: Bool { reportedAs == Who.nobody }
+    /// A callback, raw link or job.
+    var isHub: Bool { reportedAs == Who.nobody || reportedAs == Who.job }
     var isParked: Bool { wait != nil && verdict == nil }
     var isOver: Bool { phase == .over }
 
