@@ -161,6 +161,8 @@ struct JoinAllKillAllTests {
     @Test("joinAll takes sets, sequences and greenlets of different types")
     func collections() throws {
         try withHub { _ in
+            let set: Set = [spawn { 1 }, spawn { 2 }, spawn { 3 }]
+            try #expect(joinAll(set).compactMap(\.value) == [1, 2, 3])
             let mixed: [JoinableGreenlet] = [spawn { 1 }, spawn { "one" }, Self.named("slow", 1)]
             try #expect(joinAll(mixed).count == 3)
             let list = (0..<3).map { number in spawn { number } }
@@ -259,8 +261,14 @@ struct JoinAllKillAllTests {
             let late = spawnRaw { log.note("never") }
             try killAll([raw, greenlet, raw, late, greenlet] as [AnyGreenlet])
             log.note("\(raw.isDead && greenlet.isDead && late.isDead && unstartedRaw.isDead)")
+            let others = (0..<3).map { _ in spawn { try sleep(for: .seconds(1)) } }
+            try sleep()
+            let set = Set(others + others)
+            try killAll(set)
+            log.note("\(set.count) \(others.allSatisfy(\.isDead))")
+            try killAll(Set<Greenlet<Void>>())
         }
-        #expect(log == ["never", "raw", "greenlet", "true"])
+        #expect(log == ["never", "raw", "greenlet", "true", "3 true"])
     }
 
     @Test("killAll throws the given error into each member once")
