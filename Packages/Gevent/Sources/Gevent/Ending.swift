@@ -98,6 +98,8 @@ extension AnyGreenlet {
 final class EndCounter {
     /// Those that are over, in the order in which they ended. Not retained: whoever waits holds all members.
     @exclusivity(unchecked) private(set) var ended: [Unmanaged<AnyGreenlet>] = []
+    /// The place of the last of them among all ends; nil if they were told in another order than they ended.
+    @exclusivity(unchecked) private var lastOrder: UInt64? = 0
     @exclusivity(unchecked) private(set) var firstFailure: (any Error)?
     private let wanted: Int
     /// Only for joinable members.
@@ -115,9 +117,26 @@ final class EndCounter {
 
     func memberEnded(_ greenlet: AnyGreenlet) {
         if isSatisfied { return }
-        ended.append(Unmanaged.passUnretained(greenlet))
-        if stopsAtFailure { firstFailure = (greenlet as? JoinableGreenlet)?.error }
+        append(greenlet)
         if isSatisfied { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
+    }
+
+    private func append(_ greenlet: AnyGreenlet) {
+        ended.append(Unmanaged.passUnretained(greenlet))
+        lastOrder = lastOrder.flatMap { $0 <= greenlet.endOrder ? greenlet.endOrder : nil }
+        if stopsAtFailure && firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
+    }
+
+    /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may have
+    /// been told last, or not yet. What counts is when they ended.
+    func settle(_ members: [some AnyGreenlet]) {
+        if lastOrder != nil && ended.count == members.count { return }
+        let over = members.filter(\.isDead)
+        if lastOrder != nil && ended.count == over.count { return }
+        ended.removeAll(keepingCapacity: true)
+        lastOrder = 0
+        firstFailure = nil
+        for member in over.sorted(by: { $0.endOrder < $1.endOrder }).prefix(wanted) { append(member) }
     }
 }
 
@@ -157,6 +176,7 @@ func waitForEnds<Member: AnyGreenlet>(
     }
     if let timeout { armTimeout(timeout, current, hub) }
     _ = try withExtendedLifetime(counter) { try wait(hub, .joinAll, nil) }
+    counter.settle(members)
     return counter
 }
 
