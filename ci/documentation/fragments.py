@@ -1,12 +1,11 @@
 """Swift blocks in the doc comments of public symbols. They are parts of programs, so they are compiled and not run."""
 
-import json
 import pathlib
 import re
 import subprocess
 import urllib.parse
 
-from . import markdown, toolchain
+from . import markdown, symbols, toolchain
 from .programs import FLAGS
 
 ASSUMED = pathlib.Path(__file__).parent / "assumed.swift"
@@ -48,9 +47,10 @@ def as_declaration(number, block):
 
 def check(build):
     found = {}
-    for file in sorted((build.scratch / "graphs").glob("*/*.symbols.json")):
-        for block in blocks_in_comments(json.loads(file.read_text())):
-            found[str(block)] = block
+    for module in toolchain.swift_modules():
+        for graph in symbols.graphs(build.scratch / "graphs" / module.name):
+            for block in blocks_in_comments(graph):
+                found[str(block)] = block
     print(f"documentation: {len(found)} blocks in doc comments", flush=True)
     return compile_all(build, found.values())
 
