@@ -8,7 +8,7 @@ from . import markdown, toolchain
 # Blocks without a language, or with one of these, are commands; a block of something else is `text`.
 LANGUAGES = {"", "sh", "shell", "console", "bash"}
 # Programs of others, whose arguments are theirs to check.
-OTHERS = {"apt-get", "cd", "curl", "docker", "echo", "git", "kill", "mkdir", "nc", "python3"}
+OTHERS = {"apt-get", "cd", "curl", "docker", "echo", "git", "kill", "lldb", "mkdir", "nc", "python3"}
 # Subcommands of `swift` that a page may name.
 SWIFT = {"build", "format", "package", "run", "test"}
 VARIABLE = re.compile(r"\bGEVENT_[A-Z_]*[A-Z]\b")

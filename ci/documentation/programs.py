@@ -87,8 +87,10 @@ def programs(blocks):
 
 
 def environment():
-    """Ours without what it says about loops: a page is about the default."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("GEVENT_")}
+    """Ours without what it says about loops: a page is about the default. And without Swift's backtraces: what fails on a
+    page fails on purpose."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GEVENT_")}
+    return {**others, "SWIFT_BACKTRACE": "enable=no"}
 
 
 def compile_and_run(build, program):
@@ -153,7 +155,10 @@ def judge(program, result):
 def check(build, found):
     """Compiles and runs all of them, as many at a time as there are processors."""
     problems = []
+    names = [program.name for program in found]
     for program in found:
+        if names.count(program.name) > 1:
+            raise Misuse(f"{program.blocks[0]}: another page has a program {program.name}, too")
         if program.missing:
             print(f"{program.blocks[0]}: left out, because {program.missing} is not built here")
     found = [program for program in found if not program.missing]
