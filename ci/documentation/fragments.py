@@ -13,7 +13,9 @@ IMPORTS = ["Glibc", "Testing"]
 # A declaration that makes no sense in a function stands in a type.
 IS_MEMBER = re.compile(r"^\s*@Test\b")
 # Names that a block uses without saying where they come from.
-PARAMETERS = {"socket": "Socket", "greenlet": "Greenlet<Int>", "hub": "Hub"}
+PARAMETERS = {"socket": "Socket", "greenlet": "Greenlet<Int>", "hub": "Hub", "queue": "Queue<Job>"}
+# One that returns something is part of a function, whose type the compiler finds.
+RETURNS = re.compile(r"^return \S", re.MULTILINE)
 
 
 def blocks_in_comments(graph):
@@ -42,6 +44,8 @@ def as_declaration(number, block):
         for name, type in PARAMETERS.items()
         if re.search(rf"\b{name}\b", block.text) and not re.search(rf"\b(?:let|var)\s+{name}\b", block.text)
     )
+    if RETURNS.search(block.text):
+        body = f"_ = {{ () throws in\n{body}}}\n"
     return f"func fragment{number}({parameters}) throws {{\n{body}}}\n"
 
 

@@ -71,7 +71,8 @@ public final class Socket {
 
     /// A socket that is neither bound nor connected.
     ///
-    /// Makes the thread's hub if there is none. Never parks.
+    /// Makes the thread's hub if there is none. Never parks. Throws ``SocketError`` if there are no descriptors or memory
+    /// left, and what making the hub throws.
     ///
     /// gevent: `socket.socket(family, type)`.
     public init(family: SocketAddress.Family, type: Kind = .stream) throws {
@@ -110,7 +111,7 @@ public final class Socket {
         self.family = family
     }
 
-    /// Two connected Unix sockets. Never parks.
+    /// Two connected Unix sockets. Never parks. Throws what ``init(family:type:)`` throws.
     ///
     /// gevent: `socket.socketpair()`.
     public static func pair() throws -> (Socket, Socket) {
