@@ -1,6 +1,8 @@
 """The documentation of the public API: that it is there, and that DocC builds it without a warning."""
 
+import concurrent.futures
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -118,9 +120,13 @@ def merge(archives, result):
 def check(build):
     """Extracts, checks and converts every module; returns the problems."""
     problems, total, archives = [], 0, {}
-    for module in toolchain.swift_modules():
-        directory = build.scratch / "graphs" / module.name
-        extract(build, module, directory)
+    modules = toolchain.swift_modules()
+    places = {module.name: build.scratch / "graphs" / module.name for module in modules}
+    _ = build.search_paths
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda module: extract(build, module, places[module.name]), modules))
+    for module in modules:
+        directory = places[module.name]
         missing, count = check_comments(directory)
         problems += missing
         total += count
