@@ -98,11 +98,25 @@ def convert(name, catalog, graph_directory, archive, dependencies):
         stdin=subprocess.DEVNULL,
         timeout=300,
     )
-    lines = (result.stdout + result.stderr).splitlines()
-    complaints = [shorten(line) for line in lines if re.search(r"(?:^|: )(?:error|warning): ", line)]
-    if result.returncode != 0 and not complaints:
-        complaints = [f"{name}: error: docc: status {result.returncode}", *lines]
-    return complaints
+    output = result.stdout + result.stderr
+    found = [shorten(complaint) for complaint in complaints(output)]
+    if result.returncode != 0 and not found:
+        found = [f"{name}: error: docc: status {result.returncode}\n{output}"]
+    return found
+
+
+def complaints(output):
+    """DocC's warnings and errors, each with the lines that say what to write instead."""
+    found, goes_on = [], False
+    for line in output.splitlines():
+        if re.search(r"(?:^|: )(?:error|warning): ", line):
+            found.append(line)
+            goes_on = True
+        elif re.search(r": (?:fixit|note): ", line):
+            goes_on = False
+        elif goes_on:
+            found[-1] += f"\n    {line}"
+    return found
 
 
 def shorten(line):
