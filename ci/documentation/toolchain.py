@@ -118,7 +118,13 @@ class Build:
         path.parent.mkdir(parents=True, exist_ok=True)
         objects, libraries = [], []
         for module in modules().values():
-            objects += sorted((self.directory / f"{module.name}.build").rglob("*.o"))
+            sources = {file.name for file in module.sources.rglob("*")}
+            # What is left of sources that are gone is no part of the module.
+            objects += sorted(
+                file
+                for file in (self.directory / f"{module.name}.build").rglob("*.o")
+                if file.name.removesuffix(".o") in sources
+            )
             if module.kind == "SystemLibraryTarget":
                 text = (module.sources / "module.modulemap").read_text()
                 libraries += [f"-l{name}" for name in re.findall(r'\blink\s+"(\w+)"', text)]

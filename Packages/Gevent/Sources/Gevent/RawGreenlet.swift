@@ -51,7 +51,7 @@ public final class RawGreenlet: AnyGreenlet {
         if links != nil { notifyLinks(hub) }
     }
 
-    /// Throws `error` into the greenlet without waiting; see ``kill(_:throwing:)``.
+    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:)``.
     public func kill(throwing error: any Error = GreenletExit()) throws {
         _ = try ownHub()
         deliver(error)
