@@ -209,7 +209,8 @@ extension Hub {
 
 /// A file descriptor that is waited on again and again, and closed through this object: the base of sockets.
 ///
-/// Confined to the thread of the hub it was made on. At most one greenlet reads and one writes at a time.
+/// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and with
+/// `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
 public final class WatchedDescriptor {
     private let hub: Hub
     /// The number, or -1 once it is closed.

@@ -3,7 +3,7 @@ internal import CGevent
 /// A cooperatively scheduled unit of work with an outcome.
 ///
 /// A greenlet runs on a stack of its own, on the thread that made it, and switches only where it waits. Making one
-/// schedules nothing; ``start()`` or ``spawn(_:)`` does.
+/// schedules nothing; ``JoinableGreenlet/start()`` or ``spawn(_:)`` does.
 ///
 /// ```swift
 /// let greenlet = Greenlet { try fetch("a") }
@@ -66,7 +66,8 @@ open class Greenlet<Output>: JoinableGreenlet {
     /// Waits for the end, for at most `timeout`, and returns the value or throws the error; every call does the same.
     ///
     /// Parks unless the greenlet is over. Throws a ``Timeout`` when the time is up, and at once for a zero timeout or
-    /// `blocking: false` on a greenlet that is alive; the exit of a killed greenlet; and what ``join(timeout:)`` throws.
+    /// `blocking: false` on a greenlet that is alive; the exit of a killed greenlet; and what
+    /// ``JoinableGreenlet/join(timeout:)`` throws.
     ///
     /// gevent: `Greenlet.get(block=True, timeout=None)`, which returns the exit instead of throwing it.
     @inlinable

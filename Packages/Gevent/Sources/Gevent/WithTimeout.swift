@@ -23,7 +23,8 @@ public func withTimeout<Value>(
     return try body(timeout)
 }
 
-/// Runs `body` under a timeout whose expiry, and no other, gives `timeoutValue`.
+/// Runs `body` under a timeout whose expiry, and no other, gives `timeoutValue`. Throws what `body` throws, timeouts of
+/// others among it.
 ///
 /// gevent: `gevent.with_timeout(seconds, function, timeout_value=…)`.
 @available(*, noasync)
@@ -41,7 +42,8 @@ public func withTimeout<Value>(
     }
 }
 
-/// Runs `body` under a timeout whose expiry, and no other, gives nil.
+/// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others among
+/// it.
 ///
 /// gevent: `with Timeout(seconds, False):`.
 @available(*, noasync)
