@@ -297,7 +297,7 @@ struct WaiterTests {
                 log.note("slept until \(hub.now.nanoseconds / 1_000_000_000)")
             }
             try sleep()
-            getter.throwInto(Boom("kill"))
+            getter.deliver(Boom("kill"))
             // Its wait is over, though it has not run yet: this must not end another one.
             waiter.resume(returning: 4)
             try getter.join()
@@ -356,9 +356,4 @@ struct WaiterTests {
             #expect(seen == nil && inside == nil)
         }
     }
-}
-
-extension AnyGreenlet {
-    /// What a kill without waiting does, written as a method where `kill` would be ambiguous to read.
-    fileprivate func throwInto(_ error: any Error) { deliver(error) }
 }
