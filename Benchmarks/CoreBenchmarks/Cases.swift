@@ -25,6 +25,35 @@ let cases: [Case] =
         },
         timers(pending: 0),
         timers(pending: 1_000_000),
+        queue(of: 128),
+        queue(of: 1),
+        Case(name: "event, there and back", operations: 1_000_000) { _, measure in
+            let (there, back) = (Event(), Event())
+            let partner = spawn {
+                for _ in 0..<1_000_000 {
+                    try there.wait()
+                    there.clear()
+                    back.set()
+                }
+            }
+            try measure {
+                for _ in 0..<1_000_000 {
+                    there.set()
+                    try back.wait()
+                    back.clear()
+                }
+            }
+            try partner.join()
+        },
+        Case(name: "semaphore acquire and release", operations: 1_000_000) { _, measure in
+            let semaphore = Semaphore()
+            try measure {
+                for _ in 0..<1_000_000 {
+                    try semaphore.acquire()
+                    semaphore.release()
+                }
+            }
+        },
     ]
 
 /// Greenlets that do nothing but yield.
@@ -61,5 +90,24 @@ private func timers(pending: Int) -> Case {
             }
         }
         for timeout in others { timeout.cancel() }
+    }
+}
+
+/// One greenlet puts, another gets.
+private func queue(of size: Int) -> Case {
+    let operations = 4_000_000
+    return Case(name: "queue of \(size), per item", operations: operations) { _, measure in
+        let queue = Queue<Int>(maxSize: size)
+        let gate = Greenlet {}
+        let producer = spawn {
+            try gate.join()
+            for number in 0..<operations { try queue.put(number) }
+        }
+        let consumer = spawn { for _ in 0..<operations { _ = try queue.get() } }
+        try sleep()
+        try measure {
+            gate.start()
+            try joinAll([producer, consumer])
+        }
     }
 }

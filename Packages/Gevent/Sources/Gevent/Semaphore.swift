@@ -12,15 +12,15 @@ internal import CGevent
 /// first uses it.
 ///
 /// gevent: `gevent.lock.Semaphore`.
-public final class Semaphore: WaitableObject, CustomStringConvertible {
+public class Semaphore: WaitableObject, CustomStringConvertible {
     /// How many permits are free.
     ///
     /// gevent: `Semaphore.counter`.
     @exclusivity(unchecked) public internal(set) final var counter: Int
     /// Greenlets that were woken for a free permit and have not run yet.
-    @exclusivity(unchecked) private var chosenCount = 0
+    @exclusivity(unchecked) private final var chosenCount = 0
     /// How many were ever chosen, which gives each its place.
-    @exclusivity(unchecked) private var lastPlace: UInt = 0
+    @exclusivity(unchecked) private final var lastPlace: UInt = 0
 
     /// A semaphore with `value` free permits. A negative number is a programming error and traps.
     public init(_ value: Int = 1) {
@@ -32,10 +32,10 @@ public final class Semaphore: WaitableObject, CustomStringConvertible {
     /// Whether no permit is free.
     ///
     /// gevent: `Semaphore.locked()`.
-    public var isLocked: Bool { counter == 0 }
+    public final var isLocked: Bool { counter == 0 }
 
     /// Whether a permit is free.
-    public override var isReady: Bool { counter > 0 }
+    public final override var isReady: Bool { counter > 0 }
 
     // MARK: Acquiring
 
@@ -48,7 +48,7 @@ public final class Semaphore: WaitableObject, CustomStringConvertible {
     /// gevent: `Semaphore.acquire(blocking=True, timeout=None)`.
     @available(*, noasync)
     @discardableResult
-    public func acquire(blocking: Bool = true, timeout: Duration? = nil) throws -> Bool {
+    public final func acquire(blocking: Bool = true, timeout: Duration? = nil) throws -> Bool {
         let hub = try home.hub()
         if counter > 0 {
             counter -= 1
@@ -104,7 +104,7 @@ public final class Semaphore: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `with semaphore:`.
     @available(*, noasync)
-    public func withPermit<Value>(_ body: () throws -> Value) throws -> Value {
+    public final func withPermit<Value>(_ body: () throws -> Value) throws -> Value {
         try acquire()
         defer { release() }
         return try body()
@@ -155,7 +155,7 @@ public final class Semaphore: WaitableObject, CustomStringConvertible {
     /// gevent: `Semaphore.wait(timeout=None)`.
     @available(*, noasync)
     @discardableResult
-    public func wait(timeout: Duration? = nil) throws -> Int {
+    public final func wait(timeout: Duration? = nil) throws -> Int {
         let hub = try home.hub()
         if counter > 0 {
             letEarlierGoFirst(hub, timeout)
@@ -166,8 +166,8 @@ public final class Semaphore: WaitableObject, CustomStringConvertible {
     }
 
     /// "<Semaphore 2>", the free permits, and how many wait.
-    public var description: String {
+    public final var description: String {
         let waiting = linkCount
-        return "<Semaphore \(counter)\(waiting > 0 ? ", \(waiting) waiting" : "")>"
+        return "<\(type(of: self)) \(counter)\(waiting > 0 ? ", \(waiting) waiting" : "")>"
     }
 }
