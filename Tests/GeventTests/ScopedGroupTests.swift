@@ -411,7 +411,7 @@ struct ScopedGroupTests {
     }
 
     @Test(
-        "Timeouts around the scope end it and pass through; a second one waits until the scope is over",
+        "A timeout around the scope ends it and passes through",
         arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -423,6 +423,17 @@ struct ScopedGroupTests {
                     return "in time"
                 }
             }
+            log.outcome("afterwards") { try sleep(for: .milliseconds(1)) }
+        }
+        #expect(
+            log == [
+                "child: threw GreenletExit", "value: too late", "afterwards: returned",
+            ])
+    }
+
+    @Test("A second timeout does not end the wait for greenlets that are ending; its scope takes it back unseen")
+    func secondTimeout() throws {
+        let log = try logged { log, hub in
             log.outcome("nested") {
                 try withTimeout(.milliseconds(20), timeoutValue: "outer") {
                     try withTimeout(.milliseconds(5), timeoutValue: "inner") {
@@ -441,8 +452,7 @@ struct ScopedGroupTests {
         }
         #expect(
             log == [
-                "child: threw GreenletExit", "value: too late", "child: threw GreenletExit",
-                "cleanup: threw GreenletExit", "nested: inner", "afterwards: returned",
+                "child: threw GreenletExit", "cleanup: threw GreenletExit", "nested: inner", "afterwards: returned",
             ])
     }
 
