@@ -63,22 +63,24 @@ struct ForkTests {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
                 let pipe = try Pipe()
-                let reader = spawn { try waitRead(pipe.readEnd) }
+                let watched = try WatchedDescriptor(dup(pipe.readEnd))
+                let reader = spawn { try watched.waitReadable(timeout: .seconds(10)) }
                 try sleep(for: .milliseconds(1))
                 for fork in [inChild, inRawChild] {
                     // The second kind has forgotten to call reinit().
                     let code = try fork {
-                        try reader.kill()
+                        // Before anything that parks, the hub's next chance to look.
+                        try watched.close()
                         _ = try withSilentTimeout(.milliseconds(1)) { try waitRead(pipe.readEnd) }
-                        try WatchedDescriptor(dup(pipe.readEnd)).close()
                         hub.handle.post {}
+                        try reader.join()
                         try hub.destroy()
                         return 0
                     }
                     require(code == 0, 1)
                 }
                 pipe.write()
-                try withTimeout(.seconds(10)) { _ in try reader.get() }
+                require(try reader.get(), 2)
             }
             exit(0)
         }
@@ -343,6 +345,7 @@ struct ForkTests {
                         try sleep(for: .milliseconds(2))
                         raise(SIGUSR1)
                         try waitUntil { handled > before + 1 }
+                        try sleep(for: .milliseconds(2))
                         return handled == before + 2 ? 0 : 1
                     }
                     require(code == 0, 1)

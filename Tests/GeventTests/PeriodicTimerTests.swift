@@ -44,16 +44,16 @@ struct PeriodicTimerTests {
         #expect(entries == ["early 0", "late 3", "late 13", "early 20", "late 23"])
     }
 
-    @Test("Nothing adds up: after 300,000 ticks of an interval that is no whole nanosecond, they are where they belong")
+    @Test("Nothing adds up: after 9,000 ticks of an interval that is no whole nanosecond, they are where they belong")
     func noDrift() throws {
         try withHub { hub in
             let start = hub.now
             let interval = Duration.seconds(1) / 3
             let timer = every(interval) {}
-            try sleep(for: .milliseconds(100_000_500))
+            try sleep(for: .milliseconds(3_000_500))
             timer.cancel()
-            #expect(timer.tickCount == 300_001 && timer.skippedTicks == 0)
-            #expect(start.duration(to: hub.now) == .milliseconds(100_000_500))
+            #expect(timer.tickCount == 9_001 && timer.skippedTicks == 0)
+            #expect(start.duration(to: hub.now) == .milliseconds(3_000_500))
         }
     }
 
