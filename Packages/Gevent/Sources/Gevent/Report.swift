@@ -44,6 +44,8 @@ func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
             var buffer = [CChar](repeating: 0, count: 1024)
             let symbol = gevent_symbolize(address, &buffer, buffer.count)
             if let symbol, isOwnSymbol(String(cString: symbol)) { continue }
+            // Beyond the program's own functions there is what called main, without a name.
+            if symbol == nil && !frames.isEmpty { continue }
             frames.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
         }
     }
@@ -53,7 +55,8 @@ func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
 /// By the symbol as the compiler made it, which begins with the module. The readable form will not do: in that, the
 /// closure of a caller who was given a `Gevent.Hub` mentions the module as well.
 private func isOwnSymbol(_ symbol: String) -> Bool {
-    symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_")
+    symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_") || symbol == "greenlet_entry"
+        || symbol == "root_entry"
 }
 
 func printToStandardError(_ text: String) {
