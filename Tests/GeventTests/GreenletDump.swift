@@ -52,7 +52,7 @@ struct DumpTests {
         #expect(Self.lines(dump).count == expected.count)
         #expect(Self.lines(dump).contains(expected[2]) || Self.lines(dump).contains("   " + expected[2].dropFirst(3)))
         #expect(dump.hasPrefix("hub "))
-        #expect(dump.contains("spawned at closure #"))
+        #expect(dump.contains("spawned at "))
     }
 
     @Test("Children of a dead spawner stand at the root, and those of callbacks under the hub")
