@@ -10,7 +10,7 @@ typedef struct frame_record {
 } frame_record;
 
 typedef struct key {
-    void *const *frames;
+    void *const *frames;  // GEVENT_SPAWN_SITE_FRAMES of them, the unused ones null
     uint32_t count, hash, limit;
     const gevent_spawn_site *spawner;
 } key;
@@ -48,11 +48,8 @@ static inline const gevent_spawn_site *find(const gevent_spawn_sites *sites, con
     for (uint32_t index = wanted->hash & mask; sites->entries[index].site; index = (index + 1) & mask) {
         const gevent_spawn_entry *entry = &sites->entries[index];
         if (entry->hash != wanted->hash || entry->spawner != wanted->spawner || entry->limit != wanted->limit) continue;
-        const gevent_spawn_site *site = entry->site;
-        if (site->frame_count != wanted->count) continue;
-        bool is_same = true;
-        for (uint32_t i = 0; i < wanted->count; i++) is_same &= site->frames[i] == wanted->frames[i];
-        if (is_same) return site;
+        // All of them, used or null, so that the compiler knows how many.
+        if (memcmp(entry->site->frames, wanted->frames, sizeof entry->site->frames) == 0) return entry->site;
     }
     return NULL;
 }
@@ -140,7 +137,7 @@ __attribute__((noinline)) const gevent_spawn_site *gevent_spawn_site_capture(
     gevent_spawn_sites *sites, const gevent_spawn_site *spawner, const void *high) {
     uint32_t limit = gevent_spawn_site_limit();
     if (limit == 0) return NULL;
-    void *frames[GEVENT_SPAWN_SITE_FRAMES];
+    void *frames[GEVENT_SPAWN_SITE_FRAMES] = {0};
     uint32_t count = 0;
     uint64_t sum = 0;
     frame_record *record = __builtin_frame_address(0);

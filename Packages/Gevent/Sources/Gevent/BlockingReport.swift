@@ -74,7 +74,7 @@ extension BlockingReport {
         var countWithoutStart = 0
         for frame in frames {
             guard let address = frame.address else { continue }
-            let (text, isOwn) = symbolicated(address)
+            let (text, isOwn, _) = symbolicated(address)
             lines.append(frame.is_guess ? "\(text) (?)" : text)
             if !isOwn { countWithoutStart = lines.count }
         }

@@ -47,8 +47,8 @@ public final class GreenletLocal<Value>: Sendable {
 
     /// The current greenlet's value.
     ///
-    /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; such a change must not contain a
-    /// wait.
+    /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; using the local again within such a
+    /// change traps.
     public var value: Value {
         @inlinable get {
             if let hub = gevent_hub_current(), let locals = hub.pointee.current.pointee.locals,
@@ -130,7 +130,11 @@ public final class GreenletLocal<Value>: Sendable {
 
     private func roster(_ hub: UnsafeMutablePointer<gevent_hub>) -> LocalRoster {
         let owner = Hub.of(hub)
-        if let known = owner.localRosters[id] { return known }
+        if let latest = owner.latestRoster, latest.id == id { return latest }
+        if let known = owner.localRosters[id] {
+            owner.latestRoster = known
+            return known
+        }
         let made = LocalRoster(id: id, label: name.isEmpty ? "\(Value.self)" : name, isInheriting: isInheriting)
         owner.localRosters[id] = made
         let (isFirst, user) = usage.compareExchange(

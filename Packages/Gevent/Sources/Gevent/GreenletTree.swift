@@ -76,8 +76,9 @@ public struct GreenletTree: CustomStringConvertible {
 
     // MARK: Making it
 
-    init(_ hub: Hub) {
-        let found = hub.livingGreenlets()
+    /// `isDeadlock`: the hub runs because nobody else can, which is not worth a line.
+    init(_ hub: Hub, isDeadlock: Bool = false) {
+        let found = hub.livingGreenlets(hubToo: !isDeadlock && hub.hubGreenlet.isCurrent)
         var places: [ObjectIdentifier: Int] = [:]
         places.reserveCapacity(found.count)
         for (place, greenlet) in found.enumerated() { places[ObjectIdentifier(greenlet)] = place }
@@ -166,8 +167,8 @@ extension AnyGreenlet {
 }
 
 extension Hub {
-    /// Main, the hub if there is something to say about it, and all that are started and not over.
-    fileprivate func livingGreenlets() -> [AnyGreenlet] {
+    /// Main, the hub if it has children or is asked for, and all that are started and not over.
+    fileprivate func livingGreenlets(hubToo: Bool) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = [mainGreenlet]
         found += greenletsOnStacks()
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
@@ -183,7 +184,7 @@ extension Hub {
             found.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
             delayed = gevent_next_delayed_start(pointer, record)
         }
-        if hubGreenlet.isCurrent || found.contains(where: { $0.spawningGreenlet === hubGreenlet }) {
+        if hubToo || found.contains(where: { $0.spawningGreenlet === hubGreenlet }) {
             found.insert(hubGreenlet, at: 1)
         }
         return found
@@ -203,7 +204,7 @@ extension Hub {
 
     /// The message of `wouldBlockForever`.
     func deadlockReport() -> String {
-        let tree = GreenletTree(self)
+        let tree = GreenletTree(self, isDeadlock: true)
         let parked = tree.nodes.count { $0.state == .parked }
         return "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(parked)\n"
             + TreeText(tree, limit: 50).text

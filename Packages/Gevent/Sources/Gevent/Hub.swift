@@ -36,6 +36,8 @@ public final class Hub {
     var spawnCallbacks: [SpawnCallback] = []
     /// The greenlet locals that have values here, by their numbers.
     var localRosters: [UInt64: LocalRoster] = [:]
+    /// The one that was looked up last, which most often is the one that is wanted next.
+    var latestRoster: LocalRoster?
     /// Values of inheriting locals.
     var inheritableCount = 0
     let startTime: LoopInstant

@@ -68,18 +68,47 @@ class AnyLocalCell {
 
 @usableFromInline
 final class LocalCell<Value>: AnyLocalCell {
-    @usableFromInline var value: Value
+    // Unchecked, because `isBeingModified` is the check: a flag of the greenlet's own, which costs less than the runtime's
+    // list of accesses and, unlike that, may stay set over a wait.
+    @usableFromInline @exclusivity(unchecked) var storage: Value
+    @usableFromInline @exclusivity(unchecked) var isBeingModified = false
 
     init(_ value: Value, in locals: UnsafeMutablePointer<gevent_locals>, _ roster: LocalRoster) {
-        self.value = value
+        storage = value
         super.init(in: locals, roster)
+    }
+
+    @inlinable var value: Value {
+        get {
+            if isBeingModified { conflict() }
+            return storage
+        }
+        set {
+            if isBeingModified { conflict() }
+            // The old value goes when the new one is in its place: what it does then may look at the local.
+            let previous = storage
+            storage = newValue
+            withExtendedLifetime(previous) {}
+        }
+        _modify {
+            if isBeingModified { conflict() }
+            isBeingModified = true
+            defer { isBeingModified = false }
+            yield &storage
+        }
+    }
+
+    @usableFromInline
+    @inline(never)
+    func conflict() -> Never {
+        fatalError("a greenlet local was used while its value was being changed in place")
     }
 
     override func copy(to locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         LocalCell(value, in: locals, roster).enlist(hub)
     }
 
-    override var anyValue: Any { value }
+    override var anyValue: Any { isBeingModified ? "(being changed)" : storage }
 }
 
 /// The current greenlet's table.
@@ -128,11 +157,15 @@ extension AnyGreenlet {
     @inline(never)
     final func inheritLocals(_ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let source = LocalTable.existing(hub) else { return }
-        let cells = LocalTable.cells(of: source).filter(\.roster.isInheriting)
-        if cells.isEmpty { return }
-        let locals = gevent_locals_make(hub)!
-        ensureDetails().inheritedLocals = locals
-        for cell in cells { cell.copy(to: locals, hub) }
+        var place: UInt32 = 0
+        while let cell = gevent_locals_next(source, &place) {
+            let cell = Unmanaged<AnyLocalCell>.fromOpaque(cell)
+            guard cell._withUnsafeGuaranteedRef({ $0.roster.isInheriting }) else { continue }
+            let details = ensureDetails()
+            let locals = details.inheritedLocals ?? gevent_locals_make(hub)!
+            details.inheritedLocals = locals
+            cell._withUnsafeGuaranteedRef { $0.copy(to: locals, hub) }
+        }
     }
 
     /// The greenlet on this stack is over.
@@ -157,6 +190,7 @@ extension Hub {
     /// A local is gone: frees its values in all greenlets.
     func dropLocal(_ id: UInt64) {
         guard let roster = localRosters.removeValue(forKey: id) else { return }
+        latestRoster = nil
         while let cell = roster.first {
             let locals = cell._withUnsafeGuaranteedRef { $0.locals }
             if let cell = gevent_locals_remove(locals, id) { LocalTable.release(cell, pointer) }

@@ -43,19 +43,22 @@ func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
     withUnsafeBytes(of: site.pointee.frames) { bytes in
         for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
             guard let address else { continue }
-            let (text, isOwn) = symbolicated(address)
-            if !isOwn { frames.append(text) }
+            let frame = symbolicated(address)
+            if frame.isOwn { continue }
+            // Beyond the program's own functions there is what called main, without a name.
+            if !frame.isNamed && !frames.isEmpty { continue }
+            frames.append(frame.text)
         }
     }
     return frames
 }
 
-/// The call before `address` by name, and whether it is the library's own.
-func symbolicated(_ address: UnsafeRawPointer) -> (text: String, isOwn: Bool) {
+/// The call before `address`: by name if a symbol covers it, and whether it is the library's own.
+func symbolicated(_ address: UnsafeRawPointer) -> (text: String, isOwn: Bool, isNamed: Bool) {
     var buffer = [CChar](repeating: 0, count: 1024)
     let symbol = gevent_symbolize(address, &buffer, buffer.count)
     let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-    return (text, symbol.map { isOwnSymbol(String(cString: $0)) } ?? false)
+    return (text, symbol.map { isOwnSymbol(String(cString: $0)) } ?? false, symbol != nil)
 }
 
 /// By the symbol as the compiler made it, which begins with the module. The readable form will not do: in that, the

@@ -18,7 +18,8 @@ public struct SpawningStack: RandomAccessCollection, Equatable, CustomStringConv
             }
         }
 
-        /// The functions, innermost first, without the library's own.
+        /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no frame
+        /// of their own, and neither has one whose last act was the call.
         public var frames: [String] { symbolicated(site) }
 
         /// One function a line.
@@ -39,7 +40,9 @@ public struct SpawningStack: RandomAccessCollection, Equatable, CustomStringConv
     public var description: String {
         levels.enumerated().map { depth, level in
             let lead = String(repeating: "  ", count: depth)
-            return level.frames.enumerated().map { index, frame in
+            // A call that was the last thing its function did has left no frame.
+            let frames = level.frames.isEmpty ? ["the end of a function"] : level.frames
+            return frames.enumerated().map { index, frame in
                 lead + (index == 0 ? "spawned at " : "  called by ") + frame
             }.joined(separator: "\n")
         }.joined(separator: "\n")
