@@ -211,12 +211,14 @@ public final class Hub {
         endParkedGreenlets()
         mainGreenlet.dropPendingErrors()
         abandonGreenlets()
+        // What values do when they go may start and link, so they go first, and those that come of that at the end.
+        dropAllLocals()
         dropStarts()
         callOwnCallbacks()
+        dropAllLocals()
         // What is left in the queue has been abandoned and must not run again.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         LivingHubs.remove(serial: pointer.pointee.serial)
-        dropAllLocals()
         spawnCallbacks = []
         isDestroyed = true
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.

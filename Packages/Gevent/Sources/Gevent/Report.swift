@@ -37,17 +37,18 @@ extension Hub {
 
 /// The frames of a spawn site by name, without the library's own.
 func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
+    symbolicated(SpawningStack.Level(site).addresses)
+}
+
+func symbolicated(_ addresses: [UInt]) -> [String] {
     var frames: [String] = []
-    withUnsafeBytes(of: site.pointee.frames) { bytes in
-        for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
-            guard let address else { continue }
-            var buffer = [CChar](repeating: 0, count: 1024)
-            let symbol = gevent_symbolize(address, &buffer, buffer.count)
-            if let symbol, isOwnSymbol(String(cString: symbol)) { continue }
-            // Beyond the program's own functions there is what called main, without a name.
-            if symbol == nil && !frames.isEmpty { continue }
-            frames.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
-        }
+    for address in addresses {
+        var buffer = [CChar](repeating: 0, count: 1024)
+        let symbol = gevent_symbolize(UnsafeRawPointer(bitPattern: address), &buffer, buffer.count)
+        if let symbol, isOwnSymbol(String(cString: symbol)) { continue }
+        // Beyond the program's own functions there is what called main, without a name.
+        if symbol == nil && !frames.isEmpty { continue }
+        frames.append(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
     }
     return frames
 }
