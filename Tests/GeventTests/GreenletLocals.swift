@@ -215,6 +215,55 @@ struct GreenletLocalTests {
         #expect(gone.count == 6)
     }
 
+    @Test("A change in place may last over a wait, and concerns the greenlet that makes it alone")
+    func changedOverAWait() throws {
+        let log = try logged { log, _ in
+            func grow(_ array: inout [String]) throws {
+                array.append("before")
+                try sleep()
+                array.append("after")
+            }
+            let local = GreenletLocal<[String]> { [] }
+            let other = spawn {
+                local.value.append("other")
+                log.note("\(local.value)")
+            }
+            try grow(&local.value)
+            log.note("\(local.value) \(other.isDead)")
+        }
+        #expect(log == ["[\"other\"]", "[\"before\", \"after\"] true"])
+    }
+
+    @Test("Using a local while the same greenlet changes it in place traps")
+    func conflict() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                let local = GreenletLocal { [1] }
+                local.value.withUnsafeMutableBufferPointer { $0[0] = local.value.count }
+            }
+        }
+        #expect(
+            text(result.standardErrorContent).contains("a greenlet local was used while its value was being changed"))
+    }
+
+    @Test("What values do while the hub is destroyed may start greenlets, which end without having run")
+    func startedWhileDestroyed() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let local = GreenletLocal<Witness?> { nil }
+            local.value = Witness {
+                let greenlet = spawn { log.note("ran") }
+                log.note("gone")
+                greenlet.rawLink { log.note("told of \($0.isSuccessful)") }
+            }
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["gone", "told of true"])
+    }
+
     @Test("What a value does when it goes may use locals: this one, others, and those that go with it")
     func reentrant() throws {
         let log = try logged { log, hub in
@@ -349,7 +398,7 @@ struct LocalTableTests {
             var random = SeededGenerator(seed: 11)
             for step in 1...50_000 {
                 // Clusters, and keys that share their low bits.
-                let key = UInt64.random(in: 1...40, using: &random) * (step % 3 == 0 ? 64 : 1)
+                let key = UInt64.random(in: 1...24, using: &random) + 64 * UInt64.random(in: 0...3, using: &random)
                 if let value = model[key] {
                     #expect(gevent_locals_find(table, key) == UnsafeMutableRawPointer(bitPattern: value))
                     if Bool.random(using: &random) {

@@ -263,14 +263,16 @@ public final class Hub {
         endParkedGreenlets(except: abandoned)
         mainGreenlet.dropPendingErrors()
         abandonGreenlets()
+        // What values do when they go may start and link, so they go first, and those that come of that at the end.
+        dropAllLocals()
         dropStarts()
         // What the last clean-ups have attached.
         closeServices()
         callOwnCallbacks()
+        dropAllLocals()
         // What is left in the queue has been abandoned and must not run again.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         LivingHubs.remove(serial: pointer.pointee.serial)
-        dropAllLocals()
         spawnCallbacks = []
         isDestroyed = true
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.

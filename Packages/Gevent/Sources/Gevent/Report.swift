@@ -39,16 +39,18 @@ extension Hub {
 
 /// The frames of a spawn site by name, without the library's own.
 func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
+    symbolicated(SpawningStack.Level(site).addresses)
+}
+
+func symbolicated(_ addresses: [UInt]) -> [String] {
     var frames: [String] = []
-    withUnsafeBytes(of: site.pointee.frames) { bytes in
-        for address in bytes.bindMemory(to: UnsafeMutableRawPointer?.self).prefix(Int(site.pointee.frame_count)) {
-            guard let address else { continue }
-            let frame = symbolicated(address)
-            if frame.isOwn { continue }
-            // Beyond the program's own functions there is what called main, without a name.
-            if !frame.isNamed && !frames.isEmpty { continue }
-            frames.append(frame.text)
-        }
+    for address in addresses {
+        guard let pointer = UnsafeRawPointer(bitPattern: address) else { continue }
+        let frame = symbolicated(pointer)
+        if frame.isOwn { continue }
+        // Beyond the program's own functions there is what called main, without a name.
+        if !frame.isNamed && !frames.isEmpty { continue }
+        frames.append(frame.text)
     }
     return frames
 }

@@ -2,25 +2,24 @@ internal import CGevent
 
 /// Where a greenlet was made, where its spawner was made, and so on: the latest first.
 ///
-/// Holds addresses; ``description`` and ``Level/frames`` look their names up, which is slow. Confined to the thread it
-/// comes from, and valid as long as the thread's hub.
+/// Holds addresses; ``description`` and ``Level/frames`` look their names up, which is slow.
 ///
 /// gevent: the frames of `Greenlet.spawning_stack`.
-public struct SpawningStack: RandomAccessCollection, Equatable, CustomStringConvertible {
+public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomStringConvertible {
     /// The call stack at one place that made a greenlet.
-    public struct Level: Equatable, CustomStringConvertible {
-        let site: UnsafePointer<gevent_spawn_site>
-
+    public struct Level: Sendable, Hashable, CustomStringConvertible {
         /// The return addresses that were recorded, innermost first.
-        public var addresses: [UInt] {
-            withUnsafeBytes(of: site.pointee.frames) { bytes in
+        public let addresses: [UInt]
+
+        init(_ site: UnsafePointer<gevent_spawn_site>) {
+            addresses = withUnsafeBytes(of: site.pointee.frames) { bytes in
                 bytes.bindMemory(to: UInt.self).prefix(Int(site.pointee.frame_count)).map { $0 }
             }
         }
 
         /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no frame
         /// of their own, and neither has one whose last act was the call.
-        public var frames: [String] { symbolicated(site) }
+        public var frames: [String] { symbolicated(addresses) }
 
         /// One function a line.
         public var description: String { frames.joined(separator: "\n") }
@@ -48,9 +47,3 @@ public struct SpawningStack: RandomAccessCollection, Equatable, CustomStringConv
         }.joined(separator: "\n")
     }
 }
-
-@available(*, unavailable)
-extension SpawningStack: Sendable {}
-
-@available(*, unavailable)
-extension SpawningStack.Level: Sendable {}

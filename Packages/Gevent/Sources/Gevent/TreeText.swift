@@ -33,14 +33,16 @@ struct TreeText {
     private mutating func write(_ node: GreenletTree.Node, _ continues: [Bool]) {
         let greenlet = node.greenlet
         // Roots stand at the margin; below them each level draws the line of its siblings.
-        let above = continues.dropFirst().dropLast().map { $0 ? "│  " : "   " }.joined()
-        let branch =
-            node.depth == 0
-            ? "" : continues.count > node.depth ? above + (continues[node.depth] ? "├─ " : "└─ ") : above + "·· "
-        var lead =
-            node.depth == 0 ? "" : above + (continues.count > node.depth && continues[node.depth] ? "│  " : "   ")
-        let depth = node.depth >= TreeText.deepestIndentation ? "(depth \(node.depth)) " : ""
-        text += "\(branch)\(depth)\(oneLine(greenlet)) \(state(of: node))\n"
+        let bars = continues.dropFirst().map { $0 ? "│  " : "   " }
+        var branch = ""
+        var lead = bars.joined()
+        if node.depth >= TreeText.deepestIndentation {
+            branch = "\(lead)·· (depth \(node.depth)) "
+            lead += "   "
+        } else if node.depth > 0 {
+            branch = bars.dropLast().joined() + (continues[node.depth] ? "├─ " : "└─ ")
+        }
+        text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
         if let site = greenlet.spawnSite {
             for (index, frame) in frames(of: site).prefix(TreeText.framesShown).enumerated() {

@@ -34,7 +34,7 @@ public struct ResolvedConfiguration: Sendable {
     /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
     public let stackSize: Int
 
-    /// Whether each greenlet remembers where it was spawned.
+    /// Whether each greenlet remembers who spawned it and where, and shares locals with its tree.
     public let trackGreenletTree: Bool
 
     /// Whether loops are wrapped in a ``CheckedLoop``.

@@ -101,11 +101,12 @@ extension SettingKey where Value == Bool {
             summary: "Whether the signal SIGUSR2 has a report of all greenlets printed to standard error.")
     }
 
-    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers where it was spawned.
+    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers who spawned it and where, and shares locals with its
+    /// tree.
     public static var trackGreenletTree: SettingKey<Bool> {
         yesOrNo(
             "GEVENT_TRACK_GREENLET_TREE", default: "true",
-            summary: "Whether each greenlet remembers where it was spawned, for reports.")
+            summary: "Whether each greenlet remembers who spawned it and where, and shares locals with its tree.")
     }
 
     /// `GEVENT_DEBUG_LOOP`: whether loops are wrapped in a ``CheckedLoop``.
