@@ -31,6 +31,12 @@ private func blockInLibc(until isOver: () -> Bool) {
     while !isOver(), realTime() - start < longest { usleep(1_000_000) }
 }
 
+/// The first report that shows `function`. Where a function is interrupted in its first or last instructions, frame
+/// records do not tell everything, so one report may not.
+private func firstReport(of function: String, in reports: Reports<BlockingReport>) -> BlockingReport? {
+    reports.all.first { isSanitized || $0.backtrace.contains { $0.contains(function) } }
+}
+
 /// A hub with a monitor that reports, and does not print, what takes longer than `limit`.
 private func withMonitor(
     limit: Duration = .milliseconds(20), on loop: TestLoop = .configured,
@@ -54,19 +60,18 @@ struct MonitorTests {
     @Test("A greenlet that runs for too long is reported with its name and its own backtrace", arguments: bothLoops)
     func spinning(on loop: TestLoop) throws {
         try withMonitor(on: loop) { hub, _, reports in
-            let greenlet = spawn { burnTheProcessor { reports.count > 0 } }
+            let greenlet = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
             greenlet.name = "the busy one"
             try greenlet.join()
-            let report = try #require(reports.all.first)
+            let report = try #require(firstReport(of: "burnTheProcessor", in: reports))
             #expect(report.culprit == .greenlet)
             #expect(report.greenlet == "<Greenlet<()> \"the busy one\">")
             #expect(report.duration >= .milliseconds(20))
             if !isSanitized {
-                #expect(report.backtrace.contains { $0.contains("burnTheProcessor") })
                 #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("spinning") })
                 #expect(!report.backtrace.contains { $0.contains("greenlet_entry") })
             }
-            #expect(report.description.hasPrefix("<Greenlet<()> \"the busy one\"> has run for 0.0"))
+            #expect(report.description.hasPrefix("<Greenlet<()> \"the busy one\"> has run for "))
             #expect(report.description.contains("s without a switch; all others wait for it\n    at "))
         }
     }
@@ -75,13 +80,12 @@ struct MonitorTests {
     @Test("A greenlet that blocks in the C library is reported with the caller of it")
     func blocking() throws {
         try withMonitor { _, _, reports in
-            let greenlet = spawn { blockInLibc { reports.count > 0 } }
+            let greenlet = spawn { blockInLibc { firstReport(of: "blockInLibc", in: reports) != nil } }
             try greenlet.join()
-            let report = try #require(reports.all.first)
+            let report = try #require(firstReport(of: "blockInLibc", in: reports))
             // Without a name it is called as its description calls it.
             #expect(report.greenlet == greenlet.description)
             if !isSanitized {
-                #expect(report.backtrace.contains { $0.contains("blockInLibc") }, "\(report)")
                 #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("blocking") }, "\(report)")
             }
         }
@@ -104,18 +108,17 @@ struct MonitorTests {
     @Test("Main is reported as main, and a callback of the hub as the hub")
     func mainAndHub() throws {
         try withMonitor { hub, monitor, reports in
-            burnTheProcessor { reports.count > 0 }
-            let first = try #require(reports.all.first)
+            burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil }
+            let first = try #require(firstReport(of: "burnTheProcessor", in: reports))
             #expect(first.culprit == .main)
             #expect(first.greenlet == "<MainGreenlet>")
             #expect(first.description.hasPrefix("the main greenlet, <MainGreenlet>, has run for"))
-            if !isSanitized { #expect(first.backtrace.contains { $0.contains("burnTheProcessor") }) }
-            let before = reports.count
-            hub.runCallback { burnTheProcessor { reports.all.dropFirst(before).contains { $0.culprit == .hub } } }
+            let ofHub = Reports<BlockingReport>()
+            monitor.onBlocking { if $0.culprit == .hub { ofHub.note($0) } }
+            hub.runCallback { burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofHub) != nil } }
             try sleep(for: .milliseconds(1))
-            let last = try #require(reports.all.first { $0.culprit == .hub })
+            let last = try #require(firstReport(of: "burnTheProcessor", in: ofHub))
             #expect(last.description.hasPrefix("a callback of the hub, <HubGreenlet>, has run for"))
-            if !isSanitized { #expect(last.backtrace.contains { $0.contains("burnTheProcessor") }) }
         }
     }
 
@@ -163,7 +166,7 @@ struct MonitorTests {
                 #expect(monitor.maxBlockingTime == .milliseconds(20))
                 let reports = Reports<BlockingReport>()
                 monitor.onBlocking { reports.note($0) }
-                let loud = spawn { burnTheProcessor { reports.count > 0 } }
+                let loud = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
                 loud.name = "loud"
                 try loud.join()
                 monitor.printsBlockingReports = false
@@ -261,10 +264,11 @@ struct MonitorTests {
                 let child = plainFork()
                 if child == 0 {
                     alarm(60)
-                    let before = reports.count
                     for service in hub.services { service.hubDidFork() }
-                    burnTheProcessor { reports.count > before + 1 }
-                    let isSeen = reports.all.last?.backtrace.contains { $0.contains("burnTheProcessor") } == true
+                    let ofChild = Reports<BlockingReport>()
+                    monitor.onBlocking { ofChild.note($0) }
+                    burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofChild) != nil }
+                    let isSeen = firstReport(of: "burnTheProcessor", in: ofChild) != nil
                     hub.stopMonitor()
                     _exit(isSeen && hub.monitor == nil ? 0 : 1)
                 }

@@ -249,6 +249,40 @@ static bool is_return_address(uintptr_t address) {
 #endif
 }
 
+/// Whether the function at `address` has taken its frame record down again.
+static bool is_past_frame(uintptr_t address) {
+#if defined(__x86_64__)
+    if (!gevent_is_code(address - 1, 2)) return false;
+    const unsigned char *code = (const unsigned char *)address;
+    // At a ret, or behind pop rbp.
+    return code[0] == 0xc3 || code[-1] == 0x5d;
+#elif defined(__aarch64__)
+    if (address % 4 || !gevent_is_code(address - 4, 8)) return false;
+    const uint32_t *code = (const uint32_t *)address;
+    // At a ret, or behind ldp x29, x30.
+    return code[0] == 0xd65f03c0 || (code[-1] & 0xfe407fff) == 0xa8407bfd;
+#endif
+}
+
+/// The start of the function that the call before `address` names, or 0 if it names none.
+static uintptr_t callee(uintptr_t address) {
+    uintptr_t target = 0;
+#if defined(__x86_64__)
+    const unsigned char *code = (const unsigned char *)address;
+    int32_t distance;
+    if (code[-5] != 0xe8) return 0;
+    memcpy(&distance, code - 4, sizeof distance);
+    target = address + (uintptr_t)(intptr_t)distance;
+#elif defined(__aarch64__)
+    uint32_t instruction = ((const uint32_t *)address)[-1];
+    if ((instruction & 0xfc000000) != 0x94000000) return 0;
+    int32_t words = (int32_t)(instruction << 6) >> 6;
+    target = address - 4 + (uintptr_t)(intptr_t)words * 4;
+#endif
+    // Otherwise it is a stub that leads elsewhere.
+    return (uintptr_t)gevent_function_start((const void *)target) == target ? target : 0;
+}
+
 /// Whether the function at `address` has set up its frame record there.
 static bool has_frame(uintptr_t address) {
     const unsigned char *start = gevent_function_start((const void *)address);
@@ -291,6 +325,8 @@ static size_t place_of(const gevent_sample *sample, uintptr_t frame_pointer) {
 static size_t add_guesses(walk *walk, size_t record) {
     enum { REACH = 512 };
     const gevent_sample *sample = walk->sample;
+    // Whose record comes next, if the call to it says so.
+    uintptr_t owner = record == SIZE_MAX ? 0 : callee(sample->words[record + 1]);
     for (size_t i = 0; i < sample->word_count && i < REACH && i < record; i++) {
         uintptr_t word = sample->words[i];
         // Where the frame pointer was used for something else, the first record that was saved is as good.
@@ -301,8 +337,9 @@ static size_t add_guesses(walk *walk, size_t record) {
         }
         if (!is_return_address(word)) continue;
         add(walk, word, true);
+        if (record == SIZE_MAX) continue;
         // Its record is the next one.
-        if (record != SIZE_MAX && has_frame(word)) return record;
+        if (owner ? (uintptr_t)gevent_function_start((const void *)word) == owner : has_frame(word)) return record;
     }
     return record;
 }
@@ -314,7 +351,7 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
     add(&walk, sample->program_counter + 1, false);
     size_t record = place_of(sample, sample->frame_pointer);
     if (record != SIZE_MAX && !is_return_address(sample->words[record + 1])) record = SIZE_MAX;
-    if (!has_frame(sample->program_counter)) {
+    if (!has_frame(sample->program_counter) || is_past_frame(sample->program_counter)) {
         if (sample->link_register && is_return_address(sample->link_register))
             add(&walk, sample->link_register, false);
         else
