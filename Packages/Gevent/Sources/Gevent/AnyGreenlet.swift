@@ -247,11 +247,15 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// Takes back what a timeout threw into the running greenlet, if it has not been raised.
-    final func retract(_ timeout: Timeout) {
-        guard var pending = pendingErrors else { return }
+    /// Takes back what a timeout threw into the running greenlet, if it has not been raised. Returns whether it did.
+    @discardableResult
+    final func retract(_ timeout: Timeout) -> Bool {
+        guard var pending = pendingErrors else { return false }
+        let count = pending.count
         pending.removeAll { $0.timeout === timeout }
+        if pending.count == count { return false }
         setPending(pending)
+        return true
     }
 
     /// The earliest error that waits to be raised.
