@@ -220,6 +220,30 @@ struct TimeoutTests {
     }
 
     @Test(
+        "cancel() in the greenlet that started it takes back what has fired, also if another cancelled or closed it first"
+    )
+    func cancelledElsewhereFirst() throws {
+        let log = try logged { log, _ in
+            for undo in [Timeout.cancel, Timeout.close] {
+                let victim = spawn {
+                    let timeout = Timeout(.zero)
+                    // All three are due at once: this one is queued, then the first timeout ends the victim's wait, and
+                    // the second is still to be raised when `undo` comes.
+                    spawn(after: .zero) { undo(timeout)() }
+                    let first = Timeout.startNew(.zero)
+                    timeout.start()
+                    let caught = #expect(throws: Timeout.self) { try sleep(for: .seconds(1)) }
+                    #expect(caught === first && !timeout.isPending)
+                    timeout.cancel()
+                    log.outcome("sleep") { try sleep(for: .seconds(1)) }
+                }
+                try victim.join()
+            }
+        }
+        #expect(log == ["sleep: returned", "sleep: returned"])
+    }
+
+    @Test(
         "Fired while its greenlet was on its way out of a wait: that wait ends well, and cancel() takes the throw back")
     func firedInTheGap() throws {
         let log = try logged { log, hub in

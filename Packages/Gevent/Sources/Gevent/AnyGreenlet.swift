@@ -296,16 +296,21 @@ open class AnyGreenlet: CustomStringConvertible {
 
     final var hasStickyError: Bool { pendingErrors?.contains(where: \.isSticky) == true }
 
-    /// Takes back what a timeout threw into the running greenlet, if it has not been raised.
-    final func retract(_ timeout: Timeout) {
+    /// Takes back what a timeout threw into the running greenlet, if it has not been raised. Returns whether it did.
+    @discardableResult
+    final func retract(_ timeout: Timeout) -> Bool {
         retractErrors { $0.timeout === timeout }
     }
 
-    /// Takes back what was thrown into the greenlet and not raised yet.
-    final func retractErrors(where isMeant: (PendingError) -> Bool) {
-        guard var pending = pendingErrors else { return }
+    /// Takes back what was thrown into the greenlet and not raised yet. Returns whether there was anything of the kind.
+    @discardableResult
+    final func retractErrors(where isMeant: (PendingError) -> Bool) -> Bool {
+        guard var pending = pendingErrors else { return false }
+        let count = pending.count
         pending.removeAll(where: isMeant)
+        if pending.count == count { return false }
         setPending(pending)
+        return true
     }
 
     /// The earliest error that waits to be raised.

@@ -143,16 +143,21 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// gevent: `Timeout.cancel()`.
     public func cancel() {
         let state = state.load(ordering: .relaxed)
-        if state == Timeout.idle || state == Timeout.closed { return }
+        if state == Timeout.idle { return }
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
+            // Never started, or long over.
+            if state == Timeout.closed { return }
             fatalError("\(HubError.wrongThread)")
         }
-        self.state.store(Timeout.idle, ordering: .relaxed)
-        if state == Timeout.fired {
-            AnyGreenlet.current(of: hub).retract(self)
-        } else {
-            Timeout.drop(UnsafeMutablePointer(bitPattern: state)!, hub)
+        if state == Timeout.fired || state == Timeout.closed {
+            // Only the greenlet it was thrown into can take it back, and has to be able to after others have tried.
+            if AnyGreenlet.current(of: hub).retract(self), state == Timeout.fired {
+                self.state.store(Timeout.idle, ordering: .relaxed)
+            }
+            return
         }
+        self.state.store(Timeout.idle, ordering: .relaxed)
+        Timeout.drop(UnsafeMutablePointer(bitPattern: state)!, hub)
     }
 
     /// Cancels for good: starting it again is a programming error. Repeatable.
