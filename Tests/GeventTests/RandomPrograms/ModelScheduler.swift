@@ -310,10 +310,8 @@ final class ModelScheduler {
             if case .raise(_, let other, _) = $0 { other === greenlet } else { false }
         }
         if greenlet.isHub {
-            // An exit ends a greenlet silently; on the hub there is none that it could end.
-            if case .threw(let error) = result, greenlet.reportedAs == Who.nobody {
-                report(error.fault, of: Who.nobody)
-            }
+            // An exit is quiet wherever it ends.
+            if let fault = greenlet.failure, greenlet.reportedAs == Who.nobody { report(fault, of: Who.nobody) }
         } else if let fault = greenlet.failure, defect != .losesReport {
             queue(ModelCallback(.report(fault, of: greenlet.reportedAs)))
         }

@@ -131,7 +131,7 @@ private struct StatusSession {
     private func answer(_ line: String) -> String {
         switch line {
         case "": ""
-        case "greenlets": greenletReport()
+        case "greenlets": dumpGreenlets() + "\n"
         case "stats": statisticsReport()
         case "settings": settingsReport()
         case "help": StatusSession.help
@@ -177,21 +177,16 @@ private struct LineReader {
 
 // MARK: The texts
 
-private func statusReport() -> String { "\(greenletReport())\n\(statisticsReport())" }
-
-/// What each greenlet of this thread does.
-private func greenletReport() -> String {
-    let statistics = Hub.current.statistics
-    return "\(statistics.liveGreenlets) greenlets, \(statistics.readyCount) ready, "
-        + "\(statistics.descriptorWaiters) waiting for descriptors\n"
-}
+private func statusReport() -> String { "\(dumpGreenlets())\n\n\(statisticsReport())" }
 
 private func statisticsReport() -> String {
     let hub = Hub.current
     let statistics = hub.statistics
     let rows: [(String, any CustomStringConvertible)] = [
-        ("process", getpid()), ("loop", hub.loopName), ("switches", statistics.switchCount),
-        ("greenlets", statistics.liveGreenlets), ("most greenlets", statistics.peakLiveGreenlets),
+        ("process", getpid()), ("loop", hub.loopName), ("uptime", "\(statistics.uptime)"),
+        ("switches", statistics.switchCount), ("polls", statistics.pollCount), ("spawned", statistics.spawnCount),
+        ("timers fired", statistics.firedTimers), ("greenlets", statistics.liveGreenlets),
+        ("most greenlets", statistics.peakLiveGreenlets), ("parked", statistics.parkedGreenlets),
         ("ready", statistics.readyCount), ("timers", statistics.pendingTimers),
         ("waiting for descriptors", statistics.descriptorWaiters), ("idle stacks", statistics.idleStacks),
     ]

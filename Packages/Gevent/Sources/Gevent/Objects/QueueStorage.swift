@@ -1,5 +1,6 @@
 /// How a queue keeps its elements, and which of them comes next.
 public protocol QueueStorage<Element>: ~Copyable {
+    /// What it keeps.
     associatedtype Element
 
     /// An empty storage.

@@ -1,8 +1,9 @@
 internal import CGevent
 
-/// What can be waited for together with others, by ``wait(_:timeout:count:)`` and ``iwait(_:timeout:count:_:)``.
+/// What can be waited for together with others, by ``wait(_:timeout:count:)->[Object]`` and
+/// ``iwait(_:timeout:count:_:)-(_,_,_,(Object)->Void)``.
 ///
-/// Greenlets, ``Event``, ``AsyncResult`` and ``Semaphore`` are. A type of one's own conforms most easily by passing the
+/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most easily by passing the
 /// calls on to an ``Event`` it has:
 ///
 /// ```swift
@@ -97,7 +98,7 @@ public final class WaitLink {
 @available(*, unavailable)
 extension WaitLink: Sendable {}
 
-/// What ``Event``, ``AsyncResult`` and ``Semaphore`` have in common: whoever waits stands in one line.
+/// What ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` have in common: whoever waits stands in one line.
 ///
 /// They may be made before any hub exists, and belong to the thread that first uses them.
 public class WaitableObject: Waitable {
@@ -194,14 +195,17 @@ public class WaitableObject: Waitable {
         }
     }
 
-    /// Parks until it is told. Returns whether that came before the time was up.
-    final func park(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?) throws -> Bool {
+    /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this one.
+    final func park(
+        _ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?,
+        showing object: UnsafeRawPointer? = nil
+    ) throws -> Bool {
         if let timeout, timeout <= .zero { return false }
         try attend(hub)
         let current = hub.pointee.current!
         line.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
         if let timeout { armTimeout(timeout, current, hub) }
-        return try Gevent.wait(hub, kind, self)
+        return try Gevent.wait(hub, kind, object ?? UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
     }
 
     /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet. Without a

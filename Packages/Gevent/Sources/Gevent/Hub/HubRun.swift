@@ -191,6 +191,7 @@ extension Hub {
     ///
     /// gevent: `Hub.join(timeout=None)`.
     @available(*, noasync)
+    @discardableResult
     public func join(timeout: Duration? = nil) throws -> Bool {
         if isDestroyed { throw HubError.destroyed }
         guard gevent_hub_current() == pointer else { throw HubError.wrongThread }

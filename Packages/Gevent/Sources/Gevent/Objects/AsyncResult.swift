@@ -61,13 +61,13 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     @inlinable
     public func set(_ value: Value) { set(.success(value)) }
 
-    /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like ``set(_:)``.
+    /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like ``set(_:)-(Value)``.
     ///
     /// gevent: `AsyncResult.set_exception(exception)`.
     @inlinable
     public func setError(_ error: any Error) { set(.failure(error)) }
 
-    /// Stores a whole outcome; otherwise like ``set(_:)``.
+    /// Stores a whole outcome; otherwise like ``set(_:)-(Value)``.
     @inlinable
     public func set(_ result: Result<Value, any Error>) {
         _ = home.requireHub()

@@ -1,8 +1,6 @@
-internal import Synchronization
-
 /// Tells the hubs of the process apart.
 enum HubIdentifiers {
-    private static let pool = Mutex(IdentifierPool())
+    private static let pool = ForkableMutex(IdentifierPool())
 
     static func take() -> Int { pool.withLock { $0.take() } }
 

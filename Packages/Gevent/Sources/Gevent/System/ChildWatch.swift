@@ -9,7 +9,7 @@ internal import Glibc
 /// (before Linux 5.3). Confined to the thread of its hub.
 ///
 /// gevent: `loop.child(pid)`.
-public final class ChildWatch: CustomStringConvertible {
+public final class ChildWatch: WaitableObject, CustomStringConvertible {
     /// The process identifier.
     public let pid: CInt
     /// How the child ended; nil until it has.
@@ -17,10 +17,9 @@ public final class ChildWatch: CustomStringConvertible {
     /// Why there will be no status; nil unless that has turned out.
     public private(set) var error: ChildError?
     /// Whether there is a status, or will never be one.
-    public var isReady: Bool { status != nil || error != nil }
+    public override var isReady: Bool { status != nil || error != nil }
 
     private let hub: Hub
-    private let waiters = WaiterList()
     private var pidfd: CInt = -1
     private var watch: DescriptorWatch?
     private var hold: HubHold?
@@ -32,6 +31,8 @@ public final class ChildWatch: CustomStringConvertible {
     public init(pid: CInt, referenced: Bool = true) throws {
         hub = Hub.of(try currentHub())
         self.pid = pid
+        super.init()
+        _ = try home.hub()
         if pid <= 0 { throw ChildError(.invalidIdentifier, pid: pid) }
         let ended = gevent_child_has_ended(pid)
         if ended < 0 { throw ChildError(errno: -ended, pid: pid) }
@@ -71,13 +72,10 @@ public final class ChildWatch: CustomStringConvertible {
     }
 
     private func park(_ timeout: Duration?) throws -> Bool {
-        try attend(hub.pointer)
         // Whoever is parked keeps the hub waiting, whether or not the watch does.
         let hold = hub.hold()
         defer { hold.release() }
-        waiters.hook(hub.pointer)
-        if let timeout { armTimeout(timeout, hub.pointer.pointee.current, hub.pointer) }
-        return try Gevent.wait(hub.pointer, .child, UnsafeRawPointer(bitPattern: UInt(pid)))
+        return try park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
     }
 
     /// Looks, without parking, whether the child is over: also in a loop that gives the hub no chance to.
@@ -157,10 +155,8 @@ public final class ChildWatch: CustomStringConvertible {
         if pidfd >= 0 { close(pidfd) }
         pidfd = -1
         hold = nil
-        waiters.wakeAll()
+        recordReadiness(hub.pointer)
+        tellAll(hub.pointer)
         hub.existingService(ChildService.self)?.remove(self)
     }
 }
-
-@available(*, unavailable)
-extension ChildWatch: Sendable {}

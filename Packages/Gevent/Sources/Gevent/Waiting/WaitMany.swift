@@ -150,7 +150,7 @@ public func wait(
 ///
 /// All objects are linked before the first call, and a call may park without any being lost; the time counts from the start
 /// and includes what `body` takes, but does not interrupt it. Whichever way this ends, also by an error of `body`, every link
-/// is removed. Otherwise like ``wait(_:timeout:count:)``.
+/// is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``.
 ///
 /// ```swift
 /// try iwait(downloads, timeout: .seconds(10)) { download in

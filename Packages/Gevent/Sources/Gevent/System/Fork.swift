@@ -64,6 +64,7 @@ extension Hub {
         try loop.recoverAfterFork()
         pointer.pointee.is_forked = false
         process = getpid()
+        LivingHubs.keepOnly(handle, serial: pointer.pointee.serial)
         for service in services { service.hubDidFork() }
         descriptors.rearmAll(loop)
     }

@@ -100,8 +100,6 @@ private func waitBySignal(
     while true {
         // After the signal is watched: a child that ends between the look and the wait wakes the wait.
         if let found = try look(pid, options, service) { return found }
-        try attend(hub.pointer)
-        service.signalWaiters.hook(hub.pointer)
-        _ = try wait(hub.pointer, .child, UnsafeRawPointer(bitPattern: Int(pid)))
+        _ = try service.changes.park(hub.pointer, .child, nil, showing: UnsafeRawPointer(bitPattern: Int(pid)))
     }
 }

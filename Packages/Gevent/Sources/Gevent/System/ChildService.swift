@@ -6,7 +6,7 @@ final class ChildService: HubService {
     /// Usually one for each child.
     private var watches: [CInt: [ChildWatch]] = [:]
     /// Greenlets that wait for what only SIGCHLD tells: any child, a group, a stop.
-    let signalWaiters = WaiterList()
+    let changes = Event()
     private var signal: SignalRegistration?
     /// How many of them are about to wait, waiting, or woken and not yet through.
     var signalUsers = 0
@@ -44,7 +44,7 @@ final class ChildService: HubService {
 
     private func childrenChanged() {
         for watch in Array(watches.values.joined()) { watch.check() }
-        signalWaiters.wakeAll()
+        changes.tellAll(hub.pointer)
     }
 
     func hubWillClose() {
@@ -58,7 +58,7 @@ final class ChildService: HubService {
     /// They are the parent's children, not ours.
     func hubDidFork() {
         for watch in Array(watches.values.joined()) { watch.settle(ChildError(.notAChild, pid: watch.pid)) }
-        signalWaiters.wakeAll()
+        changes.tellAll(hub.pointer)
     }
 }
 

@@ -70,10 +70,10 @@ public final class Hub {
 
     /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of being
     /// reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet of a
-    /// group it is a failure like others, which the scope throws on.
+    /// group it is a failure like others, which the scope throws on. ``KeyboardInterrupt`` unless set.
     ///
     /// gevent: `Hub.SYSTEM_ERROR`.
-    public var systemErrors: [any Error.Type] = []
+    public var systemErrors: [any Error.Type] = [KeyboardInterrupt.self]
 
     /// Where reports of errors are printed; standard error unless set. Nil switches printing off.
     ///

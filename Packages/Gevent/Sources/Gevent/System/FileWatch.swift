@@ -24,7 +24,7 @@ public final class FileWatch: CustomStringConvertible {
     public private(set) var isOpen = true
 
     private let hub: Hub
-    private let waiters = WaiterList()
+    private let changes = Event()
     private let onChange: ((FileWatch) throws -> Void)?
     private var hold: HubHold?
     /// A watch with `onChange` keeps itself.
@@ -80,13 +80,11 @@ public final class FileWatch: CustomStringConvertible {
         }
         try checkOpen()
         if let timeout, timeout <= .zero { return false }
-        try attend(hub.pointer)
         let hold = hub.hold()
         defer { hold.release() }
-        waiters.hook(hub.pointer)
-        if let timeout { armTimeout(timeout, hub.pointer.pointee.current, hub.pointer) }
         let count = changeCount
-        if try !Gevent.wait(hub.pointer, .fileChange, self) { return false }
+        let shown = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
+        if try !changes.park(hub.pointer, .fileChange, timeout, showing: shown) { return false }
         if changeCount == count { try checkOpen() }
         return true
     }
@@ -119,7 +117,7 @@ public final class FileWatch: CustomStringConvertible {
         isOpen = false
         self.failure = failure
         hold = nil
-        waiters.wakeAll()
+        changes.tellAll(hub.pointer)
         keeper = nil
     }
 
@@ -130,8 +128,8 @@ public final class FileWatch: CustomStringConvertible {
         if let attributes { previous = attributes }
         attributes = now
         changeCount += 1
-        isUnseen = waiters.isEmpty
-        waiters.wakeAll()
+        isUnseen = changes.line.isEmpty
+        changes.tellAll(hub.pointer)
         if onChange != nil { startCall() }
     }
 

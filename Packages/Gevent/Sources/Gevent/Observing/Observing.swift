@@ -1,6 +1,7 @@
 // What watches a hub from outside the program's own logic: a monitor, a trace, a switch hook.
 
 internal import CGevent
+internal import Glibc
 
 extension Hub {
     // MARK: The monitor
@@ -129,6 +130,18 @@ extension Hub {
                 printToStandardError("gevent: there is no trace: \(error)\n")
             }
         }
+        if resolvedConfiguration.reportOnSIGUSR2 {
+            do {
+                _ = try watchSignal(SIGUSR2, referenced: false, .hub { [unowned self] in printGreenlets() })
+            } catch {  // control: the hub is being made; nothing can be thrown into it yet
+                printToStandardError("gevent: SIGUSR2 prints no report: \(error)\n")
+            }
+        }
+    }
+
+    /// Every hub of the process is told of the signal, and prints its own.
+    private func printGreenlets() {
+        errorOutput?("gevent: SIGUSR2, hub \(name) of process \(getpid())\n\(dumpGreenlets())\n")
     }
 
     private func checkObservable() throws {

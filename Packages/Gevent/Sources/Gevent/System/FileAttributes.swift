@@ -1,3 +1,4 @@
+internal import CGevent
 internal import Glibc
 
 /// What `stat` says of a file, but for the time of the last access, which reading changes.
