@@ -66,6 +66,32 @@ struct ChildTests {
         #expect(openDescriptorCount() == before)
     }
 
+    @Test(
+        "Fact 69: a child is waited for together with greenlets, events, results and semaphores", arguments: bothLoops)
+    func togetherWithOthers(loop: TestLoop) throws {
+        try withHub(on: loop) { hub in
+            let child = try WaitingChild("exit 0")
+            let watch = try ChildWatch(pid: child.pid)
+            let event = Event()
+            let result = AsyncResult<Int>()
+            let semaphore = Semaphore(0)
+            let greenlet = spawn {
+                semaphore.release()
+                try sleep()
+                result.set(1)
+                child.end()
+                while !watch.isReady { try sleep(for: .milliseconds(1)) }
+                event.set()
+            }
+            let all: [any Waitable] = [greenlet, event, result, semaphore, watch]
+            let ready = try wait(all)
+            #expect(ready.map { object in all.firstIndex { $0 === object } } == [3, 2, 4, 1, 0])
+            #expect(watch.status?.exitCode == 0 && watch.linkCount == 0)
+            // Ready already, and asked for again.
+            #expect(try wait([watch, watch]).count == 2)
+        }
+    }
+
     @Test("A status tells an exit from a signal, a stop and a continuation")
     func statuses() {
         func facts(_ raw: CInt) -> [String] {

@@ -109,6 +109,28 @@ struct InterruptTests {
         }
     }
 
+    @Test(
+        "Fact 52: an interrupt that ends a greenlet or a callback is raised in main, and reported nowhere",
+        arguments: bothLoops)
+    func endsAGreenlet(loop: TestLoop) throws {
+        let entries = try logged(on: loop) { log, hub in
+            hub.errorHandler = { error, _ in log.note("reported \(error)") }
+            let greenlet = spawn { throw KeyboardInterrupt() }
+            log.outcome("sleep") { try sleep(for: .seconds(9)) }
+            #expect(greenlet.error is KeyboardInterrupt)
+            hub.runCallback { throw KeyboardInterrupt() }
+            log.outcome("join") { try Greenlet {}.join() }
+            hub.systemErrors = []
+            spawn { throw KeyboardInterrupt() }
+            log.outcome("yields") { for _ in 0..<3 { try sleep() } }
+        }
+        #expect(
+            entries == [
+                "sleep: threw KeyboardInterrupt", "join: threw KeyboardInterrupt", "reported KeyboardInterrupt",
+                "yields: returned",
+            ])
+    }
+
     @Test("Fact 52: an interrupt that main does not catch goes through its body like any error, and the hub stays")
     func uncaught() throws {
         #expect(throws: KeyboardInterrupt.self) {

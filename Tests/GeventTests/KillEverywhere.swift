@@ -12,6 +12,8 @@ private final class Program {
     /// Called before each wait.
     var beforeWait: () -> Void = {}
     var finished = false
+    /// Starting a process takes a while, so not every test does.
+    var callsSystem = false
     /// What was waited for: nobody may stand in their lines in the end.
     private var objects: [WaitableObject] = []
     private var queues: [QueueLines] = []
@@ -81,6 +83,7 @@ private final class Program {
             try waitForObjects()
             try waitForQueues()
         }
+        if callsSystem { try callTheSystem() }
         finished = true
     }
 
@@ -153,6 +156,30 @@ private final class Program {
         try wait { do { _ = try jobs.peek(timeout: .milliseconds(1)) } catch is QueueEmpty {} }
     }
 
+    /// What comes from outside: files, processes, signals, and the hub's own leisure.
+    private func callTheSystem() throws {
+        try wait { try idle() }
+        try wait { try sleep(for: .milliseconds(1), referenced: true) }
+        let file = try FileWatch(path: "/tmp/gevent-kill-everywhere-\(getpid())")
+        try wait { _ = try file.wait(timeout: .milliseconds(1)) }
+        let child = try shell("exec sleep 1000")
+        defer {
+            Glibc.kill(child, SIGKILL)
+            var status: CInt = 0
+            waitpid(child, &status, 0)
+        }
+        let watch = try ChildWatch(pid: child, referenced: false)
+        defer { try? watch.cancel() }
+        try wait { _ = try watch.wait(timeout: .milliseconds(1)) }
+        try wait { try Gevent.wait([watch, Event()] as [any Waitable], timeout: .milliseconds(1)) }
+        let registration = try onSignal(SIGWINCH) {}
+        defer { registration.cancel() }
+        var ticks = 0
+        let timer = every(.milliseconds(1)) { ticks += 1 }
+        defer { timer.cancel() }
+        try wait { try sleep(for: .milliseconds(2)) }
+    }
+
     /// Cleanup that must not be interrupted half-way: it does not wait.
     private func endAll(_ greenlets: [Greenlet<Void>]) {
         for greenlet in greenlets { try? Gevent.kill(greenlet) }
@@ -195,6 +222,7 @@ struct KillEverywhereTests {
             let target = number
             let finished = try Self.run(on: loop) { hub, program, victim in
                 var waits = 0
+                program.callsSystem = true
                 program.beforeWait = {
                     // Runs when the victim has parked: callbacks take their turn after it.
                     if waits == target { hub.runCallback { try kill(victim) } }
@@ -214,6 +242,7 @@ struct KillEverywhereTests {
             let target = number
             let finished = try Self.run { _, program, victim in
                 var waits = 0
+                program.callsSystem = true
                 program.beforeWait = {
                     if waits == target { try? kill(victim) }
                     waits += 1
