@@ -62,7 +62,7 @@ public struct Case: Sendable {
 }
 
 /// The table: a part that is added later adds its list here.
-public let allCases: [Case] = greenletCases + timerCases + loopCases + memoryCases + networkCases
+public let allCases: [Case] = greenletCases + objectCases + timerCases + loopCases + memoryCases + networkCases
 
 /// This system cannot run the case, and that is nobody's fault.
 public struct CaseUnavailable: Error, CustomStringConvertible {

@@ -41,8 +41,8 @@ let greenletCases: [Case] =
             try expect(sum == run.operations * (run.operations - 1) / 2, "a value got lost")
         },
         Case(
-            "group-join", "join a group that ends one by one, each", group: "greenlets", operations: 100_000,
-            quickOperations: 10_000
+            "group-join", "spawn and join in a scoped group of 1,000, each", group: "greenlets", operations: 200_000,
+            quickOperations: 20_000
         ) { _, run in try groupJoin(run) },
     ]
 
@@ -132,11 +132,16 @@ private func kills(_ hub: Hub, _ run: Run) throws {
 }
 
 private func groupJoin(_ run: Run) throws {
-    let (gate, members) = try parked(run.operations) {}
+    let size = min(1_000, run.operations)
+    var ended = 0
     try run.measure {
-        gate.start()
-        try expect(try joinAll(members).count == members.count, "somebody is missing")
+        for _ in 0..<run.operations / size {
+            try withGroup { group in
+                for _ in 0..<size { group.spawn { ended += 1 } }
+            }
+        }
     }
+    try expect(ended == run.operations, "somebody is missing")
 }
 
 /// Greenlets that wait at a gate, on stacks of their own already, and run `body` once the gate is started.

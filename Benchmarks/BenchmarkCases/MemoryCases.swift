@@ -1,13 +1,19 @@
 internal import CMeasure
 internal import Gevent
 
-let memoryCases: [Case] = [100_000, 1_000_000].map { count in
-    Case(
-        "asleep-\(count)", "a sleeping greenlet, of \(grouped(count))", group: "memory", figure: .memory,
-        operations: count, quickOperations: count < 1_000_000 ? count : nil,
-        scale: .init(family: "a sleeping greenlet", axis: "greenlets", x: count)
-    ) { hub, run in try asleep(hub, run) }
-}
+let memoryCases: [Case] =
+    [100_000, 1_000_000].map { count in
+        Case(
+            "asleep-\(count)", "a sleeping greenlet, of \(grouped(count))", group: "memory", figure: .memory,
+            operations: count, quickOperations: count < 1_000_000 ? count : nil,
+            scale: .init(family: "a sleeping greenlet", axis: "greenlets", x: count)
+        ) { hub, run in try asleep(hub, run) }
+    } + [
+        Case(
+            "wake-100000", "wake and end a sleeping greenlet, 100,000 due at once", group: "timers",
+            operations: 100_000, quickOperations: 100_000
+        ) { hub, run in try asleep(hub, run) }
+    ]
 
 /// What each of many sleepers holds, and what it takes to wake and end them.
 private func asleep(_ hub: Hub, _ run: Run) throws {

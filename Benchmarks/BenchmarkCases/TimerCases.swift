@@ -4,6 +4,8 @@ internal import Glibc
 let timerCases: [Case] = [
     timeouts(pending: 0),
     timeouts(pending: 1_000_000),
+    manyTimers(starting: true),
+    manyTimers(starting: false),
     Case(
         "timers-fire", "fire a timer, 1,000,000 due at once", group: "timers", reachesLoop: true,
         operations: 1_000_000, quickOperations: 100_000
@@ -46,6 +48,21 @@ private func timeouts(pending: Int) -> Case {
             }
         }
         for timeout in others { timeout.cancel() }
+    }
+}
+
+/// A million timeouts, each an object of its own: what it costs to start all of them, or to cancel all of them.
+private func manyTimers(starting: Bool) -> Case {
+    let id = starting ? "timers-start" : "timers-cancel"
+    return Case(
+        id, "\(starting ? "start" : "cancel") a timeout, until 1,000,000 are \(starting ? "" : "not ")pending",
+        group: "timers", operations: 1_000_000, quickOperations: 100_000
+    ) { _, run in
+        let timeouts = (0..<run.operations).map { Timeout(.milliseconds(60_000 + $0 * 7_919 % 600_000)) }
+        let startAll = { for timeout in timeouts { timeout.start() } }
+        if starting { run.measure(startAll) } else { startAll() }
+        let cancelAll = { for timeout in timeouts { timeout.cancel() } }
+        if starting { cancelAll() } else { run.measure(cancelAll) }
     }
 }
 

@@ -25,33 +25,32 @@ struct GetAndJoinTests {
         #expect(log == ["good: returned", "bad: returned", "slow: returned", "false", "again: returned", "true"])
     }
 
-    @Test("A foreign Timeout that fires inside join or get passes through, and the link is removed")
-    func foreignTimeout() throws {
-        let log = try logged { log, hub in
-            let slow = spawn { () throws -> Int in
-                try sleep(for: .seconds(10))
-                log.note("slow ends at \(hub.now.nanoseconds / 1_000_000_000)")
-                return 1
-            }
+    @Test(
+        "A foreign Timeout that fires inside join or get passes through, and the link is removed", arguments: bothLoops)
+    func foreignTimeout(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            let late = Greenlet { 1 }
             let waits: [(String, () throws -> Void)] = [
-                ("join", { try slow.join() }), ("join(timeout:)", { try slow.join(timeout: .seconds(5)) }),
-                ("get", { _ = try slow.get() }), ("get(timeout:)", { _ = try slow.get(timeout: .seconds(5)) }),
-                ("joinAll", { try joinAll([slow]) }),
+                ("join", { try late.join() }), ("join(timeout:)", { try late.join(timeout: .seconds(1000)) }),
+                ("get", { _ = try late.get() }), ("get(timeout:)", { _ = try late.get(timeout: .seconds(1000)) }),
+                ("joinAll", { try joinAll([late]) }),
             ]
             for (name, wait) in waits {
-                let timeout = Timeout(.seconds(1))
+                let timeout = Timeout(.milliseconds(1))
                 timeout.start()
                 let caught = #expect(throws: Timeout.self) { try wait() }
                 log.note("\(name): \(caught === timeout)")
             }
-            // Were a link left behind, the end of `slow` would cut this short.
-            try sleep(for: .seconds(20))
-            log.note("woke at \(hub.now.nanoseconds / 1_000_000_000)")
+            // Were a link left behind, the end of `late` would cut this short.
+            late.start()
+            let before = hub.now
+            try sleep(for: .milliseconds(5))
+            log.note("ended: \(late.isReady), slept well: \(before.duration(to: hub.now) >= .milliseconds(5))")
         }
         #expect(
             log == [
                 "join: true", "join(timeout:): true", "get: true", "get(timeout:): true", "joinAll: true",
-                "slow ends at 10", "woke at 25",
+                "ended: true, slept well: true",
             ])
     }
 
@@ -150,20 +149,23 @@ struct GetAndJoinTests {
         }
     }
 
-    @Test("Joining a greenlet that was never started, with nothing else alive, would block forever, in main")
-    func joinUnstarted() throws {
-        let log = try logged { log, hub in
+    @Test(
+        "Joining a greenlet that was never started, with nothing else alive, would block forever, in main",
+        arguments: bothLoops)
+    func joinUnstarted(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
             let greenlet = Greenlet { log.note("body") }
             #expect(hubErrorCode { try greenlet.join() } == .wouldBlockForever)
             #expect(hubErrorCode { _ = try greenlet.get() } == .wouldBlockForever)
             #expect(hubErrorCode { try joinAll([greenlet]) } == .wouldBlockForever)
             // It can still be started, and its end does not wake whoever gave up waiting.
             greenlet.start()
-            try sleep(for: .seconds(1))
-            log.note("\(hub.now.nanoseconds)")
+            let before = hub.now
+            try sleep(for: .milliseconds(2))
+            log.note("slept well: \(before.duration(to: hub.now) >= .milliseconds(2))")
             try greenlet.join()
         }
-        #expect(log == ["body", "1000000000"])
+        #expect(log == ["body", "slept well: true"])
     }
 
     @Test("A greenlet that waits for one that was never started is waiting when somebody starts it")

@@ -301,6 +301,22 @@ struct GreenletStateTests {
         #expect(log == ["parked", "unwound", "gone"])
     }
 
+    // MARK: Identity
+
+    @Test("Greenlets of every kind are told apart by identity, and stand in sets")
+    func identity() throws {
+        try withHub { _ in
+            let (one, other, raw) = (Greenlet { 1 }, Greenlet { 1 }, spawnRaw {})
+            let main = AnyGreenlet.current
+            #expect(one == one && one != other)
+            let set: Set<AnyGreenlet> = [one, other, raw, main, one]
+            #expect(set.count == 4)
+            #expect(set.contains(one) && set.contains(raw) && set.contains(AnyGreenlet.current))
+            #expect(!set.contains(Greenlet { 1 }))
+            try sleep()
+        }
+    }
+
     // MARK: Names
 
     @Test("The description shows the name once it was set or its identifier was asked for")

@@ -80,6 +80,48 @@ struct JoinAllKillAllTests {
         #expect(log == ["joinAll: threw first", "at 1, active 3", "4", "afterwards: threw first"])
     }
 
+    @Test("joinAll goes by when its members ended, also if a link before its own delays the telling of one")
+    func endedAndNotToldYet() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { _, _ in }
+            let first = spawn {
+                try sleep()
+                throw Boom("first")
+            }
+            let second = spawn {
+                try sleep()
+                throw Boom("second")
+            }
+            first.name = "first"
+            second.name = "second"
+            // From this closure on, the links of `first` are told in a callback.
+            first.link { _ in }
+            for count in 1...2 {
+                spawn { log.note("\(try joinAll([second, first], count: count).map(\.name))") }
+            }
+            spawn { log.outcome("throwing") { try joinAll([second, first], throwingErrors: true) } }
+            _ = try hub.join()
+        }
+        #expect(log == [#"["first"]"#, "throwing: threw first", #"["first", "second"]"#])
+    }
+
+    @Test("A joinAll whose time is up counts who ended before it goes on, and killAll does not throw then")
+    func endedAsTimeIsUp() throws {
+        let log = try logged { log, _ in
+            let victim = spawn {
+                // The first of three that wait for the same moment, so it has ended when the others go on.
+                Timeout(.seconds(1), throwing: GreenletExit()).start()
+                do { try sleep(for: .seconds(1000)) } catch { try sleep(for: .seconds(1000)) }
+            }
+            victim.link { _ in }
+            try sleep()
+            let waiter = spawn { log.note("\(try joinAll([victim], timeout: .seconds(1)).count)") }
+            log.outcome("killAll") { try killAll([victim], timeout: .seconds(1)) }
+            try waiter.join()
+        }
+        #expect(log == ["killAll: returned", "1"])
+    }
+
     @Test("Exits are no failures for joinAll")
     func exitsAreNoFailures() throws {
         let count = try withHub { _ in
@@ -119,6 +161,8 @@ struct JoinAllKillAllTests {
     @Test("joinAll takes sets, sequences and greenlets of different types")
     func collections() throws {
         try withHub { _ in
+            let set: Set = [spawn { 1 }, spawn { 2 }, spawn { 3 }]
+            try #expect(joinAll(set).compactMap(\.value) == [1, 2, 3])
             let mixed: [JoinableGreenlet] = [spawn { 1 }, spawn { "one" }, Self.named("slow", 1)]
             try #expect(joinAll(mixed).count == 3)
             let list = (0..<3).map { number in spawn { number } }
@@ -217,8 +261,14 @@ struct JoinAllKillAllTests {
             let late = spawnRaw { log.note("never") }
             try killAll([raw, greenlet, raw, late, greenlet] as [AnyGreenlet])
             log.note("\(raw.isDead && greenlet.isDead && late.isDead && unstartedRaw.isDead)")
+            let others = (0..<3).map { _ in spawn { try sleep(for: .seconds(1)) } }
+            try sleep()
+            let set = Set(others + others)
+            try killAll(set)
+            log.note("\(set.count) \(others.allSatisfy(\.isDead))")
+            try killAll(Set<Greenlet<Void>>())
         }
-        #expect(log == ["never", "raw", "greenlet", "true"])
+        #expect(log == ["never", "raw", "greenlet", "true", "3 true"])
     }
 
     @Test("killAll throws the given error into each member once")

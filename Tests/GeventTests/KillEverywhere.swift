@@ -12,9 +12,21 @@ private final class Program {
     /// Called before each wait.
     var beforeWait: () -> Void = {}
     var finished = false
+    /// Starting a process takes a while, so not every test does.
+    var callsSystem = false
+    /// What was waited for: nobody may stand in their lines in the end.
+    private var objects: [WaitableObject] = []
+    private var queues: [QueueLines] = []
     private let hub: Hub
 
     init(_ hub: Hub) { self.hub = hub }
+
+    /// A place in a line, or a permit.
+    var somethingIsStillTaken: Bool {
+        objects.contains { $0.linkCount > 0 }
+            || objects.contains { ($0 as? Gevent.Semaphore)?.isLocked == true }
+            || queues.contains { !$0.getters.isEmpty || !$0.putters.isEmpty || !$0.joiners.isEmpty }
+    }
 
     private func scope(_ body: () throws -> Void) throws {
         open += 1
@@ -68,8 +80,104 @@ private final class Program {
             defer { endAll(group) }
             try wait { try joinAll(group, count: 1) }
             try wait { try killAll(group) }
+            try waitForObjects()
+            try waitForQueues()
         }
+        if callsSystem { try callTheSystem() }
         finished = true
+    }
+
+    private func waitForObjects() throws {
+        let (event, result, semaphore, waiter) = (Event(), AsyncResult<Witness>(), Semaphore(1), Waiter<Witness>())
+        objects += [event, result, semaphore]
+        witnesses += 2
+        let givers = [
+            spawn(after: .milliseconds(1)) { event.set() },
+            spawn(after: .milliseconds(2)) { result.set(Witness { self.witnesses -= 1 }) },
+            spawn(after: .milliseconds(3)) { waiter.resume(returning: Witness { self.witnesses -= 1 }) },
+        ]
+        defer {
+            endAll(givers)
+            // What was never given does not go, so it is taken off here; what was given goes.
+            witnesses -= (result.isReady ? 0 : 1) + (waiter.isReady ? 0 : 1)
+            result.setError(Boom())
+            waiter.clear()
+        }
+        try wait { try event.wait() }
+        try wait { _ = try result.get() }
+        try wait { _ = try waiter.get() }
+        let holder = spawn { try semaphore.withPermit { try self.scope { try sleep(for: .milliseconds(1)) } } }
+        let watcher = spawn { try self.scope { try semaphore.wait() } }
+        defer {
+            endAll([holder])
+            try? Gevent.kill(watcher)
+        }
+        try wait { try sleep() }
+        try wait { try semaphore.withPermit { try self.wait { try sleep(for: .milliseconds(1)) } } }
+        try wait { if try semaphore.acquire(timeout: .milliseconds(1)) { semaphore.release() } }
+        let (late, never) = (Event(), Event())
+        objects += [late, never]
+        let setter = spawn(after: .milliseconds(2)) { late.set() }
+        defer { endAll([setter]) }
+        try wait { try Gevent.wait([late, never, semaphore, setter] as [any Waitable], timeout: .milliseconds(1)) }
+        try wait {
+            try iwait([late, never, setter] as [any Waitable], count: 2) { _ in
+                try self.wait { try sleep(for: .milliseconds(1)) }
+            }
+        }
+    }
+
+    private func waitForQueues() throws {
+        let (jobs, replies) = (Queue<Witness>(maxSize: 1), SimpleQueue<Int>(maxSize: 1))
+        queues += [jobs, replies]
+        let worker = spawn {
+            try self.scope {
+                while let job = try jobs.next() {
+                    defer { jobs.taskDone() }
+                    try sleep(for: .milliseconds(1))
+                    withExtendedLifetime(job) {}
+                    do { try replies.put(1) } catch is QueueShutDown {}
+                }
+            }
+        }
+        let reader = spawn { try self.scope { while try replies.next() != nil { try sleep(for: .milliseconds(1)) } } }
+        defer {
+            endAll([worker, reader])
+            jobs.shutdown(immediate: true)
+            replies.shutdown(immediate: true)
+        }
+        for _ in 0..<4 {
+            try wait {
+                witnesses += 1
+                try jobs.put(Witness { self.witnesses -= 1 })
+            }
+        }
+        try wait { try jobs.join() }
+        try wait { do { _ = try jobs.peek(timeout: .milliseconds(1)) } catch is QueueEmpty {} }
+    }
+
+    /// What comes from outside: files, processes, signals, and the hub's own leisure.
+    private func callTheSystem() throws {
+        try wait { try idle() }
+        try wait { try sleep(for: .milliseconds(1), referenced: true) }
+        let file = try FileWatch(path: "/tmp/gevent-kill-everywhere-\(getpid())")
+        try wait { _ = try file.wait(timeout: .milliseconds(1)) }
+        let child = try shell("exec sleep 1000")
+        defer {
+            Glibc.kill(child, SIGKILL)
+            var status: CInt = 0
+            waitpid(child, &status, 0)
+        }
+        let watch = try ChildWatch(pid: child, referenced: false)
+        defer { try? watch.cancel() }
+        try wait { _ = try watch.wait(timeout: .milliseconds(1)) }
+        try wait { try Gevent.wait([watch, Event()] as [any Waitable], timeout: .milliseconds(1)) }
+        let registration = try onSignal(SIGWINCH) {}
+        defer { registration.cancel() }
+        var ticks = 0
+        let timer = every(.milliseconds(1)) { ticks += 1 }
+        defer { timer.cancel() }
+        try wait { try sleep(for: .milliseconds(2)) }
     }
 
     /// Cleanup that must not be interrupted half-way: it does not wait.
@@ -96,6 +204,7 @@ struct KillEverywhereTests {
             _ = try hub.join()
             #expect(program.open == 0)
             #expect(program.witnesses == 0)
+            #expect(!program.somethingIsStillTaken)
             let statistics = hub.statistics
             #expect(statistics.liveGreenlets == 0 && statistics.pendingTimers == 0)
             #expect(statistics.descriptorWaiters == 0 && statistics.readyCount == 0)
@@ -113,6 +222,7 @@ struct KillEverywhereTests {
             let target = number
             let finished = try Self.run(on: loop) { hub, program, victim in
                 var waits = 0
+                program.callsSystem = true
                 program.beforeWait = {
                     // Runs when the victim has parked: callbacks take their turn after it.
                     if waits == target { hub.runCallback { try kill(victim) } }
@@ -132,6 +242,7 @@ struct KillEverywhereTests {
             let target = number
             let finished = try Self.run { _, program, victim in
                 var waits = 0
+                program.callsSystem = true
                 program.beforeWait = {
                     if waits == target { try? kill(victim) }
                     waits += 1

@@ -85,6 +85,19 @@ func hubErrorCode(_ body: () throws -> Void) -> HubError.Code? {
     }
 }
 
+/// Whether a Timeout started around `body` passes through it, as itself.
+func letsForeignTimeoutPass(_ body: () throws -> Void) -> Bool {
+    let timeout = Timeout(.milliseconds(1))
+    timeout.start()
+    defer { timeout.cancel() }
+    do {
+        try body()
+        return false
+    } catch {
+        return error as? Timeout === timeout
+    }
+}
+
 /// An object whose life is watched.
 final class Witness {
     private let atEnd: () -> Void

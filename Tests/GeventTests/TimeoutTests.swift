@@ -20,18 +20,19 @@ struct TimeoutTests {
         #expect(log == ["true", "other: returned"])
     }
 
-    @Test("Started and never cancelled, it fires later in unrelated code of the same greenlet")
-    func firesInUnrelatedCode() throws {
-        let log = try logged { log, hub in
-            func careless() { Timeout(.seconds(3)).start() }
+    @Test("Started and never cancelled, it fires later in unrelated code of the same greenlet", arguments: bothLoops)
+    func firesInUnrelatedCode(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            func careless() { Timeout(.milliseconds(20)).start() }
+            let before = hub.now
             careless()
-            try sleep(for: .seconds(1))
-            let other = spawn { try sleep(for: .seconds(10)) }
+            try sleep(for: .nanoseconds(1))
+            let other = spawn { try sleep(for: .seconds(1000)) }
             log.outcome("unrelated") { try other.join() }
-            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
-            try other.join()
+            log.note("not early: \(before.duration(to: hub.now) >= .milliseconds(20))")
+            try other.kill()
         }
-        #expect(log == ["unrelated: threw 3 seconds", "3"])
+        #expect(log == ["unrelated: threw 0.02 seconds", "not early: true"])
     }
 
     @Test("A started Timeout whose last reference is dropped still fires, and is released then", arguments: bothLoops)
@@ -75,23 +76,25 @@ struct TimeoutTests {
         }
     }
 
-    @Test("Pending from start until it fires or is cancelled; once fired it does not fire again by itself")
-    func pending() throws {
-        try withHub { hub in
-            let timeout = Timeout(.seconds(1))
+    @Test(
+        "Pending from start until it fires or is cancelled; once fired it does not fire again by itself",
+        arguments: bothLoops)
+    func pending(loop: TestLoop) throws {
+        try withHub(on: loop) { hub in
+            let timeout = Timeout(.milliseconds(2))
             #expect(!timeout.isPending)
             timeout.start()
             #expect(timeout.isPending)
             #expect(hub.statistics.pendingTimers == 1)
-            #expect(throws: Timeout.self) { try sleep(for: .seconds(5)) }
+            #expect(throws: Timeout.self) { try sleep(for: .seconds(1000)) }
             #expect(!timeout.isPending)
             #expect(hub.statistics.pendingTimers == 0)
-            try sleep(for: .seconds(5))
+            try sleep(for: .milliseconds(5))
             timeout.start()
             #expect(timeout.isPending)
             timeout.cancel()
             #expect(!timeout.isPending)
-            try sleep(for: .seconds(5))
+            try sleep(for: .milliseconds(5))
         }
     }
 
@@ -181,17 +184,21 @@ struct TimeoutTests {
         #expect(log == ["sleep: threw Boom", "3"])
     }
 
-    @Test("It does not interrupt a computation that never parks; it is thrown at the next park")
-    func computation() throws {
-        let log = try logged { log, hub in
-            let loop = try #require(hub.loop as? VirtualLoop)
-            Timeout.startNew(.seconds(1))
-            loop.advance(by: .seconds(10))
+    @Test("It does not interrupt a computation that never parks; it is thrown at the next park", arguments: bothLoops)
+    func computation(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            Timeout.startNew(.milliseconds(1))
+            if let virtual = hub.loop as? VirtualLoop {
+                virtual.advance(by: .milliseconds(10))
+            } else {
+                let before = hub.now
+                while before.duration(to: hub.now) < .milliseconds(10) {}
+            }
             log.note("computed")
-            log.outcome("park") { try sleep(for: .seconds(1)) }
-            log.outcome("next") { try sleep(for: .seconds(1)) }
+            log.outcome("park") { try sleep(for: .seconds(1000)) }
+            log.outcome("next") { try sleep(for: .milliseconds(1)) }
         }
-        #expect(log == ["computed", "park: threw 1 second", "next: returned"])
+        #expect(log == ["computed", "park: threw 0.001 seconds", "next: returned"])
     }
 
     @Test("One that was cancelled in time is never seen, also if it has fired but was not raised yet")
@@ -210,6 +217,30 @@ struct TimeoutTests {
         }
         // Whether it fires before main is woken or after: what comes after cancel() is undisturbed.
         #expect(log == ["sleep: returned"])
+    }
+
+    @Test(
+        "cancel() in the greenlet that started it takes back what has fired, also if another cancelled or closed it first"
+    )
+    func cancelledElsewhereFirst() throws {
+        let log = try logged { log, _ in
+            for undo in [Timeout.cancel, Timeout.close] {
+                let victim = spawn {
+                    let timeout = Timeout(.zero)
+                    // All three are due at once: this one is queued, then the first timeout ends the victim's wait, and
+                    // the second is still to be raised when `undo` comes.
+                    spawn(after: .zero) { undo(timeout)() }
+                    let first = Timeout.startNew(.zero)
+                    timeout.start()
+                    let caught = #expect(throws: Timeout.self) { try sleep(for: .seconds(1)) }
+                    #expect(caught === first && !timeout.isPending)
+                    timeout.cancel()
+                    log.outcome("sleep") { try sleep(for: .seconds(1)) }
+                }
+                try victim.join()
+            }
+        }
+        #expect(log == ["sleep: returned", "sleep: returned"])
     }
 
     @Test(
@@ -250,30 +281,34 @@ struct TimeoutTests {
         #expect(gap.last == "sleep: returned")
     }
 
-    @Test("An unreferenced Timeout does not keep the hub waiting: the wait would block forever")
-    func unreferenced() throws {
-        let log = try logged { log, hub in
+    @Test(
+        "An unreferenced Timeout does not keep the hub waiting: the wait would block forever", arguments: bothLoops)
+    func unreferenced(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
             let never = Greenlet {}
-            let timeout = Timeout(.seconds(1), referenced: false)
-            timeout.start()
-            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever) at \(hub.now.nanoseconds)")
-            #expect(timeout.isPending)
+            let far = Timeout.startNew(Timeout(.seconds(1000), referenced: false))
+            log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
+            #expect(far.isPending)
+            far.cancel()
             // While something else keeps the hub waiting, it fires like any other.
-            log.outcome("sleep") { try sleep(for: .seconds(5)) }
-            let referenced = Timeout(.seconds(1))
-            referenced.start()
+            Timeout(.milliseconds(2), referenced: false).start()
+            log.outcome("sleep") { try sleep(for: .seconds(1000)) }
+            Timeout(.milliseconds(3)).start()
             log.outcome("join") { try never.join() }
         }
-        #expect(log == ["true at 0", "sleep: threw 1 second", "join: threw 1 second"])
+        #expect(log == ["true", "sleep: threw 0.002 seconds", "join: threw 0.003 seconds"])
     }
 
-    @Test("The nearest fires first, whatever the order of the starts; equal deadlines fire in the order started")
-    func firingOrder() throws {
-        let log = try logged { log, _ in
-            for (name, seconds) in [("c", 3), ("a", 1), ("b", 2), ("a2", 1), ("c2", 3)] {
-                Timeout(.seconds(seconds), throwing: Boom(name)).start()
+    @Test(
+        "The nearest fires first, whatever the order of the starts; equal deadlines fire in the order started",
+        arguments: bothLoops)
+    func firingOrder(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
+            // On a real clock two starts have two deadlines; the order is that of the starts all the same.
+            for (name, delay) in [("c", 50), ("a", 5), ("b", 25), ("a2", 5), ("c2", 50)] {
+                Timeout(.milliseconds(delay), throwing: Boom(name)).start()
             }
-            for _ in 0..<5 { log.outcome("sleep") { try sleep(for: .seconds(10)) } }
+            for _ in 0..<5 { log.outcome("sleep") { try sleep(for: .seconds(1000)) } }
         }
         #expect(log == ["a", "a2", "b", "c", "c2"].map { "sleep: threw \($0)" })
     }

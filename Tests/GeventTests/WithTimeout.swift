@@ -46,13 +46,15 @@ struct WithTimeoutTests {
             ])
     }
 
-    @Test("Nested: if the inner fires first, it is thrown in the inner scope and the outer stays pending")
-    func innerFirst() throws {
-        let log = try logged { log, hub in
-            try withTimeout(.seconds(10)) { outer in
+    @Test(
+        "Nested: if the inner fires first, it is thrown in the inner scope and the outer stays pending",
+        arguments: bothLoops)
+    func innerFirst(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
+            try withTimeout(.seconds(1000)) { outer in
                 do {
-                    try withTimeout(.seconds(1)) { inner in
-                        do { try sleep(for: .seconds(100)) } catch let caught as Timeout {
+                    try withTimeout(.milliseconds(1)) { inner in
+                        do { try sleep(for: .seconds(1000)) } catch let caught as Timeout {
                             log.note("inner \(caught === inner), outer pending \(outer.isPending)")
                             throw caught
                         }
@@ -63,20 +65,20 @@ struct WithTimeoutTests {
             }
             #expect(hub.statistics.pendingTimers == 0)
         }
-        #expect(log == ["inner true, outer pending true", "between: 1 second, outer pending true"])
+        #expect(log == ["inner true, outer pending true", "between: 0.001 seconds, outer pending true"])
     }
 
-    @Test("Nested: if the outer fires first, the inner is cancelled while unwinding")
-    func outerFirst() throws {
-        let log = try logged { log, hub in
+    @Test("Nested: if the outer fires first, the inner is cancelled while unwinding", arguments: bothLoops)
+    func outerFirst(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, hub in
             var inner: Timeout?
             var outer: Timeout?
             do {
-                try withTimeout(.seconds(1)) { timeout in
+                try withTimeout(.milliseconds(1)) { timeout in
                     outer = timeout
-                    try withTimeout(.seconds(10)) { timeout in
+                    try withTimeout(.seconds(1000)) { timeout in
                         inner = timeout
-                        try sleep(for: .seconds(100))
+                        try sleep(for: .seconds(1000))
                     }
                 }
             } catch let caught as Timeout {
@@ -129,35 +131,37 @@ struct WithTimeoutTests {
         #expect(log == ["nil at 1"])
     }
 
-    @Test("withTimeout(timeoutValue:): own expiry gives the value, nil included")
-    func timeoutValue() throws {
-        let log = try logged { log, _ in
+    @Test("withTimeout(timeoutValue:): own expiry gives the value, nil included", arguments: bothLoops)
+    func timeoutValue(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
             log.outcome("value") {
-                try withTimeout(.seconds(1), timeoutValue: "late") {
-                    try sleep(for: .seconds(5))
+                try withTimeout(.milliseconds(1), timeoutValue: "late") {
+                    try sleep(for: .seconds(1000))
                     return "in time"
                 }
             }
-            log.outcome("in time") { try withTimeout(.seconds(1), timeoutValue: "late") { "in time" } }
-            let nothing: Int? = try withTimeout(.seconds(1), timeoutValue: nil) {
-                try sleep(for: .seconds(5))
+            log.outcome("in time") { try withTimeout(.seconds(1000), timeoutValue: "late") { "in time" } }
+            let nothing: Int? = try withTimeout(.milliseconds(1), timeoutValue: nil) {
+                try sleep(for: .seconds(1000))
                 return 1
             }
             log.note("\(nothing == nil)")
             log.outcome("throwing value") {
-                try withTimeout(.seconds(1), timeoutValue: try { throw Boom() }()) { try sleep(for: .seconds(5)) }
+                try withTimeout(.milliseconds(1), timeoutValue: try { throw Boom() }()) {
+                    try sleep(for: .seconds(1000))
+                }
             }
         }
         #expect(log == ["value: late", "in time: in time", "true", "throwing value: threw Boom"])
     }
 
-    @Test("withTimeout(timeoutValue:): a foreign Timeout passes through")
-    func timeoutValueForeign() throws {
-        try withHub { _ in
-            let foreign = Timeout.startNew(.seconds(1))
+    @Test("withTimeout(timeoutValue:): a foreign Timeout passes through", arguments: bothLoops)
+    func timeoutValueForeign(loop: TestLoop) throws {
+        try withHub(on: loop) { _ in
+            let foreign = Timeout.startNew(.milliseconds(1))
             let caught = #expect(throws: Timeout.self) {
-                try withTimeout(.seconds(10), timeoutValue: 0) {
-                    try sleep(for: .seconds(100))
+                try withTimeout(.seconds(1000), timeoutValue: 0) {
+                    try sleep(for: .seconds(1000))
                     return 1
                 }
             }

@@ -19,6 +19,12 @@ void gevent_stack_entry(void);
 /// `context` current and all words zero.
 void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context);
 
+/// Whose stack it is, by a stack pointer that can be loaded.
+gevent_context *gevent_frame_context(void *stack_pointer);
+
+/// Whether what would be loaded is what gevent_first_frame has built.
+bool gevent_frame_is_first(void *stack_pointer);
+
 _Static_assert(offsetof(gevent_hub, current) == 0, "known to the assembly");
 _Static_assert(offsetof(gevent_hub, access_head) == 8, "known to the assembly");
 _Static_assert(offsetof(gevent_hub, task_words) == 16, "known to the assembly");

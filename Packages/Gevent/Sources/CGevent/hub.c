@@ -74,11 +74,39 @@ SWITCHES __attribute__((noinline)) static void switch_by_runtime(
     swift_task_enterThreadLocalContext(access_state);
 }
 
-SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
-    if (__builtin_expect(hub->calls_runtime_for_access, 0))
+/// Tells whoever watches switches, on the stack that is left.
+SWITCHES static void tell_watcher(gevent_hub *hub, void *load, bool is_over) {
+    int error = errno;
+    uint64_t ready_tail = hub->ready_tail;
+    hub->watch_switch(hub->owner, hub->current, gevent_frame_context(load), gevent_frame_is_first(load), is_over);
+    if (hub->ready_tail != ready_tail) {
+        // Whoever leaves has taken its place in the queue already, and a queue that grew would move it.
+        fputs("gevent: a switch hook made a greenlet ready; it may only look\n", stderr);
+        abort();
+    }
+    errno = error;
+}
+
+SWITCHES __attribute__((noinline)) static void leave_slowly(gevent_hub *hub, void **save, void *load, bool is_over) {
+    if (hub->watch_switch) tell_watcher(hub, load, is_over);
+    if (hub->calls_runtime_for_access)
         switch_by_runtime(hub, save, load, is_over);
     else
         switch_stacks(hub, save, load, is_over);
+}
+
+SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
+    if (__builtin_expect(hub->leaves_slowly, 0))
+        leave_slowly(hub, save, load, is_over);
+    else
+        switch_stacks(hub, save, load, is_over);
+}
+
+void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
+    // As long as attention_count is not zero, every yield takes the way through leave_for.
+    hub->attention_count += (watcher != NULL) - (hub->watch_switch != NULL);
+    hub->watch_switch = watcher;
+    hub->leaves_slowly = watcher != NULL || hub->calls_runtime_for_access;
 }
 
 /// A greenlet that begins where another has ended finds what it would find on a fresh stack: nothing of anybody else's.
@@ -237,10 +265,9 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub) {
 
 // MARK: waits
 
-bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
-    if (context->wait_state != GEVENT_WAIT_PARKED) return false;
-    gevent_hub *hub = context->hub;
-    context->wait_state = outcome;
+/// Takes a parked context out of whatever it waits in.
+static inline void unhook(gevent_hub *hub, gevent_context *context) {
+    hub->parked_count--;
     gevent_node_unlink(&context->wait_link.node);
     gevent_timers_cancel(&hub->timers, &context->timer);
     if (context->wait_slot) {
@@ -248,25 +275,82 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
         context->wait_slot = NULL;
         hub->descriptor_waiters--;
     }
-    gevent_ready_push(hub, context->stack_pointer, GEVENT_READY_RESUME);
+}
+
+/// Ends the wait of a parked context: nothing else can any more.
+static inline void finish_wait(gevent_context *context, uint8_t outcome) {
+    context->wait_state = outcome;
+    unhook(context->hub, context);
+}
+
+bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
+    if (context->wait_state != GEVENT_WAIT_PARKED) return false;
+    finish_wait(context, outcome);
+    gevent_ready_push(context->hub, context->stack_pointer, GEVENT_READY_RESUME);
     return true;
 }
 
-uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
+void gevent_wait_abandon(gevent_context *context) {
+    if (context->wait_state == GEVENT_WAIT_PARKED) unhook(context->hub, context);
+    context->wait_state = GEVENT_WAIT_NONE;
+}
+
+static inline gevent_context *begin_wait(gevent_hub *hub, uint8_t kind, const void *object) {
     gevent_context *self = hub->current;
     self->wait_state = GEVENT_WAIT_PARKED;
+    hub->parked_count++;
     self->wait_kind = kind;
     self->wait_object = object;
     self->wait_since = hub->now;
-    gevent_park(hub);
+    return self;
+}
+
+static inline uint8_t wait_outcome(gevent_context *self) {
     uint8_t outcome = self->wait_state;
     self->wait_state = GEVENT_WAIT_NONE;
     return outcome;
 }
 
+uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    gevent_park(hub);
+    return wait_outcome(self);
+}
+
+SWITCHES static uint8_t wait_while_on(gevent_hub *hub, gevent_context *self, void *load) {
+    hub->handovers_left--;
+    hub->root_switch_count++;
+    leave_for(hub, &self->stack_pointer, load, false);
+    return wait_outcome(self);
+}
+
+SWITCHES uint8_t gevent_wait_for_switch(
+    gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    if (hub->handovers_left > 0) {
+        finish_wait(target, outcome);
+        return wait_while_on(hub, self, target->stack_pointer);
+    }
+    gevent_wait_end(target, outcome);
+    gevent_park(hub);
+    return wait_outcome(self);
+}
+
+SWITCHES uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet) {
+    gevent_context *self = begin_wait(hub, kind, object);
+    void *load = hub->handovers_left > 0 ? prepare_start(hub, greenlet) : NULL;
+    if (load) return wait_while_on(hub, self, load);
+    gevent_ready_push(hub, greenlet, GEVENT_READY_START);
+    gevent_park(hub);
+    return wait_outcome(self);
+}
+
 union record {
     gevent_deferred deferred;
     gevent_links links;
+    gevent_family family;
+    gevent_tree tree;
+    gevent_locals locals;
     union record *next_free;
 };
 
@@ -278,11 +362,13 @@ static union record *take_record(gevent_hub *hub) {
     }
     record = malloc(sizeof *record);
     if (!record) {
-        fputs("gevent: out of memory for a timer or link record\n", stderr);
+        fputs("gevent: out of memory for a record\n", stderr);
         abort();
     }
     return record;
 }
+
+void *gevent_record_take(gevent_hub *hub) { return take_record(hub); }
 
 gevent_deferred *gevent_deferred_take(gevent_hub *hub) {
     gevent_deferred *deferred = &take_record(hub)->deferred;
@@ -315,9 +401,10 @@ gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now) {
     return NULL;
 }
 
-__attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub) {
+__attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(
+    gevent_hub *hub, const gevent_spawn_site *spawner) {
     gevent_context *self = hub->current;
-    return gevent_spawn_site_capture(&hub->spawn_sites, self->stack_high);
+    return gevent_spawn_site_capture(&hub->spawn_sites, spawner, self->stack_high);
 }
 
 // MARK: life of a hub
@@ -376,6 +463,7 @@ gevent_hub *gevent_hub_create(
         return NULL;
     }
     hub->ready_mask = FIRST_RING - 1;
+    gevent_ready_grant(hub, 0);
     hub->owner = owner;
     hub->functions = functions;
     hub->errno_location = &errno;
@@ -385,6 +473,7 @@ gevent_hub *gevent_hub_create(
     hub->access_head = access ? access : &hub->dummy_words[3];
     hub->calls_runtime_for_access =
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
+    hub->leaves_slowly = hub->calls_runtime_for_access;
     hub->attention_count = hub->calls_runtime_for_access;
     // What was found is the last of the three, the task-local fallback.
     void **block = gevent_thread_word_address(task_words, -2, 3);
@@ -398,6 +487,7 @@ gevent_hub *gevent_hub_create(
     gevent_list_init(&hub->main.timeouts);
     gevent_list_init(&hub->root.timeouts);
     gevent_list_init(&hub->delayed_starts);
+    gevent_list_init(&hub->idle_waiters);
     static uint32_t last_serial = 0;
     hub->serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
     find_thread_stack(&hub->main);
@@ -413,6 +503,7 @@ gevent_hub *gevent_hub_create(
     hub->main.tsan_fiber = __tsan_get_current_fiber();
 #endif
     gevent_overflow_watch_this_thread();
+    gevent_fork_watch();
     return hub;
 }
 

@@ -33,7 +33,7 @@ int gevent_stacks_guard_kind(void) {
     // Probing twice from two threads gives the same answer twice.
     static int probed = 0;
     if (forced_mprotect) return GEVENT_GUARD_MPROTECT;
-    if (!probed) {
+    if (!__atomic_load_n(&probed, __ATOMIC_RELAXED)) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE);
         void *test = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (test == MAP_FAILED) return GEVENT_GUARD_MPROTECT;
@@ -93,6 +93,8 @@ static gevent_context *context_in_slot(const gevent_stacks *stacks, uint32_t slo
     char *top = slot_low(stacks, slot) + stacks->slot_size - slot % STAGGER_STEPS * STAGGER;
     return (gevent_context *)((uintptr_t)(top - sizeof(gevent_context)) & ~(uintptr_t)63);
 }
+
+gevent_context *gevent_stacks_in_slot(const gevent_stacks *stacks, uint32_t slot) { return context_in_slot(stacks, slot); }
 
 static gevent_context *prepare(gevent_stacks *stacks, uint32_t slot) {
     gevent_context *context = context_in_slot(stacks, slot);

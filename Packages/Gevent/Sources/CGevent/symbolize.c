@@ -121,3 +121,37 @@ const char *gevent_symbolize(const void *return_address, char *text, size_t size
     pthread_mutex_unlock(&lock);
     return name;
 }
+
+const void *gevent_function_start(const void *address) {
+    query wanted = {.address = (uintptr_t)address};
+    if (!dl_iterate_phdr(find_file, &wanted)) return NULL;
+    pthread_mutex_lock(&lock);
+    const image *file = open_image(&wanted);
+    uintptr_t start = 0;
+    const char *name = file ? find_symbol(file, wanted.address - wanted.base, &start) : NULL;
+    pthread_mutex_unlock(&lock);
+    return name ? (const void *)(wanted.base + start) : NULL;
+}
+
+typedef struct range {
+    uintptr_t address;
+    size_t size;
+} range;
+
+static int holds_code(struct dl_phdr_info *info, size_t size, void *argument) {
+    (void)size;
+    const range *wanted = argument;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+        uintptr_t start = info->dlpi_addr + header->p_vaddr;
+        if (header->p_type != PT_LOAD || (header->p_flags & (PF_R | PF_X)) != (PF_R | PF_X)) continue;
+        if (wanted->address < start || wanted->size > header->p_memsz) continue;
+        if (wanted->address - start <= header->p_memsz - wanted->size) return 1;
+    }
+    return 0;
+}
+
+bool gevent_is_code(uintptr_t address, size_t size) {
+    range wanted = {.address = address, .size = size};
+    return dl_iterate_phdr(holds_code, &wanted) != 0;
+}

@@ -203,6 +203,7 @@ gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now) {
     if (timers->heap_count == 0 || timers->heap[0].deadline > now) return NULL;
     gevent_timer *timer = timers->heap[0].timer;
     gevent_timers_cancel(timers, timer);
+    timers->fired_count++;
     return timer;
 }
 

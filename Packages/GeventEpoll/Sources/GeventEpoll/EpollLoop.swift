@@ -27,7 +27,7 @@ public final class EpollLoop: Loop {
 
     /// A loop that belongs to the calling thread.
     ///
-    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
     ///   another one if the system refuses epoll altogether.
     public convenience init() throws(LoopError) {
         try self.init(allowingNanoseconds: true)

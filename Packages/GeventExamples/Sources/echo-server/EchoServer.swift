@@ -28,17 +28,21 @@ struct EchoServer: ParsableCommand {
         // First thing, so that an unknown GEVENT_LOOP is an error to read and not a trap.
         try Hub.start()
         raiseDescriptorLimit()
-        let signals = try TerminationSignals()
         let totals = Totals()
         let server = StreamServer(try SocketAddress(host: host, port: port), backlog: 4096) { socket, _ in
             try totals.serve(socket)
         }
         try server.start()
         say("listening on \(server.address)")
-        spawn {
-            try signals.wait()
-            say("stopping with \(server.handlerCount) connections open; Ctrl-C again ends it at once")
-            try server.stop()
+        var signals: [SignalRegistration] = []
+        for number in [SIGINT, SIGTERM] {
+            let registration = try onSignal(number) {
+                // The next one meets the default action again.
+                for signal in signals { signal.cancel() }
+                say("stopping with \(server.handlerCount) connections open; Ctrl-C again ends it at once")
+                try server.stop()
+            }
+            signals.append(registration)
         }
         try server.serveForever()
         say(totals.description)

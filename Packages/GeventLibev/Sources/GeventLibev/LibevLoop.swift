@@ -59,7 +59,7 @@ public final class LibevLoop: Loop {
     ///
     /// - Parameter backends: the ways to ask the kernel, in order; the first one that works is used. If empty, the
     ///   variable `LIBEV_FLAGS` has the say, and without it libev, which takes epoll.
-    /// - Throws: ``GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` is set to
+    /// - Throws: ``/GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` is set to
     ///   what libev would not understand; `outOfResources` if there are no descriptors left.
     public convenience init(backends: [Backend] = []) throws(LoopError) {
         let loop = backends.isEmpty ? try Self.makeDefault() : try Self.make(backends)
@@ -72,7 +72,7 @@ public final class LibevLoop: Loop {
     /// changed, and has to outlive this object. ``close()`` takes our watchers off it; call it in any case.
     ///
     /// - Parameter loop: a `struct ev_loop *`.
-    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
     public convenience init(adopting loop: OpaquePointer) throws(LoopError) {
         try self.init(loop, isAdopted: true)
     }

@@ -63,7 +63,7 @@ public final class LibuvLoop: Loop {
 
     /// A loop of its own that belongs to the calling thread.
     ///
-    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
     ///   another one if the system refuses what libuv needs.
     public convenience init() throws(LoopError) {
         let loop = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
@@ -83,7 +83,7 @@ public final class LibuvLoop: Loop {
     ///
     /// libuv allows one poll handle per descriptor: what others watch on this loop, the hub cannot.
     ///
-    /// - Throws: ``GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
     public convenience init(adopting loop: UnsafeMutablePointer<uv_loop_t>) throws(LoopError) {
         try self.init(loop, isAdopted: true)
     }

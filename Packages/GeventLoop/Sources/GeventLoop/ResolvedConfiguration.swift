@@ -34,11 +34,32 @@ public struct ResolvedConfiguration: Sendable {
     /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
     public let stackSize: Int
 
-    /// Whether each greenlet remembers where it was spawned.
+    /// Whether each greenlet remembers who spawned it and where, and shares locals with its tree.
     public let trackGreenletTree: Bool
 
     /// Whether loops are wrapped in a ``CheckedLoop``.
     public let debugLoop: Bool
+
+    /// Whether each hub has a thread that watches for greenlets that block it.
+    public let monitorThreadEnable: Bool
+
+    /// How long a greenlet may run without a switch before the monitor thread reports it.
+    public let maxBlockingTime: Duration
+
+    /// Whether the monitor's reports of greenlets that block are printed.
+    public let monitorPrintBlockingReports: Bool
+
+    /// How often the monitor thread looks at the memory the process uses.
+    public let monitorMemoryPeriod: Duration
+
+    /// Bytes of resident memory above which the monitor thread says so; nil for any amount.
+    public let monitorMemoryMax: Int?
+
+    /// The file that a trace of every hub is written to; empty for none.
+    public let trace: String
+
+    /// Whether SIGUSR2 has a report of all greenlets printed.
+    public let reportOnSIGUSR2: Bool
 
     /// Every setting with its value and origin, in the order of ``Setting/all``.
     public let settings: [ResolvedSetting]
@@ -50,6 +71,14 @@ public struct ResolvedConfiguration: Sendable {
         stackSize = try reader.value(of: .stackSize)
         trackGreenletTree = try reader.value(of: .trackGreenletTree)
         debugLoop = try reader.value(of: .debugLoop)
+        monitorThreadEnable = try reader.value(of: .monitorThreadEnable)
+        maxBlockingTime = try reader.value(of: .maxBlockingTime)
+        monitorPrintBlockingReports = try reader.value(of: .monitorPrintBlockingReports)
+        monitorMemoryPeriod = try reader.value(of: .monitorMemoryPeriod)
+        let memoryMax = try reader.value(of: .monitorMemoryMax)
+        monitorMemoryMax = memoryMax == 0 ? nil : memoryMax
+        trace = try reader.value(of: .trace)
+        reportOnSIGUSR2 = try reader.value(of: .reportOnSIGUSR2)
         settings = reader.rows
     }
 

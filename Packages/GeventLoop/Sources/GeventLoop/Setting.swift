@@ -22,6 +22,13 @@ public struct Setting: Sendable, Hashable {
         SettingKey.stackSize.setting,
         SettingKey.trackGreenletTree.setting,
         SettingKey.debugLoop.setting,
+        SettingKey.monitorThreadEnable.setting,
+        SettingKey.maxBlockingTime.setting,
+        SettingKey.monitorPrintBlockingReports.setting,
+        SettingKey.monitorMemoryPeriod.setting,
+        SettingKey.monitorMemoryMax.setting,
+        SettingKey.trace.setting,
+        SettingKey.reportOnSIGUSR2.setting,
     ]
 }
 

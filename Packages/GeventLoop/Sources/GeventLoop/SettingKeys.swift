@@ -19,6 +19,16 @@ extension SettingKey where Value == String {
             // The names are for the loop on libev to judge: it knows what its library was built with.
             parse: { $0 }, format: { $0 })
     }
+
+    /// `GEVENT_TRACE`: the file that a trace of every hub is written to.
+    public static var trace: SettingKey<String> {
+        SettingKey(
+            "GEVENT_TRACE", type: "the name of a file, in which %p stands for the process's number", default: "",
+            summary: "Where to write what each greenlet does and when, for ui.perfetto.dev or chrome://tracing; "
+                + "empty for nowhere.",
+            // Whether it can be written is known only when it is opened.
+            parse: { $0 }, format: { $0 })
+    }
 }
 
 extension SettingKey where Value == Int {
@@ -31,12 +41,72 @@ extension SettingKey where Value == Int {
     }
 }
 
+extension SettingKey where Value == Int {
+    /// `GEVENT_MONITOR_MEMORY_MAX`: how much memory the process may use before the monitor says so; 0 for any amount.
+    public static var monitorMemoryMax: SettingKey<Int> {
+        SettingKey(
+            "GEVENT_MONITOR_MEMORY_MAX", type: "bytes, such as 500mb or 2GiB, or none", default: "none",
+            summary: "The resident memory above which the monitor thread says so.",
+            parse: { isNone($0) ? 0 : parseBytes($0, in: 0...Int.max) }, format: { $0 == 0 ? "none" : String($0) })
+    }
+}
+
+extension SettingKey where Value == Duration {
+    /// `GEVENT_MAX_BLOCKING_TIME`: how long a greenlet may run without a switch before the monitor reports it.
+    public static var maxBlockingTime: SettingKey<Duration> {
+        duration(
+            "GEVENT_MAX_BLOCKING_TIME", type: "a time from 1ms to 1h, such as 0.1 (seconds), 100ms or 2s",
+            default: "100ms",
+            in: .milliseconds(1)...(.seconds(3600)),
+            summary: "How long a greenlet may run without a switch before the monitor thread reports it.")
+    }
+
+    /// `GEVENT_MONITOR_MEMORY_PERIOD`: how often the monitor looks at the memory the process uses.
+    public static var monitorMemoryPeriod: SettingKey<Duration> {
+        duration(
+            "GEVENT_MONITOR_MEMORY_PERIOD", type: "a time from 2s to 24h, such as 5 (seconds) or 5s", default: "5s",
+            in: .seconds(2)...(.seconds(24 * 3600)),
+            summary: "How often the monitor thread looks at the memory that the process uses.")
+    }
+
+    private static func duration(
+        _ name: String, type: String, default defaultText: String, in range: ClosedRange<Duration>, summary: String
+    ) -> SettingKey<Duration> {
+        SettingKey(
+            name, type: type, default: defaultText, summary: summary, parse: { parseDuration($0, in: range) },
+            format: { "\($0 / .microseconds(1))us" })
+    }
+}
+
 extension SettingKey where Value == Bool {
-    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers where it was spawned.
+    /// `GEVENT_MONITOR_THREAD_ENABLE`: whether each hub gets a monitor when it is made.
+    public static var monitorThreadEnable: SettingKey<Bool> {
+        yesOrNo(
+            "GEVENT_MONITOR_THREAD_ENABLE", default: "false",
+            summary: "Whether each hub has a thread that watches for greenlets that block it.")
+    }
+
+    /// `GEVENT_MONITOR_PRINT_BLOCKING_REPORTS`: whether the monitor prints its reports.
+    public static var monitorPrintBlockingReports: SettingKey<Bool> {
+        yesOrNo(
+            "GEVENT_MONITOR_PRINT_BLOCKING_REPORTS", default: "true",
+            summary:
+                "Whether reports of greenlets that block are printed to standard error; hooks are called in any case.")
+    }
+
+    /// `GEVENT_REPORT_ON_SIGUSR2`: whether SIGUSR2 prints what all greenlets do.
+    public static var reportOnSIGUSR2: SettingKey<Bool> {
+        yesOrNo(
+            "GEVENT_REPORT_ON_SIGUSR2", default: "false",
+            summary: "Whether the signal SIGUSR2 has a report of all greenlets printed to standard error.")
+    }
+
+    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers who spawned it and where, and shares locals with its
+    /// tree.
     public static var trackGreenletTree: SettingKey<Bool> {
         yesOrNo(
             "GEVENT_TRACK_GREENLET_TREE", default: "true",
-            summary: "Whether each greenlet remembers where it was spawned, for reports.")
+            summary: "Whether each greenlet remembers who spawned it and where, and shares locals with its tree.")
     }
 
     /// `GEVENT_DEBUG_LOOP`: whether loops are wrapped in a ``CheckedLoop``.
@@ -77,6 +147,29 @@ private func parseBytes(_ text: String, in range: ClosedRange<Int>) -> Int? {
     guard let number = Int(digits) else { return nil }
     let (bytes, overflows) = number.multipliedReportingOverflow(by: factor)
     return !overflows && range.contains(bytes) ? bytes : nil
+}
+
+@Sendable
+private func isNone(_ text: String) -> Bool { ["", "none"].contains(trimmed(text).lowercased()) }
+
+/// A time as people write it: 0.1 or 2 for seconds, 100ms, 0.5s, 1m.
+@Sendable
+private func parseDuration(_ text: String, in range: ClosedRange<Duration>) -> Duration? {
+    let text = trimmed(text).lowercased()
+    let digits = text.prefix { $0 == "." || ($0.isASCII && $0.isNumber) }
+    let unit: Duration
+    switch trimmed(String(text[digits.endIndex...])) {
+    case "us": unit = .microseconds(1)
+    case "ms": unit = .milliseconds(1)
+    case "", "s": unit = .seconds(1)
+    case "m", "min": unit = .seconds(60)
+    case "h": unit = .seconds(3600)
+    default: return nil
+    }
+    // What could not be a Duration is no time of ours either.
+    guard let number = Double(digits), number.isFinite, number <= 1e9 else { return nil }
+    let duration = unit * number
+    return range.contains(duration) ? duration : nil
 }
 
 /// The text without white space at its ends.

@@ -12,12 +12,14 @@ internal import Glibc
 /// ```
 ///
 /// Calls look blocking and park only the calling greenlet. The system call comes first and the wait after it, so what is
-/// ready does not yield; the exception is a read that follows a short one, see ``read(into:timeout:)``.
+/// ready does not yield; the exception is a read that follows a short one, see
+/// ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``.
 ///
 /// **Timeouts.** Each call that may park takes a `timeout`; nil, the default, means the socket's own ``timeout``. No
 /// timeout at all parks for as long as it takes; zero or less never parks and throws `wouldBlock`; a positive one throws
-/// `timedOut` when it is over. It limits one wait in ``read(into:timeout:)``, ``write(_:timeout:)-(UnsafeRawBufferPointer,_)`` and
-/// ``accept(timeout:)``, and the whole of ``connect(to:timeout:)``, ``readExactly(_:timeout:)`` and `writeAll`.
+/// `timedOut` when it is over. It limits one wait in ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``,
+/// ``write(_:timeout:)-(UnsafeRawBufferPointer,_)`` and ``accept(timeout:)``, and the whole of
+/// ``connect(to:timeout:)-method``, ``readExactly(_:timeout:)`` and `writeAll`.
 ///
 /// **Who may use it.** A socket belongs to the hub of the thread it was made on; other threads are thrown `HubError` with
 /// `.wrongThread`. At most one greenlet may wait to read and one to write; a further one is thrown `.concurrentUse`.
@@ -69,7 +71,8 @@ public final class Socket {
 
     /// A socket that is neither bound nor connected.
     ///
-    /// Makes the thread's hub if there is none. Never parks.
+    /// Makes the thread's hub if there is none. Never parks. Throws ``SocketError`` if there are no descriptors or memory
+    /// left, and what making the hub throws.
     ///
     /// gevent: `socket.socket(family, type)`.
     public init(family: SocketAddress.Family, type: Kind = .stream) throws {
@@ -108,7 +111,7 @@ public final class Socket {
         self.family = family
     }
 
-    /// Two connected Unix sockets. Never parks.
+    /// Two connected Unix sockets. Never parks. Throws what ``init(family:type:)`` throws.
     ///
     /// gevent: `socket.socketpair()`.
     public static func pair() throws -> (Socket, Socket) {

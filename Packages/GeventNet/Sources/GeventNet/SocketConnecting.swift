@@ -75,7 +75,7 @@ extension Socket {
         if result < 0 { throw SocketError(errno: -result, operation: "bind", address: address) }
     }
 
-    /// Lets others connect. Never parks.
+    /// Lets others connect. Never parks. Throws ``SocketError``.
     ///
     /// - Parameter backlog: how many connections may wait to be accepted; the kernel caps it.
     ///

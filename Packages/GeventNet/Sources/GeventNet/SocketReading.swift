@@ -118,7 +118,8 @@ extension Socket {
         }
     }
 
-    /// Reads exactly `count` bytes; the timeout is for the whole. See ``readExactly(into:timeout:)``.
+    /// Reads exactly `count` bytes; the timeout is for the whole. Otherwise as
+    /// ``readExactly(into:timeout:)``.
     @available(*, noasync)
     public func readExactly(_ count: Int, timeout: Duration? = nil) throws -> [UInt8] {
         try Array(unsafeUninitializedCapacity: count) { buffer, filled in

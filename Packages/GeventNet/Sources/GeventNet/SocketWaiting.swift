@@ -90,7 +90,8 @@ extension Socket {
     /// Parks until a read would not block, or for at most `timeout`; returns whether it is so.
     ///
     /// True also for the end of the stream, for an error that the next read will report, and now and then for nothing.
-    /// For code that reads by other means; this type's own calls wait by themselves.
+    /// For code that reads by other means; this type's own calls wait by themselves. That the time is up is no error.
+    /// Otherwise throws as described at ``Socket``.
     ///
     /// gevent: `socket.wait_read(socket.fileno())`.
     @available(*, noasync)
@@ -98,7 +99,8 @@ extension Socket {
         try isReady(for: .read, "wait to read", timeout)
     }
 
-    /// Parks until a write would not block, or for at most `timeout`; returns whether it is so.
+    /// Parks until a write would not block, or for at most `timeout`; returns whether it is so. Otherwise as
+    /// ``waitReadable(timeout:)``.
     ///
     /// gevent: `socket.wait_write(socket.fileno())`.
     @available(*, noasync)

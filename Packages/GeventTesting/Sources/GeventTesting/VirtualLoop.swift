@@ -7,7 +7,7 @@ internal import Glibc
 ///
 /// It is also the model of a loop, complete and small: **read this one first** if you are going to write your own. It
 /// finds readiness by `poll(2)`, which is given every descriptor anew each time, so there is no kernel state to keep in
-/// step; everything else is the contract in ``GeventLoop/Loop`` line by line.
+/// step; everything else is the contract in ``/GeventLoop/Loop`` line by line.
 ///
 /// ## Time
 /// - A poll with nothing ready and a deadline ahead moves ``now`` to the deadline and returns.
@@ -51,7 +51,7 @@ public final class VirtualLoop: Loop {
     ///
     /// - Parameter advancesAutomatically: whether time jumps to the deadline when nothing is ready; if false, it moves
     ///   only by ``advance(by:)``.
-    /// - Throws: ``GeventLoop/LoopError`` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` if there are no descriptors left.
     public init(advancesAutomatically: Bool = true) throws(LoopError) {
         self.advancesAutomatically = advancesAutomatically
         pipe = try WakePipe()

@@ -56,7 +56,10 @@ public struct HubLeftovers: Error, Sendable, Hashable, CustomStringConvertible {
 /// }
 /// ```
 ///
-/// - Parameter loop: virtual time unless told otherwise.
+/// - Parameters:
+///   - loop: what the hub runs on; virtual time unless told otherwise.
+///   - allowingLeftovers: whether what `body` leaves behind is no error.
+///   - body: the test, which gets the hub.
 public func withHub<Value: Sendable>(
     on loop: TestLoop = .virtual, allowingLeftovers: Bool = false, _ body: @escaping @Sendable (Hub) throws -> Value
 ) throws -> Value {

@@ -8,12 +8,17 @@
 // Everything belongs to one hub and so to one thread, unless a comment says otherwise.
 #pragma once
 
-#include "gevent_annotations.h"
+#include "gevent_children.h"
 #include "gevent_context.h"
 #include "gevent_deferred.h"
+#include "gevent_fork.h"
 #include "gevent_hub.h"
+#include "gevent_lineage.h"
 #include "gevent_list.h"
+#include "gevent_locals.h"
+#include "gevent_monitor.h"
 #include "gevent_overflow.h"
+#include "gevent_signals.h"
 #include "gevent_spawn_site.h"
 #include "gevent_stacks.h"
 #include "gevent_symbolize.h"

@@ -13,6 +13,7 @@
 #include "gevent_timers.h"
 
 struct gevent_hub;
+struct gevent_locals;
 
 /// How the current or the last wait of a context stands.
 enum {
@@ -44,6 +45,7 @@ typedef struct gevent_context {
     int64_t wait_since;                 // the hub's time when it parked
     gevent_timer timer;                 // a sleep's deadline or a wait's timeout
 
+    struct gevent_locals *locals;  // the greenlet's values of greenlet locals, or null
     gevent_node timeouts;  // gevent_deferred records of pending Timeouts that this context started
     struct gevent_hub *hub;
 
@@ -57,3 +59,8 @@ typedef struct gevent_context {
     void *tsan_fiber;
     void *asan_fake_stack;
 } gevent_context;
+
+/// Whose wait a link is.
+static inline gevent_context *gevent_context_of_wait_link(gevent_link *link) {
+    return (gevent_context *)((char *)link - offsetof(gevent_context, wait_link));
+}

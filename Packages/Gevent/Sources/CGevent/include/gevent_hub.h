@@ -6,6 +6,9 @@
 
 #include "gevent_context.h"
 #include "gevent_deferred.h"
+#include "gevent_fork.h"
+#include "gevent_lineage.h"
+#include "gevent_locals.h"
 #include "gevent_spawn_site.h"
 #include "gevent_stacks.h"
 #include "gevent_thread_words.h"
@@ -19,11 +22,26 @@ enum {
     GEVENT_READY_TAGS = 3,
 };
 
+/// What a spawn does besides making and starting a greenlet, as bits.
+enum {
+    GEVENT_SPAWN_TRACKS = 1,    // remembers the spawner, and where it was spawned
+    GEVENT_SPAWN_INHERITS = 2,  // copies the values of inheriting locals
+    GEVENT_SPAWN_CALLS = 4,     // calls spawn callbacks
+    GEVENT_SPAWN_TRACES = 8,    // tells the trace
+};
+
 /// What the hub needs from Swift.
 typedef struct gevent_hub_functions {
     void (*run_greenlet)(void *greenlet, gevent_context *context);  // the whole life of a greenlet, on its stack
     void (*run_hub)(void *hub);                                     // the loop, on the hub's stack
 } gevent_hub_functions;
+
+/// Told of a switch before it happens, on the stack that is left. `is_start`: the target begins to run there. `is_over`:
+/// the stack that is left is never resumed by its greenlet, which has ended.
+typedef void (*gevent_switch_watcher)(
+    void *owner, gevent_context *origin, gevent_context *target, bool is_start, bool is_over);
+
+struct gevent_sample;
 
 typedef struct gevent_hub {
     // What a switch reads and writes; the assembly knows these four by their offsets.
@@ -37,15 +55,25 @@ typedef struct gevent_hub {
     uint64_t ready_head, ready_tail, ready_mask;
     uint64_t ready_limit;     // the hub must run before the head passes this
     uint32_t attention_count; // reasons not to take the short way: contexts that must look up before they park, the
-                              // hub while it runs, and for ever if the runtime's own calls have to swap the access list
+                              // hub while it runs, whoever watches switches while they do, and for ever if the
+                              // runtime's own calls have to swap the access list
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
+    bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
+    bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
 
-    uint64_t root_switch_count;  // switches to the hub's own context
+    uint64_t root_switch_count;  // switches past the ready queue: to the hub's own context, and handed-over ones
+    uint64_t poll_phase;         // polls begun and polls ended; odd during one
+    uint32_t handovers_left;     // how often control may still be handed over past the ready queue until the hub runs
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
     int64_t now;                 // the loop's time when the hub last looked
     uint64_t descriptor_waiters; // contexts parked on descriptors
     uint64_t ended_count;        // greenlets that have ended
+    uint32_t spawn_duties;       // GEVENT_SPAWN_…: what a spawn has to do besides
+    uint64_t spawn_count;        // greenlets that were started
+    uint64_t parked_count;       // contexts that wait
     void *owner;                 // the Swift Hub
+    gevent_switch_watcher watch_switch;
+    struct gevent_sample *sample;  // where a monitor wants to be told what runs; null without one
     gevent_hub_functions functions;
 
     gevent_context main, root;
@@ -53,7 +81,9 @@ typedef struct gevent_hub {
     gevent_timers timers;
     gevent_spawn_sites spawn_sites;
     gevent_node delayed_starts;  // gevent_deferred records
-    void *free_records;          // recycled gevent_deferred and gevent_links, one size for both
+    gevent_node idle_waiters;    // the wait_links of contexts that want nothing else to be runnable
+    gevent_mailbox_lock *mailbox_lock;
+    void *free_records;          // recycled records of every kind, one size for all
     void *root_mapping;
     size_t root_mapping_size;
     void *dummy_words[4];
@@ -76,8 +106,14 @@ void gevent_hub_destroy(gevent_hub *hub);
 
 void gevent_ready_grow(gevent_hub *hub);
 
+/// So that two that hand control to each other forever stop neither timers nor descriptors.
+enum { GEVENT_HANDOVERS = 128 };
+
 /// How many entries may be taken before the hub has to run.
-static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) { hub->ready_limit = hub->ready_head + count; }
+static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
+    hub->ready_limit = hub->ready_head + count;
+    hub->handovers_left = GEVENT_HANDOVERS;
+}
 
 /// Switches between stacks so far, and starts without one.
 static inline uint64_t gevent_switch_count(const gevent_hub *hub) { return hub->ready_head + hub->root_switch_count; }
@@ -101,6 +137,10 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
 
 /// The current context leaves the CPU and returns when somebody has made it ready. The caller has seen to that.
 void gevent_park(gevent_hub *hub);
+
+/// Has every switch told to `watcher`, which may look at everything and change nothing; null for an end of that. It costs
+/// nothing while there is none. Greenlets that begin on the stack of one that has ended do so without a switch.
+void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher);
 
 /// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at only
 /// if some context has something to see to, since the rest of a yield does not touch it.
@@ -152,6 +192,11 @@ gevent_run_result gevent_run_ready(gevent_hub *hub);
 /// ready. Every wait goes through here exactly once; whoever comes second gets false.
 bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 
+/// Memory of the hub's own free list, for any of its small records; not cleared.
+void *gevent_record_take(gevent_hub *hub);
+/// Takes a parked context out of whatever it waits in, for good: nothing makes it ready any more.
+void gevent_wait_abandon(gevent_context *context);
+
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
 gevent_links *gevent_links_take(gevent_hub *hub);
@@ -161,6 +206,14 @@ void gevent_record_give_back(gevent_hub *hub, void *record);
 /// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
 /// set by the caller beforehand.
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
+
+/// The same, but control goes straight to `target`, which is parked and whose wait this ends with `outcome`. When it has
+/// been handed over too often without the hub, `target` takes its turn in the ready queue instead.
+uint8_t gevent_wait_for_switch(
+    gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome);
+
+/// The same for a retained Swift greenlet that has not run. If there is no stack for it, the hub finds that out.
+uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet);
 
 /// Arms the current wait's timer before it parks.
 static inline void gevent_wait_set_timer(
@@ -175,14 +228,16 @@ static inline void gevent_wait_set_timer(
 /// no longer pending; null when nothing more is due.
 gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
 
-/// Records where the calling function was called from. Null if nothing could be recorded.
-const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub);
+/// Records where the calling function was called from, by a greenlet that was itself made at `spawner`. Null if nothing
+/// could be recorded.
+const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub, const gevent_spawn_site *spawner);
 
 // MARK: descriptors
 
 /// Who waits on a descriptor. The table is the Swift side's; the waits' `wait_slot`s point into it.
 typedef struct gevent_descriptor {
     gevent_context *reader, *writer;
+    void *watch;          // a retained Swift DescriptorWatch, told of readability when nobody is parked to read
     uint32_t generation;  // counts the closes of this number, so that events of an earlier life are known as such
     uint8_t armed;        // the readiness the loop was asked for
     uint8_t woken;        // the readiness somebody was woken for who has not run since
@@ -201,6 +256,28 @@ static inline gevent_context *gevent_hub_main(gevent_hub *hub) { return &hub->ma
 static inline gevent_context *gevent_hub_root(gevent_hub *hub) { return &hub->root; }
 static inline gevent_context **gevent_descriptor_reader(gevent_descriptor *entry) { return &entry->reader; }
 static inline gevent_context **gevent_descriptor_writer(gevent_descriptor *entry) { return &entry->writer; }
+
+/// The start that was delayed after `record`; null if there is none.
+static inline gevent_deferred *gevent_next_delayed_start(gevent_hub *hub, gevent_deferred *record) {
+    if (record->node.next == &hub->delayed_starts) return NULL;
+    return gevent_deferred_of_node(record->node.next);
+}
+
+/// The context that has waited longest for nothing else to be runnable; null if none does.
+static inline gevent_context *gevent_first_idle_waiter(gevent_hub *hub) {
+    if (gevent_list_is_empty(&hub->idle_waiters)) return NULL;
+    return ((gevent_link *)hub->idle_waiters.next)->payload;
+}
+
+/// Hooks the current context into a list of those that wait for the same thing.
+static inline void gevent_wait_set_list(gevent_hub *hub, gevent_node *list) {
+    gevent_link *link = &hub->current->wait_link;
+    link->kind = GEVENT_LINK_WAKE;
+    link->payload = hub->current;
+    gevent_list_append(list, &link->node);
+}
+
+static inline gevent_node *gevent_hub_idle_waiters(gevent_hub *hub) { return &hub->idle_waiters; }
 
 /// Null if no start is delayed.
 static inline gevent_deferred *gevent_first_delayed_start(gevent_hub *hub) {

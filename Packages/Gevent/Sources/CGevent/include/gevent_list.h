@@ -38,6 +38,17 @@ enum {
     GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
     GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
+    GEVENT_LINK_COLLECT = 3, // payload: a Swift ReadyCollector, which is told which of its nodes it was
+    GEVENT_LINK_SOON = 4,    // payload: a retained Swift WaitLink, which queues its closure
+    GEVENT_LINK_GROUP = 5,  // payload: the Swift GroupMembership of the greenlet that ends
+
+    // Contexts that wait for more than to be told:
+    GEVENT_LINK_ACQUIRE = 6,     // wants a semaphore's permit; payload: its place among those who were chosen
+    GEVENT_LINK_PASSED_OVER = 7, // the same, and was chosen when somebody else took the permit
+    GEVENT_LINK_GET = 8,         // wants an element; payload: room for it on the waiter's stack
+    GEVENT_LINK_PEEK = 9,        // wants a copy of an element; payload: likewise
+    GEVENT_LINK_PUT = 10,         // has an element; payload: where it lies on the waiter's stack
+    GEVENT_LINK_REFUSED = 11,    // one of these three whose queue was shut down
 };
 
 typedef struct gevent_link {
@@ -53,4 +64,13 @@ typedef struct gevent_links {
 
 static inline gevent_link *gevent_links_first(gevent_links *links) {
     return gevent_list_is_empty(&links->list) ? NULL : (gevent_link *)links->list.next;
+}
+
+static inline gevent_node *gevent_links_list(gevent_links *links) { return &links->list; }
+
+/// The first registration that a program made, past those who wait; null if there is none.
+static inline gevent_link *gevent_links_first_object(gevent_links *links) {
+    for (gevent_node *node = links->list.next; node != &links->list; node = node->next)
+        if (((gevent_link *)node)->kind == GEVENT_LINK_OBJECT) return (gevent_link *)node;
+    return NULL;
 }

@@ -52,5 +52,15 @@ void gevent_stacks_for_each(gevent_stacks *stacks, void (*visit)(gevent_context 
 /// How many slots were ever cut.
 size_t gevent_stacks_slot_count(const gevent_stacks *stacks);
 
+/// The context at the top of a slot, all zero if the slot was trimmed.
+gevent_context *gevent_stacks_in_slot(const gevent_stacks *stacks, uint32_t slot);
+
 /// The context whose stack holds `address`, or null. Linear in the slabs.
 gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address);
+
+/// How deep a context's stack has ever been in use, in bytes, whoever used it: from its top to the lowest byte that is not
+/// zero in a page that is there. Looks through memory; changes none.
+size_t gevent_stack_used(const gevent_context *context);
+
+/// The same, the most over all stacks that were not trimmed. Linear in the stacks ever used.
+size_t gevent_stacks_most_used(const gevent_stacks *stacks);

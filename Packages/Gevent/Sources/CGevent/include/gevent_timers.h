@@ -52,6 +52,7 @@ typedef struct gevent_timers {
     uint64_t horizon;  // in ticks; the wheel holds the timers at or beyond it
     uint64_t next_sequence;
     uint64_t count, referenced_count;
+    uint64_t fired_count;
     uint64_t occupied[GEVENT_LEVELS];  // a bit per slot that holds something
     gevent_node slots[GEVENT_LEVELS][GEVENT_LEVEL_SLOTS];
 } gevent_timers;

@@ -1,7 +1,7 @@
 public import GeventLoop
 internal import Synchronization
 
-/// The contract of ``GeventLoop/Loop`` as named checks, for our loops and for yours.
+/// The contract of ``/GeventLoop/Loop`` as named checks, for our loops and for yours.
 ///
 /// No test framework is needed; with Swift Testing it reads
 ///

@@ -1,0 +1,89 @@
+#define _GNU_SOURCE
+#include "gevent_fork.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "gevent_hub.h"
+#include "gevent_signals.h"
+
+struct gevent_mailbox_lock {
+    pthread_mutex_t mutex;
+    _Atomic uint32_t process;  // the generation of the process that its hub lives in
+};
+
+/// How many forks lie between the first process with a hub and this one.
+static _Atomic uint32_t this_process = 0;
+
+gevent_mailbox_lock *gevent_mailbox_lock_create(void) {
+    gevent_mailbox_lock *lock = malloc(sizeof *lock);
+    if (!lock) {
+        fputs("gevent: out of memory for a mailbox\n", stderr);
+        abort();
+    }
+    pthread_mutex_init(&lock->mutex, NULL);
+    atomic_init(&lock->process, atomic_load(&this_process));
+    return lock;
+}
+
+void gevent_mailbox_lock_destroy(gevent_mailbox_lock *lock) {
+    pthread_mutex_destroy(&lock->mutex);
+    free(lock);
+}
+
+bool gevent_mailbox_lock_acquire(gevent_mailbox_lock *lock) {
+    // Asked first: in a child the lock of another thread's hub may be held by nobody for ever.
+    if (atomic_load_explicit(&lock->process, memory_order_relaxed) !=
+        atomic_load_explicit(&this_process, memory_order_relaxed))
+        return false;
+    pthread_mutex_lock(&lock->mutex);
+    return true;
+}
+
+void gevent_mailbox_lock_release(gevent_mailbox_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
+
+static gevent_mailbox_lock *own_lock(void) {
+    gevent_hub *hub = gevent_this_thread_hub;
+    return hub ? hub->mailbox_lock : NULL;
+}
+
+static void before_fork(void) {
+    gevent_signals_before_fork();
+    gevent_mailbox_lock *lock = own_lock();
+    if (lock) pthread_mutex_lock(&lock->mutex);
+}
+
+static void after_fork_in_parent(void) {
+    gevent_mailbox_lock *lock = own_lock();
+    if (lock) pthread_mutex_unlock(&lock->mutex);
+    gevent_signals_after_fork_in_parent();
+}
+
+static void after_fork_in_child(void) {
+    // Only this thread is left, and so only its hub. The hub looks at the flag before it polls and before it tells its
+    // loop of a descriptor: until it is repaired, the loop's kernel objects are the parent's.
+    uint32_t process = atomic_fetch_add(&this_process, 1) + 1;
+    gevent_hub *hub = gevent_this_thread_hub;
+    if (hub) hub->is_forked = true;
+    gevent_mailbox_lock *lock = own_lock();
+    if (lock) {
+        atomic_store(&lock->process, process);
+        pthread_mutex_unlock(&lock->mutex);
+    }
+    gevent_signals_after_fork_in_child();
+}
+
+static void watch(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
+
+void gevent_fork_watch(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch);
+}
+
+int gevent_fork(void) {
+    pid_t pid = fork();
+    return pid < 0 ? -errno : pid;
+}

@@ -1,0 +1,75 @@
+// What a thread that watches a hub may look at: two counters, and a sample that the hub's own thread takes of itself.
+//
+// The watcher asks by a signal. The handler runs on the hub's thread, in the middle of whatever keeps it busy, and copies
+// the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault. What the copy means
+// is worked out by the watcher.
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct gevent_hub;
+
+/// What the hub does as one number that only grows: switches, starts, callbacks, polls. Equal twice means that nothing of
+/// the kind happened in between. Any thread, while the hub exists.
+uint64_t gevent_hub_activity(const struct gevent_hub *hub);
+
+/// Whether the hub is in a poll. Any thread, while the hub exists.
+bool gevent_hub_is_polling(const struct gevent_hub *hub);
+
+/// Around a poll: on the hub's thread.
+void gevent_hub_poll_begins(struct gevent_hub *hub);
+void gevent_hub_poll_ends(struct gevent_hub *hub);
+
+/// What runs on a hub's thread.
+enum {
+    GEVENT_SAMPLE_OF_GREENLET = 0,
+    GEVENT_SAMPLE_OF_MAIN = 1,
+    GEVENT_SAMPLE_OF_HUB = 2,
+};
+
+enum { GEVENT_SAMPLE_WORDS = 8 << 10 };
+
+typedef struct gevent_sample {
+    uint32_t state;  // who may touch the rest: private to monitor.c
+    uint64_t activity;
+    const void *owner;   // the greenlet: an address to name it by, and not to be followed
+    const void *isa;     // its class; null if the hub's thread did not answer
+    uint32_t kind;       // one of GEVENT_SAMPLE_OF
+    char name[48];       // as in the context
+    uintptr_t program_counter, stack_pointer, frame_pointer, link_register;
+    size_t word_count;   // how much of the stack was copied, from the stack pointer up
+    uintptr_t words[GEVENT_SAMPLE_WORDS];
+} gevent_sample;
+
+/// Makes samples of this thread's hub possible: installs the handler once per process, and lets the signal through to this
+/// thread. 0 or an errno. On the hub's thread.
+int gevent_sampling_start(struct gevent_hub *hub);
+
+/// On the hub's thread, when nobody asks any more.
+void gevent_sampling_stop(struct gevent_hub *hub);
+
+/// In a forked child, before anybody asks.
+void gevent_sampling_reset(struct gevent_hub *hub);
+
+/// Asks `thread`, the hub's, for a sample and waits for it for at most `milliseconds`. Returns it if the thread answered,
+/// otherwise one with no more than what can be read from outside. Null if the hub has gone on since its activity was
+/// `activity`. Valid until the next call. One thread at a time, and not the hub's.
+const gevent_sample *gevent_sampling_take(
+    struct gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds);
+
+typedef struct gevent_frame {
+    const void *address;  // what gevent_symbolize takes
+    bool is_guess;        // found lying on the stack, and not through frame records
+} gevent_frame;
+
+/// The calls that lead to where the sample was taken, innermost first. Returns how many.
+size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most);
+
+/// The kernel's number of the calling thread.
+int gevent_this_thread_number(void);
+
+/// The calling thread's name in debuggers and top; cut after 15 bytes.
+void gevent_name_this_thread(const char *name);

@@ -1,0 +1,380 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "gevent_hub.h"
+#include "gevent_monitor.h"
+#include "gevent_symbolize.h"
+
+// Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
+enum { SAMPLE_SIGNAL = SIGURG };
+
+/// Other threads read here what the hub writes with plain stores, and the handler reads stacks where sanitizers put what
+/// nobody should touch.
+#define LOOKS __attribute__((noinline, no_sanitize("thread", "address")))
+
+// MARK: counters
+
+// Each counter is an aligned word that only the hub's thread writes, so another thread reads an earlier value or a later
+// one and never a mixture. Each only grows. So if the sum of three reads, taken at different moments, is what it was, no
+// counter has moved between the last read of the first sum and the first read of the second, and that is all that is
+// concluded from it. No other memory is read on the strength of it, so no order is needed. The hub's stores on its hot
+// path stay plain ones; the reads are volatile and not atomic because ThreadSanitizer looks at every atomic.
+LOOKS static uint64_t read_word(const uint64_t *word) { return *(const volatile uint64_t *)word; }
+
+LOOKS uint64_t gevent_hub_activity(const gevent_hub *hub) {
+    return read_word(&hub->ready_head) + read_word(&hub->root_switch_count) + read_word(&hub->poll_phase);
+}
+
+LOOKS bool gevent_hub_is_polling(const gevent_hub *hub) { return read_word(&hub->poll_phase) & 1; }
+
+void gevent_hub_poll_begins(gevent_hub *hub) { hub->poll_phase++; }
+
+void gevent_hub_poll_ends(gevent_hub *hub) { hub->poll_phase++; }
+
+// MARK: the handler
+
+/// Whose turn it is with a sample.
+enum {
+    IDLE = 0,     // the watcher's
+    WANTED = 1,   // the first to take it out of this state has it
+    TAKING = 2,   // the handler's
+};
+
+typedef struct request {
+    gevent_sample sample;  // first, so that a sample is its request
+    sem_t answered;
+    bool was_blocked;  // the signal, before
+} request;
+
+static struct sigaction previous;
+
+static bool takes(gevent_sample *sample, uint32_t from, uint32_t to) {
+    return __atomic_compare_exchange_n(&sample->state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+LOOKS static void describe_current(const gevent_hub *hub, gevent_sample *sample) {
+    const gevent_context *context = *(gevent_context *const volatile *)&hub->current;
+    sample->owner = *(void *const volatile *)&context->owner;
+    sample->kind = context == &hub->main   ? GEVENT_SAMPLE_OF_MAIN
+                   : context == &hub->root ? GEVENT_SAMPLE_OF_HUB
+                                           : GEVENT_SAMPLE_OF_GREENLET;
+    for (size_t i = 0; i < sizeof sample->name; i++) sample->name[i] = ((const volatile char *)context->name)[i];
+    sample->name[sizeof sample->name - 1] = 0;
+}
+
+LOOKS static void copy_stack(const gevent_context *context, gevent_sample *sample) {
+    uintptr_t low = (uintptr_t)context->stack_low, high = (uintptr_t)context->stack_high;
+    uintptr_t from = (sample->stack_pointer + sizeof(uintptr_t) - 1) & ~(uintptr_t)(sizeof(uintptr_t) - 1);
+    sample->stack_pointer = from;
+    sample->word_count = 0;
+    // In the middle of a switch the stack and the context may be two different ones.
+    if (from < low || from >= high) return;
+    size_t count = (high - from) / sizeof(uintptr_t);
+    if (count > GEVENT_SAMPLE_WORDS) count = GEVENT_SAMPLE_WORDS;
+    const volatile uintptr_t *words = (const volatile uintptr_t *)from;
+    for (size_t i = 0; i < count; i++) sample->words[i] = words[i];
+    sample->word_count = count;
+}
+
+LOOKS static void take(const gevent_hub *hub, gevent_sample *sample, const ucontext_t *machine) {
+    sample->activity = gevent_hub_activity(hub);
+    describe_current(hub, sample);
+    // Whoever runs is retained, and an object begins with its class.
+    sample->isa = sample->owner ? *(void *const volatile *)sample->owner : NULL;
+#if defined(__x86_64__)
+    const greg_t *registers = machine->uc_mcontext.gregs;
+    sample->program_counter = (uintptr_t)registers[REG_RIP];
+    sample->stack_pointer = (uintptr_t)registers[REG_RSP];
+    sample->frame_pointer = (uintptr_t)registers[REG_RBP];
+    sample->link_register = 0;
+#elif defined(__aarch64__)
+    sample->program_counter = machine->uc_mcontext.pc;
+    sample->stack_pointer = machine->uc_mcontext.sp;
+    sample->frame_pointer = machine->uc_mcontext.regs[29];
+    sample->link_register = machine->uc_mcontext.regs[30];
+#endif
+    copy_stack(hub->current, sample);
+}
+
+/// Only async-signal-safe calls, and few: the thread may have been anywhere.
+static void handler(int signal, siginfo_t *info, void *machine_context) {
+    int error = errno;
+    gevent_hub *hub = gevent_this_thread_hub;
+    gevent_sample *sample = hub ? hub->sample : NULL;
+    if (sample && takes(sample, WANTED, TAKING)) {
+        take(hub, sample, machine_context);
+        sem_post(&((request *)sample)->answered);
+    }
+    bool is_ours = info->si_code == SI_QUEUE && info->si_value.sival_ptr == &previous;
+    if (!is_ours) {
+        if (previous.sa_flags & SA_SIGINFO)
+            previous.sa_sigaction(signal, info, machine_context);
+        else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN)
+            previous.sa_handler(signal);
+    }
+    errno = error;
+}
+
+static void install(void) {
+    struct sigaction action = {0};
+    action.sa_sigaction = handler;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaction(SAMPLE_SIGNAL, NULL, &previous);
+    sigaction(SAMPLE_SIGNAL, &action, NULL);
+}
+
+/// A program may have taken the signal for itself since.
+static bool is_installed(void) {
+    struct sigaction current;
+    return sigaction(SAMPLE_SIGNAL, NULL, &current) == 0 && (current.sa_flags & SA_SIGINFO) &&
+           current.sa_sigaction == handler;
+}
+
+// MARK: samples
+
+static void only_ours(sigset_t *signals) {
+    sigemptyset(signals);
+    sigaddset(signals, SAMPLE_SIGNAL);
+}
+
+int gevent_sampling_start(gevent_hub *hub) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    request *made = calloc(1, sizeof *made);
+    if (!made) return ENOMEM;
+    sem_init(&made->answered, 0, 0);
+    pthread_once(&once, install);
+    hub->sample = &made->sample;
+    // Threads of a dispatch queue hold all signals back, and so do those that they make.
+    sigset_t signals, before;
+    only_ours(&signals);
+    pthread_sigmask(SIG_UNBLOCK, &signals, &before);
+    made->was_blocked = sigismember(&before, SAMPLE_SIGNAL) == 1;
+    return 0;
+}
+
+void gevent_sampling_stop(gevent_hub *hub) {
+    request *given = (request *)hub->sample;
+    if (!given) return;
+    if (given->was_blocked) {
+        sigset_t signals;
+        only_ours(&signals);
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    }
+    // The handler runs on this very thread: before this line or after it.
+    *(gevent_sample *volatile *)&hub->sample = NULL;
+    sem_destroy(&given->answered);
+    free(given);
+}
+
+void gevent_sampling_reset(gevent_hub *hub) {
+    request *given = (request *)hub->sample;
+    if (!given) return;
+    given->sample.state = IDLE;
+    sem_init(&given->answered, 0, 0);
+}
+
+/// Returns whether the handler has answered.
+static bool wait_for_answer(request *asked, unsigned milliseconds) {
+    struct timespec deadline;
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += milliseconds / 1000;
+    deadline.tv_nsec += milliseconds % 1000 * 1000000L;
+    if (deadline.tv_nsec >= 1000000000L) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000L;
+    }
+    for (;;) {
+        if (sem_timedwait(&asked->answered, &deadline) == 0) return true;
+        if (errno == EINTR) continue;
+        if (takes(&asked->sample, WANTED, IDLE)) return false;
+        // The handler came first; it is at it, and never waits.
+        while (sem_wait(&asked->answered) != 0) {}
+        return true;
+    }
+}
+
+LOOKS const gevent_sample *gevent_sampling_take(
+    gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds) {
+    request *asked = (request *)hub->sample;
+    gevent_sample *sample = &asked->sample;
+    if (is_installed()) {
+        __atomic_store_n(&sample->state, WANTED, __ATOMIC_RELEASE);
+        union sigval mark = {.sival_ptr = &previous};
+        if (pthread_sigqueue(thread, SAMPLE_SIGNAL, mark) == 0) {
+            if (wait_for_answer(asked, milliseconds)) {
+                __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
+                return sample->activity == activity ? sample : NULL;
+            }
+        } else if (!takes(sample, WANTED, IDLE)) {
+            // Somebody else's signal was answered.
+            while (sem_wait(&asked->answered) != 0) {}
+        }
+        __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
+    }
+    // The thread holds the signal back. Contexts stay readable as long as their hub exists, so a name can be had without
+    // it; that it is the name of the right one shows in the activity.
+    describe_current(hub, sample);
+    sample->isa = NULL;
+    sample->program_counter = 0;
+    sample->word_count = 0;
+    return gevent_hub_activity(hub) == activity ? sample : NULL;
+}
+
+// MARK: backtraces
+
+/// Whether there is a call before `address`.
+static bool is_return_address(uintptr_t address) {
+#if defined(__x86_64__)
+    if (!gevent_is_code(address - 8, 9)) return false;
+    const unsigned char *code = (const unsigned char *)address;
+    if (code[-5] == 0xe8) return true;
+    // The forms of an indirect call, by their lengths.
+    static const unsigned char lengths[] = {2, 3, 4, 6, 7};
+    for (size_t i = 0; i < sizeof lengths; i++)
+        if (code[-lengths[i]] == 0xff && (code[1 - lengths[i]] & 0x38) == 0x10) return true;
+    return false;
+#elif defined(__aarch64__)
+    if (address % 4 || !gevent_is_code(address - 4, 8)) return false;
+    uint32_t instruction = ((const uint32_t *)address)[-1];
+    return (instruction & 0xfc000000) == 0x94000000 || (instruction & 0xfffffc1f) == 0xd63f0000;
+#endif
+}
+
+/// Whether the function at `address` has taken its frame record down again.
+static bool is_past_frame(uintptr_t address) {
+#if defined(__x86_64__)
+    if (!gevent_is_code(address - 1, 2)) return false;
+    const unsigned char *code = (const unsigned char *)address;
+    // At a ret, or behind pop rbp.
+    return code[0] == 0xc3 || code[-1] == 0x5d;
+#elif defined(__aarch64__)
+    if (address % 4 || !gevent_is_code(address - 4, 8)) return false;
+    const uint32_t *code = (const uint32_t *)address;
+    // At a ret, or behind ldp x29, x30.
+    return code[0] == 0xd65f03c0 || (code[-1] & 0xfe407fff) == 0xa8407bfd;
+#endif
+}
+
+/// The start of the function that the call before `address` names, or 0 if it names none.
+static uintptr_t callee(uintptr_t address) {
+    uintptr_t target = 0;
+#if defined(__x86_64__)
+    const unsigned char *code = (const unsigned char *)address;
+    int32_t distance;
+    if (code[-5] != 0xe8) return 0;
+    memcpy(&distance, code - 4, sizeof distance);
+    target = address + (uintptr_t)(intptr_t)distance;
+#elif defined(__aarch64__)
+    uint32_t instruction = ((const uint32_t *)address)[-1];
+    if ((instruction & 0xfc000000) != 0x94000000) return 0;
+    int32_t words = (int32_t)(instruction << 6) >> 6;
+    target = address - 4 + (uintptr_t)(intptr_t)words * 4;
+#endif
+    // Otherwise it is a stub that leads elsewhere.
+    return (uintptr_t)gevent_function_start((const void *)target) == target ? target : 0;
+}
+
+/// Whether the function at `address` has set up its frame record there.
+static bool has_frame(uintptr_t address) {
+    const unsigned char *start = gevent_function_start((const void *)address);
+    if (!start || !gevent_is_code((uintptr_t)start, address - (uintptr_t)start + 1)) return false;
+    size_t size = address - (uintptr_t)start;
+    enum { PROLOGUE = 96 };
+    if (size > PROLOGUE) size = PROLOGUE;
+#if defined(__x86_64__)
+    // mov rbp, rsp
+    static const unsigned char sets_frame[] = {0x48, 0x89, 0xe5};
+    return memmem(start, size, sets_frame, sizeof sets_frame) != NULL;
+#elif defined(__aarch64__)
+    // add x29, sp, #…
+    for (size_t i = 0; i < size / 4; i++)
+        if ((((const uint32_t *)start)[i] & 0xffc003ff) == 0x910003fd) return true;
+    return false;
+#endif
+}
+
+typedef struct walk {
+    const gevent_sample *sample;
+    gevent_frame *frames;
+    size_t count, most;
+} walk;
+
+static void add(walk *walk, uintptr_t address, bool is_guess) {
+    if (walk->count < walk->most)
+        walk->frames[walk->count++] = (gevent_frame){.address = (const void *)address, .is_guess = is_guess};
+}
+
+/// The place in the copy of a frame record, or SIZE_MAX if no whole one stands there.
+static size_t place_of(const gevent_sample *sample, uintptr_t frame_pointer) {
+    if (frame_pointer < sample->stack_pointer || frame_pointer % sizeof(uintptr_t)) return SIZE_MAX;
+    size_t place = (frame_pointer - sample->stack_pointer) / sizeof(uintptr_t);
+    return sample->word_count >= 2 && place <= sample->word_count - 2 ? place : SIZE_MAX;
+}
+
+/// What was called by code with frame records and has none itself, as the C library on x86-64: its return addresses lie
+/// somewhere on the stack, among others that were left there. Returns where the records begin.
+static size_t add_guesses(walk *walk, size_t record) {
+    enum { REACH = 512 };
+    const gevent_sample *sample = walk->sample;
+    // Whose record comes next, if the call to it says so.
+    uintptr_t owner = record == SIZE_MAX ? 0 : callee(sample->words[record + 1]);
+    for (size_t i = 0; i < sample->word_count && i < REACH && i < record; i++) {
+        uintptr_t word = sample->words[i];
+        // Where the frame pointer was used for something else, the first record that was saved is as good.
+        if (record == SIZE_MAX) {
+            size_t outer = place_of(sample, word);
+            if (outer != SIZE_MAX && outer > i && i + 1 < sample->word_count && is_return_address(sample->words[i + 1]))
+                return i;
+        }
+        if (!is_return_address(word)) continue;
+        add(walk, word, true);
+        if (record == SIZE_MAX) continue;
+        // Its record is the next one.
+        if (owner ? (uintptr_t)gevent_function_start((const void *)word) == owner : has_frame(word)) return record;
+    }
+    return record;
+}
+
+size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most) {
+    walk walk = {.sample = sample, .frames = frames, .most = most};
+    if (!sample->program_counter) return 0;
+    // One further: what is asked for is the call before an address.
+    add(&walk, sample->program_counter + 1, false);
+    size_t record = place_of(sample, sample->frame_pointer);
+    if (record != SIZE_MAX && !is_return_address(sample->words[record + 1])) record = SIZE_MAX;
+    if (!has_frame(sample->program_counter) || is_past_frame(sample->program_counter)) {
+        if (sample->link_register && is_return_address(sample->link_register))
+            add(&walk, sample->link_register, false);
+        else
+            record = add_guesses(&walk, record);
+    }
+    while (record != SIZE_MAX) {
+        uintptr_t caller = sample->words[record], address = sample->words[record + 1];
+        if (!address) break;
+        add(&walk, address, false);
+        // Callers' frames lie higher. Anything else is code without frame records, or the end.
+        size_t next = place_of(sample, caller);
+        if (next == SIZE_MAX || next <= record) break;
+        record = next;
+    }
+    return walk.count;
+}
+
+// MARK: threads
+
+int gevent_this_thread_number(void) { return (int)syscall(SYS_gettid); }
+
+void gevent_name_this_thread(const char *name) {
+    char text[16] = {0};
+    strncpy(text, name, sizeof text - 1);
+    pthread_setname_np(pthread_self(), text);
+}

@@ -1,0 +1,238 @@
+#define _GNU_SOURCE
+#include "gevent_signals.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+struct gevent_signal_inbox {
+    // What the handler reads and writes.
+    struct gevent_signal_inbox *next;  // set before the inbox is published, and never changed
+    _Atomic int descriptor;            // -1 while the inbox belongs to nobody
+    _Atomic unsigned visitors;         // handlers that may be about to write to the descriptor
+    _Atomic bool wanted[GEVENT_SIGNAL_COUNT];
+    _Atomic uint32_t counts[GEVENT_SIGNAL_COUNT];
+    _Atomic bool insists_on_interrupt;
+    _Atomic int64_t interrupted_since;  // when the oldest SIGINT came that was not taken
+
+    // The owner's, or under the lock.
+    bool is_used;
+    pthread_t owner;
+    bool was_blocked[GEVENT_SIGNAL_COUNT];
+};
+
+/// How long the hub may leave a SIGINT unseen before the next one kills. Long enough for the same Ctrl-C to come twice:
+/// from the terminal, and from a parent that passes it on.
+static const int64_t PATIENCE = 1000000000;
+
+// Inboxes are published at the head and never freed, so the handler walks them without a lock whatever it interrupted.
+// One whose hub is gone is used again by the next: there are as many as there ever were hubs with signals at a time.
+static _Atomic(gevent_signal_inbox *) inboxes = NULL;
+
+// What the process does about signals changes only under this lock, which no handler takes.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned watching_inboxes[GEVENT_SIGNAL_COUNT];
+static struct sigaction previous[GEVENT_SIGNAL_COUNT];
+
+static int64_t monotonic_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/// Only async-signal-safe calls; the atomics are lock-free.
+static void handler(int number) {
+    // The code that was interrupted may be about to look at errno.
+    int interrupted_errno = errno;
+    for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
+        // The race: a thread closes its inbox while this one is about to write to the descriptor, whose number may then
+        // be somebody else's. The visitor announces itself before it looks at the number, and the closer takes the number
+        // away before it looks for visitors, all in one order for everybody: either the visitor finds no number, or the
+        // closer finds the visitor and waits.
+        atomic_fetch_add(&inbox->visitors, 1);
+        int descriptor = atomic_load(&inbox->descriptor);
+        if (descriptor >= 0 && atomic_load(&inbox->wanted[number])) {
+            // Counted before it is written: whoever is woken finds it.
+            uint32_t earlier = atomic_fetch_add(&inbox->counts[number], 1);
+            if (number == SIGINT && atomic_load(&inbox->insists_on_interrupt)) {
+                int64_t now = monotonic_now();
+                if (earlier == 0) {
+                    atomic_store(&inbox->interrupted_since, now);
+                } else if (now - atomic_load(&inbox->interrupted_since) >= PATIENCE) {
+                    // Blocked until this handler returns; then it kills.
+                    signal(SIGINT, SIG_DFL);
+                    raise(SIGINT);
+                }
+            }
+            // Fails only if it has been written to 2^64 times since it was read.
+            uint64_t one = 1;
+            ssize_t written = write(descriptor, &one, sizeof one);
+            (void)written;
+        }
+        atomic_fetch_sub(&inbox->visitors, 1);
+    }
+    errno = interrupted_errno;
+}
+
+static bool is_ours(int number) {
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) && action.sa_handler == handler;
+}
+
+/// Under the lock.
+static void restore(int number) {
+    if (is_ours(number)) sigaction(number, &previous[number], NULL);
+}
+
+static gevent_signal_inbox *find_unused(void) {
+    for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
+        if (!inbox->is_used) return inbox;
+    }
+    gevent_signal_inbox *inbox = calloc(1, sizeof *inbox);
+    if (!inbox) return NULL;
+    atomic_store(&inbox->descriptor, -1);
+    inbox->next = atomic_load(&inboxes);
+    atomic_store(&inboxes, inbox);
+    return inbox;
+}
+
+gevent_signal_inbox *gevent_signal_inbox_open(void) {
+    int descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (descriptor < 0) return NULL;
+    pthread_mutex_lock(&lock);
+    gevent_signal_inbox *inbox = find_unused();
+    if (inbox) {
+        inbox->is_used = true;
+        inbox->owner = pthread_self();
+        for (int number = 0; number < GEVENT_SIGNAL_COUNT; number++) atomic_store(&inbox->counts[number], 0);
+        atomic_store(&inbox->insists_on_interrupt, false);
+        atomic_store(&inbox->descriptor, descriptor);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!inbox) {
+        close(descriptor);
+        errno = ENOMEM;
+    }
+    return inbox;
+}
+
+void gevent_signal_inbox_close(gevent_signal_inbox *inbox) {
+    for (int number = 1; number < GEVENT_SIGNAL_COUNT; number++) gevent_signal_unwatch(inbox, number);
+    int descriptor = atomic_exchange(&inbox->descriptor, -1);
+    // A handler on this thread would have returned by now; one on another thread needs a few instructions.
+    while (atomic_load(&inbox->visitors) > 0) sched_yield();
+    close(descriptor);
+    pthread_mutex_lock(&lock);
+    inbox->is_used = false;
+    pthread_mutex_unlock(&lock);
+}
+
+int gevent_signal_inbox_descriptor(gevent_signal_inbox *inbox) { return atomic_load(&inbox->descriptor); }
+
+int gevent_signal_watch(gevent_signal_inbox *inbox, int number) {
+    if (number < 1 || number >= GEVENT_SIGNAL_COUNT) return EINVAL;
+    int error = 0;
+    pthread_mutex_lock(&lock);
+    if (!atomic_load(&inbox->wanted[number])) {
+        // Wanted first, so that the very first one is counted.
+        atomic_store(&inbox->wanted[number], true);
+        if (watching_inboxes[number] == 0 || !is_ours(number)) {
+            // On the alternate stack if there is one: a greenlet's own may be nearly used up.
+            struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART | SA_ONSTACK}, before;
+            sigemptyset(&action.sa_mask);
+            if (sigaction(number, &action, &before) != 0)
+                error = errno;
+            else if (watching_inboxes[number] == 0)
+                previous[number] = before;
+        }
+        if (error) {
+            atomic_store(&inbox->wanted[number], false);
+        } else {
+            watching_inboxes[number]++;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    if (error) return error;
+    // At least one thread has to take it.
+    sigset_t set, mask;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    if (pthread_sigmask(SIG_UNBLOCK, &set, &mask) == 0 && sigismember(&mask, number) == 1)
+        inbox->was_blocked[number] = true;
+    return 0;
+}
+
+void gevent_signal_unwatch(gevent_signal_inbox *inbox, int number) {
+    if (number < 1 || number >= GEVENT_SIGNAL_COUNT) return;
+    pthread_mutex_lock(&lock);
+    bool was_watching = atomic_load(&inbox->wanted[number]);
+    if (was_watching) {
+        if (--watching_inboxes[number] == 0) restore(number);
+        atomic_store(&inbox->wanted[number], false);
+        atomic_store(&inbox->counts[number], 0);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!was_watching || !inbox->was_blocked[number]) return;
+    inbox->was_blocked[number] = false;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+void gevent_signal_inbox_drain(gevent_signal_inbox *inbox) {
+    uint64_t count;
+    ssize_t taken = read(atomic_load(&inbox->descriptor), &count, sizeof count);
+    (void)taken;
+}
+
+uint32_t gevent_signal_take(gevent_signal_inbox *inbox, int number) {
+    return atomic_exchange(&inbox->counts[number], 0);
+}
+
+void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists) {
+    atomic_store(&inbox->insists_on_interrupt, insists);
+}
+
+int gevent_signal_inbox_renew(gevent_signal_inbox *inbox) {
+    int fresh = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fresh < 0) return errno;
+    // Atomic, so that a handler writes to one of the two and never to a closed number.
+    int result = dup3(fresh, atomic_load(&inbox->descriptor), O_CLOEXEC), error = errno;
+    close(fresh);
+    return result < 0 ? error : 0;
+}
+
+// MARK: fork
+
+// Nobody else changes anything while the process is copied.
+void gevent_signals_before_fork(void) { pthread_mutex_lock(&lock); }
+
+void gevent_signals_after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
+
+void gevent_signals_after_fork_in_child(void) {
+    // The other threads are not here any more: neither their hubs nor a handler that one of them was in.
+    for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
+        atomic_store(&inbox->visitors, 0);
+        // What was counted before the fork is the parent's to act on.
+        for (int number = 0; number < GEVENT_SIGNAL_COUNT; number++) atomic_store(&inbox->counts[number], 0);
+        if (!inbox->is_used || pthread_equal(inbox->owner, pthread_self())) continue;
+        for (int number = 1; number < GEVENT_SIGNAL_COUNT; number++) {
+            if (!atomic_load(&inbox->wanted[number])) continue;
+            if (--watching_inboxes[number] == 0) restore(number);
+            atomic_store(&inbox->wanted[number], false);
+            inbox->was_blocked[number] = false;
+        }
+        int descriptor = atomic_exchange(&inbox->descriptor, -1);
+        if (descriptor >= 0) close(descriptor);
+        inbox->is_used = false;
+    }
+    pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,45 @@
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "gevent_context.h"
+#include "gevent_stacks.h"
+
+// What is read belongs to other frames, which the sanitizers would object to.
+__attribute__((no_sanitize("address", "thread"))) static const char *first_used(const char *low, const char *high) {
+    for (const uintptr_t *word = (const uintptr_t *)low; word < (const uintptr_t *)high; word++)
+        if (*word) return (const char *)word;
+    return high;
+}
+
+size_t gevent_stack_used(const gevent_context *context) {
+    enum { AT_ONCE = 256 };
+    unsigned char resident[AT_ONCE];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *low = context->stack_low, *high = context->stack_high;
+    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low on
+    // a system that swaps.
+    for (char *from = low; from < high; from += page * AT_ONCE) {
+        size_t left = ((size_t)(high - from) + page - 1) / page, count = left < AT_ONCE ? left : AT_ONCE;
+        if (mincore(from, count * page, resident) != 0) return 0;
+        for (size_t i = 0; i < count; i++) {
+            if (!(resident[i] & 1)) continue;
+            char *start = from + i * page, *end = start + page < high ? start + page : high;
+            const char *used = first_used(start, end);
+            if (used < end) return (size_t)(high - used);
+        }
+    }
+    return 0;
+}
+
+size_t gevent_stacks_most_used(const gevent_stacks *stacks) {
+    size_t most = 0, used;
+    size_t count = gevent_stacks_slot_count(stacks);
+    for (size_t slot = 0; slot < count; slot++) {
+        const gevent_context *context = gevent_stacks_in_slot(stacks, (uint32_t)slot);
+        // A trimmed slot's context is gone with its page.
+        if (context->stack_high && (used = gevent_stack_used(context)) > most) most = used;
+    }
+    return most;
+}

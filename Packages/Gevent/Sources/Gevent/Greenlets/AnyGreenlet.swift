@@ -1,0 +1,384 @@
+public import CGevent
+
+/// A flow of control that belongs to the hub of one thread: its identity, its state, and how errors are thrown into it.
+///
+/// The root of the class tree. ``Greenlet`` adds an outcome; ``RawGreenlet`` is a bare coroutine; the thread's own stack
+/// is the *main greenlet*, and the hub itself appears as a greenlet inside hub callbacks. Like all its subclasses it is
+/// confined to the thread that made it.
+///
+/// gevent: `greenlet.greenlet`.
+open class AnyGreenlet: CustomStringConvertible {
+    /// How far its life has come.
+    @usableFromInline
+    enum Phase: UInt8 {
+        /// Made, not started.
+        case created
+        /// In the ready queue, which retains it.
+        case scheduled
+        /// Waits for its start's delay; the delay's record retains it.
+        case delayed
+        /// Started to run; it has a context, which retains it.
+        case running
+        /// Over, or killed before it ran.
+        case ended
+    }
+
+    /// An error that was thrown into the greenlet and not yet raised in it.
+    struct PendingError {
+        let error: any Error
+        /// The timeout it comes from, which may take it back.
+        let timeout: Timeout?
+        /// Raised at every park from its first to the end, so it stays pending.
+        let isSticky: Bool
+
+        /// Whether a second exit would say nothing new. What a timeout throws may be taken back.
+        var isKill: Bool { timeout == nil && error is any GreenletExitError }
+    }
+
+    // Plain stored properties that only the owning thread touches. Unchecked exclusivity, because each access is a
+    // single load or store that no switch can fall into.
+
+    /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
+    @usableFromInline @exclusivity(unchecked) final var hubSerial: UInt32
+    @usableFromInline @exclusivity(unchecked) final var phase: Phase = .created
+    /// A notification round is queued or under way.
+    @exclusivity(unchecked) final var isNotifying = false
+    /// Begun or queued before this process was forked off: the parent's to end.
+    @exclusivity(unchecked) final var isInherited = false
+    /// Its place among the ends of its hub's greenlets.
+    @exclusivity(unchecked) final var endOrder: UInt64 = 0
+    /// What to tell when it ends. A record of the hub's, made for the first link.
+    @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
+    @usableFromInline @exclusivity(unchecked) final var context: UnsafeMutablePointer<gevent_context>?
+    @exclusivity(unchecked) final var pendingErrors: [PendingError]?
+    @usableFromInline @exclusivity(unchecked) final var spawnSite: UnsafePointer<gevent_spawn_site>?
+    @exclusivity(unchecked) final var details: GreenletDetails?
+    /// Who spawned it and whom it spawned; see gevent_lineage.h. 0 without tracking.
+    @exclusivity(unchecked) final var kin: UInt
+
+    /// For subclasses in this module, with the hub already at hand.
+    @usableFromInline
+    init(hub: UnsafeMutablePointer<gevent_hub>) {
+        hubSerial = hub.pointee.serial
+        kin = 0
+    }
+
+    /// For those that are spawned; see `recordSpawner`.
+    init(hub: UnsafeMutablePointer<gevent_hub>, kin: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
+        hubSerial = hub.pointee.serial
+        self.kin = kin
+        self.spawnSite = spawnSite
+    }
+
+    deinit {
+        details?.close(hubSerial: hubSerial)
+        if links != nil { dropLinks() }
+        if kin != 0 && !gevent_kin_leave(kin) { leaveKinSlowly() }
+    }
+
+    // MARK: State
+
+    /// The greenlet that is running on this thread.
+    ///
+    /// In main it is the main greenlet, in a hub callback the hub. Makes the thread's hub if there is none. Never parks.
+    ///
+    /// gevent: `gevent.getcurrent()`.
+    public static var current: AnyGreenlet {
+        current(of: requireHub())
+    }
+
+    static func current(of hub: UnsafeMutablePointer<gevent_hub>) -> AnyGreenlet {
+        // The owner of the running context is set before it first runs and cleared after its last instruction.
+        Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner).takeUnretainedValue()
+    }
+
+    /// Whether `start` was called, at once or with a delay; stays true.
+    public final var isStarted: Bool {
+        phase != .created && !(phase == .ended && details?.endedUnstarted == true)
+    }
+
+    /// Whether it was started and is not over, also while it is only scheduled.
+    ///
+    /// gevent: the greenlet's truth value.
+    @inlinable
+    public final var isActive: Bool { phase != .created && phase != .ended }
+
+    /// Whether it will never run again: finished, or killed before it ran.
+    ///
+    /// gevent: `greenlet.dead`.
+    @inlinable
+    public final var isDead: Bool { phase == .ended }
+
+    /// Whether this greenlet is the one that is running.
+    final var isCurrent: Bool {
+        guard let hub = gevent_hub_current() else { return false }
+        return context != nil && hub.pointee.current == context
+    }
+
+    /// The hub it belongs to; nil if that hub is gone, and on any other thread.
+    ///
+    /// gevent: `Greenlet.parent`, which is always the hub.
+    public final var hub: Hub? {
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
+        return Hub.of(hub)
+    }
+
+    /// Throws unless the calling thread is the greenlet's own. Returns its hub.
+    @usableFromInline
+    @inline(__always)
+    final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw HubError.wrongThread }
+        return hub
+    }
+
+    /// The same for calls that cannot throw: misuse there is a programming error.
+    @usableFromInline
+    @inline(__always)
+    final func requireOwnHub() -> UnsafeMutablePointer<gevent_hub> {
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { wrongThread() }
+        return hub
+    }
+
+    @usableFromInline
+    @inline(never)
+    final func wrongThread() -> Never {
+        fatalError("\(HubError.wrongThread)")
+    }
+
+    // MARK: Names
+
+    /// A small non-negative integer, unique among the living greenlet objects of one hub.
+    ///
+    /// The smallest free one, given on first request, and free again when the object goes.
+    ///
+    /// gevent: `Greenlet.minimal_ident`.
+    public final var minimalID: Int {
+        if let id = details?.minimalID { return id }
+        let id = Hub.of(requireOwnHub()).identifiers.take()
+        ensureDetails().minimalID = id
+        if details?.name == nil { copyNameToContext() }
+        return id
+    }
+
+    /// The name in reports; made from ``minimalID`` unless it was set.
+    ///
+    /// gevent: `Greenlet.name`.
+    public final var name: String {
+        get { details?.name ?? "Greenlet-\(minimalID)" }
+        set {
+            ensureDetails().name = newValue
+            copyNameToContext()
+        }
+    }
+
+    /// The name, as far as one was set or can be made without asking for an identifier.
+    final var knownName: String? {
+        details?.name ?? details?.minimalID.map { "Greenlet-\($0)" }
+    }
+
+    final func ensureDetails() -> GreenletDetails {
+        if let details { return details }
+        let made = GreenletDetails()
+        details = made
+        return made
+    }
+
+    /// The overflow report runs in a signal handler, which may not call Swift, so it finds the name in the context.
+    final func copyNameToContext() {
+        guard let context, let name = knownName else { return }
+        withUnsafeMutableBytes(of: &context.pointee.name) { buffer in
+            let bytes = name.utf8.prefix(buffer.count - 1)
+            buffer.copyBytes(from: bytes)
+            buffer[bytes.count] = 0
+        }
+    }
+
+    /// Tells kind and name; shows the name only if it was set or its identifier was asked for.
+    ///
+    /// Printed after the error when the body fails. An override must not park.
+    open var description: String {
+        "<\(type(of: self))\(knownName.map { " \"\($0)\"" } ?? "")\(shortAddress)>"
+    }
+
+    private var shortAddress: String {
+        let bits = UInt(bitPattern: ObjectIdentifier(self))
+        return knownName == nil ? " at 0x\(String(bits, radix: 16))" : ""
+    }
+
+    // MARK: Running and ending
+
+    /// What the entry of a fresh stack calls: the whole life of the greenlet.
+    func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
+        preconditionFailure("a greenlet of this kind is never started")
+    }
+
+    /// Ends a greenlet that never ran.
+    func endUnstarted(_ error: any Error) {
+        preconditionFailure("a greenlet of this kind is never unstarted")
+    }
+
+    /// Marks the greenlet as running on `context`.
+    @inline(__always)
+    final func enter(_ context: UnsafeMutablePointer<gevent_context>) {
+        phase = .running
+        self.context = context
+        context.pointee.name.0 = 0
+        if let details {
+            copyNameToContext()
+            context.pointee.locals = details.inheritedLocals
+            details.inheritedLocals = nil
+        }
+    }
+
+    /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the current
+    /// greenlet, or parks, when this one is gone. It finds the hub, and like the hub it cannot wait: there is no greenlet
+    /// left that could be killed or timed out.
+    @inline(__always)
+    final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
+        context.pointee.owner = context.pointee.hub.pointee.root.owner
+        gevent_attention_disown(context)
+    }
+
+    /// Marks the greenlet as over and lets go of what its context still holds.
+    @inline(__always)
+    final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
+        phase = .ended
+        if pendingErrors != nil { dropPendingErrors() }
+        if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
+        self.context = nil
+        disown(context)
+        if context.pointee.locals != nil { dropLocals(of: context) }
+    }
+
+    // MARK: Throwing into a greenlet
+
+    /// Throws `error` into the greenlet, to be raised where it waits or at its next switch point; a sticky one at every
+    /// switch point from then on.
+    ///
+    /// One that has not run yet ends at once and never runs. No effect on the dead.
+    final func deliver(_ error: any Error, from timeout: Timeout? = nil, sticky: Bool = false) {
+        switch phase {
+        case .ended:
+            return
+        case .created, .scheduled, .delayed:
+            endUnstarted(error)
+        case .running:
+            addPending(PendingError(error: error, timeout: timeout, isSticky: sticky))
+            guard let context else { return }
+            Hub.of(context.pointee.hub).switchWatch?.delivered(error, to: self)
+            gevent_attention_raise(context)
+            // A context that was woken, or that yielded, is on its way: it takes what it was woken for, and the error
+            // waits for its next park. So nothing handed to it is ever lost.
+            gevent_wait_end(context, UInt8(GEVENT_WAIT_FAILED))
+        }
+    }
+
+    private func addPending(_ new: PendingError) {
+        var pending = pendingErrors ?? []
+        if pending.contains(where: \.isSticky) {
+            // That one is raised at every park, so nothing behind it would ever be.
+            new.timeout?.wasRaised()
+            return
+        }
+        // Two kills that arrive before the victim has seen the first are one kill.
+        if new.isKill && pending.contains(where: \.isKill) {
+            if !new.isSticky { return }
+            pending.removeAll(where: \.isKill)
+        }
+        pendingErrors = pending + [new]
+    }
+
+    /// For a greenlet whose wait the caller then ends as failed by itself.
+    final func prepareToRaise(_ error: any Error, _ context: UnsafeMutablePointer<gevent_context>) {
+        addPending(PendingError(error: error, timeout: nil, isSticky: false))
+        gevent_attention_raise(context)
+    }
+
+    final var hasStickyError: Bool { pendingErrors?.contains(where: \.isSticky) == true }
+
+    /// Takes back what a timeout threw into the running greenlet, if it has not been raised. Returns whether it did.
+    @discardableResult
+    final func retract(_ timeout: Timeout) -> Bool {
+        retractErrors { $0.timeout === timeout }
+    }
+
+    /// Takes back what was thrown into the greenlet and not raised yet. Returns whether there was anything of the kind.
+    @discardableResult
+    final func retractErrors(where isMeant: (PendingError) -> Bool) -> Bool {
+        guard var pending = pendingErrors else { return false }
+        let count = pending.count
+        pending.removeAll(where: isMeant)
+        if pending.count == count { return false }
+        setPending(pending)
+        return true
+    }
+
+    /// The earliest error that waits to be raised.
+    final func takePendingError() -> any Error {
+        guard var pending = pendingErrors, !pending.isEmpty else {
+            return HubError(.invalidSwitch, "a wait was ended by an error that nobody threw")
+        }
+        if pending[0].isSticky { return pending[0].error }
+        let first = pending.removeFirst()
+        setPending(pending)
+        first.timeout?.wasRaised()
+        return first.error
+    }
+
+    /// What was thrown into it is never raised.
+    final func dropPendingErrors() {
+        for pending in pendingErrors ?? [] { pending.timeout?.wasRaised() }
+        setPending([])
+    }
+
+    private func setPending(_ pending: [PendingError]) {
+        pendingErrors = pending.isEmpty ? nil : pending
+        if pending.isEmpty, let context { gevent_attention_clear(context) }
+    }
+}
+
+@available(*, unavailable)
+extension AnyGreenlet: Sendable {}
+
+/// What few greenlets need: kept apart so that the others do not pay for it.
+final class GreenletDetails {
+    var name: String?
+    var minimalID: Int?
+    /// Killed before it was ever started.
+    var endedUnstarted = false
+    /// The scoped group it belongs to, until its end.
+    var membership: GroupMembership?
+    /// The pending delay of a `start(after:)`.
+    var delay: UnsafeMutablePointer<gevent_deferred>?
+    /// Values of inheriting locals, until it runs.
+    var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
+
+    /// Frees the identifier, if the hub it came from is still this thread's.
+    func close(hubSerial: UInt32) {
+        let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
+        dropInheritedLocals(hub)
+        guard let minimalID, let hub else { return }
+        Hub.of(hub).identifiers.giveBack(minimalID)
+    }
+}
+
+/// Hands out the smallest free non-negative integer.
+struct IdentifierPool {
+    /// A bit per identifier in use.
+    private var words: [UInt64] = []
+    /// No word before this one has a free bit.
+    private var firstCandidate = 0
+
+    mutating func take() -> Int {
+        while firstCandidate < words.count, words[firstCandidate] == .max { firstCandidate += 1 }
+        if firstCandidate == words.count { words.append(0) }
+        let bit = (~words[firstCandidate]).trailingZeroBitCount
+        words[firstCandidate] |= 1 << UInt64(bit)
+        return firstCandidate * 64 + bit
+    }
+
+    mutating func giveBack(_ identifier: Int) {
+        words[identifier / 64] &= ~(1 << UInt64(identifier % 64))
+        firstCandidate = min(firstCandidate, identifier / 64)
+    }
+}

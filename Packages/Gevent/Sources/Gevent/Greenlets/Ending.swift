@@ -1,0 +1,203 @@
+// How the end of a greenlet reaches those who wait for it: parked greenlets, joinAll, and links.
+
+internal import CGevent
+
+extension AnyGreenlet {
+    /// Whether it ended in time. Parks.
+    @usableFromInline
+    final func waitForEnd(timeout: Duration?) throws -> Bool {
+        let hub = try ownHub()
+        if phase == .ended { return true }
+        if let timeout, timeout <= .zero { return false }
+        try attend(hub)
+        let current = hub.pointee.current!
+        if current == context {
+            throw HubError(.wouldBlockForever, "a greenlet cannot wait for its own end: \(self)")
+        }
+        append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: current, hub)
+        if let timeout { armTimeout(timeout, current, hub) }
+        return try wait(hub, .join, self)
+    }
+
+    /// Adds a link. The node's owner sees to it that it outlives its membership.
+    @inline(__always)
+    final func append(
+        _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer,
+        _ hub: UnsafeMutablePointer<gevent_hub>
+    ) {
+        link.pointee.kind = UInt(kind)
+        link.pointee.payload = payload
+        let links = self.links ?? gevent_links_take(hub)!
+        self.links = links
+        gevent_list_append(&links.pointee.list, &link.pointee.node)
+    }
+
+    /// Remembers who ended before whom.
+    @inline(__always)
+    final func recordEndOrder(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        hub.pointee.ended_count &+= 1
+        endOrder = hub.pointee.ended_count
+    }
+
+    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready at once; from the first
+    /// closure on, the rest is left to a callback of the hub.
+    final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        if isNotifying { return }
+        if tellLinks(hub, closuresToo: false) { return }
+        isNotifying = true
+        Hub.of(hub).enqueue {
+            _ = self.tellLinks(hub, closuresToo: true)
+            self.isNotifying = false
+        }
+    }
+
+    /// Tells links until none is left, those added meanwhile included. Returns whether none is left.
+    private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, closuresToo: Bool) -> Bool {
+        guard let links else { return true }
+        while let link = gevent_links_first(links) {
+            if link.pointee.kind == GEVENT_LINK_OBJECT && !closuresToo { return false }
+            // Removed before it is told, so that it is told once whatever it does.
+            gevent_node_unlink(&link.pointee.node)
+            switch Int(link.pointee.kind) {
+            case GEVENT_LINK_WAKE:
+                let context = link.pointee.payload.assumingMemoryBound(to: gevent_context.self)
+                gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
+            case GEVENT_LINK_MEMBER:
+                Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
+            case GEVENT_LINK_COLLECT:
+                Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
+            case GEVENT_LINK_SOON:
+                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
+            case GEVENT_LINK_GROUP:
+                Unmanaged<GroupMembership>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded()
+            default:
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
+            }
+        }
+        self.links = nil
+        gevent_record_give_back(hub, links)
+        return true
+    }
+
+    /// What is still linked to a greenlet that is going away was linked to one that never ran: closures only, since
+    /// whoever waits for a greenlet keeps it. Its hub may be gone before it.
+    final func dropLinks() {
+        guard let links else { return }
+        let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
+        while let link = gevent_links_first(links) {
+            gevent_node_unlink(&link.pointee.node)
+            if link.pointee.kind == GEVENT_LINK_OBJECT || link.pointee.kind == GEVENT_LINK_SOON {
+                Unmanaged<AnyObject>.fromOpaque(link.pointee.payload).release()
+            }
+        }
+        gevent_record_give_back(hub, links)
+    }
+}
+
+/// Counts the ends of many greenlets for one that waits for them.
+final class EndCounter {
+    /// Those that are over, in the order in which they ended. Not retained: whoever waits holds all members.
+    @exclusivity(unchecked) private(set) var ended: [Unmanaged<AnyGreenlet>] = []
+    /// The place of the last of them among all ends; nil if they were told in another order than they ended.
+    @exclusivity(unchecked) private var lastOrder: UInt64? = 0
+    @exclusivity(unchecked) private(set) var firstFailure: (any Error)?
+    private let wanted: Int
+    /// Only for joinable members.
+    private let stopsAtFailure: Bool
+    private let waiter: UnsafeMutablePointer<gevent_context>
+
+    init(wanted: Int, stopsAtFailure: Bool, waiter: UnsafeMutablePointer<gevent_context>) {
+        self.wanted = wanted
+        self.stopsAtFailure = stopsAtFailure
+        self.waiter = waiter
+        ended.reserveCapacity(wanted)
+    }
+
+    var isSatisfied: Bool { ended.count >= wanted || firstFailure != nil }
+
+    func memberEnded(_ greenlet: AnyGreenlet) {
+        if isSatisfied { return }
+        append(greenlet)
+        if isSatisfied { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
+    }
+
+    private func append(_ greenlet: AnyGreenlet) {
+        ended.append(Unmanaged.passUnretained(greenlet))
+        lastOrder = lastOrder.flatMap { $0 <= greenlet.endOrder ? greenlet.endOrder : nil }
+        if stopsAtFailure && firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
+    }
+
+    /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may have
+    /// been told last, or not yet. What counts is when they ended.
+    func settle(_ members: [some AnyGreenlet]) {
+        if lastOrder != nil && ended.count == members.count { return }
+        let over = members.filter(\.isDead)
+        if lastOrder != nil && ended.count == over.count { return }
+        ended.removeAll(keepingCapacity: true)
+        lastOrder = 0
+        firstFailure = nil
+        for member in over.sorted(by: { $0.endOrder < $1.endOrder }).prefix(wanted) { append(member) }
+    }
+}
+
+/// Waits until `wanted` of `members` have ended, or the time is up, or, if asked for, one has failed.
+func waitForEnds<Member: AnyGreenlet>(
+    of members: [Member], wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
+    _ hub: UnsafeMutablePointer<gevent_hub>
+) throws -> EndCounter {
+    let current = hub.pointee.current!
+    let counter = EndCounter(wanted: wanted, stopsAtFailure: stopsAtFailure, waiter: current)
+    var living = 0
+    for member in members {
+        _ = try member.ownHub()
+        if !member.isDead { living += 1 }
+    }
+    if living < members.count {
+        // Those that are over count in the order in which they ended.
+        let over = members.filter(\.isDead).sorted { $0.endOrder < $1.endOrder }
+        for member in over { counter.memberEnded(member) }
+    }
+    if counter.isSatisfied { return counter }
+    if let timeout, timeout <= .zero { return counter }
+    try attend(hub)
+
+    let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living)
+    nodes.initialize(repeating: gevent_link(), count: living)
+    defer {
+        // Whichever way the wait ended, nobody keeps a link to memory that goes away.
+        for index in 0..<living { gevent_node_unlink(&nodes[index].node) }
+        nodes.deallocate()
+    }
+    let payload = Unmanaged.passUnretained(counter).toOpaque()
+    var node = nodes
+    for member in members where !member.isDead {
+        member.append(node, kind: GEVENT_LINK_MEMBER, payload: payload, hub)
+        node += 1
+    }
+    if let timeout { armTimeout(timeout, current, hub) }
+    _ = try withExtendedLifetime(counter) { try wait(hub, .joinAll, nil) }
+    counter.settle(members)
+    return counter
+}
+
+/// Parks until all of `greenlets` are over, or `count` of them, or for at most `timeout`. Returns those that are over,
+/// in the order in which they ended; a duplicate counts, and is returned, each time.
+///
+/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
+/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller.
+///
+/// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
+@available(*, noasync)
+@discardableResult
+public func joinAll<Member: JoinableGreenlet>(
+    _ greenlets: some Sequence<Member>, timeout: Duration? = nil, throwingErrors: Bool = false, count: Int? = nil
+) throws -> [Member] {
+    let hub = try currentHub()
+    let members = Array(greenlets)
+    let wanted = min(members.count, max(count ?? members.count, 0))
+    let counter = try waitForEnds(
+        of: members, wanted: wanted, timeout: timeout, stopsAtFailure: throwingErrors, hub)
+    if throwingErrors, let failure = counter.firstFailure { throw failure }
+    // Every member is a Member: that is what the counter was given.
+    return counter.ended.map { unsafeDowncast($0.takeUnretainedValue(), to: Member.self) }
+}

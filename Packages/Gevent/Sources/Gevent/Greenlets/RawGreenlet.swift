@@ -1,0 +1,98 @@
+internal import CGevent
+
+/// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end nobody waits for.
+///
+/// ``spawnRaw(_:)`` starts one. One that is only made runs when ``AnyGreenlet/switchTo()`` hands control to it. An error
+/// its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
+///
+/// gevent: what `gevent.spawn_raw` returns.
+public final class RawGreenlet: AnyGreenlet {
+    private var body: (() throws -> Void)?
+
+    init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
+        self.body = body
+        let duties = hub.pointee.spawn_duties
+        super.init(
+            hub: hub, kin: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).kin : 0, spawnSite: nil)
+        if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
+    }
+
+    /// A coroutine that will run `body`, and is not started.
+    ///
+    /// Traps if the thread has no hub yet and none can be made; see ``Hub/start()``.
+    ///
+    /// gevent: `greenlet.greenlet(function)`.
+    public convenience init(_ body: @escaping () throws -> Void) {
+        self.init(hub: requireHub(), body)
+    }
+
+    func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .scheduled
+        hub.pointee.spawn_count &+= 1
+        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
+    }
+
+    override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
+        if phase == .ended { return disown(context) }
+        enter(context)
+        let error = runBody()
+        leave(context)
+        recordEnd(error, context.pointee.hub)
+    }
+
+    @inline(never)
+    private func runBody() -> (any Error)? {
+        guard let body else { return nil }
+        self.body = nil
+        do {
+            try body()
+            return nil
+        } catch {  // control: the greenlet's outermost frame; a kill ends here
+            return error
+        }
+    }
+
+    override func endUnstarted(_ error: any Error) {
+        if phase == .created { ensureDetails().endedUnstarted = true }
+        phase = .ended
+        body = nil
+        let hub = requireOwnHub()
+        details?.dropInheritedLocals(hub)
+        recordEnd(error, hub)
+    }
+
+    private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        recordEndOrder(hub)
+        if let error { Hub.of(hub).greenletEnded(self, with: error) }
+        // Only killAll and those who have switched to it link to a raw greenlet.
+        if links != nil { notifyLinks(hub) }
+    }
+
+    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.
+    public func kill(throwing error: any Error = GreenletExit(), sticky: Bool = false) throws {
+        _ = try ownHub()
+        deliver(error, sticky: sticky)
+    }
+}
+
+/// Starts a bare coroutine that runs `body`.
+///
+/// gevent: `gevent.spawn_raw(function, *args)`.
+@discardableResult
+public func spawnRaw(_ body: @escaping () throws -> Void) -> RawGreenlet {
+    let hub = requireHub()
+    let greenlet = RawGreenlet(hub: hub, body)
+    greenlet.start(hub)
+    return greenlet
+}
+
+/// The thread's own stack, seen as a greenlet.
+final class MainGreenlet: AnyGreenlet {
+    override var description: String { "<MainGreenlet\(knownName.map { " \"\($0)\"" } ?? "")>" }
+}
+
+/// The hub, seen as a greenlet: what is current inside its callbacks.
+final class HubGreenlet: AnyGreenlet {
+    override var description: String { "<HubGreenlet>" }
+}

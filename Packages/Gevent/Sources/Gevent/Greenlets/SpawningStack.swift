@@ -1,0 +1,49 @@
+internal import CGevent
+
+/// Where a greenlet was made, where its spawner was made, and so on: the latest first.
+///
+/// Holds addresses; ``description`` and ``Level/frames`` look their names up, which is slow.
+///
+/// gevent: the frames of `Greenlet.spawning_stack`.
+public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomStringConvertible {
+    /// The call stack at one place that made a greenlet.
+    public struct Level: Sendable, Hashable, CustomStringConvertible {
+        /// The return addresses that were recorded, innermost first.
+        public let addresses: [UInt]
+
+        init(_ site: UnsafePointer<gevent_spawn_site>) {
+            addresses = withUnsafeBytes(of: site.pointee.frames) { bytes in
+                bytes.bindMemory(to: UInt.self).prefix(Int(site.pointee.frame_count)).map { $0 }
+            }
+        }
+
+        /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no frame
+        /// of their own, and neither has one whose last act was the call.
+        public var frames: [String] { symbolicated(addresses) }
+
+        /// One function a line.
+        public var description: String { frames.joined(separator: "\n") }
+    }
+
+    private let levels: [Level]
+
+    init(_ site: UnsafePointer<gevent_spawn_site>) {
+        levels = Array(sequence(first: site) { $0.pointee.parent }.map(Level.init))
+    }
+
+    public var startIndex: Int { 0 }
+    public var endIndex: Int { levels.count }
+    public subscript(position: Int) -> Level { levels[position] }
+
+    /// One function a line, with the place where each spawner was made indented below.
+    public var description: String {
+        levels.enumerated().map { depth, level in
+            let lead = String(repeating: "  ", count: depth)
+            // A call that was the last thing its function did has left no frame.
+            let frames = level.frames.isEmpty ? ["the end of a function"] : level.frames
+            return frames.enumerated().map { index, frame in
+                lead + (index == 0 ? "spawned at " : "  called by ") + frame
+            }.joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+}

@@ -1,0 +1,8 @@
+internal import Synchronization
+
+/// Numbers that are never given twice in a process, from 1.
+enum UniqueNumber {
+    private static let last = Atomic<UInt64>(0)
+
+    static func next() -> UInt64 { last.add(1, ordering: .relaxed).newValue }
+}

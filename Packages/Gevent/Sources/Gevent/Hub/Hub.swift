@@ -1,0 +1,443 @@
+public import CGevent
+internal import Glibc
+
+/// The scheduler of one thread: it runs greenlets, and polls the event loop when none is ready.
+///
+/// There is one per thread, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
+/// `get` just work in `main.swift`. A hub is confined to its thread; other threads reach it through ``handle``.
+///
+/// gevent: `gevent.hub.Hub`.
+public final class Hub {
+    let pointer: UnsafeMutablePointer<gevent_hub>
+    let loop: any Loop
+    /// The settings the hub was made with.
+    public let resolvedConfiguration: ResolvedConfiguration
+    /// Why this loop and no other.
+    public let loopReason: String
+    /// The only way in from another thread.
+    public let handle: HubHandle
+
+    let mainGreenlet: MainGreenlet
+    let hubGreenlet: HubGreenlet
+    let descriptors = DescriptorTable()
+    var identifiers = IdentifierPool()
+    /// What the loop reported last; empty between polls.
+    var events = ReadyEvents()
+    /// What was attached to the hub and ends with it.
+    private(set) var services: [any HubService] = []
+    /// Reasons to wait although nothing in this thread is pending.
+    var holdCount = 0
+    /// The thread that watches this one, if there is one.
+    var ownMonitor: Monitor?
+    /// Who is told of switches; nil while nobody is.
+    var switchWatch: SwitchWatch?
+    private(set) var isDestroyed = false
+    /// Told of each greenlet that starts.
+    var spawnCallbacks: [SpawnCallback] = []
+    /// The greenlet locals that have values here, by their numbers.
+    var localRosters: [UInt64: LocalRoster] = [:]
+    /// The one that was looked up last, which most often is the one that is wanted next.
+    var latestRoster: LocalRoster?
+    /// Values of inheriting locals.
+    var inheritableCount = 0
+    let startTime: LoopInstant
+    /// The process in which its loop works.
+    var process = getpid()
+    /// Main does not answer to errors any more.
+    private(set) var isBeingDestroyed = false
+
+    /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
+    ///
+    /// A bound, not a time slice: a greenlet that never parks is never interrupted.
+    ///
+    /// gevent: `gevent.setswitchinterval`.
+    public var switchInterval: Duration = .milliseconds(5)
+
+    /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
+    ///
+    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must not
+    /// park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
+    /// default, prints through ``errorOutput``.
+    ///
+    /// gevent: `Hub.handle_error`.
+    public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
+
+    /// Errors that nobody is told of when they end a greenlet or a callback: instances of these types and of their
+    /// subclasses. Exits are quiet in any case. What is quiet is a failure all the same, for `get` and for links.
+    ///
+    /// gevent: `Hub.NOT_ERROR`.
+    public var quietErrors: [any Error.Type] = []
+
+    /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of being
+    /// reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet of a
+    /// group it is a failure like others, which the scope throws on. ``KeyboardInterrupt`` unless set.
+    ///
+    /// gevent: `Hub.SYSTEM_ERROR`.
+    public var systemErrors: [any Error.Type] = [KeyboardInterrupt.self]
+
+    /// Where reports of errors are printed; standard error unless set. Nil switches printing off.
+    ///
+    /// Called on the hub with whole lines, and must not park.
+    ///
+    /// gevent: `Hub.exception_stream`.
+    public var errorOutput: ((_ text: String) -> Void)? = printToStandardError
+
+    /// A small non-negative integer, unique among the process's hubs: the smallest that was free when the hub was made.
+    /// With a greenlet's ``AnyGreenlet/minimalID`` it is unique among the process's greenlets.
+    ///
+    /// gevent: `Hub.minimal_ident`.
+    public let minimalID: Int
+
+    /// The name of the hub, for programs with several; "Hub-0" and so on unless it was set.
+    ///
+    /// gevent: `Hub.name`.
+    public var name: String {
+        get { ownName ?? "Hub-\(minimalID)" }
+        set { ownName = newValue }
+    }
+    private var ownName: String?
+
+    // MARK: Finding the hub
+
+    /// This thread's hub, made if there is none.
+    ///
+    /// Traps with the reason if none can be made; ``start()`` throws it instead.
+    ///
+    /// gevent: `gevent.get_hub()`.
+    public static var current: Hub { of(requireHub()) }
+
+    /// This thread's hub, made if there is none.
+    ///
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, and ``LoopError`` if the
+    /// process is out of memory or descriptors. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
+    /// error that can be shown.
+    @discardableResult
+    public static func start() throws -> Hub { of(try currentHub()) }
+
+    /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
+    ///
+    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and ``ConfigurationError`` if another
+    /// setting than the loop has a bad value.
+    @discardableResult
+    public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
+        if gevent_hub_current() != nil {
+            throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
+        }
+        return try Hub(loop: loop, reason: reason, configuration: try Configuration.shared.resolve())
+    }
+
+    /// Whether the calling thread has a hub.
+    public static var exists: Bool { gevent_hub_current() != nil }
+
+    @inline(__always)
+    static func unretained(_ pointer: UnsafeMutablePointer<gevent_hub>) -> Unmanaged<Hub> {
+        // The hub retains itself until it is destroyed, which frees the pointer.
+        Unmanaged<Hub>.fromOpaque(pointer.pointee.owner)
+    }
+
+    @inline(__always)
+    static func of(_ pointer: UnsafeMutablePointer<gevent_hub>) -> Hub {
+        unretained(pointer).takeUnretainedValue()
+    }
+
+    /// The loop's time, now.
+    @inline(__always)
+    static func time(_ pointer: UnsafeMutablePointer<gevent_hub>) -> LoopInstant {
+        unretained(pointer)._withUnsafeGuaranteedRef { $0.loop.now }
+    }
+
+    fileprivate static func make() throws -> Hub {
+        let configuration = try Configuration.shared.resolve()
+        let (loop, reason) = try configuration.makeLoop()
+        return try Hub(loop: loop, reason: reason, configuration: configuration)
+    }
+
+    private init(loop: any Loop, reason: String, configuration: ResolvedConfiguration) throws {
+        let words = RuntimeWords.found
+        let functions = gevent_hub_functions(
+            run_greenlet: { greenlet, context in
+                Unmanaged<AnyGreenlet>.fromOpaque(greenlet!).takeRetainedValue().runOnStack(context!)
+            },
+            run_hub: { hub in
+                Unmanaged<Hub>.fromOpaque(hub!).takeUnretainedValue().run()
+            })
+        guard
+            let pointer = gevent_hub_create(
+                nil, functions, configuration.stackSize, words.accessHead, words.taskLocalFallback)
+        else {
+            let error = errno
+            loop.close()
+            throw LoopError(errno: error, operation: "allocate the hub")
+        }
+        // Given back by the deinit, so after the last way in which this can fail.
+        minimalID = HubIdentifiers.take()
+        self.pointer = pointer
+        self.loop = loop
+        loopReason = reason
+        resolvedConfiguration = configuration
+        startTime = loop.now
+        handle = HubHandle(waker: loop.waker)
+        mainGreenlet = MainGreenlet(hub: pointer)
+        hubGreenlet = HubGreenlet(hub: pointer)
+        pointer.pointee.mailbox_lock = handle.lock
+        pointer.pointee.owner = Unmanaged.passRetained(self).toOpaque()
+        adopt(mainGreenlet, gevent_hub_main(pointer))
+        adopt(hubGreenlet, gevent_hub_root(pointer))
+        pointer.pointee.now = startTime.nanoseconds
+        if configuration.trackGreenletTree {
+            pointer.pointee.spawn_duties = UInt32(GEVENT_SPAWN_TRACKS)
+            mainGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.main.owner)
+            hubGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.root.owner)
+        }
+        gevent_hub_set_current(pointer)
+        LivingHubs.add(handle, serial: pointer.pointee.serial)
+        ThreadExit.destroyHubOfThisThread()
+        startObservingAsConfigured()
+    }
+
+    deinit { HubIdentifiers.giveBack(minimalID) }
+
+    /// Main and the hub run from the start and are never over.
+    private func adopt(_ greenlet: AnyGreenlet, _ context: UnsafeMutablePointer<gevent_context>) {
+        greenlet.phase = .running
+        greenlet.context = context
+        context.pointee.owner = Unmanaged.passUnretained(greenlet).toOpaque()
+    }
+
+    // MARK: Facts
+
+    /// The name of the loop that runs, such as "epoll".
+    public var loopName: String { type(of: loop).backendName }
+
+    /// What the loop says of itself; for reports.
+    public var loopFeatures: [String: String] { loop.features }
+
+    /// The loop's monotonic time.
+    public var now: LoopInstant { loop.now }
+
+    /// The finest step in which the loop keeps deadlines.
+    public var timerResolution: Duration { loop.timerResolution }
+
+    /// Counters of what the hub has done and holds; all zero once it is destroyed.
+    public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(self) }
+
+    // MARK: Keeping the hub waiting
+
+    /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
+    /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    public func hold() -> HubHold {
+        holdCount += 1
+        return HubHold(self)
+    }
+
+    // MARK: Services
+
+    func addService(_ service: some HubService) { services.append(service) }
+
+    func removeService(_ service: some HubService) { services.removeAll { $0 === service } }
+
+    // MARK: The end
+
+    /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
+    ///
+    /// From main only. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
+    /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
+    /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    ///
+    /// gevent: `Hub.destroy()`.
+    @available(*, noasync)
+    public func destroy() throws {
+        if isDestroyed { return }
+        guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
+        guard pointer.pointee.current == gevent_hub_main(pointer) else {
+            throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
+        }
+        isBeingDestroyed = true
+        handle.close()
+        noticeFork()
+        closeServices()
+        let abandoned = abandonInherited()
+        dropStarts()
+        Timeout.cancelAll(of: gevent_hub_main(pointer))
+        mainGreenlet.dropPendingErrors()
+        endParkedGreenlets(except: abandoned)
+        mainGreenlet.dropPendingErrors()
+        abandonGreenlets()
+        // What values do when they go may start and link, so they go first, and those that come of that at the end.
+        dropAllLocals()
+        dropStarts()
+        // What the last clean-ups have attached.
+        closeServices()
+        callOwnCallbacks()
+        dropAllLocals()
+        // What is left in the queue has been abandoned and must not run again.
+        pointer.pointee.ready_head = pointer.pointee.ready_tail
+        LivingHubs.remove(serial: pointer.pointee.serial)
+        spawnCallbacks = []
+        isDestroyed = true
+        // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
+        gevent_park(pointer)
+        loop.close()
+        mainGreenlet.phase = .ended
+        mainGreenlet.context = nil
+        hubGreenlet.phase = .ended
+        hubGreenlet.context = nil
+        gevent_hub_destroy(pointer)
+        Unmanaged.passUnretained(self).release()
+    }
+
+    private func closeServices() {
+        for service in services { service.hubWillClose() }
+        services = []
+    }
+
+    /// Greenlets that have not run and callbacks that have not been called never will, but for the library's own: links
+    /// are told and errors are reported.
+    private func dropStarts() {
+        while let record = gevent_first_delayed_start(pointer) {
+            let payload = record.pointee.timer.payload!
+            Unmanaged<AnyGreenlet>.fromOpaque(payload).takeUnretainedValue().endUnstarted(GreenletExit())
+        }
+        var kept: [gevent_ready_entry] = []
+        // Not more than there are now: ends are told by callbacks, which come behind.
+        for _ in 0..<gevent_ready_count(pointer) {
+            let entry = gevent_ready_pop(pointer)
+            switch Int(entry.tag) {
+            case GEVENT_READY_RESUME:
+                kept.append(entry)
+            case GEVENT_READY_START:
+                let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
+                if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
+            default:
+                let callback = Unmanaged<HubCallback>.fromOpaque(entry.pointer)
+                if callback.takeUnretainedValue().isOwn {
+                    kept.append(entry)
+                } else {
+                    callback.takeRetainedValue().stop()
+                }
+            }
+        }
+        for entry in kept { gevent_ready_push(pointer, entry.pointer, entry.tag) }
+    }
+
+    /// The hub will not run any more. What it still owes to others is done for it.
+    private func callOwnCallbacks() {
+        while gevent_ready_count(pointer) > 0 {
+            let entry = gevent_ready_pop(pointer)
+            guard Int(entry.tag) == GEVENT_READY_CALLBACK else { continue }
+            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
+        }
+    }
+
+    private func endParkedGreenlets(except abandoned: Int) {
+        for _ in 0..<100 {
+            for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
+            // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
+            // their errors run.
+            for _ in 0..<10 where pointer.pointee.stacks.live_count > abandoned || gevent_ready_count(pointer) > 0 {
+                // Main does not answer to errors any more, and a pending one would keep it from yielding.
+                mainGreenlet.dropPendingErrors()
+                gevent_yield()
+            }
+            if pointer.pointee.stacks.live_count == abandoned { return }
+        }
+    }
+
+    private func abandonGreenlets() {
+        for greenlet in greenletsOnStacks() {
+            abandon(greenlet)
+            // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
+            Unmanaged.passUnretained(greenlet).release()
+        }
+    }
+
+    /// Every greenlet that has a stack: running, ready or parked. Linear in the stacks ever used.
+    func greenletsOnStacks() -> [AnyGreenlet] {
+        var found: [AnyGreenlet] = []
+        withUnsafeMutablePointer(to: &found) { list in
+            gevent_stacks_for_each(
+                &pointer.pointee.stacks,
+                { context, list in
+                    let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(context!.pointee.owner).takeUnretainedValue()
+                    list!.assumingMemoryBound(to: [AnyGreenlet].self).pointee.append(greenlet)
+                }, list)
+        }
+        // A stack whose greenlet has just ended counts as the hub's.
+        return found.filter { $0 !== hubGreenlet }
+    }
+}
+
+@available(*, unavailable)
+extension Hub: Sendable {}
+
+/// See ``Hub/hold()``.
+public final class HubHold {
+    private var hub: Hub?
+
+    init(_ hub: Hub) { self.hub = hub }
+
+    /// Lets the hub go. Repeatable; also done when the hold goes.
+    public func release() {
+        hub?.holdCount -= 1
+        hub = nil
+    }
+
+    deinit { release() }
+}
+
+@available(*, unavailable)
+extension HubHold: Sendable {}
+
+// MARK: The current hub
+
+/// This thread's hub, made if there is none.
+@inline(__always)
+func currentHub() throws -> UnsafeMutablePointer<gevent_hub> {
+    if let hub = gevent_hub_current() { return hub }
+    return try makeHub()
+}
+
+@inline(never)
+private func makeHub() throws -> UnsafeMutablePointer<gevent_hub> {
+    try Hub.make().pointer
+}
+
+/// The same for calls that cannot throw.
+@usableFromInline
+@inline(__always)
+func requireHub() -> UnsafeMutablePointer<gevent_hub> {
+    if let hub = gevent_hub_current() { return hub }
+    return makeHubOrDie()
+}
+
+@usableFromInline
+@inline(never)
+func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
+    do {
+        return try Hub.make().pointer
+    } catch {  // control: nothing can be thrown into a thread that has no hub yet.
+        fatalError("gevent: \(error)")
+    }
+}
+
+/// Destroys the hub of a thread that ends, so that its greenlets unwind and its descriptors are closed.
+private enum ThreadExit {
+    private static let key: pthread_key_t = {
+        var key = pthread_key_t()
+        pthread_key_create(&key) { _ in
+            // The process's main thread ends with the process; destructors run for other threads only.
+            guard let hub = gevent_hub_current() else { return }
+            do {
+                try Hub.of(hub).destroy()
+            } catch {  // control: the thread is over; destroy() throws on misuse alone
+                fatalError("gevent: a thread ended away from its main greenlet: \(error)")
+            }
+        }
+        return key
+    }()
+
+    static func destroyHubOfThisThread() {
+        // Any value but null makes the destructor run.
+        pthread_setspecific(key, UnsafeRawPointer(bitPattern: 1))
+    }
+}

@@ -1,0 +1,8 @@
+/// Tells the hubs of the process apart.
+enum HubIdentifiers {
+    private static let pool = ForkableMutex(IdentifierPool())
+
+    static func take() -> Int { pool.withLock { $0.take() } }
+
+    static func giveBack(_ identifier: Int) { pool.withLock { $0.giveBack(identifier) } }
+}

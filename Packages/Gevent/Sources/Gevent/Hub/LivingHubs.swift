@@ -1,0 +1,19 @@
+internal import CGevent
+
+/// The handles of the process's hubs, for what concerns all threads.
+enum LivingHubs {
+    private static let table = ForkableMutex<[UInt32: HubHandle]>([:])
+
+    static func add(_ handle: HubHandle, serial: UInt32) { table.withLock { $0[serial] = handle } }
+    static func remove(serial: UInt32) { table.withLock { $0[serial] = nil } }
+
+    /// This is a forked child, where only this hub's thread exists; another one may have held the lock.
+    static func keepOnly(_ handle: HubHandle, serial: UInt32) {
+        table.makeAnew()
+        table.withLock { $0 = [serial: handle] }
+    }
+
+    static var handles: [(serial: UInt32, handle: HubHandle)] {
+        table.withLock { table in table.map { ($0.key, $0.value) } }
+    }
+}

@@ -1,0 +1,30 @@
+// Where an error goes that nobody catches: to a scoped group, into main, to nobody, or to the error handler.
+
+extension Hub {
+    /// `error` ended `greenlet`.
+    func greenletEnded(_ greenlet: AnyGreenlet, with error: any Error) {
+        let isExit = error is any GreenletExitError
+        if !isExit, let membership = greenlet.details?.membership, membership.takesOver(error) { return }
+        if raisesInMain(error) { return }
+        if !isExit { reportLater(error, in: greenlet) }
+    }
+
+    /// `error` ended a callback, a raw link or what else runs on the hub.
+    func callbackFailed(_ error: any Error) {
+        if raisesInMain(error) { return }
+        report(error, in: nil)
+    }
+
+    /// Throws a system error into main. Returns whether it was one, and somebody is left in main to see it.
+    private func raisesInMain(_ error: any Error) -> Bool {
+        guard !isBeingDestroyed, systemErrors.contains(where: { isInstance(error, of: $0) }) else { return false }
+        mainGreenlet.deliver(error)
+        return true
+    }
+
+    func isQuiet(_ error: any Error) -> Bool {
+        error is any GreenletExitError || quietErrors.contains { isInstance(error, of: $0) }
+    }
+}
+
+private func isInstance<Wanted: Error>(_ error: any Error, of _: Wanted.Type) -> Bool { error is Wanted }

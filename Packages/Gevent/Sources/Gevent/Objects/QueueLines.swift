@@ -1,0 +1,116 @@
+public import CGevent
+
+/// The part of a queue that does not depend on what is in it: who waits on which side, and how.
+///
+/// At any moment either there is no element, or nobody waits for one; and either there is room, or nobody waits for some.
+/// What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has what it
+/// waited for, whatever happens to it before it runs.
+public class QueueLines {
+    @usableFromInline @exclusivity(unchecked) final var home = Home()
+    /// Somebody waits, or waited, or the queue was shut down: the short ways are closed.
+    @usableFromInline @exclusivity(unchecked) final var needsCare = false
+    /// How many elements there may be.
+    @usableFromInline @exclusivity(unchecked) final var limit: Int
+    /// Elements that were put and not reported done, for the queues that count them.
+    @usableFromInline @exclusivity(unchecked) final var unfinished = 0
+    @usableFromInline @exclusivity(unchecked) final var getters = LinkList()
+    @usableFromInline @exclusivity(unchecked) final var putters = LinkList()
+    @exclusivity(unchecked) final var joiners = LinkList()
+
+    /// Whether the queue was shut down.
+    @exclusivity(unchecked) public internal(set) final var isShutDown = false
+
+    @usableFromInline
+    init(maxSize: Int?) {
+        limit = QueueLines.limit(for: maxSize)
+    }
+
+    deinit {
+        getters.drop(home: home)
+        putters.drop(home: home)
+        joiners.drop(home: home)
+    }
+
+    @usableFromInline
+    static func limit(for maxSize: Int?) -> Int {
+        guard let maxSize, maxSize != 0 else { return .max }
+        if maxSize < 0 { fatalError("a queue's maxSize is nil, 0 or positive, not \(maxSize)") }
+        return maxSize
+    }
+
+    /// Whether the current greenlet may wait for a queue at all. A hub callback may not; there it is as if no time were left.
+    @usableFromInline
+    final func mayWait(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
+        if let timeout, timeout <= .zero { return false }
+        return gevent_attention(hub) != UInt8(GEVENT_ATTENTION_IS_HUB)
+    }
+
+    /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the time
+    /// was up; throws ``QueueShutDown`` if the queue was shut down meanwhile.
+    @usableFromInline
+    final func park(
+        for purpose: Int, _ place: UnsafeMutableRawPointer, _ timeout: Duration?,
+        _ hub: UnsafeMutablePointer<gevent_hub>
+    ) throws -> Bool {
+        try attend(hub)
+        let current = hub.pointee.current!
+        let isPut = purpose == Int(GEVENT_LINK_PUT)
+        if isPut {
+            putters.append(&current.pointee.wait_link, kind: purpose, payload: place, hub)
+        } else {
+            getters.append(&current.pointee.wait_link, kind: purpose, payload: place, hub)
+        }
+        needsCare = true
+        if let timeout { armTimeout(timeout, current, hub) }
+        let isServed = try wait(hub, isPut ? .queuePut : .queueGet, self)
+        if isServed && current.pointee.wait_link.kind == GEVENT_LINK_REFUSED { throw QueueShutDown() }
+        return isServed
+    }
+
+    /// Who is served leaves the line and becomes ready.
+    @inlinable
+    @inline(__always)
+    final func wake(_ link: UnsafeMutablePointer<gevent_link>) {
+        gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
+    }
+
+    /// Opens the short ways again if nobody waits.
+    @inlinable
+    final func settleCare() { needsCare = isShutDown || !getters.isEmpty || !putters.isEmpty }
+
+    /// Everyone who waits on either side is thrown ``QueueShutDown``.
+    @usableFromInline
+    final func refuseEverybody() {
+        isShutDown = true
+        needsCare = true
+        while let link = getters.first ?? putters.first {
+            link.pointee.kind = UInt(GEVENT_LINK_REFUSED)
+            wake(link)
+        }
+    }
+
+    // MARK: Counting what is done
+
+    /// Tells those who wait for everything to be done, if it is.
+    @usableFromInline
+    final func didFinish(_ count: Int) {
+        unfinished -= count
+        if unfinished > 0 { return }
+        while let link = joiners.first { wake(link) }
+    }
+
+    /// Parks until everything is done. Returns whether it was before the time was up.
+    final func waitUntilDone(_ timeout: Duration?) throws -> Bool {
+        let hub = try home.hub()
+        if unfinished == 0 { return true }
+        if let timeout, timeout <= .zero { return false }
+        try attend(hub)
+        let current = hub.pointee.current!
+        joiners.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
+        if let timeout { armTimeout(timeout, current, hub) }
+        return try wait(hub, .queueJoin, self)
+    }
+}
+
+@available(*, unavailable)
+extension QueueLines: Sendable {}

@@ -1,0 +1,94 @@
+internal import CGevent
+
+/// A tree of greenlets as people read it.
+struct TreeText {
+    /// Deeper than this, indentation says nothing any more.
+    private static let deepestIndentation = 24
+    private static let framesShown = 3
+    private static let localsShown = 20
+    private static let charactersShown = 200
+
+    private let tree: GreenletTree
+    /// Many greenlets have few places where they were spawned, and finding names is slow.
+    private var names: [UnsafePointer<gevent_spawn_site>: [String]] = [:]
+    private(set) var text = ""
+
+    init(_ tree: GreenletTree, limit: Int) {
+        self.tree = tree
+        // Whether there are siblings behind, for each ancestor of the node in question and itself.
+        var continues: [Bool] = []
+        let shown = tree.nodes.prefix(max(limit, 0))
+        for index in shown.indices {
+            let node = tree.nodes[index]
+            let end = node.parent.map { $0 + 1 + tree.nodes[$0].descendantCount } ?? tree.nodes.count
+            continues.removeSubrange(min(node.depth, continues.count)...)
+            if node.depth < TreeText.deepestIndentation { continues.append(index + 1 + node.descendantCount < end) }
+            write(node, continues)
+        }
+        let left = tree.nodes.count - shown.count
+        if left > 0 { text += "… and \(left) more\n" }
+        if text.hasSuffix("\n") { text.removeLast() }
+    }
+
+    private mutating func write(_ node: GreenletTree.Node, _ continues: [Bool]) {
+        let greenlet = node.greenlet
+        // Roots stand at the margin; below them each level draws the line of its siblings.
+        let bars = continues.dropFirst().map { $0 ? "│  " : "   " }
+        var branch = ""
+        var lead = bars.joined()
+        if node.depth >= TreeText.deepestIndentation {
+            branch = "\(lead)·· (depth \(node.depth)) "
+            lead += "   "
+        } else if node.depth > 0 {
+            branch = bars.dropLast().joined() + (continues[node.depth] ? "├─ " : "└─ ")
+        }
+        text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
+        lead += node.descendantCount > 0 ? "│    " : "     "
+        if let site = greenlet.spawnSite {
+            for (index, frame) in frames(of: site).prefix(TreeText.framesShown).enumerated() {
+                text += "\(lead)\(index == 0 ? "spawned at" : "  called by") \(frame)\n"
+            }
+        }
+        writeLocals(of: greenlet, lead, startsTree: startsTree(node))
+    }
+
+    private func state(of node: GreenletTree.Node) -> String {
+        guard node.state == .parked, let duration = node.parkedFor else {
+            return node.greenlet is HubGreenlet && node.state != .running ? "idle" : node.state.rawValue
+        }
+        return "parked for \(shortSeconds(duration)) s in \(node.greenlet.waitDescription.map(shortened) ?? "nothing")"
+    }
+
+    private mutating func frames(of site: UnsafePointer<gevent_spawn_site>) -> [String] {
+        if let known = names[site] { return known }
+        let made = symbolicated(site)
+        names[site] = made
+        return made
+    }
+
+    /// The store of a tree is shown where the tree begins.
+    private func startsTree(_ node: GreenletTree.Node) -> Bool {
+        guard let parent = node.parent else { return true }
+        return tree.nodes[parent].greenlet.existingSpawnTreeLocals !== node.greenlet.existingSpawnTreeLocals
+    }
+
+    private mutating func writeLocals(of greenlet: AnyGreenlet, _ lead: String, startsTree: Bool) {
+        var lines: [String] = []
+        if startsTree, let store = greenlet.existingSpawnTreeLocals {
+            lines += store.entries.map { "tree local \($0.name) = \(oneLine($0.value))" }
+        }
+        if let locals = greenlet.context?.pointee.locals ?? greenlet.details?.inheritedLocals {
+            let cells = LocalTable.cells(of: locals).sorted { $0.roster.id < $1.roster.id }
+            lines += cells.map { "local \($0.roster.label) = \(oneLine($0.anyValue))" }
+        }
+        for line in lines.prefix(TreeText.localsShown) { text += "\(lead)\(line)\n" }
+        if lines.count > TreeText.localsShown { text += "\(lead)… and \(lines.count - TreeText.localsShown) more\n" }
+    }
+
+    private func oneLine(_ value: Any) -> String { shortened(String(describing: value)) }
+
+    private func shortened(_ text: String) -> String {
+        let line = text.prefix(TreeText.charactersShown).map { $0.isNewline ? " " : $0 }
+        return String(line) + (text.count > TreeText.charactersShown ? "…" : "")
+    }
+}

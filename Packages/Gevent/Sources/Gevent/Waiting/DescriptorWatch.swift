@@ -1,0 +1,49 @@
+internal import CGevent
+internal import Glibc
+
+/// Calls a closure on the hub each time a descriptor of the library's own is readable, without a greenlet that waits.
+///
+/// The closure reads until nothing is left, or closes the watch: readiness is level-triggered. Nobody else may wait on
+/// the descriptor. An open watch lives as long as its hub's loop, whoever holds it.
+final class DescriptorWatch {
+    let fileDescriptor: CInt
+    private let hub: Hub
+    private let onReadable: () -> Void
+    private var hold: HubHold?
+    private(set) var isOpen = true
+
+    /// Watches from now on. Does not take the descriptor over. `referenced` says whether the hub waits for it.
+    init(
+        _ fileDescriptor: CInt, on hub: Hub, referenced: Bool, onReadable: @escaping () -> Void
+    ) throws(LoopError) {
+        self.fileDescriptor = fileDescriptor
+        self.hub = hub
+        self.onReadable = onReadable
+        hub.descriptors.forget(fileDescriptor, hub.loop)
+        let entry = hub.descriptors.entry(fileDescriptor)
+        try hub.descriptors.arm(fileDescriptor, entry, .read, hub.loop)
+        entry.pointee.watch = Unmanaged.passRetained(self).toOpaque()
+        if referenced { hold = hub.hold() }
+    }
+
+    /// Whether it keeps the hub waiting.
+    var isReferenced: Bool {
+        get { hold != nil }
+        set {
+            if newValue == isReferenced || !isOpen { return }
+            hold = newValue ? hub.hold() : nil
+        }
+    }
+
+    /// Stops watching. Repeatable. The descriptor stays open, and may be closed afterwards.
+    func close() {
+        if !isOpen { return }
+        isOpen = false
+        hold = nil
+        hub.descriptors.existing(fileDescriptor)?.pointee.watch = nil
+        hub.closing(fileDescriptor)
+        Unmanaged.passUnretained(self).release()
+    }
+
+    func becameReadable() { onReadable() }
+}

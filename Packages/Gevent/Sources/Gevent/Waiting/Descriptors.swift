@@ -1,0 +1,326 @@
+// Waiting for descriptors: a flat table by number, one reader and one writer each, and lazy interest.
+
+internal import CGevent
+internal import Glibc
+
+/// Who waits on which descriptor, and what the loop was asked to watch.
+///
+/// Interest is lazy: it stays armed after a wait and is dropped when an event arrives that nobody wants, so a
+/// connection that reads again and again costs one registration in its life.
+final class DescriptorTable {
+    private static let chunkSize = 1024
+
+    /// Chunks never move, since parked contexts point into them.
+    private var chunks: [UnsafeMutablePointer<gevent_descriptor>?] = []
+
+    deinit {
+        for chunk in chunks { chunk?.deallocate() }
+    }
+
+    @inline(__always)
+    func existing(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor>? {
+        let (chunk, index) = Int(fileDescriptor).quotientAndRemainder(dividingBy: DescriptorTable.chunkSize)
+        guard chunk < chunks.count, let base = chunks[chunk] else { return nil }
+        return base + index
+    }
+
+    func entry(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor> {
+        if let entry = existing(fileDescriptor) { return entry }
+        let (chunk, index) = Int(fileDescriptor).quotientAndRemainder(dividingBy: DescriptorTable.chunkSize)
+        while chunks.count <= chunk { chunks.append(nil) }
+        let base = UnsafeMutablePointer<gevent_descriptor>.allocate(capacity: DescriptorTable.chunkSize)
+        base.initialize(repeating: gevent_descriptor(), count: DescriptorTable.chunkSize)
+        chunks[chunk] = base
+        return base + index
+    }
+
+    /// Wakes the waiters an event is for, and drops the interest nobody has any more.
+    ///
+    /// Who was woken and has not run yet still has its interest: when many are ready the hub polls between them, and
+    /// would otherwise drop and renew the registration of each, two system calls per wait.
+    @inline(__always)
+    func distribute(_ event: ReadyEvent, _ loop: any Loop) {
+        // Of an earlier life of this number, closed and opened again since the event was collected.
+        guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
+        var woken = Readiness(rawValue: entry.pointee.woken)
+        var unwanted = Readiness()
+        if event.readiness.contains(.read) {
+            if let reader = entry.pointee.reader {
+                woken.insert(.read)
+                gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+            } else if let watch = entry.pointee.watch {
+                // One of the library's own, on which nobody else waits.
+                return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
+            } else if !woken.contains(.read) {
+                unwanted.insert(.read)
+            }
+        }
+        if event.readiness.contains(.write) {
+            if let writer = entry.pointee.writer {
+                woken.insert(.write)
+                gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+            } else if !woken.contains(.write) {
+                unwanted.insert(.write)
+            }
+        }
+        entry.pointee.woken = woken.rawValue
+        let armed = Readiness(rawValue: entry.pointee.armed)
+        if !armed.isDisjoint(with: unwanted) {
+            disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted), loop)
+        }
+    }
+
+    func arm(
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness,
+        _ loop: any Loop
+    ) throws(LoopError) {
+        let armed = Readiness(rawValue: entry.pointee.armed)
+        if armed.isSuperset(of: readiness) { return }
+        // In a child, the loop must not be told before it is the child's own.
+        if let hub = gevent_hub_current(), hub.pointee.is_forked { try Hub.of(hub).recoverFromFork() }
+        let wanted = armed.union(readiness)
+        do throws(LoopError) {
+            try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
+        } catch {
+            // The loop does not watch it any more in either direction. Who waits in the other one looks for itself, and
+            // meets the same error.
+            entry.pointee.armed = 0
+            for waiter in [entry.pointee.reader, entry.pointee.writer] {
+                if let waiter { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
+            }
+            throw error
+        }
+        entry.pointee.armed = wanted.rawValue
+    }
+
+    /// Forgets what is known of a number that has just been opened: whoever had it before may have closed it without a
+    /// word to us, and the kernel's interest went with it.
+    func forget(_ fileDescriptor: CInt, _ loop: any Loop) {
+        guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
+            entry.pointee.reader == nil, entry.pointee.writer == nil
+        else { return }
+        disarm(fileDescriptor, entry, keeping: [], loop)
+        entry.pointee.generation &+= 1
+        entry.pointee.woken = 0
+    }
+
+    func disarm(
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness, _ loop: any Loop
+    ) {
+        entry.pointee.armed = keeping.rawValue
+        // The parent's loop is not ours to change, and our own will begin without any registration.
+        if let hub = gevent_hub_current(), hub.pointee.is_forked { return }
+        do throws(LoopError) {
+            try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
+        } catch {
+            // The descriptor was closed behind our back: the kernel has forgotten it, and so do we.
+            entry.pointee.armed = 0
+        }
+    }
+
+    /// Tells a loop that has been recovered, and so has no registrations, what is still waited for.
+    func rearmAll(_ loop: any Loop) {
+        for (chunk, base) in chunks.enumerated() {
+            guard let base else { continue }
+            for index in 0..<DescriptorTable.chunkSize where base[index].armed != 0 {
+                rearm(CInt(chunk * DescriptorTable.chunkSize + index), base + index, loop)
+            }
+        }
+    }
+
+    private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop) {
+        var wanted: Readiness = []
+        if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
+        if entry.pointee.writer != nil { wanted.insert(.write) }
+        entry.pointee.armed = 0
+        if wanted.isEmpty { return }
+        do throws(LoopError) {
+            try arm(fileDescriptor, entry, wanted, loop)
+        } catch {
+            // Who waits has been woken, and meets the error by their own system call.
+        }
+    }
+}
+
+extension Hub {
+    /// Parks until `fileDescriptor` is ready, or for at most `timeout`; returns whether it became ready.
+    func waitForDescriptor(_ fileDescriptor: CInt, _ readiness: Readiness, timeout: Duration?) throws -> Bool {
+        guard fileDescriptor >= 0 else {
+            throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
+        }
+        if let timeout, timeout <= .zero { return try isReadyNow(fileDescriptor, readiness) }
+        try attend(pointer)
+        let entry = descriptors.entry(fileDescriptor)
+        let isRead = readiness == .read
+        guard (isRead ? entry.pointee.reader : entry.pointee.writer) == nil else {
+            throw HubError(
+                .concurrentUse,
+                "descriptor \(fileDescriptor): another greenlet waits to \(isRead ? "read" : "write") it already")
+        }
+        try descriptors.arm(fileDescriptor, entry, readiness, loop)
+        if let timeout { armTimeout(timeout, pointer.pointee.current, pointer) }
+        gevent_wait_set_slot(pointer, isRead ? gevent_descriptor_reader(entry) : gevent_descriptor_writer(entry))
+        defer { entry.pointee.woken &= ~readiness.rawValue }
+        return try wait(
+            pointer, isRead ? .readable : .writable, UnsafeRawPointer(bitPattern: UInt(fileDescriptor)))
+    }
+
+    /// Looks without waiting.
+    private func isReadyNow(_ fileDescriptor: CInt, _ readiness: Readiness) throws -> Bool {
+        var query = pollfd(fd: fileDescriptor, events: Int16(readiness == .read ? POLLIN : POLLOUT), revents: 0)
+        while Glibc.poll(&query, 1, 0) < 0 {
+            guard errno == EINTR else {
+                throw LoopError(errno: errno, operation: "poll", fileDescriptor: fileDescriptor)
+            }
+        }
+        if query.revents & Int16(POLLNVAL) != 0 {
+            throw LoopError(errno: EBADF, operation: "poll", fileDescriptor: fileDescriptor)
+        }
+        return query.revents != 0
+    }
+
+    /// Whoever waits for `readiness` finds out by their own system call whether it is there.
+    func wakeWaiters(of fileDescriptor: CInt, _ readiness: Readiness) {
+        guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
+        if readiness.contains(.read), let reader = entry.pointee.reader {
+            gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+        }
+        if readiness.contains(.write), let writer = entry.pointee.writer {
+            gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+        }
+    }
+
+    /// The descriptor is about to be closed: the loop forgets it, and who waits on it is thrown EBADF.
+    func closing(_ fileDescriptor: CInt) {
+        guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
+        if entry.pointee.armed != 0 { descriptors.disarm(fileDescriptor, entry, keeping: [], loop) }
+        entry.pointee.generation &+= 1
+        entry.pointee.woken = 0
+        for waiter in [entry.pointee.reader, entry.pointee.writer] {
+            guard let waiter else { continue }
+            let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue()
+            greenlet.deliver(
+                LoopError(
+                    .closed, errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor,
+                    message: "closed in another greenlet"))
+        }
+    }
+}
+
+/// A file descriptor that is waited on again and again, and closed through this object: the base of sockets.
+///
+/// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and with
+/// `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
+public final class WatchedDescriptor {
+    private let hub: Hub
+    /// The number, or -1 once it is closed.
+    public private(set) var fileDescriptor: CInt
+
+    /// Takes `fileDescriptor` over: it will be closed by ``close()``, or when the object goes.
+    ///
+    /// The caller has set it non-blocking. Makes the thread's hub if there is none and throws what that throws.
+    public init(_ fileDescriptor: CInt) throws {
+        hub = Hub.of(try currentHub())
+        self.fileDescriptor = fileDescriptor
+        hub.descriptors.forget(fileDescriptor, hub.loop)
+    }
+
+    deinit {
+        // Whoever waits holds the object, so nobody does.
+        if fileDescriptor >= 0 { closeNow() }
+    }
+
+    /// Parks until a read would not block, or for at most `timeout`; returns whether it became ready.
+    ///
+    /// Readiness may be spurious: retry on EAGAIN. Throws ``LoopError`` with EBADF when it is closed, also while waiting;
+    /// ``HubError`` with `.concurrentUse` if another greenlet waits to read; and what interrupts the greenlet.
+    @available(*, noasync)
+    public func waitReadable(timeout: Duration? = nil) throws -> Bool {
+        try checkThread()
+        return try hub.waitForDescriptor(fileDescriptor, .read, timeout: timeout)
+    }
+
+    /// Parks until a write would not block; otherwise as ``waitReadable(timeout:)``.
+    @available(*, noasync)
+    public func waitWritable(timeout: Duration? = nil) throws -> Bool {
+        try checkThread()
+        return try hub.waitForDescriptor(fileDescriptor, .write, timeout: timeout)
+    }
+
+    /// Ends the waits for `readiness` as if it had come. Never parks.
+    ///
+    /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for
+    /// room in it.
+    public func wake(_ readiness: Readiness) throws {
+        try checkThread()
+        hub.wakeWaiters(of: fileDescriptor, readiness)
+    }
+
+    /// Closes the descriptor. Greenlets that wait on it are thrown ``LoopError`` with EBADF. Repeatable. Never parks.
+    public func close() throws {
+        try checkThread()
+        if fileDescriptor >= 0 { closeNow() }
+    }
+
+    /// Gives the descriptor up without closing it. Greenlets that wait on it are thrown ``LoopError`` with EBADF.
+    public func detach() throws -> CInt {
+        try checkThread()
+        defer { fileDescriptor = -1 }
+        hub.closing(fileDescriptor)
+        return fileDescriptor
+    }
+
+    /// Throws unless the calling thread is the hub's.
+    public func checkThread() throws {
+        // Asked first: the memory of a hub that is gone may be the next one's.
+        if hub.isDestroyed { throw HubError.destroyed }
+        if gevent_hub_current() != hub.pointer { throw HubError.wrongThread }
+    }
+
+    private func closeNow() {
+        // A hub that is gone has closed its loop, so nothing is left to forget.
+        if !hub.isDestroyed && gevent_hub_current() == hub.pointer { hub.closing(fileDescriptor) }
+        // EINTR leaves the descriptor closed on Linux; retrying could close somebody else's.
+        _ = Glibc.close(fileDescriptor)
+        fileDescriptor = -1
+    }
+}
+
+@available(*, unavailable)
+extension WatchedDescriptor: Sendable {}
+
+/// Parks until `fileDescriptor`, of whatever kind and owner, is readable: the key to C libraries that own their
+/// descriptors.
+///
+/// Throws `error`, or a ``Timeout``, when `timeout` is over; ``LoopError`` for a bad or unpollable descriptor;
+/// ``HubError`` with `.concurrentUse` if another greenlet waits to read it; and what interrupts the greenlet. The loop
+/// forgets the descriptor when the wait is over, so its owner may close it then.
+///
+/// gevent: `gevent.socket.wait_read(fileno, timeout, timeout_exc)`.
+@available(*, noasync)
+public func waitRead(_ fileDescriptor: CInt, timeout: Duration? = nil, throwing error: (any Error)? = nil) throws {
+    try waitOnce(fileDescriptor, .read, timeout, error)
+}
+
+/// Parks until `fileDescriptor` is writable; otherwise as ``waitRead(_:timeout:throwing:)``.
+///
+/// gevent: `gevent.socket.wait_write(fileno, timeout, timeout_exc)`.
+@available(*, noasync)
+public func waitWrite(_ fileDescriptor: CInt, timeout: Duration? = nil, throwing error: (any Error)? = nil) throws {
+    try waitOnce(fileDescriptor, .write, timeout, error)
+}
+
+private func waitOnce(
+    _ fileDescriptor: CInt, _ readiness: Readiness, _ timeout: Duration?, _ error: (any Error)?
+) throws {
+    let hub = Hub.of(try currentHub())
+    defer {
+        // Who owns the descriptor may close it without a word to us, so no interest is left behind.
+        if fileDescriptor >= 0, let entry = hub.descriptors.existing(fileDescriptor), entry.pointee.reader == nil,
+            entry.pointee.writer == nil, entry.pointee.armed != 0
+        {
+            hub.descriptors.disarm(fileDescriptor, entry, keeping: [], hub.loop)
+        }
+    }
+    if try !hub.waitForDescriptor(fileDescriptor, readiness, timeout: timeout) { throw error ?? Timeout(timeout) }
+}

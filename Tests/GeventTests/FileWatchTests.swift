@@ -1,0 +1,347 @@
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// A directory of the test's own, gone with the object.
+private final class Directory {
+    let path: String
+
+    init() throws {
+        var name = Array("/tmp/gevent-watch-XXXXXX".utf8CString)
+        try #require(mkdtemp(&name) != nil)
+        path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    deinit { remove(path) }
+
+    private func remove(_ path: String) {
+        if let directory = opendir(path) {
+            while let entry = readdir(directory) {
+                let name = withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+                    String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+                }
+                if name != "." && name != ".." { remove("\(path)/\(name)") }
+            }
+            closedir(directory)
+        }
+        Glibc.remove(path)
+    }
+
+    func write(_ name: String, _ text: String) {
+        let file = open("\(path)/\(name)", O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+        _ = Glibc.write(file, text, text.utf8.count)
+        close(file)
+    }
+}
+
+/// On virtual time there would be nothing to see: what the file system does takes none.
+@Suite("File watches")
+struct FileWatchTests {
+    @Test("Fact 118: writing changes the attributes; unlinking makes them nil and keeps the previous ones")
+    func writeAndUnlink() throws {
+        let before = openDescriptorCount()
+        try withHub(on: .configured) { hub in
+            let directory = try Directory()
+            directory.write("file", "one")
+            let watch = try FileWatch(path: "\(directory.path)/file")
+            #expect(watch.attributes?.size == 3 && watch.previous == nil)
+            spawn(after: .milliseconds(1)) { directory.write("file", "longer") }
+            while watch.attributes?.size != 6 { #expect(try watch.wait(timeout: .seconds(20))) }
+            // Truncated first, then written: the one before may be either.
+            let written = watch.attributes
+            spawn(after: .milliseconds(1)) { unlink("\(directory.path)/file") }
+            while watch.attributes != nil { #expect(try watch.wait(timeout: .seconds(20))) }
+            #expect(watch.previous?.inode == written?.inode && watch.previous?.size == 6)
+            #expect("\(watch)" == "<FileWatch \"\(directory.path)/file\">")
+            try watch.close()
+        }
+        #expect(openDescriptorCount() == before)
+    }
+
+    @Test("A file is seen when it is created, replaced by a rename, changed in its mode, and moved away")
+    func lifeOfAName() throws {
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            let path = "\(directory.path)/file"
+            let watch = try FileWatch(path: path)
+            #expect(watch.attributes == nil)
+            func until(_ condition: (FileAttributes?) -> Bool) throws {
+                while !condition(watch.attributes) { #expect(try watch.wait(timeout: .seconds(20))) }
+            }
+            spawnRaw { directory.write("file", "12") }
+            try until { $0?.size == 2 }
+            let first = watch.attributes
+            #expect(watch.previous == nil || watch.previous?.size == 0)
+            // A change of another name in the directory is none of ours.
+            directory.write("other", "1234")
+            #expect(try watch.wait(timeout: .milliseconds(20)) == false)
+            spawnRaw { rename("\(directory.path)/other", path) }
+            try until { $0?.size == 4 }
+            #expect(watch.attributes?.inode != first?.inode && watch.previous == first)
+            // The new file is the one that is watched now.
+            spawnRaw { chmod(path, 0o600) }
+            try until { $0?.mode == UInt32(S_IFREG) | 0o600 }
+            spawnRaw { rename(path, "\(directory.path)/elsewhere") }
+            try until { $0 == nil }
+            #expect(watch.previous?.size == 4)
+            // What it is called elsewhere is none of ours.
+            chmod("\(directory.path)/elsewhere", 0o644)
+            #expect(try watch.wait(timeout: .milliseconds(20)) == false)
+            try watch.close()
+        }
+    }
+
+    @Test("The directories above need not exist: the file is seen when all of them have appeared, and again")
+    func missingDirectories() throws {
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            let watch = try FileWatch(path: "\(directory.path)/a/b/file")
+            for round in 1...3 {
+                #expect(watch.attributes == nil)
+                spawn {
+                    for name in ["a", "a/b"] {
+                        mkdir("\(directory.path)/\(name)", 0o755)
+                        if round > 1 { try sleep(for: .milliseconds(2)) }
+                    }
+                    directory.write("a/b/file", String(repeating: "x", count: round))
+                }
+                while watch.attributes?.size != Int64(round) { #expect(try watch.wait(timeout: .seconds(20))) }
+                spawn {
+                    unlink("\(directory.path)/a/b/file")
+                    rmdir("\(directory.path)/a/b")
+                    rmdir("\(directory.path)/a")
+                }
+                while watch.attributes != nil { #expect(try watch.wait(timeout: .seconds(20))) }
+                try sleep(for: .milliseconds(2))
+            }
+            try watch.close()
+        }
+    }
+
+    @Test("A directory can be watched: its entries change it; and together with a file in it")
+    func directories() throws {
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            let outer = try FileWatch(path: directory.path + "/")
+            let inner = try FileWatch(path: "\(directory.path)/file")
+            #expect(outer.path == directory.path)
+            let start = outer.attributes
+            // Another tick of the file system's clock.
+            try sleep(for: .milliseconds(20))
+            directory.write("file", "1")
+            while inner.attributes?.size != 1 { #expect(try inner.wait(timeout: .seconds(20))) }
+            while outer.attributes == start { #expect(try outer.wait(timeout: .seconds(20))) }
+            try outer.close()
+            // What they shared is still watched for the other one.
+            spawnRaw { unlink("\(directory.path)/file") }
+            while inner.attributes != nil { #expect(try inner.wait(timeout: .seconds(20))) }
+            try inner.close()
+        }
+    }
+
+    @Test("No change is missed between two waits, and a zero timeout looks")
+    func betweenWaits() throws {
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            directory.write("file", "1")
+            let watch = try FileWatch(path: "\(directory.path)/file")
+            #expect(try watch.wait(timeout: .zero) == false)
+            directory.write("file", "12")
+            #expect(try watch.wait(timeout: .zero))
+            #expect(watch.attributes?.size == 2)
+            #expect(try watch.wait(timeout: .zero) == false)
+            directory.write("file", "123")
+            // The hub sees it while nobody waits.
+            while watch.attributes?.size != 3 { try sleep(for: .milliseconds(1)) }
+            #expect(try watch.wait())
+            #expect(try watch.wait(timeout: .milliseconds(1)) == false)
+            try watch.close()
+        }
+    }
+
+    @Test("Several greenlets wait for one change; killed or timed out, they leave nothing behind")
+    func severalWaiters() throws {
+        try withHub(on: .configured) { hub in
+            let directory = try Directory()
+            let watch = try FileWatch(path: "\(directory.path)/file")
+            let waiting = (0..<3).map { _ in spawn { try watch.wait() } }
+            let killed = spawn { try watch.wait() }
+            try sleep()
+            #expect(hub.deadlockReport().contains("a wait for a change of <FileWatch"))
+            try killed.kill()
+            #expect(try withSilentTimeout(.milliseconds(1)) { try watch.wait() } == nil)
+            directory.write("file", "1")
+            try joinAll(waiting)
+            #expect(waiting.allSatisfy { $0.value == true })
+            try watch.close()
+        }
+    }
+
+    @Test("Closing wakes who waits with an error; the closed watch keeps what it knew")
+    func closing() throws {
+        let before = openDescriptorCount()
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            directory.write("file", "1")
+            let watch = try FileWatch(path: "\(directory.path)/file")
+            let waiting = spawn { try watch.wait() }
+            try sleep()
+            try watch.close()
+            try watch.close()
+            try waiting.join()
+            #expect((waiting.error as? LoopError)?.code == .closed)
+            #expect(throws: LoopError.self) { try watch.wait() }
+            #expect(!watch.isOpen && watch.attributes?.size == 1)
+            #expect(openDescriptorCount() < before + 20)
+        }
+        #expect(openDescriptorCount() == before)
+    }
+
+    @Test("onChange runs in a greenlet, never twice at once, and its errors are reported and stop nothing")
+    func closures() throws {
+        let entries = try logged(on: .configured) { log, hub in
+            let directory = try Directory()
+            var calls = 0
+            var running = 0
+            let watch = try FileWatch(path: "\(directory.path)/file") { watch in
+                running += 1
+                #expect(running == 1 && AnyGreenlet.current is RawGreenlet)
+                calls += 1
+                defer { running -= 1 }
+                try sleep(for: .milliseconds(5))
+                if calls == 1 { throw Boom() }
+            }
+            #expect(!(try hub.join(timeout: .milliseconds(1))))
+            for size in 1...20 {
+                directory.write("file", String(repeating: "x", count: size))
+                try sleep(for: .milliseconds(1))
+            }
+            try waitUntil { watch.attributes?.size == 20 && running == 0 }
+            try sleep(for: .milliseconds(20))
+            #expect((2...20).contains(calls) && watch.attributes?.size == 20)
+            try watch.close()
+            #expect(try hub.join())
+        }
+        #expect(entries.count == 1 && entries[0].hasPrefix("reported Boom of <RawGreenlet"))
+    }
+
+    @Test("A watch without a closure ends with its last reference; one with a closure goes on until it is closed")
+    func references() throws {
+        let before = openDescriptorCount()
+        try withHub(on: .configured) { hub in
+            let directory = try Directory()
+            weak var weakly: FileWatch?
+            do {
+                let watch = try FileWatch(path: "\(directory.path)/file")
+                weakly = watch
+                #expect(hub.existingService(FileWatchService.self) != nil)
+            }
+            #expect(weakly == nil)
+            #expect(hub.existingService(FileWatchService.self) == nil)
+            var called = false
+            do {
+                let watch = try FileWatch(path: "\(directory.path)/file", referenced: false) { _ in called = true }
+                weakly = watch
+            }
+            #expect(weakly != nil)
+            #expect(try hub.join())
+            directory.write("file", "1")
+            try waitUntil { called }
+            try weakly?.close()
+            try sleep()
+            #expect(weakly == nil)
+            // The hub takes along what is left.
+            _ = try FileWatch(path: "\(directory.path)/file") { _ in }
+        }
+        #expect(openDescriptorCount() == before)
+    }
+
+    @Test("When the kernel loses events, every file is looked at")
+    func overflow() throws {
+        try withHub(on: .configured) { hub in
+            let directory = try Directory()
+            let watches = try (0..<3).map { try FileWatch(path: "\(directory.path)/file\($0)") }
+            let busy = try FileWatch(path: directory.path)
+            let most = try #require(Int(readAll("/proc/sys/fs/inotify/max_queued_events")))
+            // Alternating names, since equal events in a row become one.
+            for number in 0...most / 2 {
+                directory.write("busy\(number % 2)", "")
+                unlink("\(directory.path)/busy\(number % 2)")
+            }
+            for number in 0..<3 { directory.write("file\(number)", "12") }
+            for watch in watches {
+                while watch.attributes?.size != 2 { try sleep(for: .milliseconds(1)) }
+            }
+            for watch in watches + [busy] { try watch.close() }
+        }
+    }
+
+    @Test("A path without a name is refused, and running out of descriptors is an error")
+    func refused() async throws {
+        try withHub { _ in
+            #expect(throws: LoopError.self) { try FileWatch(path: "") }
+            let root = try FileWatch(path: "/")
+            #expect(root.attributes != nil)
+            let file = try FileWatch(path: "/etc/hostname/impossible")
+            #expect(file.attributes == nil)
+            try root.close()
+            try file.close()
+        }
+        await #expect(processExitsWith: .success) {
+            try withHub { _ in
+                _ = takeAllDescriptors()
+                do {
+                    _ = try FileWatch(path: "/tmp")
+                } catch let error as LoopError {
+                    exit(error.code == .outOfResources ? 0 : 1)
+                }
+                exit(2)
+            }
+        }
+    }
+
+    @Test("Relative paths are of the directory that was current when the watch was made")
+    func relative() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let directory = try Directory()
+                chdir(directory.path)
+                let watch = try FileWatch(path: "file")
+                chdir("/")
+                directory.write("file", "1")
+                guard try watch.wait(timeout: .seconds(20)) else { exit(1) }
+                try watch.close()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("In a forked child a watch goes on by itself, and takes no event from the parent")
+    func forked() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let directory = try Directory()
+                let watch = try FileWatch(path: "\(directory.path)/file")
+                let code = try inChild {
+                    directory.write("file", "1")
+                    while watch.attributes?.size != 1 { _ = try watch.wait(timeout: .seconds(9)) }
+                    return 0
+                }
+                if code != 0 { exit(1) }
+                while watch.attributes?.size != 1 { _ = try watch.wait(timeout: .seconds(9)) }
+                try watch.close()
+            }
+            exit(0)
+        }
+    }
+}
+
+private func readAll(_ path: String) -> String {
+    let file = open(path, O_RDONLY)
+    defer { close(file) }
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    let count = max(read(file, &bytes, bytes.count), 0)
+    return String(decoding: bytes.prefix(count).filter { $0 > 32 }, as: UTF8.self)
+}

@@ -1,0 +1,440 @@
+import CGevent
+import GeventTesting
+import Glibc
+import Synchronization
+import Testing
+
+@testable import Gevent
+
+/// Ends an exit test, which forks and so has a process of its own, with the number of what was not so.
+private func require(_ condition: Bool, _ number: CInt) {
+    if condition { return }
+    printToStandardError("check \(number) failed\n")
+    exit(number)
+}
+
+/// What several processes do, a byte for each time.
+private final class SharedLog {
+    private let pipe: Pipe
+    init() throws { pipe = try Pipe() }
+    func note() { pipe.write() }
+    /// How many notes there are since the last call.
+    func take() -> Int { max(pipe.read(), 0) }
+}
+
+@Suite("Fork")
+struct ForkTests {
+    @Test("Fact 117: after a fork the loop works in the child, and the parent's is as it was")
+    func bothLoopsWork() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let pipe = try Pipe()
+                let reader = spawn { try waitRead(pipe.readEnd) }
+                try sleep()
+                let code = try inChild {
+                    // What is parked exists here too.
+                    guard reader.isActive, hub.statistics.descriptorWaiters == 1 else { return 1 }
+                    let own = try Pipe()
+                    spawnRaw { own.write() }
+                    try waitRead(own.readEnd)
+                    // And so is its registration, at the child's own loop.
+                    pipe.write()
+                    try reader.get()
+                    pipe.read()
+                    let timeout = Timeout.startNew(.milliseconds(2))
+                    do {
+                        try sleep(for: .seconds(9))
+                    } catch let error as Timeout where error === timeout {
+                        return 0
+                    }
+                    return 2
+                }
+                require(code == 0, 1)
+                require(reader.isActive, 2)
+                pipe.write()
+                try reader.get()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Fact 117: nothing that a child does with its descriptors reaches the parent's loop, whoever forked")
+    func parentUndisturbed() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let pipe = try Pipe()
+                let watched = try WatchedDescriptor(dup(pipe.readEnd))
+                let reader = spawn { try watched.waitReadable(timeout: .seconds(10)) }
+                try sleep(for: .milliseconds(1))
+                for fork in [inChild, inRawChild] {
+                    // The second kind has forgotten to call reinit().
+                    let code = try fork {
+                        // Before anything that parks, the hub's next chance to look.
+                        try watched.close()
+                        _ = try withSilentTimeout(.milliseconds(1)) { try waitRead(pipe.readEnd) }
+                        hub.handle.post {}
+                        try reader.join()
+                        try hub.destroy()
+                        return 0
+                    }
+                    require(code == 0, 1)
+                }
+                pipe.write()
+                require(try reader.get(), 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Fact 78: a child that destroys its hub never runs or unwinds what was there before; the parent does, once")
+    func destroyedInTheChild() async {
+        await #expect(processExitsWith: .success) {
+            for isRaw in [false, true] {
+                try withHub(on: .configured) { hub in
+                    let acts = try SharedLog()
+                    func act() throws {
+                        let witness = Witness { acts.note() }
+                        defer { acts.note() }
+                        try withExtendedLifetime(witness) { try sleep(for: .milliseconds(30)) }
+                    }
+                    let pipe = try Pipe()
+                    let parked = spawn(act)
+                    let reader = spawn {
+                        defer { acts.note() }
+                        try waitRead(pipe.readEnd)
+                    }
+                    try sleep()
+                    // Ready, but not run since; queued; delayed; bare; a callback.
+                    let yielding = spawn {
+                        defer { acts.note() }
+                        for _ in 0..<3 { try sleep() }
+                    }
+                    try sleep()
+                    let queued = spawn { acts.note() }
+                    let delayed = spawn(after: .milliseconds(1)) { acts.note() }
+                    let bare = spawnRaw { acts.note() }
+                    hub.runCallback { acts.note() }
+                    let fork = isRaw ? inRawChild : inChild
+                    let code = try fork {
+                        var ended: [String] = []
+                        let own = spawn {
+                            defer { ended.append("own") }
+                            try sleep(for: .seconds(9))
+                        }
+                        let joining = spawn {
+                            defer { ended.append("joining") }
+                            try parked.join()
+                        }
+                        // Raw, and without a word to us, the hub learns of the fork when it is destroyed.
+                        try hub.destroy()
+                        guard own.isDead, joining.isDead else { return 1 }
+                        guard parked.isDead, reader.isDead, yielding.isDead, queued.isDead, delayed.isDead else {
+                            return 2
+                        }
+                        // The thread has a new hub for the asking.
+                        try sleep(for: .milliseconds(1))
+                        try Hub.current.destroy()
+                        return 0
+                    }
+                    require(code == 0, 1)
+                    require(acts.take() == 0, 2)
+                    pipe.write()
+                    _ = try hub.join()
+                    require(acts.take() == 8, 3)
+                    require(parked.isSuccessful && queued.isSuccessful && delayed.isSuccessful && bare.isDead, 4)
+                }
+            }
+            exit(0)
+        }
+    }
+
+    @Test("A child that made greenlets of its own ends those when it destroys its hub")
+    func ownGreenletsEnd() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inChild {
+                    var ended = 0
+                    for _ in 0..<3 {
+                        spawn {
+                            defer { ended += 1 }
+                            try sleep(for: .seconds(9))
+                        }
+                    }
+                    try sleep()
+                    try hub.destroy()
+                    return ended == 3 ? 0 : 1
+                }
+                require(code == 0, 1)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Row 50: greenlets that are queued exist in both processes")
+    func queuedInBoth() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let acts = try SharedLog()
+                let queued = spawn { acts.note() }
+                let sleeping = spawn {
+                    try sleep(for: .milliseconds(5))
+                    acts.note()
+                }
+                let delayed = spawn(after: .milliseconds(2)) { acts.note() }
+                let code = try inChild {
+                    try joinAll([queued, sleeping, delayed])
+                    return 0
+                }
+                require(code == 0, 1)
+                try joinAll([queued, sleeping, delayed])
+                require(acts.take() == 6, 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Fact 79: after a raw fork and reinit() the child can sleep, time out, wait for descriptors and be posted to")
+    func reinitialized() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inRawChild {
+                    try reinit()
+                    try reinit()
+                    let before = hub.now
+                    try sleep(for: .milliseconds(5))
+                    guard before.duration(to: hub.now) >= .milliseconds(5) else { return 1 }
+                    guard try withSilentTimeout(.milliseconds(1), { try sleep(for: .seconds(9)) }) == nil else {
+                        return 2
+                    }
+                    let pipe = try Pipe()
+                    spawn(after: .milliseconds(1)) { pipe.write() }
+                    try waitRead(pipe.readEnd)
+                    var posted = false
+                    let main = AnyGreenlet.current
+                    let state = Smuggled((main: main, set: { posted = true }))
+                    hub.handle.post {
+                        state.value.set()
+                        try? Gevent.kill(state.value.main, throwing: Boom())
+                    }
+                    do { try sleep(for: .seconds(9)) } catch is Boom {}
+                    return posted ? 0 : 3
+                }
+                require(code == 0, 1)
+                // In the parent there is nothing to repair.
+                let pipe = try Pipe()
+                let reader = spawn { try waitRead(pipe.readEnd) }
+                try sleep()
+                try reinit()
+                pipe.write()
+                try reader.get()
+            }
+            try onFreshThread {
+                try reinit()
+                require(!Hub.exists, 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Threads that a child makes post to its hub, and it never loses one")
+    func postsInTheChild() async {
+        // ThreadSanitizer ends a process that starts threads after a fork with several of them.
+        if isSanitized { return }
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inChild {
+                    let hold = hub.hold()
+                    let count = Counter()
+                    let handle = hub.handle
+                    let threads = (0..<2).map { _ in
+                        TestThread { for _ in 0..<20_000 { handle.post { count.add() } } }
+                    }
+                    while count.count < 40_000 { try sleep(for: .microseconds(100)) }
+                    for thread in threads { thread.join() }
+                    hold.release()
+                    return 0
+                }
+                require(code == 0, 1)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Any greenlet may fork; in the child it goes on, and so does main")
+    func fromAGreenlet() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let forked = spawn { () -> pid_t in
+                    let local = [1, 2, 3]
+                    switch try Gevent.fork() {
+                    case .child:
+                        try sleep(for: .milliseconds(1))
+                        return local == [1, 2, 3] ? 0 : -1
+                    case .parent(let pid): return pid
+                    }
+                }
+                let pid = try forked.get()
+                if pid <= 0 { _exit(pid == 0 ? 0 : 7) }
+                require(try waitPID(pid).status.isSuccess, 1)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Without a hub, fork makes none; from a callback of the hub it works as well")
+    func withoutHub() async {
+        await #expect(processExitsWith: .success) {
+            try onFreshThread {
+                let result = try Gevent.fork()
+                if result == .child { _exit(Hub.exists ? 1 : 0) }
+                require(!Hub.exists, 1)
+                guard case .parent(let pid) = result else { exit(2) }
+                require(try waitPID(pid).status.isSuccess, 3)
+                try Hub.current.destroy()
+            }
+            try withHub { hub in
+                var child: pid_t = 0
+                hub.runCallback {
+                    if case .parent(let pid) = try Gevent.fork() { child = pid }
+                }
+                try sleep(for: .milliseconds(1))
+                if child == 0 { _exit(5) }
+                require(try waitPID(child).status.exitCode == 5, 4)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("A child of a child is repaired as well")
+    func grandchild() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let pipe = try Pipe()
+                let reader = spawn { try waitRead(pipe.readEnd) }
+                try sleep()
+                let code = try inRawChild {
+                    let code = try inChild {
+                        try sleep(for: .milliseconds(1))
+                        try reader.kill()
+                        return 3
+                    }
+                    try sleep(for: .milliseconds(1))
+                    return code == 3 && reader.isActive ? 0 : 1
+                }
+                require(code == 0, 1)
+                pipe.write()
+                try reader.get()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("A signal to one of the two processes is handled in that one, and what the parent had got is the parent's")
+    func signals() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                var handled = 0
+                let registration = try onSignal(SIGUSR1) { handled += 1 }
+                raise(SIGUSR1)
+                for fork in [inChild, inRawChild] {
+                    let before = handled
+                    let code = try fork {
+                        // Counted before the fork is noticed, if it is a raw one.
+                        raise(SIGUSR1)
+                        try waitUntil { handled > before }
+                        try sleep(for: .milliseconds(2))
+                        raise(SIGUSR1)
+                        try waitUntil { handled > before + 1 }
+                        try sleep(for: .milliseconds(2))
+                        return handled == before + 2 ? 0 : 1
+                    }
+                    require(code == 0, 1)
+                }
+                try sleep(for: .milliseconds(2))
+                require(handled == 1, 2)
+                registration.cancel()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("The hubs of other threads do not exist in a child: posts to them are refused, their signals are let go")
+    func otherHubs() async {
+        await #expect(processExitsWith: .success) {
+            let stop = Counter()
+            let ready = Counter()
+            let handles = Handles()
+            let thread = TestThread {
+                do {
+                    try withHub(on: .configured) { hub in
+                        handles.store(hub.handle)
+                        let registration = try onSignal(SIGUSR1) {}
+                        let hold = hub.hold()
+                        ready.add()
+                        try waitUntil { stop.count > 0 }
+                        hold.release()
+                        registration.cancel()
+                    }
+                } catch {
+                    exit(9)
+                }
+            }
+            while ready.count == 0 { usleep(1000) }
+            try withHub(on: .configured) { _ in
+                let code = try inChild {
+                    guard let handle = handles.handle, !handle.post({}) else { return 1 }
+                    var action = sigaction()
+                    sigaction(SIGUSR1, nil, &action)
+                    return action.__sigaction_handler.sa_handler == nil ? 0 : 2
+                }
+                require(code == 0, 1)
+                require(handles.handle?.post({}) == true, 2)
+            }
+            stop.add()
+            thread.join()
+            exit(0)
+        }
+    }
+
+    @Test("Timers, periodic ones too, go on in both")
+    func timers() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                var ticks = 0
+                let timer = every(.milliseconds(2)) { ticks += 1 }
+                let code = try inChild {
+                    try waitUntil { ticks >= 3 }
+                    timer.cancel()
+                    return 0
+                }
+                require(code == 0, 1)
+                try waitUntil { ticks >= 3 }
+                timer.cancel()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Forking leaves no descriptor behind in the parent, and in the child only as many as the parent has")
+    func descriptors() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let registration = try onSignal(SIGUSR1) {}
+                try sleep(for: .milliseconds(1))
+                let before = openDescriptorCount()
+                let code = try inChild { openDescriptorCount() == before ? 0 : 1 }
+                require(code == 0, 1)
+                require(openDescriptorCount() == before, 2)
+                registration.cancel()
+            }
+            exit(0)
+        }
+    }
+}
+
+/// A handle for another thread.
+private final class Handles: Sendable {
+    private let stored = Mutex<HubHandle?>(nil)
+    func store(_ handle: HubHandle) { stored.withLock { $0 = handle } }
+    var handle: HubHandle? { stored.withLock { $0 } }
+}

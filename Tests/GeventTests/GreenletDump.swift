@@ -1,0 +1,213 @@
+import Gevent
+import GeventTesting
+import Glibc
+import Testing
+
+@Suite("Greenlet dump")
+struct DumpTests {
+    /// The lines without what differs from run to run: frames and the summary.
+    private static func lines(_ text: String) -> [String] {
+        text.split(separator: "\n").dropFirst().map { String($0) }.filter {
+            !$0.contains("spawned at") && !$0.contains("called by")
+        }
+    }
+
+    @Test("It lists every live greenlet under its spawner, with what it does, what it waits for and since when")
+    func everyGreenlet() throws {
+        let dump = try withHub { hub in
+            let gate = named(Greenlet {}, "gate")
+            let parent = named(
+                spawn {
+                    named(spawn { try gate.join() }, "child")
+                    try sleep(for: .seconds(100))
+                }, "parent")
+            let pipe = try Pipe()
+            let reader = named(spawn { try waitRead(pipe.readEnd) }, "reader")
+            try sleep(for: .seconds(5))
+            let delayed = named(spawn(after: .seconds(9)) {}, "delayed")
+            let ready = named(spawn { for _ in 0..<3 { try sleep() } }, "ready")
+            try sleep()
+            let fresh = named(spawn {}, "fresh")
+            let ended = Greenlet {}
+            try ended.kill()
+            _ = named(ended, "ended")
+            let raw = spawnRaw {}
+            raw.name = "raw"
+            let text = dumpGreenlets().replacing(fileDescriptor: pipe.readEnd)
+            gate.start()
+            try killAll([parent, reader, delayed, ready, fresh])
+            return text
+        }
+        let expected = [
+            "<MainGreenlet> running",
+            "├─ <Greenlet<()> \"parent\"> parked for 5 s in sleep",
+            "│  └─ <Greenlet<()> \"child\"> parked for 5 s in join of <Greenlet<()> \"gate\">",
+            "├─ <Greenlet<()> \"reader\"> parked for 5 s in a wait to read descriptor N",
+            "├─ <Greenlet<()> \"ready\"> ready",
+            "├─ <Greenlet<()> \"fresh\"> scheduled",
+            "├─ <RawGreenlet \"raw\"> scheduled",
+            "└─ <Greenlet<()> \"delayed\"> delayed",
+        ]
+        #expect(Set(Self.lines(dump).map(unbranched)) == Set(expected.map(unbranched)))
+        #expect(Self.lines(dump).count == expected.count)
+        #expect(Self.lines(dump).contains(expected[2]) || Self.lines(dump).contains("   " + expected[2].dropFirst(3)))
+        #expect(dump.hasPrefix("hub "))
+        #expect(dump.contains("spawned at "))
+    }
+
+    @Test("Children of a dead spawner stand at the root, and those of callbacks under the hub")
+    func orphans() throws {
+        let dump = try withHub { hub in
+            var made: [Greenlet<Void>] = []
+            try spawn { made.append(named(spawn { try sleep(for: .seconds(1)) }, "orphan")) }.join()
+            hub.runCallback { made.append(named(spawn { try sleep(for: .seconds(1)) }, "called")) }
+            try sleep()
+            try sleep()
+            let text = dumpGreenlets()
+            try killAll(made)
+            return text
+        }
+        #expect(
+            Self.lines(dump) == [
+                "<MainGreenlet> running", "<HubGreenlet> idle", "└─ <Greenlet<()> \"called\"> parked for 0 s in sleep",
+                "<Greenlet<()> \"orphan\"> parked for 0 s in sleep",
+            ])
+    }
+
+    @Test("It works in a greenlet, in a callback and in main, and says who runs")
+    func whoRuns() throws {
+        let log = try logged { log, hub in
+            try named(spawn { log.note(Self.lines(dumpGreenlets()).joined(separator: "; ")) }, "inner").join()
+            hub.runCallback { log.note(Self.lines(dumpGreenlets()).joined(separator: "; ")) }
+            try sleep()
+        }
+        #expect(
+            log == [
+                "<MainGreenlet> parked for 0 s in join of <Greenlet<()> \"inner\">; └─ <Greenlet<()> \"inner\"> running",
+                "<MainGreenlet> ready; <HubGreenlet> running",
+            ])
+    }
+
+    @Test("Locals are shown: those of the tree where it begins, those of greenlets with each")
+    func locals() throws {
+        let user = SpawnTreeKey<String>("user")
+        let dump = try withHub { hub in
+            let request = GreenletLocal("request") { 0 }
+            let text = GreenletLocal { "" }
+            let long = GreenletLocal("long") { String(repeating: "x", count: 10_000) }
+            let parent = named(
+                spawn {
+                    AnyGreenlet.current.spawnTreeLocals![user] = "anna"
+                    request.value = 42
+                    let child = named(
+                        spawn {
+                            text.value = "two\nlines"
+                            _ = long.value
+                            try sleep(for: .seconds(1))
+                        }, "child")
+                    try child.join()
+                }, "parent")
+            try sleep()
+            try sleep()
+            let dump = dumpGreenlets()
+            try parent.join()
+            return dump
+        }
+        let lines = Self.lines(dump).map { $0.drop { $0 == " " || $0 == "│" } }
+        #expect(lines.contains("tree local user = anna"))
+        #expect(lines.filter { $0.hasPrefix("tree local") }.count == 1)
+        #expect(lines.contains("local request = 42"))
+        #expect(lines.contains("local String = two lines"))
+        #expect(lines.contains("local long = " + String(repeating: "x", count: 200) + "…"))
+    }
+
+    @Test("The tree is there as data")
+    func asData() throws {
+        let log = try logged { log, _ in
+            let gate = Greenlet {}
+            var children: [AnyGreenlet] = []
+            let parent = spawn {
+                children = (0..<3).map { _ in spawn { try gate.join() } }
+                try gate.join()
+            }
+            try sleep(for: .seconds(2))
+            let tree = GreenletTree.current()
+            log.note("\(tree.roots) \(tree.children(of: 0)) \(tree.nodes.count)")
+            let node = tree.nodes[1]
+            log.note("\(node.greenlet === parent) \(node.state) \(node.parkedFor!) \(node.depth) \(node.parent!)")
+            log.note("\(node.waitsFor == "join of \(gate)") \(node.descendantCount)")
+            log.note(
+                "\(Set(tree.children(of: 1).map { ObjectIdentifier(tree.nodes[$0].greenlet) }) == Set(children.map { ObjectIdentifier($0) }))"
+            )
+            gate.start()
+            try parent.join()
+            // As it is now, and not as it was.
+            log.note("\(node.waitsFor == nil)")
+        }
+        #expect(log == ["[0] [1] 5", "true parked 2.0 seconds 1 0", "true 3", "true", "true"])
+    }
+
+    @Test("A tree may be as deep as it has greenlets, and the report is bounded and says what it leaves out")
+    func deep() throws {
+        let count = isSanitized ? 5_000 : 100_000
+        let log = try logged { log, hub in
+            let gate = Greenlet {}
+            var all: [Greenlet<Void>] = []
+            func next() throws {
+                if all.count < count { all.append(spawn { try next() }) }
+                try gate.join()
+            }
+            all.append(spawn { try next() })
+            while hub.statistics.readyCount > 0 { try sleep() }
+            let tree = GreenletTree.current()
+            log.note("\(tree.nodes.count == count + 1) \(tree.nodes.last!.depth == count)")
+            let text = dumpGreenlets(limit: 100)
+            let lines = Self.lines(text)
+            log.note("\(lines.filter { $0.contains("parked for") }.count) \(lines.last!)")
+            log.note("\(text.utf8.count < 200_000)")
+            gate.start()
+            try joinAll(all)
+        }
+        #expect(log == ["true true", "99 … and \(count - 99) more", "true"])
+    }
+
+    @Test("wouldBlockForever carries the same report")
+    func deadlock() throws {
+        let message = try withHub { hub in
+            let never = named(Greenlet {}, "never")
+            let group = named(
+                spawn {
+                    try joinAll((0..<60).map { _ in spawn { try never.join() } })
+                    return ()
+                }, "group")
+            try sleep(for: .seconds(5))
+            var message = ""
+            do { try never.join() } catch let error as HubError { message = error.message }
+            never.start()
+            try group.join()
+            return message
+        }
+        let lines = message.split(separator: "\n")
+        #expect(
+            lines[0].hasPrefix("nothing is ready and nothing pending can make anything ready. Parked greenlets: 62"))
+        #expect(lines[1] == "<MainGreenlet> parked for 0 s in join of <Greenlet<()> \"never\">")
+        #expect(lines[2] == "└─ <Greenlet<()> \"group\"> parked for 5 s in joinAll")
+        #expect(lines.last == "… and 12 more")
+    }
+}
+
+@discardableResult
+private func named<Output>(_ greenlet: Greenlet<Output>, _ name: String) -> Greenlet<Output> {
+    greenlet.name = name
+    return greenlet
+}
+
+/// A line without the branches that lead to it, whose shape depends on what comes behind.
+private func unbranched(_ line: String) -> String { String(line.drop { "├└─│ ".contains($0) }) }
+
+extension String {
+    fileprivate func replacing(fileDescriptor: CInt) -> String {
+        split(separator: "descriptor \(fileDescriptor)", omittingEmptySubsequences: false).joined(
+            separator: "descriptor N")
+    }
+}

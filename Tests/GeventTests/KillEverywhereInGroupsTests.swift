@@ -1,0 +1,240 @@
+import GeventTesting
+import Testing
+
+@testable import Gevent
+
+/// A program that is made of scopes, and counts what it has open.
+private final class ScopedProgram {
+    /// What has been entered and not left.
+    var open = 0
+    /// Called before each wait, of whomever.
+    var beforeWait: () -> Void = {}
+    var finished = false
+    /// Whoever outlives a scope.
+    var outlived = 0
+
+    private func wait(_ body: () throws -> Void) throws {
+        open += 1
+        defer { open -= 1 }
+        beforeWait()
+        try body()
+    }
+
+    private func scope(_ body: (GreenletGroup) throws -> Void) throws {
+        var group: GreenletGroup?
+        defer { outlived += group?.count ?? 0 }
+        try wait {
+            try withGroup { given in
+                group = given
+                try body(given)
+            }
+        }
+    }
+
+    func run() throws {
+        try scope { group in
+            for number in 0..<3 {
+                group.spawn { try self.wait { try sleep(for: .milliseconds(number)) } }
+            }
+            group.spawn(after: .milliseconds(1)) { try self.wait { try sleep() } }
+            try self.wait { try sleep(for: .milliseconds(1)) }
+            // Cleans up for some time, and spawns a sibling last thing.
+            group.spawn {
+                defer { group.spawn { try self.wait { try sleep() } } }
+                do {
+                    try self.wait { try sleep(for: .milliseconds(3)) }
+                } catch {
+                    try self.wait { try sleep(for: .milliseconds(1)) }
+                    throw error
+                }
+            }
+            try self.scope { inner in
+                let child = inner.spawn { try self.wait { try sleep(for: .milliseconds(1)) } }
+                try self.wait { try child.get() }
+                inner.spawn { try self.scope { group in group.spawn { try self.wait { try sleep() } } } }
+            }
+        }
+        do {
+            try scope { group in
+                group.spawn {
+                    try self.wait { try sleep(for: .milliseconds(1)) }
+                    throw Boom("expected")
+                }
+                group.spawn { try self.wait { try sleep(for: .seconds(1)) } }
+                try self.wait { try sleep(for: .seconds(1)) }
+            }
+        } catch is Boom {}
+        _ = try withTimeout(.milliseconds(1), timeoutValue: ()) {
+            try scope { group in group.spawn { try self.wait { try sleep(for: .seconds(1)) } } }
+        }
+        try wait {
+            try withGreenlet(spawn { try self.wait { try sleep(for: .milliseconds(1)) } }) { _ in
+                try self.wait { try sleep() }
+            }
+        }
+        finished = true
+    }
+}
+
+@Suite("Scopes killed at every possible point")
+struct KillEverywhereInGroupsTests {
+    /// Runs the program, kills it as `arrange` says, and returns whether it finished all the same.
+    private static func run(
+        on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, ScopedProgram, Greenlet<Void>) -> Void
+    ) throws -> Bool {
+        try withHub(on: loop) { hub in
+            var unexpected: [any Error] = []
+            hub.errorHandler = { error, _ in unexpected.append(error) }
+            let program = ScopedProgram()
+            let victim = Greenlet { try program.run() }
+            arrange(hub, program, victim)
+            victim.start()
+            try victim.join()
+            #expect(program.outlived == 0)
+            #expect(victim.error.map { $0 is Boom } ?? true, "\(String(describing: victim.error))")
+            // withGreenlet's own second interruption may leave its greenlet, already killed, to end by itself.
+            _ = try hub.join()
+            #expect(program.open == 0)
+            let statistics = hub.statistics
+            #expect(statistics.liveGreenlets == 0 && statistics.pendingTimers == 0 && statistics.readyCount == 0)
+            // What ends a greenlet here by force is an exit, but for the failures that were arranged.
+            #expect(unexpected.allSatisfy { $0 is Boom }, "\(unexpected)")
+            program.beforeWait = {}
+            return program.finished
+        }
+    }
+
+    /// Calls `run` with 0, 1, … until the program finishes, and returns how often that was.
+    private static func untilFinished(_ run: (Int) throws -> Bool) throws -> Int {
+        var number = 0
+        while try !run(number) && number < 2000 { number += 1 }
+        return number
+    }
+
+    @Test("Killed while it or a member is parked at the n-th wait, for every n", arguments: [false, true])
+    func atEveryWait(sticky: Bool) throws {
+        let count = try Self.untilFinished { target in
+            try Self.run { hub, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target { hub.runCallback { try kill(victim, sticky: sticky) } }
+                    waits += 1
+                }
+            }
+        }
+        #expect(count > 20)
+    }
+
+    @Test("Killed just before the n-th wait, for every n", arguments: bothLoops)
+    func beforeEveryWait(loop: TestLoop) throws {
+        let count = try Self.untilFinished { target in
+            try Self.run(on: loop) { hub, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target { try? kill(victim) }
+                    waits += 1
+                }
+            }
+        }
+        #expect(count > 20)
+    }
+
+    @Test("Killed again at the m-th wait after the n-th, for every n and many m")
+    func twice() throws {
+        for distance in 1..<6 {
+            let count = try Self.untilFinished { target in
+                try Self.run { hub, program, victim in
+                    var waits = 0
+                    program.beforeWait = {
+                        if waits == target || waits == target + distance {
+                            hub.runCallback { try kill(victim, throwing: waits == target ? GreenletExit() : OwnExit()) }
+                        }
+                        waits += 1
+                    }
+                }
+            }
+            #expect(count > 20)
+        }
+    }
+
+    @Test("Killed after the n-th round of the hub, for every n")
+    func afterEveryRound() throws {
+        let count = try Self.untilFinished { target in
+            try Self.run { hub, program, victim in
+                var rounds = 0
+                func round() {
+                    hub.runCallback {
+                        if program.finished || victim.isDead { return }
+                        if rounds == target { return try kill(victim) }
+                        rounds += 1
+                        round()
+                    }
+                }
+                hub.switchInterval = .zero
+                round()
+            }
+        }
+        #expect(count > 10)
+    }
+
+    @Test("Hit by a foreign Timeout after every fraction of its time")
+    func timeoutAtEveryMoment() throws {
+        for microseconds in stride(from: 0, through: 12_000, by: 125) {
+            _ = try Self.run { hub, program, victim in
+                var isFirst = true
+                program.beforeWait = {
+                    if isFirst { Timeout(.microseconds(microseconds), throwing: Boom()).start() }
+                    isFirst = false
+                }
+            }
+        }
+    }
+
+    @Test("A member that fails at the n-th wait, for every n, ends what is linked to it by scopes and nothing else")
+    func failureAtEveryWait() throws {
+        var number = 0
+        while true {
+            let target = number
+            let reached = try withHub { hub in
+                hub.errorHandler = { _, _ in }
+                let program = ScopedProgram()
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target {
+                        let current = AnyGreenlet.current
+                        hub.runCallback { try kill(current, throwing: Boom("at the wait")) }
+                    }
+                    waits += 1
+                }
+                let victim = spawn { try program.run() }
+                let bystander = spawn { try sleep(for: .seconds(2)) }
+                try victim.join()
+                #expect(program.outlived == 0)
+                _ = try hub.join()
+                #expect(program.open == 0 && bystander.isSuccessful)
+                program.beforeWait = {}
+                return waits > target
+            }
+            number += 1
+            if !reached || number > 2000 { break }
+        }
+        #expect(number > 20)
+    }
+
+    @Test("A hub destroyed in the middle of it leaves nothing behind")
+    func destroyedInTheMiddle() throws {
+        for round in 0..<40 {
+            let left = try onFreshThread {
+                let hub = try Hub.start(on: VirtualLoop())
+                hub.errorHandler = { _, _ in }
+                let program = ScopedProgram()
+                let victim = spawn { try program.run() }
+                if round > 0 { try sleep(for: .microseconds(round * 250)) }
+                try hub.destroy()
+                #expect(victim.isDead)
+                return [program.open, program.outlived]
+            }
+            #expect(left == [0, 0])
+        }
+    }
+}

@@ -1,0 +1,406 @@
+import GeventTesting
+import Glibc
+import Synchronization
+import Testing
+
+@testable import Gevent
+
+/// What a monitor said, for any thread.
+final class Reports<Element: Sendable>: Sendable {
+    private let list = ForkableMutex<[Element]>([])
+    var all: [Element] { list.withLock { $0 } }
+    var count: Int { list.withLock { $0.count } }
+    func note(_ element: Element) { list.withLock { $0.append(element) } }
+}
+
+private let longest = Duration.seconds(30)
+
+private func realTime() -> Duration { .nanoseconds(monotonicTime()) }
+
+/// Keeps its thread busy, without a call, until `isOver`.
+@inline(never)
+private func burnTheProcessor(until isOver: () -> Bool) {
+    let start = realTime()
+    while !isOver(), realTime() - start < longest {}
+}
+
+/// Keeps its thread waiting in libc until `isOver`. The signal that asks where it is ends each wait early.
+@inline(never)
+private func blockInLibc(until isOver: () -> Bool) {
+    let start = realTime()
+    while !isOver(), realTime() - start < longest { usleep(1_000_000) }
+}
+
+/// The first report that shows `function`. Where a function is interrupted in its first or last instructions, frame
+/// records do not tell everything, so one report may not.
+private func firstReport(of function: String, in reports: Reports<BlockingReport>) -> BlockingReport? {
+    reports.all.first { isSanitized || $0.backtrace.contains { $0.contains(function) } }
+}
+
+/// A hub with a monitor that reports, and does not print, what takes longer than `limit`.
+private func withMonitor(
+    limit: Duration = .milliseconds(20), on loop: TestLoop = .configured,
+    _ body: @escaping @Sendable (Hub, Monitor, Reports<BlockingReport>) throws -> Void
+) throws {
+    try withHub(on: loop) { hub in
+        let monitor = try hub.startMonitor()
+        monitor.maxBlockingTime = limit
+        monitor.printsBlockingReports = false
+        let reports = Reports<BlockingReport>()
+        monitor.onBlocking { reports.note($0) }
+        try body(hub, monitor, reports)
+    }
+}
+
+@Suite("Monitor")
+struct MonitorTests {
+    // MARK: Blocking
+
+    /// Fact 135.
+    @Test("A greenlet that runs for too long is reported with its name and its own backtrace", arguments: bothLoops)
+    func spinning(on loop: TestLoop) throws {
+        try withMonitor(on: loop) { hub, _, reports in
+            let greenlet = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
+            greenlet.name = "the busy one"
+            try greenlet.join()
+            let report = try #require(firstReport(of: "burnTheProcessor", in: reports))
+            #expect(report.culprit == .greenlet)
+            #expect(report.greenlet == "<Greenlet<()> \"the busy one\">")
+            #expect(report.duration >= .milliseconds(20))
+            if !isSanitized {
+                #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("spinning") })
+                #expect(!report.backtrace.contains { $0.contains("greenlet_entry") })
+            }
+            #expect(report.description.hasPrefix("<Greenlet<()> \"the busy one\"> has run for "))
+            #expect(report.description.contains("s without a switch; all others wait for it\n    at "))
+        }
+    }
+
+    /// Fact 135.
+    @Test("A greenlet that blocks in the C library is reported with the caller of it")
+    func blocking() throws {
+        try withMonitor { _, _, reports in
+            let greenlet = spawn { blockInLibc { firstReport(of: "blockInLibc", in: reports) != nil } }
+            try greenlet.join()
+            let report = try #require(firstReport(of: "blockInLibc", in: reports))
+            // Without a name it is called as its description calls it.
+            #expect(report.greenlet == greenlet.description)
+            if !isSanitized {
+                #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("blocking") }, "\(report)")
+            }
+        }
+    }
+
+    /// Fact 135.
+    @Test("It is reported once in each period while it lasts")
+    func again() throws {
+        try withMonitor { _, _, reports in
+            try spawn { burnTheProcessor { reports.count >= 3 } }.join()
+            let durations = reports.all.prefix(3).map(\.duration)
+            #expect(durations.count == 3)
+            // Each is later than the one before by a period at least.
+            for (earlier, later) in zip(durations, durations.dropFirst()) {
+                #expect(later - earlier >= .milliseconds(20))
+            }
+        }
+    }
+
+    @Test("Main is reported as main, and a callback of the hub as the hub")
+    func mainAndHub() throws {
+        try withMonitor { hub, monitor, reports in
+            burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil }
+            let first = try #require(firstReport(of: "burnTheProcessor", in: reports))
+            #expect(first.culprit == .main)
+            #expect(first.greenlet == "<MainGreenlet>")
+            #expect(first.description.hasPrefix("the main greenlet, <MainGreenlet>, has run for"))
+            let ofHub = Reports<BlockingReport>()
+            monitor.onBlocking { if $0.culprit == .hub { ofHub.note($0) } }
+            hub.runCallback { burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofHub) != nil } }
+            try sleep(for: .milliseconds(1))
+            let last = try #require(firstReport(of: "burnTheProcessor", in: ofHub))
+            #expect(last.description.hasPrefix("a callback of the hub, <HubGreenlet>, has run for"))
+        }
+    }
+
+    /// Fact 135.
+    @Test("A hub that sleeps in a poll is not reported, however long")
+    func asleep() throws {
+        try withMonitor(limit: .milliseconds(100)) { hub, monitor, reports in
+            let sleeper = spawn { try sleep(for: .seconds(60)) }
+            let waking = Smuggled(sleeper)
+            let looks = Counter()
+            let handle = monitor.handle
+            try monitor.addFunction(period: .milliseconds(100)) { _ in
+                // As many looks as it takes to be sure that it looked during the poll.
+                guard looks.add() == 5 else { return }
+                handle.post {
+                    do { try kill(waking.value) } catch { Issue.record(error) }
+                }
+            }
+            try sleeper.join()
+            #expect(looks.count >= 5)
+            #expect(reports.count == 0)
+        }
+    }
+
+    @Test("Greenlets that switch are not reported, however long they go on")
+    func switching() throws {
+        try withMonitor(limit: .milliseconds(100)) { _, monitor, reports in
+            let looks = Counter()
+            try monitor.addFunction(period: .milliseconds(100)) { _ in looks.add() }
+            let greenlets = (0..<2).map { _ in
+                spawn { while looks.count < 5 { try sleep() } }
+            }
+            try joinAll(greenlets, throwingErrors: true)
+            #expect(reports.count == 0)
+        }
+    }
+
+    @Test("Reports are printed unless that is turned off; hooks are called either way")
+    func printing() async throws {
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            setenv("GEVENT_MONITOR_THREAD_ENABLE", "1", 1)
+            setenv("GEVENT_MAX_BLOCKING_TIME", "20ms", 1)
+            try withHub(on: .configured) { hub in
+                let monitor = try #require(hub.monitor)
+                #expect(monitor.maxBlockingTime == .milliseconds(20))
+                let reports = Reports<BlockingReport>()
+                monitor.onBlocking { reports.note($0) }
+                let loud = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
+                loud.name = "loud"
+                try loud.join()
+                monitor.printsBlockingReports = false
+                let before = reports.count
+                let quiet = spawn { burnTheProcessor { reports.count > before + 1 } }
+                quiet.name = "quiet"
+                try quiet.join()
+                #expect(reports.all.contains { $0.greenlet.contains("quiet") })
+            }
+        }
+        let printed = text(result.standardErrorContent)
+        #expect(printed.contains("gevent: <Greenlet<()> \"loud\"> has run for"))
+        #expect(printed.contains("burnTheProcessor"))
+        #expect(!printed.contains("quiet"))
+    }
+
+    @Test("A handler that the program installed for the signal is called for its own signals, and only for them")
+    func chained() async throws {
+        await #expect(processExitsWith: .success) {
+            signal(SIGURG) { _ in calls.add() }
+            try withMonitor { _, _, reports in
+                try spawn { burnTheProcessor { reports.count > 0 } }.join()
+                #expect(calls.count == 0)
+                raise(SIGURG)
+                #expect(calls.count == 1)
+                // One that comes later takes the signal over; the report lacks the backtrace.
+                signal(SIGURG) { _ in calls.add() }
+                let before = reports.count
+                let greenlet = spawn { burnTheProcessor { reports.count > before + 1 } }
+                greenlet.name = "unseen"
+                try greenlet.join()
+                let report = try #require(reports.all.last)
+                #expect(report.greenlet == "<greenlet \"unseen\">")
+                #expect(report.backtrace.isEmpty)
+                #expect(calls.count == 1)
+            }
+        }
+    }
+
+    // MARK: Life
+
+    @Test("There is one monitor for each hub, and it ends with it or before")
+    func life() throws {
+        let before = threadCount()
+        try withHub { hub in
+            #expect(hub.monitor == nil)
+            let monitor = try hub.startMonitor()
+            #expect(try hub.startMonitor() === monitor)
+            #expect(hub.monitor === monitor)
+            #expect(becomes(before + 2))
+            hub.stopMonitor()
+            hub.stopMonitor()
+            #expect(hub.monitor == nil)
+            #expect(becomes(before + 1))
+            #expect(try hub.startMonitor() !== monitor)
+            #expect(becomes(before + 2))
+        }
+        #expect(becomes(before))
+    }
+
+    @Test("A hub that is gone has no monitor, and a foreign thread starts none")
+    func misuse() throws {
+        try withHub { hub in
+            let smuggled = Smuggled(hub)
+            let codes = Reports<HubError.Code?>()
+            TestThread { codes.note(hubErrorCode { try smuggled.value.startMonitor() }) }.join()
+            #expect(codes.all == [.wrongThread])
+        }
+    }
+
+    @Test("A monitor that outlives its hub does nothing, and lets go of what it was given")
+    func outlived() throws {
+        let gone = Counter()
+        let kept = Mutex<Monitor?>(nil)
+        try withHub { hub in
+            let monitor = try hub.startMonitor()
+            let witness = Smuggled(Witness { gone.add() })
+            try monitor.addFunction(period: .seconds(1)) { _ in _ = witness }
+            monitor.onBlocking { _ in _ = witness }
+            monitor.onMemory { _ in _ = witness }
+            kept.withLock { $0 = monitor }
+        }
+        #expect(gone.count == 1)
+        let monitor = try #require(kept.withLock { $0 })
+        monitor.maxBlockingTime = .seconds(1)
+        #expect(monitor.maxBlockingTime == .seconds(1))
+        #expect(!monitor.handle.post {})
+    }
+
+    @Test("A forked child has a monitor of its own", .enabled(if: !isSanitized))
+    func forked() async throws {
+        await #expect(processExitsWith: .success) {
+            try withMonitor { hub, monitor, reports in
+                try spawn { burnTheProcessor { reports.count > 0 } }.join()
+                let child = plainFork()
+                if child == 0 {
+                    alarm(60)
+                    for service in hub.services { service.hubDidFork() }
+                    let ofChild = Reports<BlockingReport>()
+                    monitor.onBlocking { ofChild.note($0) }
+                    burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofChild) != nil }
+                    let isSeen = firstReport(of: "burnTheProcessor", in: ofChild) != nil
+                    hub.stopMonitor()
+                    _exit(isSeen && hub.monitor == nil ? 0 : 1)
+                }
+                var status: CInt = 0
+                #expect(waitpid(child, &status, 0) == child)
+                #expect(status == 0)
+            }
+        }
+    }
+
+    // MARK: Functions
+
+    @Test("A function is called once in each period, on the monitor's thread, until its period is nil; then again")
+    func functions() throws {
+        try withHub(on: .configured) { hub in
+            let monitor = try hub.startMonitor()
+            let calls = Reports<UInt>()
+            let function = try monitor.addFunction(period: .milliseconds(5)) { given in
+                #expect(given === monitor)
+                calls.note(UInt(pthread_self()))
+            }
+            let start = realTime()
+            while calls.count < 3, realTime() - start < longest { try sleep(for: .milliseconds(1)) }
+            #expect(realTime() - start >= .milliseconds(15))
+            #expect(Set(calls.all).count == 1)
+            #expect(!calls.all.contains(UInt(pthread_self())))
+            try function.setPeriod(nil)
+            // What was being called has been: a second function, which is due later, shows that the first is not.
+            let later = Counter()
+            try monitor.addFunction(period: .milliseconds(5)) { _ in later.add() }
+            while later.count < 2 { try sleep(for: .milliseconds(1)) }
+            let before = calls.count
+            while later.count < 8 { try sleep(for: .milliseconds(1)) }
+            #expect(calls.count == before)
+            try function.setPeriod(.milliseconds(2))
+            while calls.count < before + 2 { try sleep(for: .milliseconds(1)) }
+        }
+    }
+
+    @Test("A period of zero or less is refused", arguments: [Duration.zero, .seconds(-1)])
+    func badPeriods(period: Duration) throws {
+        try withHub { hub in
+            let monitor = try hub.startMonitor()
+            let error = #expect(throws: MonitorError.self) { try monitor.addFunction(period: period) { _ in } }
+            #expect(error?.code == .badPeriod)
+            let function = try monitor.addFunction(period: .seconds(1)) { _ in }
+            #expect(throws: MonitorError.self) { try function.setPeriod(period) }
+            #expect(throws: MonitorError.self) { try monitor.watchMemory(limit: 1, every: period) }
+        }
+        #expect(
+            MonitorError.notPositive(.seconds(-1)).description
+                == "badPeriod: -1 s is no period for a monitor; it takes more than zero")
+    }
+
+    @Test("A hook that was cancelled is not called, and others are")
+    func cancelledHooks() throws {
+        try withMonitor { _, monitor, reports in
+            let others = Reports<BlockingReport>()
+            let hook = monitor.onBlocking { others.note($0) }
+            hook.cancel()
+            hook.cancel()
+            try spawn { burnTheProcessor { reports.count > 0 } }.join()
+            #expect(others.count == 0)
+        }
+    }
+
+    // MARK: Memory
+
+    /// Fact 138.
+    @Test("Memory: one event when the limit is exceeded, more only while it grows, one when it is back under")
+    func memoryEvents() {
+        var watch = MemoryWatch(limit: 100)
+        let events = [50, 100, 101, 101, 90 + 15, 103, 104, 100, 100, 200].map { watch.judge($0) }
+        #expect(
+            events == [
+                nil, nil, .exceeded(usage: 101, limit: 100), nil, .exceeded(usage: 105, limit: 100), nil,
+                .exceeded(usage: 104, limit: 100), .recovered(usage: 100, limit: 100, previous: 104), nil,
+                .exceeded(usage: 200, limit: 100),
+            ])
+    }
+
+    /// Fact 138.
+    @Test("The monitor reads the memory and tells the hooks")
+    func memoryHooks() throws {
+        try withHub(on: .configured) { hub in
+            let monitor = try hub.startMonitor()
+            let events = Reports<MemoryEvent>()
+            monitor.onMemory { events.note($0) }
+            let readings = Counter()
+            // Not known, within, above, the same, back.
+            let script: [Int?] = [nil, 10, 30, 30, 20]
+            try monitor.watchMemory(limit: 20, every: .milliseconds(2)) {
+                let number = readings.add() - 1
+                return number < script.count ? script[number] : 20
+            }
+            while readings.count < 8 { try sleep(for: .milliseconds(1)) }
+            try monitor.watchMemory(limit: nil)
+            #expect(
+                events.all == [
+                    .exceeded(usage: 30, limit: 20), .recovered(usage: 20, limit: 20, previous: 30),
+                ])
+            // What the kernel says is believable, and any process needs more than a byte.
+            try monitor.watchMemory(limit: 1, every: .milliseconds(2))
+            while events.count < 3 { try sleep(for: .milliseconds(1)) }
+            guard case .exceeded(let usage, limit: 1) = events.all[2] else {
+                Issue.record("\(events.all[2])")
+                return
+            }
+            #expect(usage > 1 << 20)
+        }
+    }
+}
+
+/// Counts the signals of a test's own.
+private let calls = Counter()
+
+/// Whether that many threads are there: one that was joined may be listed for a moment longer.
+private func becomes(_ count: Int) -> Bool {
+    for _ in 0..<10_000 {
+        if threadCount() == count { return true }
+        usleep(1000)
+    }
+    return false
+}
+
+/// How many threads this process has.
+private func threadCount() -> Int {
+    guard let directory = opendir("/proc/self/task") else { return -1 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+        if entry.pointee.d_name.0 != CChar(UInt8(ascii: ".")) { count += 1 }
+    }
+    return count
+}

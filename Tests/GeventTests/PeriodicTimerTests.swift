@@ -1,0 +1,168 @@
+import GeventTesting
+import Testing
+
+@testable import Gevent
+
+/// Milliseconds since the hub's time zero.
+private func milliseconds(_ hub: Hub) -> Int64 { hub.now.nanoseconds / 1_000_000 }
+
+@Suite("Periodic timers")
+struct PeriodicTimerTests {
+    @Test("Ticks come at the start plus multiples of the interval, each in a greenlet of its own")
+    func grid() throws {
+        let entries = try logged { log, hub in
+            let start = milliseconds(hub)
+            var greenlets: [AnyGreenlet] = []
+            let timer = every(.milliseconds(10)) {
+                greenlets.append(.current)
+                log.note("\(milliseconds(hub) - start)")
+            }
+            try sleep(for: .milliseconds(35))
+            #expect(timer.isActive && timer.tickCount == 3 && timer.skippedTicks == 0)
+            timer.cancel()
+            timer.cancel()
+            #expect(!timer.isActive)
+            try sleep(for: .milliseconds(35))
+            #expect(timer.tickCount == 3)
+            #expect(Set(greenlets.map(ObjectIdentifier.init)).count == 3)
+        }
+        #expect(entries == ["10", "20", "30"])
+    }
+
+    @Test("The first tick may come at another time; a negative one is now")
+    func firstTick() throws {
+        let entries = try logged { log, hub in
+            let late = every(.milliseconds(10), startingAfter: .milliseconds(3)) {
+                log.note("late \(milliseconds(hub))")
+            }
+            let early = every(.milliseconds(20), startingAfter: .seconds(-1)) { log.note("early \(milliseconds(hub))") }
+            #expect(early.interval == .milliseconds(20))
+            try sleep(for: .milliseconds(25))
+            late.cancel()
+            early.cancel()
+        }
+        #expect(entries == ["early 0", "late 3", "late 13", "early 20", "late 23"])
+    }
+
+    @Test("Nothing adds up: after 9,000 ticks of an interval that is no whole nanosecond, they are where they belong")
+    func noDrift() throws {
+        try withHub { hub in
+            let start = hub.now
+            let interval = Duration.seconds(1) / 3
+            let timer = every(interval) {}
+            try sleep(for: .milliseconds(3_000_500))
+            timer.cancel()
+            #expect(timer.tickCount == 9_001 && timer.skippedTicks == 0)
+            #expect(start.duration(to: hub.now) == .milliseconds(3_000_500))
+        }
+    }
+
+    @Test("Never two at a time: ticks that come while one runs are skipped and counted, and the grid stays")
+    func skipping() throws {
+        let entries = try logged { log, hub in
+            var running = 0
+            let timer = every(.milliseconds(10)) {
+                running += 1
+                #expect(running == 1)
+                log.note("\(milliseconds(hub))")
+                try sleep(for: .milliseconds(25))
+                running -= 1
+            }
+            try sleep(for: .milliseconds(75))
+            timer.cancel()
+            #expect(timer.tickCount == 3 && timer.skippedTicks == 4)
+            _ = try hub.join()
+        }
+        #expect(entries == ["10", "40", "70"])
+    }
+
+    @Test("Ticks that a busy hub could not look at are skipped and counted, not made up for")
+    func busyHub() throws {
+        try withHub(on: .custom { try VirtualLoop(advancesAutomatically: false) }) { hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            let timer = every(.milliseconds(10)) {}
+            loop.advance(by: .milliseconds(55))
+            while timer.tickCount == 0 { try idle() }
+            #expect(timer.tickCount == 1 && timer.skippedTicks == 4)
+            loop.advance(by: .milliseconds(5))
+            while timer.tickCount == 1 { try idle() }
+            #expect(timer.tickCount == 2 && timer.skippedTicks == 4)
+            timer.cancel()
+        }
+    }
+
+    @Test("An error is reported to the hub's error handler, and the timer stays")
+    func errors() throws {
+        let entries = try logged { log, hub in
+            let timer = every(.milliseconds(10)) { throw Boom() }
+            try sleep(for: .milliseconds(25))
+            #expect(timer.isActive && timer.tickCount == 2)
+            timer.cancel()
+        }
+        #expect(entries.count == 2 && entries.allSatisfy { $0.hasPrefix("reported Boom of <RawGreenlet") })
+    }
+
+    @Test("A timer keeps the hub waiting, unless it is not referenced", arguments: bothLoops)
+    func references(loop: TestLoop) throws {
+        try withHub(on: loop) { hub in
+            let idle = every(.milliseconds(1), referenced: false) {}
+            try #require(try hub.join())
+            var ticks = 0
+            var timer: PeriodicTimer?
+            timer = every(.milliseconds(1)) {
+                ticks += 1
+                if ticks == 5 { timer?.cancel() }
+            }
+            #expect(try hub.join())
+            #expect(ticks == 5)
+            idle.cancel()
+        }
+    }
+
+    @Test("It goes on though nobody holds it, until its hub is destroyed; a tick that has not begun is cancelled too")
+    func life() throws {
+        let alive = Counter()
+        try withHub(allowingLeftovers: true) { hub in
+            alive.add(2)
+            let kept = Witness { alive.add(-1) }
+            let cancelled = Witness { alive.add(-1) }
+            var ticks = 0
+            every(.milliseconds(10)) { withExtendedLifetime(kept) { ticks += 1 } }
+            try sleep(for: .milliseconds(25))
+            #expect(ticks == 2)
+            // Due at the same time, and started before.
+            let canceller = Timeout.startNew(.milliseconds(1), throwing: Boom())
+            let timer = every(.milliseconds(3), startingAfter: .milliseconds(1)) {
+                withExtendedLifetime(cancelled) { _ = Issue.record("it was cancelled") }
+            }
+            do { try sleep(for: .seconds(1)) } catch is Boom { timer.cancel() }
+            #expect(!canceller.isPending && timer.tickCount == 1)
+            try sleep()
+        }
+        #expect(alive.count == 0)
+    }
+
+    @Test("The hub's time limit on real clocks: not early, ever", arguments: [TestLoop.configured])
+    func notEarly(loop: TestLoop) throws {
+        try withHub(on: loop) { hub in
+            let start = hub.now
+            var late: [Duration] = []
+            let timer = every(.milliseconds(2)) { late.append(start.duration(to: hub.now)) }
+            try waitUntil { late.count >= 10 }
+            timer.cancel()
+            for (index, elapsed) in late.enumerated() { #expect(elapsed >= .milliseconds(2) * (index + 1)) }
+        }
+    }
+
+    @Test("An interval that is not positive stops the program with a message that says so")
+    func badInterval() async throws {
+        for interval in [0, -1] {
+            let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+                [interval = interval as Int] in
+                dieQuietly()
+                try withHub { _ in _ = every(.seconds(interval)) {} }
+            }
+            #expect(text(result.standardErrorContent).contains("an interval must be greater than zero"))
+        }
+    }
+}

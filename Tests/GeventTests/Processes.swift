@@ -1,0 +1,66 @@
+import CGevent
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// Starts `/bin/sh` with a script, and returns its process identifier.
+func shell(_ script: String) throws -> pid_t {
+    var pid: pid_t = 0
+    var arguments = ["sh", "-c", script].map { (text: String) in strdup(text) }
+    defer { for argument in arguments { free(argument) } }
+    arguments.append(nil)
+    let error = posix_spawn(&pid, "/bin/sh", nil, nil, arguments, environ)
+    try #require(error == 0)
+    return pid
+}
+
+/// Runs `body` in a forked child, waits without parking, and returns the child's exit code: what `body` returns, or 99 if it throws. The child is
+/// killed if it hangs.
+func inChild(_ body: () throws -> CInt) throws -> CInt? {
+    switch try Gevent.fork() {
+    case .child: runAndExit(body)
+    case .parent(let pid): return exitCode(of: pid)
+    }
+}
+
+/// The same by libc's own call, as a C library would do it.
+func inRawChild(_ body: () throws -> CInt) throws -> CInt? {
+    let pid = gevent_fork()
+    if pid == 0 { runAndExit(body) }
+    return exitCode(of: pid)
+}
+
+/// Without parking: nothing else happens in this process meanwhile.
+private func exitCode(of pid: pid_t) -> CInt? {
+    var raw: CInt = 0
+    while waitpid(pid, &raw, 0) < 0 && errno == EINTR {}
+    return ChildStatus(rawValue: raw).exitCode
+}
+
+private func runAndExit(_ body: () throws -> CInt) -> Never {
+    signal(SIGALRM, SIG_DFL)
+    var alarms = sigset_t()
+    sigemptyset(&alarms)
+    sigaddset(&alarms, SIGALRM)
+    pthread_sigmask(SIG_UNBLOCK, &alarms, nil)
+    alarm(20)
+    do {
+        _exit(try body())
+    } catch {
+        printToStandardError("the child failed: \(error)\n")
+        _exit(99)
+    }
+}
+
+/// Leaves no descriptor to be opened, in a process of the test's own. Returns what has to be closed to change that.
+func takeAllDescriptors() -> [CInt] {
+    var limit = rlimit()
+    let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    getrlimit(resource, &limit)
+    limit.rlim_cur = 128
+    setrlimit(resource, &limit)
+    var taken: [CInt] = []
+    while case let descriptor = open("/dev/null", O_RDONLY), descriptor >= 0 { taken.append(descriptor) }
+    return taken
+}

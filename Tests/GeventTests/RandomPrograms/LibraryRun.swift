@@ -1,0 +1,418 @@
+import GeventTesting
+import Testing
+
+@testable import Gevent
+
+/// The failure a step throws on purpose.
+private struct StepFailure: Error { let step: Int }
+
+/// The exit a step throws on purpose.
+private struct StepExit: GreenletExitError { let step: Int }
+
+/// Runs a program on the library and virtual time, in the main greenlet of a hub of its own.
+final class LibraryRun {
+    private let program: RandomProgram
+    private let hub: Hub
+    private let loop: VirtualLoop
+    private(set) var entries: [Entry] = []
+    private var greenlets: [AnyGreenlet?]
+    private var links: [Int: (greenlet: Greenlet<Int>, link: GreenletLink)] = [:]
+    private var callbacks: [Int: HubCallback] = [:]
+    private var timeouts: [Int: Timeout] = [:]
+    private var timeoutNames: [ObjectIdentifier: Int] = [:]
+    /// The greenlets of links that have begun.
+    private var linkGreenlets: [AnyGreenlet] = []
+    /// Held by every closure that is given to the library.
+    private var witnesses = 0
+
+    private init(_ program: RandomProgram, _ hub: Hub) throws {
+        self.program = program
+        self.hub = hub
+        loop = try #require(hub.loop as? VirtualLoop)
+        greenlets = Array(repeating: nil, count: program.greenlets.count)
+    }
+
+    /// What the program did. An entry at the end tells if something was left behind.
+    static func log(of program: RandomProgram) throws -> [Entry] {
+        do {
+            return try withHub { hub in
+                let run = try LibraryRun(program, hub)
+                try run.runAll()
+                return run.entries
+            }
+        } catch let leftovers as HubLeftovers {
+            return [Entry(time: 0, who: Who.main, step: 0, outcome: .threw(.other("\(leftovers)")))]
+        }
+    }
+
+    private func runAll() throws {
+        hub.errorHandler = { [unowned self] error, greenlet in
+            note(Who.hub, 0, .reported(fault(error), of: reporter(greenlet)))
+        }
+        do {
+            let value = try run(program.main, as: Who.main)
+            note(Who.main, 0, value.map { .value($0) } ?? .done)
+        } catch {
+            note(Who.main, 0, .threw(fault(error)))
+        }
+        try finish()
+        for number in greenlets.indices { note(Who.main, 0, .state(state(of: greenlets[number]))) }
+
+        // Everything is over or was never started: nothing may be kept.
+        struct WeakGreenlet { weak var greenlet: AnyGreenlet? }
+        let remains = greenlets.map { WeakGreenlet(greenlet: $0) }
+        greenlets = []
+        linkGreenlets = []
+        links = [:]
+        callbacks = [:]
+        hub.errorHandler = nil
+        let alive = remains.count { $0.greenlet != nil }
+        if alive > 0 { note(Who.main, 0, .threw(.other("\(alive) greenlets are kept alive"))) }
+        if witnesses > 0 { note(Who.main, 0, .threw(.other("\(witnesses) closures are kept alive"))) }
+        timeouts = [:]
+    }
+
+    /// Lets everything end, and kills what does not until nothing is left.
+    private func finish() throws {
+        while true {
+            do {
+                _ = try hub.join()
+                note(Who.main, 0, .done)
+            } catch {
+                note(Who.main, 0, .threw(fault(error)))
+                continue
+            }
+            let active = (greenlets.compactMap { $0 } + linkGreenlets).filter(\.isActive)
+            if active.isEmpty { return }
+            for greenlet in active { try Gevent.kill(greenlet, throwing: StepExit(step: 0)) }
+        }
+    }
+
+    // MARK: Noting
+
+    private func note(_ who: Int, _ step: Int, _ outcome: Outcome) {
+        entries.append(Entry(time: hub.now.nanoseconds, who: who, step: step, outcome: outcome))
+    }
+
+    /// Notes how a step went, and lets its error pass.
+    private func noting(_ step: Step, _ who: Int, _ body: () throws -> Outcome) throws {
+        do {
+            let outcome = try body()
+            note(who, step.id, outcome)
+        } catch {
+            note(who, step.id, .threw(fault(error)))
+            throw error
+        }
+    }
+
+    private func reporter(_ greenlet: AnyGreenlet?) -> Int {
+        guard let greenlet else { return Who.nobody }
+        return greenlets.firstIndex { $0 === greenlet } ?? Who.someLink
+    }
+
+    private func fault(_ error: any Error) -> Fault {
+        switch error {
+        case let error as StepFailure: return .failure(error.step)
+        case let error as StepExit: return .exit(error.step)
+        case let timeout as Timeout:
+            if let name = timeoutNames[ObjectIdentifier(timeout)] { return .timeout(name) }
+            let duration = timeout.duration.map { Int($0 / .nanoseconds(1)) }
+            return timeout.description.hasSuffix("(silent)") ? .silentTimeout(duration) : .limit(duration)
+        case let error as HubError where error.code == .wouldBlockForever: return .wouldBlockForever
+        case let error as HubError where error.code == .blockedInHub: return .blockedInHub
+        default: return .other("\(error)")
+        }
+    }
+
+    private func error(_ kind: ThrownKind, _ step: Step) -> any Error {
+        kind == .exit ? StepExit(step: step.id) : StepFailure(step: step.id)
+    }
+
+    private func name(_ timeout: Timeout, _ step: Step) {
+        timeouts[step.id] = timeout
+        timeoutNames[ObjectIdentifier(timeout)] = step.id
+    }
+
+    // MARK: Greenlets
+
+    private func watched<Input, Output>(_ body: @escaping (Input) throws -> Output) -> (Input) throws -> Output {
+        witnesses += 1
+        let witness = Witness { self.witnesses -= 1 }
+        return { input in try withExtendedLifetime(witness) { try body(input) } }
+    }
+
+    private func body(_ number: Int) -> () throws -> Int {
+        let body = watched { (_: Void) -> Int in
+            self.note(number, 0, .began)
+            do {
+                let value = try self.run(self.program.greenlets[number].steps, as: number) ?? 0
+                self.note(number, 0, .value(value))
+                return value
+            } catch {
+                self.note(number, 0, .threw(self.fault(error)))
+                throw error
+            }
+        }
+        return { try body(()) }
+    }
+
+    /// The greenlet, made if it was not mentioned before.
+    private func joinable(_ number: Int) -> Greenlet<Int> {
+        if let greenlet = greenlets[number] { return unsafeDowncast(greenlet, to: Greenlet<Int>.self) }
+        let greenlet = Greenlet(body(number))
+        greenlets[number] = greenlet
+        return greenlet
+    }
+
+    /// The same, but a raw one exists only from its start on.
+    private func anyGreenlet(_ number: Int) -> AnyGreenlet? {
+        if number == Who.main { return mainGreenlet }
+        return program.greenlets[number].isRaw ? greenlets[number] : joinable(number)
+    }
+
+    private lazy var mainGreenlet = AnyGreenlet.current
+
+    private func start(_ number: Int) {
+        if program.greenlets[number].isRaw {
+            if greenlets[number] != nil { return }
+            let body = body(number)
+            greenlets[number] = spawnRaw { _ = try body() }
+        } else if greenlets[number] == nil {
+            greenlets[number] = spawn(body(number))
+        } else {
+            joinable(number).start()
+        }
+    }
+
+    private func state(of greenlet: AnyGreenlet?) -> StateSeen {
+        guard let greenlet else { return StateSeen() }
+        var seen = StateSeen(isStarted: greenlet.isStarted, isActive: greenlet.isActive, isDead: greenlet.isDead)
+        if let greenlet = greenlet as? Greenlet<Int> {
+            seen.isReady = greenlet.isReady
+            seen.isSuccessful = greenlet.isSuccessful
+            seen.value = greenlet.value
+            seen.error = greenlet.error.map(fault)
+            seen.exit = greenlet.exit.map(fault)
+        }
+        return seen
+    }
+
+    private func numbers(_ greenlets: [Greenlet<Int>]) -> [Int] {
+        greenlets.map { greenlet in self.greenlets.firstIndex { $0 === greenlet }! }
+    }
+
+    // MARK: Steps
+
+    /// Returns what a `return` in it says.
+    private func run(_ steps: [Step], as who: Int) throws -> Int? {
+        if who == Who.main { _ = mainGreenlet }
+        for step in steps {
+            if let value = try perform(step, who) { return value }
+        }
+        return nil
+    }
+
+    /// Runs a block and notes how it was left; `expired` is what the value of an expired scope looks like.
+    private func scope(_ step: Step, _ who: Int, _ body: () throws -> Int??) throws -> Int? {
+        do {
+            guard let value = try body() else {
+                note(who, step.id, .expired)
+                return nil
+            }
+            note(who, step.id, .done)
+            return value
+        } catch {
+            note(who, step.id, .threw(fault(error)))
+            throw error
+        }
+    }
+
+    private func perform(_ step: Step, _ who: Int) throws -> Int? {
+        switch step.action {
+        case .start(let number):
+            start(number)
+            note(who, step.id, .done)
+        case .startAfter(let number, let delay):
+            joinable(number).start(after: .nanoseconds(delay))
+            note(who, step.id, .done)
+        case .sleep(let duration):
+            try noting(step, who) {
+                try sleep(for: .nanoseconds(duration))
+                return .done
+            }
+        case .spin(let count):
+            try noting(step, who) {
+                for _ in 0..<count { try sleep() }
+                return .done
+            }
+        case .compute(let duration):
+            loop.advance(by: .nanoseconds(duration))
+            note(who, step.id, .done)
+        case .post(let steps):
+            let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
+            // The job runs on this very thread.
+            let job = Smuggled { do { try body(()) } catch {} }
+            note(who, step.id, .done)
+            #expect(hub.handle.post { job.value() })
+        case .kill(let number, let kind, let mode):
+            try noting(step, who) { try kill(number, error(kind, step), mode) }
+        case .killAll(let numbers, let kind, let isBlocking, let timeout):
+            try noting(step, who) {
+                try killAll(
+                    numbers.compactMap { anyGreenlet($0) }, throwing: error(kind, step), blocking: isBlocking,
+                    timeout: timeout.map { .nanoseconds($0) })
+                return .done
+            }
+        case .join(let number, let timeout):
+            try noting(step, who) {
+                try joinable(number).join(timeout: timeout.map { .nanoseconds($0) })
+                return .done
+            }
+        case .get(let number, let mode):
+            try noting(step, who) { .value(try get(number, mode, step)) }
+        case .joinAll(let numbers, let timeout, let isThrowing, let count):
+            try noting(step, who) {
+                let ended = try joinAll(
+                    numbers.map { joinable($0) }, timeout: timeout.map { .nanoseconds($0) },
+                    throwingErrors: isThrowing, count: count)
+                return .list(self.numbers(ended))
+            }
+        case .link(let number, let kind, let steps):
+            link(number, kind, steps, step)
+            note(who, step.id, .done)
+        case .unlink(let id):
+            if let (greenlet, link) = links[id] { greenlet.unlink(link) }
+            note(who, step.id, links[id] == nil ? .absent : .done)
+        case .callback(let steps):
+            let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
+            callbacks[step.id] = hub.runCallback { try body(()) }
+            note(who, step.id, .done)
+        case .stopCallback(let id):
+            note(who, step.id, callbacks[id].map { .wasPending($0.isPending) } ?? .absent)
+            callbacks[id]?.stop()
+        case .state(let number):
+            note(who, step.id, .state(state(of: anyGreenlet(number))))
+        case .fail(let kind):
+            try noting(step, who) { throw error(kind, step) }
+        case .returning:
+            note(who, step.id, .done)
+            return step.id
+        case .startTimeout, .startTimeoutAgain, .cancelTimeout:
+            note(who, step.id, timeout(step))
+        case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
+            return try block(step, who)
+        }
+        return nil
+    }
+
+    private func block(_ step: Step, _ who: Int) throws -> Int? {
+        switch step.action {
+        case .withTimeout(let duration, let kind, let steps):
+            return try scope(step, who) {
+                try withTimeout(duration.map { .nanoseconds($0) }, throwing: kind.map { error($0, step) }) { timeout in
+                    name(timeout, step)
+                    return try run(steps, as: who)
+                }
+            }
+        case .withSilentTimeout(let duration, let steps):
+            return try scope(step, who) {
+                try withSilentTimeout(duration.map { .nanoseconds($0) }) { try run(steps, as: who) }
+            }
+        case .withTimeoutValue(let duration, let steps):
+            return try scope(step, who) {
+                try withTimeout(duration.map { .nanoseconds($0) }, timeoutValue: Int??.none) {
+                    try run(steps, as: who)
+                }
+            }
+        case .catching(let steps):
+            do {
+                return try run(steps, as: who)
+            } catch {
+                note(who, step.id, .caught(fault(error)))
+            }
+        case .cleaningUp(let cleanup, let steps):
+            defer {
+                do {
+                    _ = try run(cleanup, as: who)
+                    note(who, step.id, .done)
+                } catch {
+                    note(who, step.id, .caught(fault(error)))
+                }
+            }
+            return try run(steps, as: who)
+        default: preconditionFailure("not a block: \(step.action)")
+        }
+        return nil
+    }
+
+    private func kill(_ number: Int, _ error: any Error, _ mode: KillMode) throws -> Outcome {
+        guard let greenlet = anyGreenlet(number) else { return .absent }
+        switch mode {
+        case .function: try Gevent.kill(greenlet, throwing: error)
+        case .nonBlocking: try joinable(number).kill(throwing: error, blocking: false)
+        case .blocking(let timeout):
+            try joinable(number).kill(throwing: error, timeout: timeout.map { .nanoseconds($0) })
+        }
+        return .done
+    }
+
+    private func get(_ number: Int, _ mode: GetMode, _ step: Step) throws -> Int {
+        let greenlet = joinable(number)
+        switch mode {
+        case .nonBlocking: return try greenlet.get(blocking: false)
+        case .blocking(let timeout): return try greenlet.get(timeout: timeout.map { .nanoseconds($0) })
+        case .under(let duration):
+            let timeout = Timeout(duration.map { .nanoseconds($0) })
+            name(timeout, step)
+            return try greenlet.get(timeout: timeout)
+        }
+    }
+
+    private func link(_ number: Int, _ kind: LinkKind, _ steps: [Step], _ step: Step) {
+        let greenlet = joinable(number)
+        let body = watched { (greenlet: Greenlet<Int>) in
+            self.note(Who.link(step.id), 0, .state(self.state(of: greenlet)))
+            if kind != .raw { self.linkGreenlets.append(AnyGreenlet.current) }
+            try self.runApart(steps, as: Who.link(step.id))
+        }
+        let link =
+            switch kind {
+            case .any: greenlet.link(body)
+            case .value: greenlet.linkValue(body)
+            case .error: greenlet.linkError(body)
+            case .raw: greenlet.rawLink(body)
+            }
+        links[step.id] = (greenlet, link)
+    }
+
+    private func runApart(_ steps: [Step], as who: Int) throws {
+        note(who, 0, .began)
+        do {
+            _ = try run(steps, as: who)
+            note(who, 0, .done)
+        } catch {
+            note(who, 0, .threw(fault(error)))
+            throw error
+        }
+    }
+
+    private func timeout(_ step: Step) -> Outcome {
+        switch step.action {
+        case .startTimeout(let duration, let kind):
+            let timeout = Timeout(duration.map { .nanoseconds($0) }, throwing: kind.map { error($0, step) })
+            name(timeout, step)
+            timeout.start()
+            return .wasPending(timeout.isPending)
+        case .startTimeoutAgain(let id):
+            guard let timeout = timeouts[id] else { return .absent }
+            if timeout.isPending { return .wasPending(true) }
+            timeout.start()
+            return .wasPending(false)
+        case .cancelTimeout(let id):
+            guard let timeout = timeouts[id] else { return .absent }
+            defer { timeout.cancel() }
+            return .wasPending(timeout.isPending)
+        default: preconditionFailure("not about a timeout: \(step.action)")
+        }
+    }
+}

@@ -1,0 +1,380 @@
+/// The model's hub: time, ready queue, timers, ends and links. What the steps mean is in ModelSteps.swift.
+final class ModelScheduler {
+    private enum Ready {
+        case resume(ModelGreenlet)
+        case start(ModelGreenlet)
+        case call(ModelCallback)
+    }
+
+    let program: RandomProgram
+    let defect: PlantedDefect?
+    private(set) var entries: [Entry] = []
+    private var now: Int64 = 0
+    /// When the hub polled last: timers are due by then or not yet.
+    private var polled: Int64 = 0
+    private var ready: [Ready] = []
+    /// The first of `ready` that was not taken yet.
+    private var readyStart = 0
+    private var timers: [ModelTimer] = []
+    /// What was posted since the hub last looked.
+    var jobs: [(steps: [Step], id: Int)] = []
+    private var timerCount = 0
+    private var endCount = 0
+    private var lookCount = 0
+
+    let main: ModelGreenlet
+    var greenlets: [ModelGreenlet?]
+    /// The greenlets of links that have begun.
+    private(set) var linkFlows: [ModelGreenlet] = []
+    var links: [Int: (source: ModelGreenlet, link: ModelLink)] = [:]
+    var callbacks: [Int: ModelCallback] = [:]
+    /// What each started timeout throws, by the step that made it.
+    var timeouts: [Int: (duration: Int?, fault: Fault)] = [:]
+    var isFinished = false
+
+    init(_ program: RandomProgram, _ defect: PlantedDefect?) {
+        self.program = program
+        self.defect = defect
+        greenlets = Array(repeating: nil, count: program.greenlets.count)
+        main = ModelGreenlet(who: Who.main, isRaw: false, reportedAs: Who.main, steps: program.main)
+        main.phase = .running
+        main.frames = [ModelFrame(kind: .body, step: 0, steps: program.main)]
+    }
+
+    func note(_ who: Int, _ step: Int, _ outcome: Outcome) {
+        entries.append(Entry(time: now, who: who, step: step, outcome: outcome))
+    }
+
+    // MARK: Iterations
+
+    func run() {
+        advance(main)
+        while !isFinished {
+            runJobs()
+            fireDueTimers()
+            runReady()
+            if isFinished { return }
+            if readyCount == 0 && timers.isEmpty && jobs.isEmpty { runOutOfWork() }
+            passTime()
+        }
+    }
+
+    private var readyCount: Int { ready.count - readyStart }
+
+    /// What these post runs in the next iteration.
+    private func runJobs() {
+        let posted = jobs
+        jobs = []
+        for (steps, id) in posted { runInHub(steps, as: Who.link(id), reportingAs: Who.job) }
+    }
+
+    private func fireDueTimers() {
+        while true {
+            let due = timers.filter { $0.deadline <= polled }
+            let next =
+                defect == .timersInOrderOfStart
+                ? due.min { $0.number < $1.number }
+                : due.min { ($0.deadline, $0.number) < ($1.deadline, $1.number) }
+            guard let next else { return }
+            timers.removeAll { $0.number == next.number }
+            switch next.work {
+            case .end(let greenlet, let verdict): end(greenlet, verdict)
+            case .raise(let timeout, let greenlet, let fault):
+                deliver(ModelError(fault: fault, origin: timeout), to: greenlet)
+            case .start(let greenlet):
+                greenlet.phase = .queued
+                push(.start(greenlet))
+            }
+        }
+    }
+
+    private func runReady() {
+        let most = defect == .unboundedStep ? .max : max(readyCount, 4096)
+        // The clock is read after 1, 2, 4, … up to 128 more handovers; the switch interval counts from the first look.
+        var taken = 0
+        var (nextLook, betweenLooks) = (1, 1)
+        var interval: Int64?
+        while taken < most, readyCount > 0, !isFinished {
+            if taken == nextLook {
+                if let interval, now >= interval, defect != .unboundedStep { return }
+                interval = interval ?? now + 5_000_000
+                betweenLooks = min(betweenLooks * 2, 128)
+                nextLook += betweenLooks
+            }
+            taken += 1
+            if defect == .lastInFirstOut { ready.swapAt(readyStart, ready.count - 1) }
+            let entry = ready[readyStart]
+            readyStart += 1
+            if readyStart == ready.count {
+                ready = []
+                readyStart = 0
+            }
+            switch entry {
+            case .resume(let greenlet): advance(greenlet)
+            case .start(let greenlet): begin(greenlet)
+            case .call(let callback): call(callback)
+            }
+        }
+    }
+
+    private func runOutOfWork() {
+        if case .hub? = main.wait?.0 {
+            end(main, .woken)
+        } else {
+            deliver(ModelError(fault: .wouldBlockForever), to: main)
+        }
+    }
+
+    /// As `VirtualLoop` says: a poll with a reason to wait jumps, and after a hundred without one time passes slowly.
+    private func passTime() {
+        let deadline = readyCount > 0 || !jobs.isEmpty ? nil : timers.map(\.deadline).min()
+        if let deadline, deadline > now {
+            lookCount = 0
+            now = deadline
+        } else {
+            lookCount += 1
+            if lookCount > 100 { now += 100_000 }
+        }
+        polled = now
+    }
+
+    func compute(_ duration: Int) { now += Int64(duration) }
+
+    // MARK: The ready queue
+
+    private func push(_ entry: Ready) { ready.append(entry) }
+
+    func queue(_ callback: ModelCallback) { push(.call(callback)) }
+
+    func start(_ greenlet: ModelGreenlet) {
+        guard greenlet.phase == .made else { return }
+        greenlet.wasStarted = true
+        greenlet.phase = .queued
+        push(.start(greenlet))
+    }
+
+    func start(_ greenlet: ModelGreenlet, after delay: Int) {
+        guard greenlet.phase == .made else { return }
+        greenlet.wasStarted = true
+        greenlet.phase = .delayed
+        addTimer(delay, .start(greenlet))
+    }
+
+    private func begin(_ greenlet: ModelGreenlet) {
+        if greenlet.isOver, defect != .runsKilled { return }
+        greenlet.phase = .running
+        greenlet.frames = [ModelFrame(kind: .body, step: 0, steps: greenlet.steps)]
+        if let (link, source) = greenlet.link {
+            // An earlier link may have removed this one.
+            if link.isCancelled, defect != .callsUnlinked {
+                greenlet.frames = []
+                greenlet.phase = .over
+                return
+            }
+            link.isCancelled = true
+            linkFlows.append(greenlet)
+            note(greenlet.who, 0, .state(state(of: source)))
+        }
+        note(greenlet.who, 0, .began)
+        advance(greenlet)
+    }
+
+    private func call(_ callback: ModelCallback) {
+        guard callback.isPending else { return }
+        callback.isPending = false
+        switch callback.work {
+        case .report(let fault, let who): report(fault, of: who)
+        case .tell(let greenlet):
+            tell(greenlet, inHub: true)
+            greenlet.isTelling = false
+        case .steps(let steps, let id): runInHub(steps, as: Who.link(id))
+        }
+    }
+
+    /// A callback or raw link: runs on the spot, since it cannot park.
+    private func runInHub(
+        _ steps: [Step], as who: Int, seeing seen: StateSeen? = nil, reportingAs reported: Int = Who.nobody
+    ) {
+        let flow = ModelGreenlet(who: who, isRaw: true, reportedAs: reported, steps: steps)
+        flow.phase = .running
+        flow.frames = [ModelFrame(kind: .body, step: 0, steps: steps)]
+        if let seen { note(who, 0, .state(seen)) }
+        note(who, 0, .began)
+        advance(flow)
+    }
+
+    private func report(_ fault: Fault, of who: Int) { note(Who.hub, 0, .reported(fault, of: who)) }
+
+    // MARK: Timers
+
+    func addTimer(_ duration: Int, _ work: ModelTimer.Work) {
+        timerCount += 1
+        timers.append(ModelTimer(deadline: now + Int64(duration), number: timerCount, work: work))
+    }
+
+    private func removeTimers(where isMeant: (ModelTimer.Work) -> Bool) {
+        timers.removeAll { isMeant($0.work) }
+    }
+
+    func isPending(_ timeout: Int) -> Bool {
+        timers.contains {
+            if case .raise(timeout, _, _) = $0.work { true } else { false }
+        }
+    }
+
+    func startTimeout(_ id: Int, _ duration: Int?, _ fault: Fault, in greenlet: ModelGreenlet) {
+        timeouts[id] = (duration, fault)
+        if let duration { addTimer(duration, .raise(timeout: id, in: greenlet, fault)) }
+    }
+
+    /// Also takes back what has fired and was not raised yet.
+    func cancelTimeout(_ id: Int, in greenlet: ModelGreenlet) {
+        removeTimers {
+            if case .raise(id, _, _) = $0 { true } else { false }
+        }
+        greenlet.pending.removeAll { $0.origin == id }
+    }
+
+    // MARK: Waiting
+
+    /// What a flow has to see to before it parks.
+    func attend(_ greenlet: ModelGreenlet) -> ModelError? {
+        if greenlet.isHub { return ModelError(fault: .blockedInHub) }
+        return greenlet.pending.isEmpty ? nil : greenlet.pending.removeFirst()
+    }
+
+    func park(_ greenlet: ModelGreenlet, _ wait: ModelWait, step: Int, limit: Int? = nil) {
+        greenlet.wait = (wait, step)
+        greenlet.verdict = nil
+        switch wait {
+        case .yields:
+            greenlet.verdict = .woken
+            push(.resume(greenlet))
+        case .sleep: addTimer(limit!, .end(greenlet, .woken))
+        default: if let limit { addTimer(limit, .end(greenlet, .expired)) }
+        }
+    }
+
+    /// Ends a wait if it is going on.
+    private func end(_ greenlet: ModelGreenlet, _ verdict: ModelVerdict) {
+        guard greenlet.isParked else { return }
+        greenlet.verdict = verdict
+        removeTimers {
+            if case .end(let other, _) = $0 { other === greenlet } else { false }
+        }
+        for other in greenlets {
+            other?.tellees.removeAll {
+                switch $0 {
+                case .waiter(let waiter), .member(let waiter, _): waiter === greenlet
+                case .closure: false
+                }
+            }
+        }
+        push(.resume(greenlet))
+    }
+
+    // MARK: Throwing into greenlets
+
+    func deliver(_ error: ModelError, to greenlet: ModelGreenlet) {
+        switch greenlet.phase {
+        case .over: return
+        case .made, .queued, .delayed:
+            removeTimers {
+                if case .start(let other) = $0 { other === greenlet } else { false }
+            }
+            if greenlet.phase == .made { greenlet.wasStarted = false }
+            finish(greenlet, .threw(error))
+        case .running:
+            let isSecond = greenlet.pending.contains { $0.isExit && $0.origin == nil }
+            if error.isExit, error.origin == nil, isSecond, defect != .killsTwice { return }
+            if error.origin == nil, !greenlet.isParked {
+                if defect == .losesDeferredKill { return }
+                if defect == .raisesDeferredKillAtOnce, greenlet.verdict == .woken { greenlet.verdict = .failed }
+            }
+            greenlet.pending.append(error)
+            end(greenlet, .failed)
+        }
+    }
+
+    // MARK: Ends and links
+
+    /// The body is over, or never will run.
+    func finish(_ greenlet: ModelGreenlet, _ result: ModelFlow) {
+        greenlet.phase = .over
+        greenlet.result = result
+        greenlet.pending = []
+        greenlet.wait = nil
+        endCount += 1
+        greenlet.endNumber = endCount
+        removeTimers {
+            if case .raise(_, let other, _) = $0 { other === greenlet } else { false }
+        }
+        if greenlet.isHub {
+            // An exit is quiet wherever it ends.
+            if let fault = greenlet.failure, greenlet.reportedAs == Who.nobody { report(fault, of: Who.nobody) }
+        } else if let fault = greenlet.failure, defect != .losesReport {
+            queue(ModelCallback(.report(fault, of: greenlet.reportedAs)))
+        }
+        if defect == .losesLink, greenlet.tellees.count > 1 { greenlet.tellees.removeLast() }
+        tell(greenlet)
+    }
+
+    func tell(_ greenlet: ModelGreenlet, inHub: Bool = false) {
+        if greenlet.isTelling && !inHub { return }
+        while let tellee = greenlet.tellees.first {
+            if case .closure = tellee, !inHub {
+                greenlet.isTelling = true
+                queue(ModelCallback(.tell(greenlet)))
+                return
+            }
+            greenlet.tellees.removeFirst()
+            switch tellee {
+            case .waiter(let waiter): end(waiter, .woken)
+            case .member(let waiter, let count):
+                if !count.isSatisfied, count.add(greenlet) {
+                    count.isSatisfied = true
+                    end(waiter, .woken)
+                }
+            case .closure(let link): tell(link, of: greenlet)
+            }
+        }
+    }
+
+    private func tell(_ link: ModelLink, of greenlet: ModelGreenlet) {
+        switch link.kind {
+        case .value where greenlet.failure != nil, .error where greenlet.failure == nil: link.isCancelled = true
+        case .raw:
+            link.isCancelled = true
+            runInHub(link.steps, as: Who.link(link.step), seeing: state(of: greenlet))
+        default:
+            let flow = ModelGreenlet(
+                who: Who.link(link.step), isRaw: true, reportedAs: Who.someLink, steps: link.steps)
+            flow.link = (link, greenlet)
+            start(flow)
+        }
+    }
+
+    // MARK: State
+
+    func state(of greenlet: ModelGreenlet?) -> StateSeen {
+        guard let greenlet else { return StateSeen() }
+        var seen = StateSeen(
+            isStarted: greenlet.wasStarted, isActive: greenlet.wasStarted && !greenlet.isOver,
+            isDead: greenlet.isOver)
+        if greenlet.isRaw || !greenlet.isOver { return seen }
+        seen.isReady = true
+        switch greenlet.result {
+        case .threw(let error) where error.isExit:
+            seen.exit = error.fault
+            seen.isSuccessful = true
+        case .threw(let error): seen.error = error.fault
+        case .returned(let value):
+            seen.value = value
+            seen.isSuccessful = true
+        case .on, nil:
+            seen.value = 0
+            seen.isSuccessful = true
+        }
+        return seen
+    }
+}

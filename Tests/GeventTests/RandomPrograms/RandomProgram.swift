@@ -1,0 +1,281 @@
+// A random program: a small language of what greenlets do to each other. It is run twice, by the library
+// (LibraryRun.swift) and by the reference model (ReferenceModel.swift), and everything observable is compared.
+
+/// What main and a number of greenlets do. Greenlets are known by their place in the list.
+struct RandomProgram: Hashable, Sendable {
+    struct Body: Hashable, Sendable {
+        var isRaw: Bool
+        var steps: [Step]
+    }
+
+    var main: [Step]
+    var greenlets: [Body]
+}
+
+/// One instruction. Its number is unique in the program, and each is carried out at most once.
+struct Step: Hashable, Sendable {
+    var id: Int
+    var action: Action
+}
+
+/// Who logs: greenlets by their place; others by these.
+enum Who {
+    static let main = -1
+    static let hub = -2
+    /// An error's greenlet that is a link's, and not one of the program's.
+    static let someLink = -3
+    static let nobody = -4
+    /// A posted job, whose errors nobody hears of.
+    static let job = -5
+    static func link(_ id: Int) -> Int { 1000 + id }
+}
+
+/// What is thrown on purpose; it carries the number of the step that did.
+enum ThrownKind: Hashable, Sendable {
+    case failure, exit
+}
+
+enum KillMode: Hashable, Sendable {
+    /// `Gevent.kill(_:throwing:)`: the only one for main and raw greenlets.
+    case function
+    case nonBlocking
+    case blocking(timeout: Int?)
+}
+
+enum GetMode: Hashable, Sendable {
+    case nonBlocking
+    case blocking(timeout: Int?)
+    /// Under the caller's own Timeout.
+    case under(Int?)
+}
+
+enum LinkKind: Hashable, Sendable {
+    case any, value, error, raw
+}
+
+/// Durations are nanoseconds; nil is none.
+indirect enum Action: Hashable, Sendable {
+    /// Spawns the greenlet, or starts it if it was made before.
+    case start(Int)
+    case startAfter(Int, Int)
+    case sleep(Int)
+    /// So many yields.
+    case spin(Int)
+    /// Lets time pass without parking.
+    case compute(Int)
+    case kill(Int, ThrownKind, KillMode)
+    case killAll([Int], ThrownKind, isBlocking: Bool, timeout: Int?)
+    case join(Int, timeout: Int?)
+    case get(Int, GetMode)
+    case joinAll([Int], timeout: Int?, isThrowing: Bool, count: Int?)
+    case link(Int, LinkKind, [Step])
+    /// Of the link that another step made.
+    case unlink(Int)
+    case withTimeout(Int?, ThrownKind?, [Step])
+    case withSilentTimeout(Int?, [Step])
+    case withTimeoutValue(Int?, [Step])
+    case startTimeout(Int?, ThrownKind?)
+    /// The timeout of another step, unless it is pending.
+    case startTimeoutAgain(Int)
+    case cancelTimeout(Int)
+    case catching([Step])
+    /// The first steps run in a `defer` around the second, on every way out.
+    case cleaningUp([Step], after: [Step])
+    case fail(ThrownKind)
+    case returning
+    case callback([Step])
+    /// Through the hub's handle, as from another thread.
+    case post([Step])
+    case stopCallback(Int)
+    case state(Int)
+
+    /// The steps inside, for what goes through a whole program.
+    var blocks: [[Step]] {
+        get {
+            switch self {
+            case .link(_, _, let steps), .withTimeout(_, _, let steps), .withSilentTimeout(_, let steps),
+                .withTimeoutValue(_, let steps), .catching(let steps), .callback(let steps),
+                .post(let steps):
+                [steps]
+            case .cleaningUp(let cleanup, let steps): [cleanup, steps]
+            default: []
+            }
+        }
+        set {
+            switch self {
+            case .link(let target, let kind, _): self = .link(target, kind, newValue[0])
+            case .withTimeout(let duration, let kind, _): self = .withTimeout(duration, kind, newValue[0])
+            case .withSilentTimeout(let duration, _): self = .withSilentTimeout(duration, newValue[0])
+            case .withTimeoutValue(let duration, _): self = .withTimeoutValue(duration, newValue[0])
+            case .catching: self = .catching(newValue[0])
+            case .callback: self = .callback(newValue[0])
+            case .post: self = .post(newValue[0])
+            case .cleaningUp: self = .cleaningUp(newValue[0], after: newValue[1])
+            default: break
+            }
+        }
+    }
+
+    /// Whether what is inside runs where it stands, and not in a greenlet or callback of its own.
+    var runsInline: Bool {
+        switch self {
+        case .link, .callback, .post: false
+        default: true
+        }
+    }
+}
+
+// MARK: What is observed
+
+/// An error, as both sides name it.
+enum Fault: Hashable, Sendable {
+    case failure(Int)
+    case exit(Int)
+    /// The Timeout of that step.
+    case timeout(Int)
+    /// One that has no name: of `withSilentTimeout`, by its duration.
+    case silentTimeout(Int?)
+    /// One that has no name: of a `timeout:` argument or `withTimeout(_:timeoutValue:)`.
+    case limit(Int?)
+    case wouldBlockForever
+    case blockedInHub
+    case other(String)
+}
+
+/// How a greenlet stands, as far as its properties tell.
+struct StateSeen: Hashable, Sendable {
+    var isStarted = false
+    var isActive = false
+    var isDead = false
+    var isReady = false
+    var isSuccessful = false
+    var value: Int?
+    var error: Fault?
+    var exit: Fault?
+}
+
+enum Outcome: Hashable, Sendable {
+    case done
+    case value(Int)
+    case list([Int])
+    case threw(Fault)
+    /// The scope's own timeout had fired.
+    case expired
+    /// There was nothing to act upon.
+    case absent
+    case wasPending(Bool)
+    case state(StateSeen)
+    case began
+    case caught(Fault)
+    case reported(Fault, of: Int)
+}
+
+/// One line of the log.
+struct Entry: Hashable, Sendable {
+    /// Nanoseconds of virtual time.
+    var time: Int64
+    var who: Int
+    /// The step; 0 for the beginning and the end of a body, and for reports.
+    var step: Int
+    var outcome: Outcome
+}
+
+// MARK: Reading it
+
+extension RandomProgram: CustomStringConvertible {
+    var description: String {
+        var lines = ["main:"] + text(main, 1)
+        for (number, body) in greenlets.enumerated() where !body.steps.isEmpty || isMentioned(number) {
+            lines.append("greenlet \(number)\(body.isRaw ? " (raw)" : ""):")
+            lines += text(body.steps, 1)
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private func isMentioned(_ number: Int) -> Bool {
+        ([main] + greenlets.map(\.steps)).contains { mentions(number, $0) }
+    }
+
+    private func mentions(_ number: Int, _ steps: [Step]) -> Bool {
+        steps.contains { step in
+            step.action.targets.contains(number) || step.action.blocks.contains { mentions(number, $0) }
+        }
+    }
+
+    private func text(_ steps: [Step], _ depth: Int) -> [String] {
+        let indent = String(repeating: "    ", count: depth)
+        if steps.isEmpty { return ["\(indent)nothing"] }
+        return steps.flatMap { step in
+            ["\(indent)\(step.id): \(step.action.phrase)"]
+                + step.action.blocks.enumerated().flatMap { index, block in
+                    (index > 0 ? ["\(indent)after which, the body:"] : []) + text(block, depth + 1)
+                }
+        }
+    }
+}
+
+extension Action {
+    var targets: [Int] {
+        switch self {
+        case .start(let target), .startAfter(let target, _), .kill(let target, _, _), .join(let target, _),
+            .get(let target, _), .link(let target, _, _), .state(let target):
+            [target]
+        case .killAll(let targets, _, _, _), .joinAll(let targets, _, _, _): targets
+        default: []
+        }
+    }
+
+    var phrase: String {
+        func limit(_ timeout: Int?) -> String { timeout.map { ", timeout \($0) ns" } ?? "" }
+        func span(_ duration: Int?) -> String { duration.map { "\($0) ns" } ?? "nil" }
+        func raising(_ kind: ThrownKind?) -> String { kind.map { ", throwing \($0)" } ?? "" }
+        return switch self {
+        case .start(let target): "start \(target)"
+        case .startAfter(let target, let delay): "start \(target) after \(delay) ns"
+        case .sleep(let duration): "sleep \(duration) ns"
+        case .compute(let duration): "compute for \(duration) ns"
+        case .spin(let count): "yield \(count) times"
+        case .kill(let target, let kind, .function): "Gevent.kill \(target == Who.main ? "main" : "\(target)"), \(kind)"
+        case .kill(let target, let kind, .nonBlocking): "kill \(target) without blocking, \(kind)"
+        case .kill(let target, let kind, .blocking(let timeout)): "kill \(target), \(kind)\(limit(timeout))"
+        case .killAll(let targets, let kind, let isBlocking, let timeout):
+            "killAll \(targets)\(isBlocking ? "" : " without blocking"), \(kind)\(limit(timeout))"
+        case .join(let target, let timeout): "join \(target)\(limit(timeout))"
+        case .get(let target, .nonBlocking): "get \(target) without blocking"
+        case .get(let target, .blocking(let timeout)): "get \(target)\(limit(timeout))"
+        case .get(let target, .under(let duration)): "get \(target), under a Timeout of \(span(duration))"
+        case .joinAll(let targets, let timeout, let isThrowing, let count):
+            "joinAll \(targets)\(limit(timeout))\(isThrowing ? ", throwing errors" : "")"
+                + (count.map { ", count \($0)" } ?? "")
+        case .link(let target, let kind, _): "link (\(kind)) to \(target):"
+        case .unlink(let id): "unlink the link of step \(id)"
+        case .withTimeout(let duration, let kind, _): "withTimeout \(span(duration))\(raising(kind)):"
+        case .withSilentTimeout(let duration, _): "withSilentTimeout \(span(duration)):"
+        case .withTimeoutValue(let duration, _): "withTimeout \(span(duration)), with a value:"
+        case .startTimeout(let duration, let kind): "start a Timeout of \(span(duration))\(raising(kind))"
+        case .startTimeoutAgain(let id): "start the Timeout of step \(id) again"
+        case .cancelTimeout(let id): "cancel the Timeout of step \(id)"
+        case .catching: "catch what is thrown in:"
+        case .cleaningUp: "defer:"
+        case .fail(let kind): "throw \(kind)"
+        case .returning: "return"
+        case .callback: "hub callback:"
+        case .post: "posted job:"
+        case .stopCallback(let id): "stop the callback of step \(id)"
+        case .state(let target): "look at \(target)"
+        }
+    }
+}
+
+extension Entry: CustomStringConvertible {
+    var description: String {
+        let name =
+            switch who {
+            case Who.main: "main"
+            case Who.hub: "hub"
+            case 1000...: "link \(who - 1000)"
+            default: "greenlet \(who)"
+            }
+        return "\(time) ns, \(name), \(step == 0 ? "" : "step \(step): ")\(outcome)"
+    }
+}

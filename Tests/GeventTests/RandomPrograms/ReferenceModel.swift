@@ -1,0 +1,205 @@
+// What the library promises, written a second time and as differently as possible: no stacks and no threads. A greenlet
+// is a pile of blocks with a place in each; time, the ready queue and the timers are a number and two lists. It follows
+// the documented rules only:
+//
+// - the ready queue is first in, first out; starts, callbacks and woken greenlets stand in the same one;
+// - an iteration of the hub fires due timers by deadline and then order of start, and goes through the ready queue, as
+//   many entries as were queued or 4,096, whichever is more; with nothing ready, time jumps to the next deadline;
+// - a wait that was ended is ended: what is thrown into a greenlet between its wake-up and its running is raised when
+//   it parks next; two exits thrown before the victim sees the first are one;
+// - the end of a greenlet is told in the order of registration: who waits is made ready, and from the first closure on
+//   the rest is left to a callback of the hub;
+// - with nothing ready and nothing pending, main is told that it would block forever.
+
+/// Runs a program on the model.
+struct ReferenceModel {
+    static func log(of program: RandomProgram, defect: PlantedDefect? = nil) -> [Entry] {
+        let model = ModelScheduler(program, defect)
+        model.run()
+        return model.entries
+    }
+}
+
+/// Mistakes that the model can be told to make, to see that a difference is noticed.
+enum PlantedDefect: CaseIterable, Sendable {
+    /// The last to become ready runs first.
+    case lastInFirstOut
+    /// Greenlets whose delay is over wait behind those that yielded until the next iteration.
+    case timersInOrderOfStart
+    /// An ending greenlet forgets its last link.
+    case losesLink
+    /// A kill between wake-up and running is lost.
+    case losesDeferredKill
+    /// A kill between wake-up and running takes the place of what the greenlet was woken for.
+    case raisesDeferredKillAtOnce
+    /// A second exit is thrown besides the first.
+    case killsTwice
+    /// An unlinked closure is called.
+    case callsUnlinked
+    /// A scope leaves its timeout running.
+    case forgetsToCancel
+    /// A silent scope swallows the timeouts of others.
+    case swallowsForeignTimeout
+    /// A blocking kill does not wait.
+    case killDoesNotWait
+    /// A greenlet that was killed unstarted still runs.
+    case runsKilled
+    /// joinAll returns the list as it was given.
+    case joinAllInGivenOrder
+    /// A step of the ready queue has no bound.
+    case unboundedStep
+    /// A failure is not reported.
+    case losesReport
+}
+
+/// An error on its way. `origin` is the timeout it comes from, which may take it back.
+struct ModelError {
+    let fault: Fault
+    var origin: Int?
+
+    var isExit: Bool {
+        if case .exit = fault { return true }
+        return false
+    }
+}
+
+/// How a block was left.
+enum ModelFlow {
+    case on
+    case threw(ModelError)
+    case returned(Int)
+}
+
+/// A block that is being run.
+struct ModelFrame {
+    enum Kind {
+        case body
+        /// Under the timeout of that number.
+        case scope(timeout: Int, isSilent: Bool)
+        case catching
+        /// Runs these when it is left.
+        case guarded(cleanup: [Step])
+        /// Runs on its way out of a block that was left like this.
+        case cleanup(ModelFlow)
+        /// Main after its body: joins the hub and kills what is left.
+        case epilogue
+    }
+
+    let kind: Kind
+    let step: Int
+    let steps: [Step]
+    var next = 0
+}
+
+/// What a parked greenlet waits for, and what it does when it goes on.
+enum ModelWait {
+    case sleep
+    /// So many yields are still to come.
+    case yields(Int)
+    case join(ModelGreenlet)
+    case get(ModelGreenlet, limit: Int?, own: Int?)
+    case kill(ModelGreenlet)
+    case joinAll([ModelGreenlet], isThrowing: Bool, wanted: Int)
+    case killAll([ModelGreenlet], limit: Int?)
+    case hub
+}
+
+enum ModelVerdict {
+    case woken, expired, failed
+}
+
+/// Who is to be told of an end.
+enum ModelTellee {
+    case waiter(ModelGreenlet)
+    case member(ModelGreenlet, ModelCount)
+    case closure(ModelLink)
+}
+
+/// How many of the members of a joinAll or killAll have been told as ended.
+final class ModelCount {
+    var isSatisfied = false
+    let add: (ModelGreenlet) -> Bool
+    init(_ add: @escaping (ModelGreenlet) -> Bool) { self.add = add }
+}
+
+final class ModelLink {
+    let step: Int
+    let kind: LinkKind
+    let steps: [Step]
+    var isCancelled = false
+
+    init(step: Int, kind: LinkKind, steps: [Step]) {
+        self.step = step
+        self.kind = kind
+        self.steps = steps
+    }
+}
+
+final class ModelCallback {
+    enum Work {
+        case steps([Step], Int)
+        case report(Fault, of: Int)
+        case tell(ModelGreenlet)
+    }
+
+    let work: Work
+    var isPending = true
+    init(_ work: Work) { self.work = work }
+}
+
+/// A flow of control: main, a greenlet, a link's, or a callback's.
+final class ModelGreenlet {
+    enum Phase {
+        case made, queued, delayed, running, over
+    }
+
+    let who: Int
+    let isRaw: Bool
+    /// Its errors are reported as those of this.
+    let reportedAs: Int
+    let steps: [Step]
+    var phase = Phase.made
+    var wasStarted = false
+    var frames: [ModelFrame] = []
+    /// What it waits for, from parking until it goes on.
+    var wait: (ModelWait, step: Int)?
+    /// How its wait ended; nil while it is parked.
+    var verdict: ModelVerdict?
+    var pending: [ModelError] = []
+    var tellees: [ModelTellee] = []
+    var isTelling = false
+    var result: ModelFlow?
+    var endNumber = 0
+    /// What a link's greenlet was made for.
+    var link: (ModelLink, source: ModelGreenlet)?
+
+    init(who: Int, isRaw: Bool, reportedAs: Int, steps: [Step]) {
+        self.who = who
+        self.isRaw = isRaw
+        self.reportedAs = reportedAs
+        self.steps = steps
+    }
+
+    /// A callback, raw link or job.
+    var isHub: Bool { reportedAs == Who.nobody || reportedAs == Who.job }
+    var isParked: Bool { wait != nil && verdict == nil }
+    var isOver: Bool { phase == .over }
+
+    /// The error it failed with, if it is over and that is no exit.
+    var failure: Fault? {
+        if case .threw(let error) = result, !error.isExit { return error.fault }
+        return nil
+    }
+}
+
+struct ModelTimer {
+    enum Work {
+        case end(ModelGreenlet, ModelVerdict)
+        case raise(timeout: Int, in: ModelGreenlet, Fault)
+        case start(ModelGreenlet)
+    }
+
+    let deadline: Int64
+    let number: Int
+    let work: Work
+}

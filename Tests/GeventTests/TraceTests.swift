@@ -1,0 +1,424 @@
+import CGevent
+import Foundation
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// What a trace file says.
+private struct TraceContents {
+    struct Slice {
+        let track: Int
+        let name: String
+        let category: String
+        let begin: Double
+        let end: Double
+    }
+
+    struct Mark {
+        let track: Int
+        let name: String
+        let arguments: [String: String]
+    }
+
+    var slices: [Slice] = []
+    var marks: [Mark] = []
+    /// The last name of each track.
+    var names: [Int: String] = [:]
+    /// The tracks of each hub.
+    var hubs: [Int: Set<Int>] = [:]
+    var hubNames: [Int: String] = [:]
+
+    init(_ data: Data) throws {
+        let events = try #require(try JSONSerialization.jsonObject(with: data) as? [[String: Any]])
+        for event in events {
+            let phase = try #require(event["ph"] as? String)
+            let process = try #require(event["pid"] as? Int)
+            let track = try #require(event["tid"] as? Int)
+            let name = try #require(event["name"] as? String)
+            let arguments = event["args"] as? [String: String] ?? [:]
+            if track != 0 { hubs[process, default: []].insert(track) }
+            switch phase {
+            case "X":
+                let begin = try #require(event["ts"] as? Double)
+                let duration = try #require(event["dur"] as? Double)
+                #expect(duration >= 0)
+                let category = try #require(event["cat"] as? String)
+                slices.append(
+                    Slice(track: track, name: name, category: category, begin: begin, end: begin + duration))
+            case "i":
+                #expect(event["s"] as? String == "t")
+                #expect(event["ts"] is Double)
+                marks.append(Mark(track: track, name: name, arguments: arguments))
+            case "M":
+                if name == "thread_name" { names[track] = arguments["name"] }
+                if name == "process_name" { hubNames[process] = arguments["name"] }
+            default:
+                Issue.record("an event of kind \(phase)")
+            }
+        }
+    }
+
+    init(_ file: TemporaryFile) throws { try self.init(file.contents()) }
+
+    func track(_ part: String) throws -> Int {
+        let found = names.filter { $0.value.contains(part) }.map(\.key)
+        try #require(found.count == 1, "\(part) in \(names)")
+        return found[0]
+    }
+
+    func slices(of track: Int) -> [Slice] { slices.filter { $0.track == track }.sorted { $0.begin < $1.begin } }
+
+    func marks(of track: Int) -> [String] { marks.filter { $0.track == track }.map(\.name) }
+
+    /// Slices of one track, and runs of one hub, follow each other.
+    func checkOrder() {
+        let tracks = Dictionary(grouping: slices, by: \.track)
+        for (_, slices) in tracks { checkDisjoint(slices) }
+        for (_, tracks) in hubs { checkDisjoint(slices.filter { $0.category == "run" && tracks.contains($0.track) }) }
+    }
+
+    private func checkDisjoint(_ slices: [Slice]) {
+        let sorted = slices.sorted { ($0.begin, $0.end) < ($1.begin, $1.end) }
+        for (earlier, later) in zip(sorted, sorted.dropFirst()) {
+            // Times are microseconds with three digits; a sum of two has a rounding error.
+            #expect(earlier.end <= later.begin + 0.000_9, "\(earlier) and \(later)")
+        }
+    }
+}
+
+/// A file that goes with the test.
+private final class TemporaryFile: Sendable {
+    let path: String
+    init() { path = "\(NSTemporaryDirectory())/gevent-trace-\(UUID().uuidString).json" }
+    deinit { unlink(path) }
+    func contents() throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
+}
+
+@Suite("Traces")
+struct TraceTests {
+    @Test("There is a track for each greenlet, with its name, where it was spawned, and what it waited for")
+    func tracks() throws {
+        let file = TemporaryFile()
+        try withHub(on: .configured) { hub in
+            try hub.startTrace(to: file.path)
+            #expect(hub.isTracing)
+            let pipe = try Pipe()
+            let reader = spawn { try waitRead(pipe.readEnd) }
+            reader.name = "reader"
+            let sleeper = spawn {
+                try sleep(for: .milliseconds(3))
+                try sleep()
+                pipe.write()
+                try reader.join()
+            }
+            sleeper.name = "sleeper \"in quotes\"\n"
+            try joinAll([reader, sleeper], throwingErrors: true)
+            hub.stopTrace()
+            #expect(!hub.isTracing)
+            hub.stopTrace()
+        }
+        let contents = try TraceContents(file)
+        contents.checkOrder()
+        let reader = try contents.track("\"reader\"")
+        let sleeper = try contents.track("in quotes")
+        #expect(contents.names[reader]?.contains("spawned at closure") == true)
+        #expect(contents.names[sleeper]?.hasPrefix("<Greenlet<()> \"sleeper \"in quotes\"\n\">, spawned at ") == true)
+        let waits = contents.slices(of: reader).filter { $0.category == "wait" }
+        #expect(waits.count == 1)
+        #expect(waits[0].name.hasPrefix("a wait to read descriptor "))
+        #expect(waits[0].end - waits[0].begin >= 3000)
+        let sleeps = contents.slices(of: sleeper).filter { $0.category == "wait" }
+        #expect(sleeps.map(\.name) == ["sleep", "join of <Greenlet<()> \"reader\">"])
+        // Slices of a greenlet that was there follow each other without a gap.
+        let all = contents.slices(of: sleeper)
+        for (earlier, later) in zip(all, all.dropFirst()) { #expect(abs(later.begin - earlier.end) < 0.001) }
+        #expect(contents.marks(of: reader) == ["begin", "end"])
+        #expect(contents.marks(of: try contents.track("<MainGreenlet>")) == ["spawn", "spawn"])
+        #expect(contents.slices(of: try contents.track("polls of ")).contains { $0.name == "poll" })
+        #expect(contents.slices(of: try contents.track("<HubGreenlet>")).count > 0)
+        #expect(contents.hubs.count == 1)
+        #expect(contents.hubNames.values.first?.hasPrefix("hub on ") == true)
+    }
+
+    @Test("Who is ready but not running is shown as that, and yields are switches")
+    func yields() throws {
+        let file = TemporaryFile()
+        try withHub { hub in
+            try hub.startTrace(to: file.path)
+            let greenlets = (0..<2).map { number in
+                let greenlet = spawn { for _ in 0..<5 { try sleep() } }
+                greenlet.name = "yielder \(number)"
+                return greenlet
+            }
+            try joinAll(greenlets, throwingErrors: true)
+        }
+        let contents = try TraceContents(file)
+        contents.checkOrder()
+        for number in 0..<2 {
+            let slices = contents.slices(of: try contents.track("yielder \(number)"))
+            #expect(slices.filter { $0.category == "run" }.count == 6)
+            #expect(slices.filter { $0.category == "ready" }.count == 5)
+        }
+    }
+
+    @Test("Kills, timeouts and failures are marked")
+    func marks() throws {
+        let file = TemporaryFile()
+        try withHub { hub in
+            hub.errorHandler = { _, _ in }
+            try hub.startTrace(to: file.path)
+            func named(_ name: String, _ body: @escaping () throws -> Void) -> Greenlet<Void> {
+                let greenlet = spawn(body)
+                greenlet.name = name
+                return greenlet
+            }
+            let victim = named("victim") { try sleep(for: .seconds(9)) }
+            let late = named("late") { try withTimeout(.seconds(1)) { _ in try sleep(for: .seconds(9)) } }
+            let failing = named("failing") { throw Boom() }
+            // Ended before it has run.
+            let unborn = named("unborn") {}
+            try unborn.kill(blocking: false)
+            try sleep(for: .milliseconds(1))
+            try victim.kill()
+            try joinAll([late, failing])
+        }
+        let contents = try TraceContents(file)
+        contents.checkOrder()
+        #expect(contents.marks(of: try contents.track("\"victim\"")) == ["begin", "kill", "exit"])
+        #expect(contents.marks(of: try contents.track("\"late\"")) == ["begin", "timeout", "failure"])
+        #expect(contents.marks(of: try contents.track("\"failing\"")) == ["begin", "failure"])
+        #expect(contents.marks.contains { $0.arguments["error"] == "GreenletExit: GreenletExit" })
+        #expect(contents.marks.contains { $0.arguments["error"] == "Timeout: 1 second" })
+    }
+
+    @Test("Greenlets that begin where another has ended, and a name that is given late, are shown")
+    func stacksInSuccession() throws {
+        let file = TemporaryFile()
+        try withHub { hub in
+            let before = spawn { try sleep(for: .seconds(1)) }
+            before.name = "there before"
+            try sleep()
+            try hub.startTrace(to: file.path)
+            let greenlets = (0..<3).map { number in
+                spawn { AnyGreenlet.current.name = "late name \(number)" }
+            }
+            try joinAll(greenlets)
+            try before.join()
+            // Its stack is used again; in the trace it is somebody else's.
+            let after = spawn { try sleep() }
+            after.name = "there after"
+            try after.join()
+        }
+        let contents = try TraceContents(file)
+        contents.checkOrder()
+        for number in 0..<3 {
+            let track = try contents.track("late name \(number)")
+            #expect(contents.slices(of: track).map(\.name) == ["run"])
+            #expect(contents.marks(of: track) == ["begin", "end"])
+        }
+        #expect(contents.slices(of: try contents.track("there before")).map(\.category) == ["run"])
+        #expect(contents.slices(of: try contents.track("there after")).map(\.name) == ["run", "ready", "run"])
+    }
+
+    @Test("What a killed process has written by then can be read once its end is added")
+    func truncated() async throws {
+        let file = TemporaryFile()
+        let path = file.path
+        await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
+            try withHub(on: .configured) { hub in
+                try hub.startTrace(to: path)
+                let greenlet = spawn { try sleep(for: .milliseconds(1)) }
+                greenlet.name = "done"
+                try greenlet.join()
+                // Before a hub sleeps, what is known is written.
+                try sleep(for: .milliseconds(1))
+                _ = kill(getpid(), SIGKILL)
+            }
+        }
+        var data = try file.contents()
+        #expect(throws: (any Error).self) { try TraceContents(data) }
+        data += "]".utf8
+        let contents = try TraceContents(data)
+        contents.checkOrder()
+        #expect(contents.marks(of: try contents.track("\"done\"")) == ["begin", "end"])
+    }
+
+    @Test("GEVENT_TRACE has every hub write to one file, which is complete when the process ends, however it does")
+    func byTheSetting() async throws {
+        let file = TemporaryFile()
+        let path = file.path
+        await #expect(processExitsWith: .success) { [path = path as String] in
+            setenv("GEVENT_TRACE", path, 1)
+            // Two at a time, one after them, and one that is not destroyed.
+            let threads = (0..<2).map { number in
+                TestThread {
+                    do {
+                        try withHub { _ in
+                            let greenlet = spawn { try sleep(for: .seconds(1)) }
+                            greenlet.name = "of thread \(number)"
+                            try greenlet.join()
+                        }
+                    } catch { Issue.record(error) }
+                }
+            }
+            for thread in threads { thread.join() }
+            try onFreshThread {
+                let hub = try Hub.start()
+                #expect(hub.isTracing)
+                let greenlet = spawn {}
+                greenlet.name = "of the last"
+                try greenlet.join()
+                exit(0)
+            }
+        }
+        let contents = try TraceContents(file)
+        contents.checkOrder()
+        #expect(contents.hubs.count == 3)
+        let tracks = try ["of thread 0", "of thread 1", "of the last"].map { try contents.track($0) }
+        let hubs = tracks.compactMap { track in contents.hubs.first { $0.value.contains(track) }?.key }
+        #expect(Set(hubs).count == 3)
+    }
+
+    @Test("A trace that cannot be opened is an error in code; by the setting it is printed")
+    func cannotOpen() async throws {
+        try withHub { hub in
+            let error = #expect(throws: LoopError.self) { try hub.startTrace(to: "/nowhere/trace.json") }
+            #expect(error?.errno == ENOENT)
+            #expect(error?.operation == "open the trace /nowhere/trace.json")
+            #expect(!hub.isTracing)
+        }
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            setenv("GEVENT_TRACE", "/nowhere/trace.json", 1)
+            try withHub { hub in #expect(!hub.isTracing) }
+        }
+        #expect(
+            text(result.standardErrorContent).contains(
+                "gevent: there is no trace: open the trace /nowhere/trace.json: ENOENT"))
+    }
+
+    @Test("A trace that cannot be written any more says so once and ends")
+    func cannotWrite() async throws {
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            try withHub { hub in
+                // The process may write no more than this to any file.
+                var limit = rlimit(rlim_cur: 4096, rlim_max: 4096)
+                signal(SIGXFSZ, SIG_IGN)
+                setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
+                let file = TemporaryFile()
+                try hub.startTrace(to: file.path)
+                for _ in 0..<200 { try spawn { try sleep(for: .seconds(1)) }.join() }
+                #expect(!hub.isTracing)
+            }
+        }
+        let printed = text(result.standardErrorContent)
+        #expect(printed.components(separatedBy: "ends here: File too large").count == 2)
+    }
+
+    @Test("%p in the name stands for the process")
+    func processNumber() throws {
+        let file = TemporaryFile()
+        try withHub { hub in
+            try hub.startTrace(to: file.path + ".%p")
+        }
+        let path = "\(file.path).\(getpid())"
+        #expect(access(path, F_OK) == 0)
+        unlink(path)
+    }
+
+    @Test("In a forked child the parent's trace stays the parent's; one with %p goes on", .enabled(if: !isSanitized))
+    func forked() async throws {
+        let file = TemporaryFile()
+        let path = file.path
+        await #expect(processExitsWith: .success) { [path = path as String] in
+            for name in [path, path + ".%p"] {
+                try withHub { hub in
+                    try hub.startTrace(to: name)
+                    let child = plainFork()
+                    if child == 0 {
+                        alarm(60)
+                        for service in hub.services { service.hubDidFork() }
+                        let goesOn = hub.isTracing
+                        try spawn {}.join()
+                        hub.stopTrace()
+                        _exit(goesOn == (name != path) && hub.switchWatch == nil ? 0 : 1)
+                    }
+                    var status: CInt = 0
+                    #expect(waitpid(child, &status, 0) == child)
+                    #expect(status == 0)
+                    guard name != path else { return }
+                    _ = try TraceContents(Data(contentsOf: URL(fileURLWithPath: "\(path).\(child)")))
+                    unlink("\(path).\(child)")
+                    unlink("\(path).\(getpid())")
+                }
+            }
+        }
+        let contents = try TraceContents(file)
+        #expect(contents.hubs.count == 1)
+        #expect(contents.marks.isEmpty)
+    }
+
+    // MARK: The hook
+
+    @Test("The switch hook is told of origin and target of each switch")
+    func hook() throws {
+        try withHub { hub in
+            var switches: [(from: String, to: String)] = []
+            func name(_ greenlet: AnyGreenlet?) -> String {
+                guard let greenlet else { return "one that has ended" }
+                if greenlet is MainGreenlet { return "main" }
+                return greenlet is HubGreenlet ? "hub" : greenlet.name
+            }
+            #expect(hub.switchHook == nil)
+            let greenlets = [spawn { try sleep() }, spawn {}, spawn {}]
+            for (greenlet, name) in zip(greenlets, ["first", "second", "third"]) { greenlet.name = name }
+            hub.switchHook = { switches.append((name($0), name($1))) }
+            try joinAll(greenlets)
+            hub.switchHook = nil
+            #expect(hub.switchHook == nil)
+            try sleep(for: .seconds(1))
+            // Now and then the hub comes in between.
+            #expect(switches.map(\.to).filter { $0 != "hub" } == ["first", "second", "third", "first", "main"])
+            #expect(switches.first?.from == "main")
+            for (earlier, later) in zip(switches, switches.dropFirst()) {
+                // The second and the third run once, and the first ends when it is resumed.
+                let hasEnded = earlier.to == "second" || earlier.to == "third" || later.to == "main"
+                #expect(later.from == earlier.to || (hasEnded && later.from == "one that has ended"))
+            }
+            #expect(switches.filter { $0.from == "one that has ended" }.count >= 2)
+        }
+    }
+
+    @Test("A switch hook that makes a greenlet ready ends the process")
+    func meddlingHook() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in
+                hub.switchHook = { _, _ in spawn {} }
+                try sleep(for: .seconds(1))
+            }
+        }
+        #expect(text(result.standardErrorContent).contains("a switch hook made a greenlet ready; it may only look"))
+    }
+
+    @Test("When nobody watches any more, switches take the short way again")
+    func shortWay() throws {
+        try withHub { hub in
+            func attentionCount() -> UInt32 { hub.pointer.pointee.attention_count }
+            let before = attentionCount()
+            hub.switchHook = { _, _ in }
+            hub.switchHook = { _, _ in }
+            #expect(attentionCount() == before + 1)
+            #expect(hub.pointer.pointee.leaves_slowly)
+            let file = TemporaryFile()
+            try hub.startTrace(to: file.path)
+            #expect(attentionCount() == before + 1)
+            hub.switchHook = nil
+            #expect(attentionCount() == before + 1)
+            hub.stopTrace()
+            #expect(attentionCount() == before)
+            #expect(hub.pointer.pointee.leaves_slowly == hub.pointer.pointee.calls_runtime_for_access)
+        }
+    }
+}

@@ -1,0 +1,217 @@
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// What stops a program.
+private struct Interrupt: Error, CustomStringConvertible {
+    var description: String { "Interrupt" }
+}
+
+private class Alarm: Error, @unchecked Sendable {}  // no stored properties
+private final class LoudAlarm: Alarm, @unchecked Sendable {}  // no stored properties
+
+/// An exit that stops the program.
+private struct SystemExit: GreenletExitError, CustomStringConvertible {
+    var description: String { "SystemExit" }
+}
+
+@Suite("Where errors go")
+struct WhereErrorsGoTests {
+    @Test("A system error that ends a greenlet is raised in main, and not reported; others run on")
+    func systemErrorOfAGreenlet() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Interrupt.self]
+            let failing = spawn {
+                try sleep(for: .seconds(1))
+                throw Interrupt()
+            }
+            let other = spawn {
+                try sleep(for: .seconds(2))
+                log.note("other ends")
+            }
+            log.outcome("main") { try sleep(for: .seconds(5)) }
+            log.note("\(failing.error is Interrupt) \(failing.isSuccessful)")
+            log.outcome("get") { try failing.get() }
+            log.outcome("main") { try other.join() }
+        }
+        #expect(
+            log == [
+                "main: threw Interrupt", "true false", "get: threw Interrupt", "other ends", "main: returned",
+            ])
+    }
+
+    @Test("System errors of raw greenlets, hub callbacks, links and raw links are raised in main too")
+    func systemErrorsElsewhere() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Interrupt.self]
+            spawnRaw { throw Interrupt() }
+            log.outcome("raw greenlet") { try sleep(for: .seconds(1)) }
+            hub.runCallback { throw Interrupt() }
+            log.outcome("callback") { try sleep(for: .seconds(1)) }
+            spawn {}.rawLink { _ in throw Interrupt() }
+            log.outcome("raw link") { try sleep(for: .seconds(1)) }
+            spawn {}.link { _ in throw Interrupt() }
+            log.outcome("link") { try sleep(for: .seconds(1)) }
+            let unstarted = Greenlet {}
+            try unstarted.kill(throwing: Interrupt())
+            log.outcome("unstarted") { try sleep(for: .seconds(1)) }
+            log.outcome("nothing") { try sleep(for: .seconds(1)) }
+        }
+        #expect(
+            log == ["raw greenlet", "callback", "raw link", "link", "unstarted"].map { "\($0): threw Interrupt" }
+                + ["nothing: returned"])
+    }
+
+    @Test("A system error reaches main in its join, its get, and hub.join; an exit can be one")
+    func systemErrorWhereMainWaits() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Interrupt.self, SystemExit.self]
+            func failing(_ error: any Error) { spawn(after: .seconds(1)) { throw error } }
+            let sleeper = spawn { try sleep(for: .seconds(10)) }
+            failing(Interrupt())
+            log.outcome("join") { try sleeper.join() }
+            failing(SystemExit())
+            log.outcome("get") { try sleeper.get() }
+            failing(Interrupt())
+            log.outcome("hub.join") { _ = try hub.join() }
+            log.note("\(sleeper.isDead)")
+            try sleeper.kill()
+        }
+        #expect(
+            log == ["join: threw Interrupt", "get: threw SystemExit", "hub.join: threw Interrupt", "false"])
+    }
+
+    @Test("A scope throws a system error of its greenlets on; main gets it when it ends the greenlet around the scope")
+    func systemErrorInAGroup() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Interrupt.self]
+            spawn {
+                log.outcome("scope") { try withGroup { group in _ = group.spawn { throw Interrupt() } } }
+                try withGroup { group in group.spawn { throw Interrupt() } }
+            }
+            log.outcome("main") { try sleep(for: .seconds(1)) }
+            log.outcome("main") { try sleep(for: .seconds(1)) }
+        }
+        #expect(log == ["scope: threw Interrupt", "main: threw Interrupt", "main: returned"])
+    }
+
+    @Test("Types stand for their subclasses, and the list is looked at anew at each error")
+    func subclasses() throws {
+        let log = try logged { log, hub in
+            hub.errorHandler = { error, _ in log.note("reported \(type(of: error))") }
+            hub.systemErrors = [Alarm.self]
+            spawn { throw LoudAlarm() }
+            do { try sleep(for: .seconds(1)) } catch { log.note("main \(type(of: error))") }
+            hub.systemErrors = []
+            spawn { throw LoudAlarm() }
+            try sleep(for: .seconds(1))
+            hub.quietErrors = [Alarm.self]
+            spawn { throw LoudAlarm() }
+            try sleep(for: .seconds(1))
+        }
+        #expect(log == ["main LoudAlarm", "reported LoudAlarm"])
+    }
+
+    @Test("Quiet errors are not reported, but are failures all the same")
+    func quietErrors() throws {
+        let log = try logged { log, hub in
+            hub.quietErrors = [Boom.self]
+            let failing = spawn { throw Boom() }
+            failing.linkError { _ in log.note("link") }
+            spawnRaw { throw Boom() }
+            hub.runCallback { throw Boom() }
+            hub.runCallback { throw GreenletExit() }
+            spawn {}.rawLink { _ in throw Boom() }
+            hub.runCallback { throw Interrupt() }
+            _ = try hub.join()
+            log.note("\(failing.isSuccessful)")
+            log.outcome("get") { try failing.get() }
+        }
+        #expect(log == ["reported Interrupt of nobody", "link", "false", "get: threw Boom"])
+    }
+
+    @Test("errorOutput takes the reports; nil switches printing off, a handler that fails is printed through it")
+    func errorOutput() async throws {
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            let lines = try withHub { hub in
+                let log = Log()
+                func fail(_ text: String) throws {
+                    spawn { throw Boom(text) }.name = "worker"
+                    _ = try hub.join()
+                }
+                hub.errorOutput = { log.note($0) }
+                try fail("captured")
+                hub.errorOutput = nil
+                try fail("suppressed")
+                hub.errorOutput = { log.note($0) }
+                hub.errorHandler = { _, _ in throw Boom("handler") }
+                try fail("unhandled")
+                hub.errorOutput = nil
+                try fail("lost")
+                return log.entries
+            }
+            let wanted = ["captured", "unhandled", "handler"]
+            let isRight =
+                lines.count == 3 && zip(lines, wanted).allSatisfy { $0.hasSuffix("\n") && $0.contains("Boom: \($1)") }
+            exit(isRight ? 0 : 1)
+        }
+        #expect(!text(result.standardErrorContent).contains("gevent:"))
+    }
+
+    @Test("A system error that ends a greenlet while the hub is destroyed is reported: nobody is left in main")
+    func systemErrorDuringDestroy() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            hub.systemErrors = [Interrupt.self]
+            hub.errorHandler = { error, _ in log.note("reported \(error)") }
+            spawn {
+                do { try sleep(for: .seconds(1)) } catch { throw Interrupt() }
+            }
+            try sleep()
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["reported Interrupt"])
+    }
+
+    @Test("Hubs have names and numbers of their own; a number is free again when its hub is gone")
+    func hubIdentity() throws {
+        try withHub { hub in
+            #expect(hub.name == "Hub-\(hub.minimalID)")
+            hub.name = "accounts"
+            #expect(hub.name == "accounts")
+            let outer = hub.minimalID
+            let first = try withHub { inner in
+                #expect(inner.minimalID != outer)
+                return inner.minimalID
+            }
+            // Nobody else makes hubs meanwhile: the suites run one after the other.
+            let second = try withHub { inner in inner.minimalID }
+            #expect(first == second)
+        }
+    }
+
+    @Test("A greenlet tells its hub, until that is gone, and on no other thread")
+    func hubOfAGreenlet() throws {
+        try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            let greenlet = Greenlet {}
+            #expect(greenlet.hub === hub && AnyGreenlet.current.hub === hub)
+            let foreign = Smuggled(greenlet)
+            try onFreshThread { #expect(foreign.value.hub == nil) }
+            try hub.destroy()
+            #expect(greenlet.hub == nil)
+            try sleep()
+            #expect(greenlet.hub == nil && AnyGreenlet.current.hub === Hub.current)
+        }
+    }
+
+    @Test("The version is three numbers")
+    func versionIsSemantic() {
+        let parts = Gevent.version.split(separator: ".")
+        #expect(parts.count == 3 && parts.allSatisfy { Int($0) != nil })
+    }
+}

@@ -1,0 +1,128 @@
+"""What pages tell the reader to type, and what they name: that it exists."""
+
+import re
+import shlex
+
+from . import markdown, toolchain
+
+# Blocks without a language, or with one of these, are commands; a block of something else is `text`.
+LANGUAGES = {"", "sh", "shell", "console", "bash"}
+# Programs of others, whose arguments are theirs to check.
+OTHERS = {"apt-get", "cd", "curl", "docker", "echo", "git", "kill", "lldb", "mkdir", "nc", "python3"}
+# Subcommands of `swift` that a page may name.
+SWIFT = {"build", "format", "package", "run", "test"}
+VARIABLE = re.compile(r"\bGEVENT_[A-Z_]*[A-Z]\b")
+LINK = re.compile(r"\]\((?!https?:|#|doc:)([^)#\s]+)\)")
+# A path of ours: it begins with one of the folders, and has no placeholder in it.
+OUR_PATH = re.compile(r"^(?:Packages|Tests|Benchmarks|ci)/[\w./-]*$")
+
+
+def known_variables():
+    """Names that something in the project reads."""
+    names = set()
+    for place in ("Package.swift", "Packages/*/Sources/**/*.swift", "Tests/**/*.swift", "ci/test", "ci/*/*"):
+        for file in toolchain.ROOT.glob(place):
+            if file.is_file() and file.suffix != ".md":
+                names.update(VARIABLE.findall(file.read_text(encoding="utf-8", errors="replace")))
+    return names
+
+
+def check_line(line, own_programs):
+    """What is wrong with a command, or None. `own_programs` are those of the page's own package."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError as error:
+        return f"no shell reads this: {error}"
+    while words and re.match(r"^\w+=", words[0]):
+        words.pop(0)
+    if not words:
+        return None
+    program, *arguments = words
+    if program.startswith("ci/"):
+        return check_script(program, arguments)
+    if program == "swift":
+        return check_swift(arguments, own_programs)
+    if program not in OTHERS and program not in own_programs:
+        return f"nobody knows the command {program}; if this is none, the block is ```text"
+    return None
+
+
+def check_script(program, arguments):
+    path = toolchain.ROOT / program
+    if not path.is_file():
+        return f"there is no {program}"
+    text = path.read_text()
+    for argument in arguments:
+        if argument.startswith("--"):
+            option = argument.partition("=")[0]
+            if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text):
+                return f"{program} has no option {option}"
+    if program == "ci/consumers/run":
+        for argument in arguments:
+            if not argument.startswith("-") and not (path.parent / argument).is_dir():
+                return f"ci/consumers has no {argument}"
+    return None
+
+
+def check_swift(arguments, own_programs):
+    if not arguments or arguments[0] not in SWIFT:
+        return f"swift has no subcommand {' '.join(arguments[:1])}"
+    package, positional, options = toolchain.ROOT, [], iter(arguments[1:])
+    for word in options:
+        if word == "--package-path":
+            package = toolchain.ROOT / next(options, "")
+            if not (package / "Package.swift").is_file():
+                return f"there is no package at {package.relative_to(toolchain.ROOT)}"
+        elif word in ("-c", "--product", "--filter"):
+            value = next(options, None)
+            if word == "--product":
+                positional.append(value)
+        elif not word.startswith("-"):
+            positional.append(word)
+    if arguments[0] == "run" and positional:
+        name = positional[0]
+        manifest = (package / "Package.swift").read_text()
+        if f'"{name}"' not in manifest and name not in own_programs:
+            return f"there is no program {name} to run"
+    return None
+
+
+def check_blocks(blocks, own_programs):
+    for block in blocks:
+        if block.language not in LANGUAGES or block.marks & {"prints", "prints errors"}:
+            continue
+        for number, line in enumerate(block.text.splitlines(), block.line):
+            problem = check_line(line.removeprefix("$ "), own_programs)
+            if problem:
+                yield f"{block.file}:{number}: error: {problem}"
+
+
+def check_variables(blocks, known):
+    for block in blocks:
+        for number, line in enumerate(block.text.splitlines(), block.line):
+            for name in VARIABLE.findall(line):
+                if name not in known:
+                    yield f"{block.file}:{number}: error: nothing reads {name}"
+
+
+def check_prose(name, text, known):
+    """For pages about the project itself: what stands in backticks, and where links lead."""
+    for line, code in markdown.spans(text):
+        problem = None
+        if re.match(r"^ci/\S+( |$)", code) and not re.search(r"[<>*…]", code):
+            path, *arguments = shlex.split(code)
+            if path.endswith("/") or arguments or (toolchain.ROOT / path).is_file():
+                problem = check_script(path, arguments) if arguments else None
+        if problem is None and OUR_PATH.match(code) and not re.search(r"/X(/|$)", code):
+            if not (toolchain.ROOT / code).exists():
+                problem = f"there is no {code}"
+        for variable in VARIABLE.findall(code):
+            if variable not in known:
+                problem = f"nothing reads {variable}"
+        if problem:
+            yield f"{name}:{line}: error: {problem}"
+    folder = (toolchain.ROOT / name).parent
+    for line, content in enumerate(markdown.without_blocks(text), 1):
+        for target in LINK.findall(content):
+            if not (folder / target).exists():
+                yield f"{name}:{line}: error: the link leads nowhere: {target}"

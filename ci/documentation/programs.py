@@ -1,0 +1,202 @@
+"""Swift blocks as programs: put together, compiled, run, and their output compared with the page."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+
+from . import toolchain
+from .markdown import Misuse
+
+IMPORTS = re.compile(r"^(?:\w+ )?import ", re.MULTILINE)
+OPTIONAL_IMPORT = re.compile(r"^(?:\w+ )?import (CLibev|CLibuv|GeventLibev|GeventLibuv|GeventLoops)$", re.MULTILINE)
+IMPORTS_TESTING = re.compile(r"^import Testing$", re.MULTILINE)
+# As our own sources are compiled, so that nothing on a page needs less than a reader's own strict settings.
+FLAGS = ["-swift-version", "6", "-warnings-as-errors"] + [
+    word for feature in ("ExistentialAny", "MemberImportVisibility") for word in ("-enable-upcoming-feature", feature)
+]
+# Seconds a program may run. What waits on a page waits for milliseconds.
+LIMIT = 20
+# What a test file needs to be a program: the entry point that `swift test` calls.
+TEST_RUNNER = """\
+import Testing
+@main struct Runner {
+    static func main() async { await Testing.__swiftPMEntryPoint() as Never }
+}
+"""
+
+
+@dataclasses.dataclass
+class Program:
+    """Blocks that make up one program, and what it should print."""
+
+    blocks: list
+    printed: str | None = None
+    errors: str | None = None
+
+    @property
+    def marks(self):
+        return set().union(*(block.marks for block in self.blocks))
+
+    @property
+    def name(self):
+        first = self.blocks[0]
+        return re.sub(r"\W+", "_", first.file.removesuffix(".md").rsplit("/", 1)[-1]) + f"_{first.line}"
+
+    @property
+    def missing(self):
+        """A module that it imports and this build may leave out and does, because a C library is not here."""
+        imported = OPTIONAL_IMPORT.findall(self.source)
+        return next((name for name in imported if name not in toolchain.modules()), None)
+
+    @property
+    def source(self):
+        parts = []
+        for block in self.blocks:
+            # So that the compiler complains about the line of the page.
+            location = f'#sourceLocation(file: "{block.file}", line: {block.line})\n'
+            parts.append(f"{block.before}{location}{block.text}#sourceLocation()\n{block.after}")
+        # A reader who is shown imports is shown all of them.
+        if not any(IMPORTS.search(block.text) for block in self.blocks):
+            parts.insert(0, "import Gevent\n")
+        return "".join(parts)
+
+
+def programs(blocks):
+    """The programs of one file, in order."""
+    found = []
+    for block in blocks:
+        if block.marks & {"prints", "prints errors"}:
+            if not found:
+                raise Misuse(f"{block}: there is no program above that could print this")
+            if "prints" in block.marks:
+                found[-1].printed = (found[-1].printed or "") + block.text
+            else:
+                found[-1].errors = (found[-1].errors or "") + block.text
+        elif block.language == "swift" and "manifest" not in block.marks:
+            if "continues" in block.marks:
+                if not found:
+                    raise Misuse(f"{block}: there is no program above that it could continue")
+                found[-1].blocks.append(block)
+            else:
+                found.append(Program([block]))
+    return found
+
+
+def environment():
+    """Ours without what it says about loops: a page is about the default. And without Swift's backtraces: what fails on a
+    page fails on purpose."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GEVENT_")}
+    return {**others, "SWIFT_BACKTRACE": "enable=no"}
+
+
+def compile_and_run(build, program):
+    """What is wrong with a program, or None."""
+    directory = build.scratch / "programs" / program.name
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    source = program.source
+    executable = directory / program.name
+    if IMPORTS_TESTING.search(source):
+        files = {"Tests.swift": source, "Runner.swift": TEST_RUNNER}
+        arguments = ["--testing-library", "swift-testing"]
+    else:
+        files = {"main.swift": source}
+        arguments = []
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    compiled = subprocess.run(
+        [
+            *["swiftc", *FLAGS, *build.search_paths, "-module-name", program.name, "-o", str(executable)],
+            *[str(directory / name) for name in files],
+            *[str(build.library), "-Xlinker", "-rpath", "-Xlinker", str(build.library.parent)],
+        ],
+        cwd=toolchain.ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+    )
+    if compiled.returncode != 0:
+        return f"does not compile:\n{compiled.stderr.strip()}"
+    if "compile only" in program.marks:
+        return None
+    try:
+        result = subprocess.run(
+            [executable, *arguments],
+            cwd=directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=LIMIT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"runs for longer than {LIMIT} s"
+    return judge(program, result)
+
+
+def judge(program, result):
+    printed = f"status {result.returncode}\n{result.stdout}{result.stderr}".rstrip()
+    if (result.returncode != 0) != ("fails" in program.marks):
+        return f"{'does not fail' if 'fails' in program.marks else 'fails'}: {printed}"
+    if program.printed is not None and result.stdout != program.printed:
+        return f"does not print what the page says:\n{printed}"
+    if program.errors is not None:
+        pattern = ".*?".join(re.escape(part) for part in program.errors.split("…"))
+        if not re.fullmatch(pattern, result.stderr, re.DOTALL):
+            return f"does not print what the page says on standard error:\n{printed}"
+    return None
+
+
+def check(build, found):
+    """Compiles and runs all of them, as many at a time as there are processors."""
+    problems = []
+    names = [program.name for program in found]
+    for program in found:
+        if names.count(program.name) > 1:
+            raise Misuse(f"{program.blocks[0]}: another page has a program {program.name}, too")
+        if program.missing:
+            print(f"{program.blocks[0]}: left out, because {program.missing} is not built here")
+    found = [program for program in found if not program.missing]
+    _ = build.library
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for program, problem in zip(found, pool.map(lambda program: compile_and_run(build, program), found)):
+            if problem:
+                problems.append(f"{program.blocks[0]}: error: this program {problem}")
+    return problems
+
+
+# --- Manifests -------------------------------------------------------------------------------------------------------
+
+
+def check_manifest(build, block):
+    """What is wrong with a Package.swift on a page."""
+    directory = build.scratch / "manifests" / re.sub(r"\W+", "_", str(block))
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    text = block.text
+    if "swift-tools-version" not in text:
+        arguments = text.strip().rstrip(",")
+        head = "// swift-tools-version: 6.1\nimport PackageDescription\n"
+        text = f'{head}let package = Package(name: "part", {arguments})\n'
+    (directory / "Package.swift").write_text(text)
+    try:
+        manifest = json.loads(toolchain.output_of("swift", "package", "dump-package", "--package-path", directory))
+    except toolchain.Failed as failure:
+        return [f"{block}: error: this manifest is none:\n{failure}"]
+    problems = []
+    for target in manifest["targets"]:
+        for dependency in target["dependencies"]:
+            name, package, *_ = dependency.get("product") or [None, None]
+            if package == "swift-gevent" and name not in toolchain.products():
+                problems.append(f"{block}: error: swift-gevent has no product {name}")
+    return problems
+
+
+def declared_programs(block):
+    """What `swift run` knows in the package of a manifest on a page."""
+    return re.findall(r'\.executableTarget\(\s*name: "([^"]+)"', block.text)

@@ -1,0 +1,146 @@
+"""What SwiftPM knows of the package, and how to call the compiler on what it built."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+class Failed(Exception):
+    pass
+
+
+def output_of(*command, limit=600, cwd=ROOT):
+    words = [str(word) for word in command]
+    result = subprocess.run(
+        words, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit
+    )
+    if result.returncode != 0:
+        raise Failed(f"{' '.join(words[:2])}: status {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+@dataclasses.dataclass
+class Module:
+    name: str
+    sources: pathlib.Path
+    kind: str
+    dependencies: list
+
+    @property
+    def catalog(self):
+        return next(self.sources.glob("*.docc"), None)
+
+
+@functools.cache
+def description():
+    return json.loads(output_of("swift", "package", "describe", "--type", "json"))
+
+
+def products():
+    """The libraries that others can depend on, and programs that `swift run` knows, by name."""
+    return {product["name"]: product for product in description()["products"]}
+
+
+@functools.cache
+def modules():
+    """Everything that is in a library product, dependencies first."""
+    targets = {target["name"]: target for target in description()["targets"]}
+    found = {}
+
+    def add(name):
+        if name in found:
+            return
+        target = targets[name]
+        for dependency in target.get("target_dependencies", []):
+            add(dependency)
+        found[name] = Module(
+            name, ROOT / target["path"], target["module_type"], target.get("target_dependencies", [])
+        )
+
+    for product in products().values():
+        if "library" in product["type"]:
+            for name in product["targets"]:
+                add(name)
+    return found
+
+
+def swift_modules():
+    """Those with an API in Swift. One that exports others and declares nothing has none."""
+    return [module for module in modules().values() if module.kind == "SwiftTarget" and declares_something(module)]
+
+
+def declares_something(module):
+    declaration = re.compile(r"^\s*(?:public|open) (?!import)", re.MULTILINE)
+    return any(declaration.search(file.read_text()) for file in module.sources.rglob("*.swift"))
+
+
+def needs(module):
+    """The names of all modules under this one."""
+    found = []
+    for name in module.dependencies:
+        for each in [*needs(modules()[name]), name]:
+            if each not in found:
+                found.append(each)
+    return found
+
+
+@dataclasses.dataclass
+class Build:
+    """A debug build, and a place for what is made from it."""
+
+    directory: pathlib.Path
+    scratch: pathlib.Path
+
+    @functools.cached_property
+    def search_paths(self):
+        """Where the compiler finds the modules, those in C too."""
+        words = ["-I", self.directory / "Modules", "-module-cache-path", self.scratch / "modules"]
+        for module in modules().values():
+            if module.kind == "SwiftTarget":
+                continue
+            headers = module.sources if module.kind == "SystemLibraryTarget" else module.sources / "include"
+            words += ["-I", headers, "-Xcc", "-I", "-Xcc", headers]
+            generated = self.directory / f"{module.name}.build" / "module.modulemap"
+            if generated.exists():
+                words += ["-Xcc", f"-fmodule-map-file={generated}"]
+        return [str(word) for word in words]
+
+    @functools.cached_property
+    def library(self):
+        """All modules as one library, so that linking a program with it takes no time."""
+        path = self.scratch / "programs" / "liball.so"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        objects, libraries = [], []
+        for module in modules().values():
+            sources = {file.name for file in module.sources.rglob("*")}
+            # What is left of sources that are gone is no part of the module.
+            objects += sorted(
+                file
+                for file in (self.directory / f"{module.name}.build").rglob("*.o")
+                if file.name.removesuffix(".o") in sources
+            )
+            if module.kind == "SystemLibraryTarget":
+                text = (module.sources / "module.modulemap").read_text()
+                libraries += [f"-l{name}" for name in re.findall(r'\blink\s+"(\w+)"', text)]
+        output_of("swiftc", "-emit-library", "-o", path, *objects, *libraries)
+        return path
+
+
+def toolchain_program(name):
+    """A program beside `swift`."""
+    swift = shutil.which("swift")
+    path = pathlib.Path(swift).resolve().parent / name
+    if not path.exists():
+        raise Failed(f"the toolchain of {swift} has no {name}")
+    return path
+
+
+@functools.cache
+def target_triple():
+    return json.loads(output_of("swiftc", "-print-target-info"))["target"]["triple"]
