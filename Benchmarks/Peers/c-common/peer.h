@@ -1,0 +1,82 @@
+// What the C peers share: how they are called, and what they print.
+//
+//     peer --list                 one name of a case a line
+//     peer CASE [--quick]         runs it once and prints one JSON object
+//     peer serve-echo|serve-close prints {"port": n} and serves on 127.0.0.1 until its standard input ends
+#pragma once
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct peer_case {
+    const char *name;
+    void (*run)(bool quick);
+} peer_case;
+
+static inline int64_t peer_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/// Prints what one run came to: nanoseconds for `operations` operations.
+static inline void peer_report(const char *name, int64_t operations, int64_t nanoseconds) {
+    printf("{\"case\": \"%s\", \"operations\": %lld, \"nanoseconds\": %.3f}\n", name, (long long)operations,
+           (double)nanoseconds / (double)operations);
+    fflush(stdout);
+}
+
+static inline void peer_check(bool holds, const char *what) {
+    if (holds) return;
+    fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+/// A listening socket on a free port of 127.0.0.1, which is printed.
+static inline int peer_listen(bool nonblocking) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0), 0), yes = 1;
+    peer_check(listener >= 0, "socket");
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    peer_check(bind(listener, (struct sockaddr *)&address, size) == 0, "bind");
+    peer_check(listen(listener, 4096) == 0, "listen");
+    getsockname(listener, (struct sockaddr *)&address, &size);
+    printf("{\"port\": %d}\n", ntohs(address.sin_port));
+    fflush(stdout);
+    return listener;
+}
+
+static inline void peer_no_delay(int descriptor) {
+    int yes = 1;
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+}
+
+static inline int peer_main(int count, char **arguments, const peer_case *cases, int case_count) {
+    bool quick = count > 2 && strcmp(arguments[2], "--quick") == 0;
+    for (int i = 0; count > 1 && i < case_count; i++) {
+        if (strcmp(arguments[1], "--list") == 0)
+            puts(cases[i].name);
+        else if (strcmp(arguments[1], cases[i].name) == 0) {
+            cases[i].run(quick);
+            return 0;
+        }
+    }
+    if (count > 1 && strcmp(arguments[1], "--list") == 0) return 0;
+    fprintf(stderr, "usage: %s --list | CASE [--quick]\n", arguments[0]);
+    return 64;
+}

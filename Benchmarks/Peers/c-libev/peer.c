@@ -1,0 +1,145 @@
+// Plain C on libev.
+#include <ev.h>
+#include <fcntl.h>
+#include <pthread.h>
+
+#include "../c-common/peer.h"
+
+static char buffer[64 << 10];
+static bool echoes;
+
+static void on_readable(struct ev_loop *loop, ev_io *watcher, int events) {
+    (void)events;
+    ssize_t size = read(watcher->fd, buffer, sizeof buffer);
+    if (size > 0) {
+        peer_check(write(watcher->fd, buffer, (size_t)size) == size || errno == EPIPE || errno == ECONNRESET, "write");
+    } else if (size == 0 || errno != EAGAIN) {
+        ev_io_stop(loop, watcher);
+        close(watcher->fd);
+        free(watcher);
+    }
+}
+
+static void on_connection(struct ev_loop *loop, ev_io *listener, int events) {
+    (void)events;
+    int accepted;
+    while ((accepted = accept(listener->fd, NULL, NULL)) >= 0) {
+        if (!echoes) {
+            close(accepted);
+            continue;
+        }
+        fcntl(accepted, F_SETFL, O_NONBLOCK);
+        peer_no_delay(accepted);
+        ev_io *watcher = malloc(sizeof *watcher);
+        ev_io_init(watcher, on_readable, accepted, EV_READ);
+        ev_io_start(loop, watcher);
+    }
+}
+
+static void on_standard_input(struct ev_loop *loop, ev_io *watcher, int events) {
+    (void)watcher, (void)events;
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static void serve(bool does_echo) {
+    echoes = does_echo;
+    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
+    ev_io listener, input;
+    ev_io_init(&listener, on_connection, peer_listen(true), EV_READ);
+    ev_io_start(loop, &listener);
+    ev_io_init(&input, on_standard_input, STDIN_FILENO, EV_READ);
+    ev_io_start(loop, &input);
+    ev_run(loop, 0);
+}
+
+static void serve_echo(bool quick) {
+    (void)quick;
+    serve(true);
+}
+
+static void serve_close(bool quick) {
+    (void)quick;
+    serve(false);
+}
+
+// MARK: timers
+
+static int64_t fired, expected;
+
+static void on_timer(struct ev_loop *loop, ev_timer *watcher, int events) {
+    (void)watcher, (void)events;
+    if (++fired == expected) ev_break(loop, EVBREAK_ALL);
+}
+
+/// A million timers: start them all, cancel them all, start them again and let them fire.
+static void timers(bool quick, int reported) {
+    int64_t count = quick ? 100000 : 1000000;
+    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
+    ev_timer *timers = calloc((size_t)count, sizeof *timers);
+    for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, 60 + (double)(i * 7919 % 600000) / 1000, 0);
+    ev_now_update(loop);
+    int64_t start = peer_now();
+    for (int64_t i = 0; i < count; i++) ev_timer_start(loop, &timers[i]);
+    int64_t started = peer_now();
+    for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
+    int64_t cancelled = peer_now();
+    if (reported == 0) return peer_report("timer-start", count, started - start);
+    if (reported == 1) return peer_report("timer-cancel", count, cancelled - started);
+    // Due within a hundred milliseconds, in an order that is not theirs, and all before the loop looks.
+    for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, (double)(i * 7919 % 100000) / 1e6, 0);
+    ev_now_update(loop);
+    for (int64_t i = 0; i < count; i++) ev_timer_start(loop, &timers[i]);
+    usleep(150000);
+    expected = count;
+    int64_t due = peer_now();
+    ev_run(loop, 0);
+    peer_report("timer-fire", count, peer_now() - due);
+}
+
+static void timer_start(bool quick) { timers(quick, 0); }
+static void timer_cancel(bool quick) { timers(quick, 1); }
+static void timer_fire(bool quick) { timers(quick, 2); }
+
+// MARK: waking a sleeping loop from another thread
+
+static ev_async woken;
+static struct ev_loop *home;
+static int64_t rounds, done;
+static int ping[2];
+
+static void *answer(void *argument) {
+    (void)argument;
+    char byte;
+    while (read(ping[0], &byte, 1) == 1) ev_async_send(home, &woken);
+    return NULL;
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *watcher, int events) {
+    (void)watcher, (void)events;
+    if (++done == rounds) return ev_break(loop, EVBREAK_ALL);
+    peer_check(write(ping[1], "x", 1) == 1, "write");
+}
+
+static void wake(bool quick) {
+    rounds = quick ? 20000 : 200000;
+    home = ev_default_loop(EVBACKEND_EPOLL);
+    ev_async_init(&woken, on_wake);
+    ev_async_start(home, &woken);
+    peer_check(pipe(ping) == 0, "pipe");
+    pthread_t thread;
+    pthread_create(&thread, NULL, answer, NULL);
+    int64_t start = peer_now();
+    peer_check(write(ping[1], "x", 1) == 1, "write");
+    ev_run(home, 0);
+    peer_report("wake", rounds, peer_now() - start);
+    close(ping[1]);
+    pthread_join(thread, NULL);
+}
+
+int main(int count, char **arguments) {
+    static const peer_case cases[] = {
+        {"serve-echo", serve_echo},     {"serve-close", serve_close}, {"timer-start", timer_start},
+        {"timer-cancel", timer_cancel}, {"timer-fire", timer_fire},   {"wake", wake},
+    };
+    return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
+}

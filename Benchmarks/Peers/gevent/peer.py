@@ -1,0 +1,221 @@
+"""gevent, on its default loop."""
+
+import json
+import os
+import sys
+import threading
+import time
+
+import gevent
+import gevent.event
+import gevent.os
+import gevent.queue
+import gevent.server
+
+QUICK = sys.argv[2:3] == ["--quick"]
+
+
+def scaled(count):
+    return count // 10 if QUICK else count
+
+
+def report(name, operations, seconds):
+    print(json.dumps({"case": name, "operations": operations, "nanoseconds": seconds * 1e9 / operations}), flush=True)
+
+
+def yields(count):
+    def run(name):
+        each = scaled(400_000) // count
+
+        def body():
+            for _ in range(each):
+                gevent.sleep(0)
+
+        greenlets = [gevent.Greenlet(body) for _ in range(count)]
+        start = time.perf_counter()
+        for greenlet in greenlets:
+            greenlet.start()
+        gevent.joinall(greenlets)
+        report(name, each * count, time.perf_counter() - start)
+
+    return run
+
+
+def nothing():
+    pass
+
+
+def spawn_join(name):
+    count = scaled(200_000)
+    start = time.perf_counter()
+    for _ in range(count):
+        gevent.spawn(nothing).join()
+    report(name, count, time.perf_counter() - start)
+
+
+def spawn_at_once(count):
+    def run(name):
+        size = scaled(count) if count >= 1_000_000 else count
+        rounds = 1 if count >= 1_000_000 else scaled(200_000) // count
+        start = time.perf_counter()
+        for _ in range(rounds):
+            gevent.joinall([gevent.spawn(nothing) for _ in range(size)])
+        report(name, size * rounds, time.perf_counter() - start)
+
+    return run
+
+
+def queue(name):
+    count = scaled(1_000_000)
+    items = gevent.queue.Queue(128)
+
+    def produce():
+        for number in range(count):
+            items.put(number)
+
+    start = time.perf_counter()
+    gevent.spawn(produce)
+    for _ in range(count):
+        items.get()
+    report(name, count, time.perf_counter() - start)
+
+
+def timers(reported):
+    def run(name):
+        count = scaled(1_000_000)
+        loop = gevent.get_hub().loop
+        made = [loop.timer(60 + (i * 7919 % 600_000) / 1000) for i in range(count)]
+        start = time.perf_counter()
+        for timer in made:
+            timer.start(nothing)
+        started = time.perf_counter()
+        for timer in made:
+            timer.stop()
+        cancelled = time.perf_counter()
+        if reported == 0:
+            return report(name, count, started - start)
+        if reported == 1:
+            return report(name, count, cancelled - started)
+        fired = [0]
+        done = gevent.event.Event()
+
+        def fire():
+            fired[0] += 1
+            if fired[0] == count:
+                done.set()
+
+        loop.update_now()
+        made = [loop.timer((i * 7919 % 100_000) / 1e6) for i in range(count)]
+        for timer in made:
+            timer.start(fire)
+        time.sleep(0.15)
+        start = time.perf_counter()
+        done.wait()
+        report(name, count, time.perf_counter() - start)
+
+    return run
+
+
+def resident_bytes():
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def parked(count, wakes):
+    def run(name):
+        size = scaled(count) if count >= 1_000_000 else count
+        before = resident_bytes()
+        gate = gevent.event.Event()
+        greenlets = [gevent.spawn(gate.wait) for _ in range(size)]
+        gevent.sleep(0)
+        if not wakes:
+            used = (resident_bytes() - before) / size
+            print(json.dumps({"case": name, "operations": size, "bytes": used}), flush=True)
+            os._exit(0)
+        start = time.perf_counter()
+        gate.set()
+        gevent.joinall(greenlets)
+        report(name, size, time.perf_counter() - start)
+
+    return run
+
+
+def wake(name):
+    count = scaled(50_000)
+    watcher = gevent.get_hub().loop.async_()
+    readable, writable = os.pipe()
+    done = gevent.event.Event()
+    seen = [0]
+
+    def answer():
+        while os.read(readable, 1):
+            watcher.send()
+
+    def woken():
+        seen[0] += 1
+        if seen[0] == count:
+            done.set()
+        else:
+            os.write(writable, b"x")
+
+    watcher.start(woken)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    start = time.perf_counter()
+    os.write(writable, b"x")
+    done.wait()
+    report(name, count, time.perf_counter() - start)
+    os.close(writable)
+    thread.join()
+
+
+def serve(echoes):
+    def run(_):
+        def handle(connection, _):
+            if echoes:
+                while True:
+                    try:
+                        data = connection.recv(4096)
+                        if not data:
+                            break
+                        connection.sendall(data)
+                    except OSError:
+                        break
+
+        server = gevent.server.StreamServer(("127.0.0.1", 0), handle, backlog=4096)
+        server.start()
+        print(json.dumps({"port": server.server_port}), flush=True)
+        gevent.os.make_nonblocking(0)
+        gevent.os.nb_read(0, 1)
+
+    return run
+
+
+CASES = {
+    "yield-1": yields(1),
+    "yield-2": yields(2),
+    "yield-100": yields(100),
+    "yield-1000": yields(1000),
+    "yield-10000": yields(10000),
+    "spawn-join": spawn_join,
+    "spawn-join-1000": spawn_at_once(1000),
+    "spawn-join-1000000": spawn_at_once(1_000_000),
+    "queue-128": queue,
+    "timer-start": timers(0),
+    "timer-cancel": timers(1),
+    "timer-fire": timers(2),
+    "parked-100000": parked(100_000, False),
+    "parked-1000000": parked(1_000_000, False),
+    "wake-100000": parked(100_000, True),
+    "wake": wake,
+    "serve-echo": serve(True),
+    "serve-close": serve(False),
+}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--list"]:
+        print("\n".join(CASES))
+    elif sys.argv[1:2] and sys.argv[1] in CASES:
+        CASES[sys.argv[1]](sys.argv[1])
+    else:
+        sys.exit(f"usage: {sys.argv[0]} --list | CASE [--quick]")

@@ -1,0 +1,271 @@
+// Go: goroutines on one processor, as one greenlet hub has one.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+type result struct {
+	Case        string  `json:"case"`
+	Operations  int     `json:"operations"`
+	Nanoseconds float64 `json:"nanoseconds,omitempty"`
+	Bytes       float64 `json:"bytes,omitempty"`
+}
+
+var quick bool
+
+func scaled(count int) int {
+	if quick {
+		return count / 10
+	}
+	return count
+}
+
+func report(name string, operations int, spent time.Duration) {
+	emit(result{Case: name, Operations: operations, Nanoseconds: float64(spent.Nanoseconds()) / float64(operations)})
+}
+
+func emit(value result) {
+	text, _ := json.Marshal(value)
+	fmt.Println(string(text))
+}
+
+func yields(count int) func(string) {
+	return func(name string) {
+		each := scaled(4_000_000) / count
+		var done sync.WaitGroup
+		gate := make(chan struct{})
+		for i := 0; i < count; i++ {
+			done.Add(1)
+			go func() {
+				<-gate
+				for j := 0; j < each; j++ {
+					runtime.Gosched()
+				}
+				done.Done()
+			}()
+		}
+		runtime.Gosched()
+		start := time.Now()
+		close(gate)
+		done.Wait()
+		report(name, each*count, time.Since(start))
+	}
+}
+
+func spawnJoin(name string) {
+	count := scaled(1_000_000)
+	start := time.Now()
+	for i := 0; i < count; i++ {
+		done := make(chan struct{})
+		go func() { close(done) }()
+		<-done
+	}
+	report(name, count, time.Since(start))
+}
+
+func spawnAtOnce(count int) func(string) {
+	return func(name string) {
+		count := count
+		if count >= 1_000_000 {
+			count = scaled(count)
+		}
+		rounds := 1
+		if count < 100_000 {
+			rounds = scaled(1_000_000) / count
+		}
+		start := time.Now()
+		for round := 0; round < rounds; round++ {
+			var done sync.WaitGroup
+			done.Add(count)
+			for i := 0; i < count; i++ {
+				go done.Done()
+			}
+			done.Wait()
+		}
+		report(name, count*rounds, time.Since(start))
+	}
+}
+
+func queue(name string) {
+	count := scaled(10_000_000)
+	channel := make(chan int, 128)
+	start := time.Now()
+	go func() {
+		for i := 0; i < count; i++ {
+			channel <- i
+		}
+		close(channel)
+	}()
+	for range channel {
+	}
+	report(name, count, time.Since(start))
+}
+
+func timers(reported int) func(string) {
+	return func(name string) {
+		count := scaled(1_000_000)
+		started := make([]*time.Timer, count)
+		start := time.Now()
+		for i := range started {
+			started[i] = time.AfterFunc(time.Minute+time.Duration(i*7919%600_000)*time.Millisecond, func() {})
+		}
+		spent := time.Since(start)
+		start = time.Now()
+		for _, timer := range started {
+			timer.Stop()
+		}
+		cancelled := time.Since(start)
+		switch reported {
+		case 0:
+			report(name, count, spent)
+		case 1:
+			report(name, count, cancelled)
+		default:
+			// All are due when the first is looked at.
+			var done sync.WaitGroup
+			done.Add(count)
+			due := time.Now().Add(3 * time.Second)
+			for i := 0; i < count; i++ {
+				time.AfterFunc(time.Until(due)+time.Duration(i*7919%100_000)*time.Microsecond, done.Done)
+			}
+			for time.Until(due) > -150*time.Millisecond {
+				// Busy, so that none fires meanwhile: there is one processor.
+			}
+			start = time.Now()
+			done.Wait()
+			report(name, count, time.Since(start))
+		}
+	}
+}
+
+func residentBytes() float64 {
+	text, _ := os.ReadFile("/proc/self/statm")
+	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
+	return float64(pages * os.Getpagesize())
+}
+
+func parked(count int, wakes bool) func(string) {
+	return func(name string) {
+		count := count
+		if count >= 1_000_000 {
+			count = scaled(count)
+		}
+		before := residentBytes()
+		gate := make(chan struct{})
+		var done sync.WaitGroup
+		done.Add(count)
+		for i := 0; i < count; i++ {
+			go func() { <-gate; done.Done() }()
+			if i%1000 == 0 {
+				runtime.Gosched()
+			}
+		}
+		runtime.Gosched()
+		if !wakes {
+			emit(result{Case: name, Operations: count, Bytes: (residentBytes() - before) / float64(count)})
+			os.Exit(0)
+		}
+		start := time.Now()
+		close(gate)
+		done.Wait()
+		report(name, count, time.Since(start))
+	}
+}
+
+func wake(name string) {
+	runtime.GOMAXPROCS(2)
+	count := scaled(200_000)
+	ping, pong := make(chan struct{}), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		for range ping {
+			pong <- struct{}{}
+		}
+	}()
+	runtime.LockOSThread()
+	start := time.Now()
+	for i := 0; i < count; i++ {
+		ping <- struct{}{}
+		<-pong
+	}
+	report(name, count, time.Since(start))
+}
+
+func serve(echoes bool) func(string) {
+	return func(string) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Printf("{\"port\": %d}\n", listener.Addr().(*net.TCPAddr).Port)
+		go func() {
+			bufio.NewReader(os.Stdin).ReadByte()
+			os.Exit(0)
+		}()
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				continue
+			}
+			if !echoes {
+				connection.Close()
+				continue
+			}
+			go func() {
+				defer connection.Close()
+				buffer := make([]byte, 4096)
+				for {
+					size, err := connection.Read(buffer)
+					if err != nil {
+						return
+					}
+					if _, err := connection.Write(buffer[:size]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}
+}
+
+func main() {
+	runtime.GOMAXPROCS(1)
+	cases := []struct {
+		name string
+		run  func(string)
+	}{
+		{"yield-1", yields(1)}, {"yield-2", yields(2)}, {"yield-100", yields(100)},
+		{"yield-1000", yields(1000)}, {"yield-10000", yields(10000)},
+		{"spawn-join", spawnJoin}, {"spawn-join-1000", spawnAtOnce(1000)}, {"spawn-join-1000000", spawnAtOnce(1_000_000)},
+		{"queue-128", queue},
+		{"timer-start", timers(0)}, {"timer-cancel", timers(1)}, {"timer-fire", timers(2)},
+		{"parked-100000", parked(100_000, false)}, {"parked-1000000", parked(1_000_000, false)},
+		{"wake-100000", parked(100_000, true)},
+		{"wake", wake},
+		{"serve-echo", serve(true)}, {"serve-close", serve(false)},
+	}
+	quick = len(os.Args) > 2 && os.Args[2] == "--quick"
+	for _, one := range cases {
+		if len(os.Args) > 1 && os.Args[1] == "--list" {
+			fmt.Println(one.name)
+		} else if len(os.Args) > 1 && os.Args[1] == one.name {
+			one.run(one.name)
+			return
+		}
+	}
+	if len(os.Args) < 2 || os.Args[1] != "--list" {
+		fmt.Fprintf(os.Stderr, "usage: %s --list | CASE [--quick]\n", os.Args[0])
+		os.Exit(64)
+	}
+}

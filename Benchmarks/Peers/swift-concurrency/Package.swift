@@ -1,0 +1,6 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let package = Package(
+    name: "peer-swift-concurrency",
+    targets: [.executableTarget(name: "peer", swiftSettings: [.swiftLanguageMode(.v6)])])

@@ -1,0 +1,131 @@
+// Swift concurrency, on the default executor. compare-peers binds it to one processor, so that it has one thread, as a
+// hub has.
+
+import Glibc
+
+let quick = CommandLine.arguments.dropFirst(2).first == "--quick"
+
+func scaled(_ count: Int) -> Int { quick ? count / 10 : count }
+
+func report(_ name: String, _ operations: Int, _ spent: Duration) {
+    let nanoseconds = spent / .nanoseconds(1) / Double(operations)
+    print("{\"case\": \"\(name)\", \"operations\": \(operations), \"nanoseconds\": \(nanoseconds)}")
+}
+
+func residentBytes() -> Int {
+    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+    defer { fclose(file) }
+    var total = 0
+    var resident = 0
+    withUnsafeMutablePointer(to: &total) { total in
+        withUnsafeMutablePointer(to: &resident) { resident in
+            _ = withVaList([total, resident]) { vfscanf(file, "%ld %ld", $0) }
+        }
+    }
+    return resident * sysconf(CInt(_SC_PAGESIZE))
+}
+
+/// Tasks that do nothing but yield.
+func yields(_ name: String, _ count: Int) async {
+    let each = scaled(400_000) / count
+    let start = ContinuousClock.now
+    let tasks = (0..<count).map { _ in
+        Task {
+            for _ in 0..<each { await Task.yield() }
+        }
+    }
+    for task in tasks { await task.value }
+    report(name, each * count, ContinuousClock.now - start)
+}
+
+func spawnJoin(_ name: String) async {
+    let count = scaled(1_000_000)
+    let start = ContinuousClock.now
+    for _ in 0..<count { await Task {}.value }
+    report(name, count, ContinuousClock.now - start)
+}
+
+func spawnAtOnce(_ name: String, _ count: Int) async {
+    let size = count >= 1_000_000 ? scaled(count) : count
+    let rounds = count >= 1_000_000 ? 1 : scaled(1_000_000) / count
+    let start = ContinuousClock.now
+    for _ in 0..<rounds {
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<size { group.addTask {} }
+        }
+    }
+    report(name, size * rounds, ContinuousClock.now - start)
+}
+
+func queue(_ name: String) async {
+    let count = scaled(1_000_000)
+    let (stream, continuation) = AsyncStream.makeStream(of: Int.self)
+    let start = ContinuousClock.now
+    Task {
+        for number in 0..<count { continuation.yield(number) }
+        continuation.finish()
+    }
+    for await _ in stream {}
+    report(name, count, ContinuousClock.now - start)
+}
+
+actor Gate {
+    private var isOpen = false
+    private var waiting: [CheckedContinuation<Void, Never>] = []
+
+    var count: Int { waiting.count }
+
+    func wait() async {
+        if isOpen { return }
+        await withCheckedContinuation { waiting.append($0) }
+    }
+
+    func open() {
+        isOpen = true
+        for one in waiting { one.resume() }
+        waiting = []
+    }
+}
+
+func parked(_ name: String, _ count: Int, wakes: Bool) async {
+    let size = count >= 1_000_000 ? scaled(count) : count
+    let before = residentBytes()
+    let gate = Gate()
+    let tasks = (0..<size).map { _ in Task { await gate.wait() } }
+    while await gate.count < size { await Task.yield() }
+    if !wakes {
+        let bytes = Double(residentBytes() - before) / Double(size)
+        print("{\"case\": \"\(name)\", \"operations\": \(size), \"bytes\": \(bytes)}")
+        exit(0)
+    }
+    let start = ContinuousClock.now
+    await gate.open()
+    for task in tasks { await task.value }
+    report(name, size, ContinuousClock.now - start)
+}
+
+let cases: [(String, @Sendable (String) async -> Void)] = [
+    ("yield-1", { await yields($0, 1) }),
+    ("yield-2", { await yields($0, 2) }),
+    ("yield-100", { await yields($0, 100) }),
+    ("yield-1000", { await yields($0, 1_000) }),
+    ("yield-10000", { await yields($0, 10_000) }),
+    ("spawn-join", { await spawnJoin($0) }),
+    ("spawn-join-1000", { await spawnAtOnce($0, 1_000) }),
+    ("spawn-join-1000000", { await spawnAtOnce($0, 1_000_000) }),
+    ("queue-128", { await queue($0) }),
+    ("parked-100000", { await parked($0, 100_000, wakes: false) }),
+    ("parked-1000000", { await parked($0, 1_000_000, wakes: false) }),
+    ("wake-100000", { await parked($0, 100_000, wakes: true) }),
+]
+
+let argument = CommandLine.arguments.dropFirst().first
+if argument == "--list" {
+    for (name, _) in cases { print(name) }
+} else if let found = cases.first(where: { $0.0 == argument }) {
+    await found.1(found.0)
+} else {
+    let usage = "usage: peer --list | CASE [--quick]\n"
+    write(STDERR_FILENO, usage, usage.utf8.count)
+    exit(64)
+}

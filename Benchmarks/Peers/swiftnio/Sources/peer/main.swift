@@ -1,0 +1,133 @@
+// SwiftNIO with one event loop.
+
+import Dispatch
+import Glibc
+import NIOCore
+import NIOPosix
+
+let quick = CommandLine.arguments.dropFirst(2).first == "--quick"
+
+func scaled(_ count: Int) -> Int { quick ? count / 10 : count }
+
+func report(_ name: String, _ operations: Int, _ spent: Duration) {
+    let nanoseconds = spent / .nanoseconds(1) / Double(operations)
+    print("{\"case\": \"\(name)\", \"operations\": \(operations), \"nanoseconds\": \(nanoseconds)}")
+}
+
+let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+
+final class Echo: ChannelInboundHandler, Sendable {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) { context.write(data, promise: nil) }
+    func channelReadComplete(context: ChannelHandlerContext) { context.flush() }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}
+
+final class CloseAtOnce: ChannelInboundHandler, Sendable {
+    typealias InboundIn = ByteBuffer
+
+    func channelActive(context: ChannelHandlerContext) { context.close(promise: nil) }
+}
+
+func serve(echoes: Bool) throws {
+    var limit = rlimit()
+    getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    limit.rlim_cur = limit.rlim_max
+    setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    let bootstrap = ServerBootstrap(group: group)
+        .serverChannelOption(ChannelOptions.backlog, value: 4096)
+        .serverChannelOption(ChannelOptions.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelOption(ChannelOptions.maxMessagesPerRead, value: 100)
+        .childChannelOption(ChannelOptions.socketOption(.tcp_nodelay), value: 1)
+        .childChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture {
+                if echoes {
+                    try channel.pipeline.syncOperations.addHandler(Echo())
+                } else {
+                    try channel.pipeline.syncOperations.addHandler(CloseAtOnce())
+                }
+            }
+        }
+    let channel = try bootstrap.bind(host: "127.0.0.1", port: 0).wait()
+    // Not print: its buffer would keep the line.
+    let line = "{\"port\": \(channel.localAddress?.port ?? 0)}\n"
+    write(STDOUT_FILENO, line, line.utf8.count)
+    _ = readLine()
+    exit(0)
+}
+
+/// A million scheduled tasks: start them all, cancel them all, start them again and let them fire.
+func timers(_ name: String, _ reported: Int) throws {
+    let count = scaled(1_000_000)
+    let loop = group.next()
+    let done = DispatchSemaphore(value: 0)
+    loop.execute {
+        var start = ContinuousClock.now
+        let tasks = (0..<count).map { loop.scheduleTask(in: .milliseconds(Int64(60_000 + $0 * 7919 % 600_000))) {} }
+        let started = ContinuousClock.now - start
+        start = .now
+        for task in tasks { task.cancel() }
+        let cancelled = ContinuousClock.now - start
+        if reported == 0 { report(name, count, started) }
+        if reported == 1 { report(name, count, cancelled) }
+        if reported < 2 {
+            done.signal()
+            return
+        }
+        // All are due before the loop looks at them.
+        let fired = NIOLoopBound(Counter(), eventLoop: loop)
+        let begin = NIOLoopBound(Counter(), eventLoop: loop)
+        for number in 0..<count {
+            loop.scheduleTask(in: .microseconds(Int64(number * 7919 % 100_000))) {
+                fired.value.count += 1
+                if fired.value.count == count {
+                    report(name, count, ContinuousClock.now - begin.value.start)
+                    done.signal()
+                }
+            }
+        }
+        usleep(150_000)
+        begin.value.start = .now
+    }
+    done.wait()
+}
+
+final class Counter {
+    var count = 0
+    var start = ContinuousClock.now
+}
+
+/// Another thread wakes the sleeping loop, and is woken by it: a round trip.
+func wake(_ name: String) {
+    let count = scaled(200_000)
+    let loop = group.next()
+    let semaphore = DispatchSemaphore(value: 0)
+    let start = ContinuousClock.now
+    for _ in 0..<count {
+        loop.execute { semaphore.signal() }
+        semaphore.wait()
+    }
+    report(name, count, ContinuousClock.now - start)
+}
+
+let cases: [(String, (String) throws -> Void)] = [
+    ("timer-start", { try timers($0, 0) }),
+    ("timer-cancel", { try timers($0, 1) }),
+    ("timer-fire", { try timers($0, 2) }),
+    ("wake", { wake($0) }),
+    ("serve-echo", { _ in try serve(echoes: true) }),
+    ("serve-close", { _ in try serve(echoes: false) }),
+]
+
+let argument = CommandLine.arguments.dropFirst().first
+if argument == "--list" {
+    for (name, _) in cases { print(name) }
+} else if let found = cases.first(where: { $0.0 == argument }) {
+    try found.1(found.0)
+} else {
+    let usage = "usage: peer --list | CASE [--quick]\n"
+    write(STDERR_FILENO, usage, usage.utf8.count)
+    exit(64)
+}
