@@ -60,9 +60,9 @@ private func manyTimers(starting: Bool) -> Case {
     ) { _, run in
         let timeouts = (0..<run.operations).map { Timeout(.milliseconds(60_000 + $0 * 7_919 % 600_000)) }
         let startAll = { for timeout in timeouts { timeout.start() } }
-        if starting { run.measure(startAll) } else { startAll() }
+        if starting { try run.measure(startAll) } else { startAll() }
         let cancelAll = { for timeout in timeouts { timeout.cancel() } }
-        if starting { cancelAll() } else { run.measure(cancelAll) }
+        if starting { cancelAll() } else { try run.measure(cancelAll) }
     }
 }
 

@@ -53,7 +53,7 @@ class RunCase:
     def __init__(self, path=None):
         self.path = pathlib.Path(path) if path else build("run-case") / "run-case"
 
-    def _output(self, *arguments, loop=None, timeout=60):
+    def _output(self, *arguments, loop=None, processor=None, timeout=60):
         environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"}
         if loop:
             environment["GEVENT_LOOP"] = loop
@@ -64,6 +64,7 @@ class RunCase:
             capture_output=True,
             text=True,
             timeout=timeout,
+            preexec_fn=None if processor is None else lambda: os.sched_setaffinity(0, {processor}),
         )
 
     def _lines(self, *arguments):
@@ -84,7 +85,7 @@ class RunCase:
         """The reference loop alone: to be added to a report's Disturbance beside a run of something else."""
         return self._lines("--reference")[0]
 
-    def run(self, case, loop=None, quick=False, operations=None, instructions=False, timeout=180):
+    def run(self, case, loop=None, quick=False, operations=None, instructions=False, processor=None, timeout=180):
         """One result, as run-case prints it; of a run that fails, "failed" with the reason and nothing else."""
         arguments = [case]
         if quick:
@@ -94,7 +95,7 @@ class RunCase:
         if instructions:
             arguments.append("--instructions")
         try:
-            result = self._output(*arguments, loop=loop, timeout=timeout)
+            result = self._output(*arguments, loop=loop, processor=processor, timeout=timeout)
         except subprocess.TimeoutExpired:
             return {"failed": f"it was not over after {timeout} s"}
         if result.returncode != 0:

@@ -87,11 +87,11 @@ static void wake(bool quick) {
         peer_check(epoll_wait(poller, &event, 1, -1) == 1, "epoll_wait");
         peer_check(read(pong, &value, sizeof value) == sizeof value, "read");
     }
-    peer_report("wake", rounds, peer_now() - start);
+    peer_report("post-sleeping", rounds, peer_now() - start);
     pthread_join(thread, NULL);
 }
 
 int main(int count, char **arguments) {
-    static const peer_case cases[] = {{"serve-echo", serve_echo}, {"serve-close", serve_close}, {"wake", wake}};
+    static const peer_case cases[] = {{"serve-echo", serve_echo}, {"serve-close", serve_close}, {"post-sleeping", wake}};
     return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
 }

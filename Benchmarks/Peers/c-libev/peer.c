@@ -83,8 +83,8 @@ static void timers(bool quick, int reported) {
     int64_t started = peer_now();
     for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
     int64_t cancelled = peer_now();
-    if (reported == 0) return peer_report("timer-start", count, started - start);
-    if (reported == 1) return peer_report("timer-cancel", count, cancelled - started);
+    if (reported == 0) return peer_report("timers-start", count, started - start);
+    if (reported == 1) return peer_report("timers-cancel", count, cancelled - started);
     // Due within a hundred milliseconds, in an order that is not theirs, and all before the loop looks.
     for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, (double)(i * 7919 % 100000) / 1e6, 0);
     ev_now_update(loop);
@@ -93,7 +93,7 @@ static void timers(bool quick, int reported) {
     expected = count;
     int64_t due = peer_now();
     ev_run(loop, 0);
-    peer_report("timer-fire", count, peer_now() - due);
+    peer_report("timers-fire", count, peer_now() - due);
 }
 
 static void timer_start(bool quick) { timers(quick, 0); }
@@ -131,15 +131,15 @@ static void wake(bool quick) {
     int64_t start = peer_now();
     peer_check(write(ping[1], "x", 1) == 1, "write");
     ev_run(home, 0);
-    peer_report("wake", rounds, peer_now() - start);
+    peer_report("post-sleeping", rounds, peer_now() - start);
     close(ping[1]);
     pthread_join(thread, NULL);
 }
 
 int main(int count, char **arguments) {
     static const peer_case cases[] = {
-        {"serve-echo", serve_echo},     {"serve-close", serve_close}, {"timer-start", timer_start},
-        {"timer-cancel", timer_cancel}, {"timer-fire", timer_fire},   {"wake", wake},
+        {"serve-echo", serve_echo},     {"serve-close", serve_close}, {"timers-start", timer_start},
+        {"timers-cancel", timer_cancel}, {"timers-fire", timer_fire},   {"post-sleeping", wake},
     };
     return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
 }

@@ -249,10 +249,10 @@ func main() {
 		{"yield-1000", yields(1000)}, {"yield-10000", yields(10000)},
 		{"spawn-join", spawnJoin}, {"spawn-join-1000", spawnAtOnce(1000)}, {"spawn-join-1000000", spawnAtOnce(1_000_000)},
 		{"queue-128", queue},
-		{"timer-start", timers(0)}, {"timer-cancel", timers(1)}, {"timer-fire", timers(2)},
-		{"parked-100000", parked(100_000, false)}, {"parked-1000000", parked(1_000_000, false)},
+		{"timers-start", timers(0)}, {"timers-cancel", timers(1)}, {"timers-fire", timers(2)},
+		{"asleep-100000", parked(100_000, false)}, {"asleep-1000000", parked(1_000_000, false)},
 		{"wake-100000", parked(100_000, true)},
-		{"wake", wake},
+		{"post-sleeping", wake},
 		{"serve-echo", serve(true)}, {"serve-close", serve(false)},
 	}
 	quick = len(os.Args) > 2 && os.Args[2] == "--quick"

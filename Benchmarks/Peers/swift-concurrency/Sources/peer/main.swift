@@ -114,8 +114,8 @@ let cases: [(String, @Sendable (String) async -> Void)] = [
     ("spawn-join-1000", { await spawnAtOnce($0, 1_000) }),
     ("spawn-join-1000000", { await spawnAtOnce($0, 1_000_000) }),
     ("queue-128", { await queue($0) }),
-    ("parked-100000", { await parked($0, 100_000, wakes: false) }),
-    ("parked-1000000", { await parked($0, 1_000_000, wakes: false) }),
+    ("asleep-100000", { await parked($0, 100_000, wakes: false) }),
+    ("asleep-1000000", { await parked($0, 1_000_000, wakes: false) }),
     ("wake-100000", { await parked($0, 100_000, wakes: true) }),
 ]
 

