@@ -245,8 +245,10 @@ struct EventTests {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
             let event = Smuggled(Event())
-            try withHub { _ in event.value.clear() }
-            try onFreshThread { event.value.set() }
+            try withHub { _ in
+                event.value.clear()
+                try onFreshThread { event.value.set() }
+            }
         }
         #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and what it waits for"))
     }
@@ -311,6 +313,6 @@ struct EventTests {
             #expect(event.value.linkCount == 1)
         }
         #expect(event.value.linkCount == 0)
-        #expect(hubErrorCode { try event.value.wait() } == .wrongThread)
+        #expect(hubErrorCode { try event.value.wait() } == .destroyed)
     }
 }

@@ -647,9 +647,9 @@ struct HubTests {
             try hub.destroy()
             // The next hub's memory is often the last one's.
             let next = try Hub.start(on: VirtualLoop())
-            #expect(hubErrorCode { try greenlet.join() } == .wrongThread)
-            #expect(hubErrorCode { try greenlet.kill() } == .wrongThread)
-            #expect(hubErrorCode { _ = try ended.get() } == .wrongThread)
+            #expect(hubErrorCode { try greenlet.join() } == .destroyed)
+            #expect(hubErrorCode { try greenlet.kill() } == .destroyed)
+            #expect(hubErrorCode { _ = try ended.get() } == .destroyed)
             #expect(ended.value == 1)
             #expect(hubErrorCode { _ = try watched.waitReadable() } == .destroyed)
             #expect(hubErrorCode { try watched.close() } == .destroyed)

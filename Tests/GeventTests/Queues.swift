@@ -386,9 +386,11 @@ struct QueueTests {
     func tooManyDone() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
-            let queue = Queue<Int>([1])
-            queue.taskDone()
-            queue.taskDone()
+            try onFreshThread {
+                let queue = Queue<Int>([1])
+                queue.taskDone()
+                queue.taskDone()
+            }
         }
         #expect(text(result.standardErrorContent).contains("taskDone was called more often than elements were put"))
     }

@@ -270,8 +270,9 @@ struct SemaphoreTests {
             try sleep()
             semaphore.value.release()
             try #expect(waiter.get())
+            try onFreshThread { #expect(hubErrorCode { try semaphore.value.acquire() } == .wrongThread) }
         }
-        try onFreshThread { #expect(hubErrorCode { try semaphore.value.acquire() } == .wrongThread) }
+        try onFreshThread { #expect(hubErrorCode { try semaphore.value.acquire() } == .destroyed) }
     }
 
     @Test("A negative start is refused")

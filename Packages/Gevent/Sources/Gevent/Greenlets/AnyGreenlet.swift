@@ -93,6 +93,8 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     /// Whether `start` was called, at once or with a delay; stays true.
+    ///
+    /// gevent: `Greenlet.started`.
     public final var isStarted: Bool {
         phase != .created && !(phase == .ended && details?.endedUnstarted == true)
     }
@@ -127,7 +129,7 @@ open class AnyGreenlet: CustomStringConvertible {
     @usableFromInline
     @inline(__always)
     final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
-        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw HubError.wrongThread }
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw notHere() }
         return hub
     }
 
@@ -142,8 +144,12 @@ open class AnyGreenlet: CustomStringConvertible {
     @usableFromInline
     @inline(never)
     final func wrongThread() -> Never {
-        fatalError("\(HubError.wrongThread)")
+        fatalError("\(notHere())")
     }
+
+    @usableFromInline
+    @inline(never)
+    final func notHere() -> any Error { HubError.notHere(hubSerial) }
 
     // MARK: Names
 

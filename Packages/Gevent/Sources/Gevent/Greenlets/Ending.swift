@@ -184,7 +184,8 @@ func waitForEnds<Member: AnyGreenlet>(
 /// in the order in which they ended; a duplicate counts, and is returned, each time.
 ///
 /// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
-/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller.
+/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and ``HubError`` with
+/// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
 @available(*, noasync)

@@ -175,7 +175,8 @@ open class JoinableGreenlet: AnyGreenlet {
     ///
     /// Returns at once, without a switch, if it is over. Returns nothing whether or not it ended, and never throws its
     /// error. Throws what interrupts the caller: a kill, a ``Timeout`` started elsewhere, ``HubError`` with
-    /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`. A greenlet cannot join itself.
+    /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`. A greenlet that joins itself is thrown
+    /// `.wouldBlockForever` at once.
     ///
     /// gevent: `Greenlet.join(timeout=None)`.
     @available(*, noasync)

@@ -76,7 +76,10 @@ public final class RawGreenlet: AnyGreenlet {
     }
 }
 
-/// Starts a bare coroutine that runs `body`.
+/// Starts a bare coroutine that runs `body`. Returns before the body runs; never parks.
+///
+/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Traps if the thread has no hub and none can be made;
+/// see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_raw(function, *args)`.
 @discardableResult

@@ -108,21 +108,22 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, and ``LoopError`` if the
-    /// process is out of memory or descriptors. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the process
+    /// is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
     /// error that can be shown.
     @discardableResult
     public static func start() throws -> Hub { of(try currentHub()) }
 
     /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and ``ConfigurationError`` if another
-    /// setting than the loop has a bad value.
+    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task; and
+    /// ``ConfigurationError`` if another setting than the loop has a bad value.
     @discardableResult
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
         if gevent_hub_current() != nil {
             throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
         }
+        try refuseTasks()
         return try Hub(loop: loop, reason: reason, configuration: try Configuration.shared.resolve())
     }
 
@@ -147,9 +148,16 @@ public final class Hub {
     }
 
     fileprivate static func make() throws -> Hub {
+        try refuseTasks()
         let configuration = try Configuration.shared.resolve()
         let (loop, reason) = try configuration.makeLoop()
         return try Hub(loop: loop, reason: reason, configuration: configuration)
+    }
+
+    /// A call hidden in a synchronous helper gets past `noasync`. It would block a thread of the pool, and its greenlets
+    /// would be stranded there.
+    private static func refuseTasks() throws {
+        if gevent_current_task() != nil { throw HubError.inTask }
     }
 
     private init(loop: any Loop, reason: String, configuration: ResolvedConfiguration) throws {
@@ -207,12 +215,16 @@ public final class Hub {
     // MARK: Facts
 
     /// The name of the loop that runs, such as "epoll".
+    ///
+    /// gevent: `hub.backend`.
     public var loopName: String { type(of: loop).backendName }
 
     /// What the loop says of itself; for reports.
     public var loopFeatures: [String: String] { loop.features }
 
-    /// The loop's monotonic time.
+    /// The loop's monotonic time, since an arbitrary moment.
+    ///
+    /// gevent: `loop.now()`.
     public var now: LoopInstant { loop.now }
 
     /// The finest step in which the loop keeps deadlines.
@@ -225,7 +237,10 @@ public final class Hub {
 
     /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
     /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    ///
+    /// On the hub's own thread, like ``HubHold/release()``; let the last reference go there too. Traps elsewhere.
     public func hold() -> HubHold {
+        if !isDestroyed && gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         holdCount += 1
         return HubHold(self)
     }
@@ -240,7 +255,8 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
+    /// From main only, which parks while greenlets unwind; throws ``HubError`` with `.wrongThread` on another thread and
+    /// `.invalidSwitch` in another greenlet. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
     /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
     /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
     ///
@@ -378,8 +394,10 @@ public final class HubHold {
 
     /// Lets the hub go. Repeatable; also done when the hold goes.
     public func release() {
-        hub?.holdCount -= 1
-        hub = nil
+        guard let hub else { return }
+        if !hub.isDestroyed && gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
+        hub.holdCount -= 1
+        self.hub = nil
     }
 
     deinit { release() }

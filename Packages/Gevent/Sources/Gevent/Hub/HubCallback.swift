@@ -14,9 +14,13 @@ public final class HubCallback {
     }
 
     /// Whether it is still to be called.
+    ///
+    /// gevent: `callback.pending`.
     public var isPending: Bool { body != nil }
 
-    /// Prevents the call if it has not been made.
+    /// Prevents the call if it has not been made. On the hub's own thread.
+    ///
+    /// gevent: `callback.stop()`.
     public func stop() { body = nil }
 
     func call(on hub: Hub) {

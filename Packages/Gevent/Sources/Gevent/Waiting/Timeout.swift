@@ -147,7 +147,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
             // Never started, or long over.
             if state == Timeout.closed { return }
-            fatalError("\(HubError.wrongThread)")
+            fatalError("\(HubError.notHere(hubSerial.load(ordering: .relaxed)))")
         }
         if state == Timeout.fired || state == Timeout.closed {
             // Only the greenlet it was thrown into can take it back, and has to be able to after others have tried.
