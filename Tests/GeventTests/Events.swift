@@ -304,6 +304,19 @@ struct EventTests {
         }
     }
 
+    @Test("Its description counts those who wait no further than somebody would read")
+    func longLine() throws {
+        try withHub { _ in
+            let event = Event()
+            let waiters = (0..<150).map { _ in spawn { try event.wait() } }
+            try sleep()
+            #expect("\(event)" == "<Event clear, 100 or more waiting>" && event.linkCount == 150)
+            event.set()
+            try joinAll(waiters)
+            #expect("\(event)" == "<Event set>")
+        }
+    }
+
     @Test("An event survives its hub, and can then only be let go")
     func outlivesHub() throws {
         let event = Smuggled(Event())

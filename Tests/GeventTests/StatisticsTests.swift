@@ -167,4 +167,15 @@ struct AssertSwitchesTests {
                 "inner: threw a block did not switch to another greenlet in 0 s", "outer: returned", "both: returned",
             ])
     }
+
+    @Test("With hubOnly a switch to another greenlet does not do, by whichever way; raw greenlets begun so are counted")
+    func handover() throws {
+        try withHub { hub in
+            let raw = RawGreenlet {}
+            #expect(throws: NoSwitchError.self) { try assertSwitches(hubOnly: true) { try raw.switchTo() } }
+            let before = hub.statistics.spawnCount
+            try assertSwitches { try RawGreenlet {}.switchTo() }
+            #expect(hub.statistics.spawnCount == before + 1)
+        }
+    }
 }

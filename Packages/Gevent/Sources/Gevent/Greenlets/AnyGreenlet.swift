@@ -223,6 +223,14 @@ open class AnyGreenlet: CustomStringConvertible {
         preconditionFailure("a greenlet of this kind is never unstarted")
     }
 
+    /// A raw greenlet is on its way to its first run.
+    @inline(__always)
+    final func countStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .scheduled
+        hub.pointee.spawn_count &+= 1
+        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+    }
+
     /// Marks the greenlet as running on `context`.
     @inline(__always)
     final func enter(_ context: UnsafeMutablePointer<gevent_context>) {

@@ -27,9 +27,7 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        phase = .scheduled
-        hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+        countStart(hub)
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 

@@ -143,16 +143,18 @@ public final class FileWatch: CustomStringConvertible {
             return
         }
         isCalling = true
+        let turn = Turn { [weak self] in self?.callIsOver() }
         RawGreenlet(hub: hub.pointer) { [self] in
-            defer {
-                isCalling = false
-                if mustCallAgain && isOpen {
-                    mustCallAgain = false
-                    startCall()
-                }
-            }
-            if isOpen { try onChange?(self) }
+            try withExtendedLifetime(turn) { if isOpen { try onChange?(self) } }
         }.start(hub.pointer)
+    }
+
+    private func callIsOver() {
+        isCalling = false
+        if mustCallAgain && isOpen {
+            mustCallAgain = false
+            startCall()
+        }
     }
 }
 

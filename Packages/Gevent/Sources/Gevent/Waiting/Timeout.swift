@@ -218,7 +218,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
 /// Seconds without superfluous digits: "0.1", "2", "-1.5".
 func decimalSeconds(_ duration: Duration) -> String {
-    let (seconds, attoseconds) = duration.components
+    let (seconds, attoseconds) = duration.attoseconds.quotientAndRemainder(dividingBy: 1_000_000_000_000_000_000)
     let sign = seconds < 0 || attoseconds < 0 ? "-" : ""
     if attoseconds == 0 { return "\(sign)\(seconds.magnitude)" }
     let digits = String(attoseconds.magnitude)
