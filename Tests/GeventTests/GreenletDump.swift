@@ -200,9 +200,6 @@ private func named<Output>(_ greenlet: Greenlet<Output>, _ name: String) -> Gree
     return greenlet
 }
 
-/// A line without the branches that lead to it, whose shape depends on what comes behind.
-private func unbranched(_ line: String) -> String { String(line.drop { "├└─│ ".contains($0) }) }
-
 extension String {
     fileprivate func replacing(fileDescriptor: CInt) -> String {
         split(separator: "descriptor \(fileDescriptor)", omittingEmptySubsequences: false).joined(

@@ -15,17 +15,16 @@ struct KilledRun {
     }
 }
 
-/// Counts how many moments an undisturbed run has, and requires that a kill at each of them ends the program.
-///
-/// `run` disturbs the program at the given moment, and not at all for nil; `isOver` tells how many moments there were. From
-/// moment `tooLate` on, counted from the start, a kill may come after the last wait, where nothing is left to raise it.
+/// Requires that a kill at each of the `count` moments that an undisturbed run has ends the program. `run` kills it at the
+/// given one. At the last `tooLate` of them the last wait may be over, and nothing is left that could raise the kill.
 func requireTheKillAtEvery(
-    _ moment: String, of count: Int, tooLate: Int? = nil, sourceLocation: SourceLocation = #_sourceLocation,
+    _ moment: String, of count: Int, tooLate: Int = 0, sourceLocation: SourceLocation = #_sourceLocation,
     _ run: (Int) throws -> KilledRun
 ) throws {
+    try #require(count > 20, sourceLocation: sourceLocation)
     for target in 0..<count {
         let outcome = try run(target)
-        if target >= tooLate ?? count && outcome.isFinished { continue }
+        if target >= count - tooLate && outcome.isFinished { continue }
         #expect(
             outcome.isEndedByKill,
             "killed at \(moment) \(target) of \(count), it \(outcome.isFinished ? "finished" : "ended otherwise")",
