@@ -88,17 +88,24 @@ struct WaitTests {
         arguments: bothLoops)
     func mixed(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
-            // The order is that of the deadlines, however late the hub looks at them.
-            let greenlet = spawn(after: .milliseconds(8)) {}
+            let gate = Event()
+            let greenlet = spawn { try gate.wait() }
             let event = Event()
             let result = AsyncResult<String>()
             let semaphore = Semaphore(0)
             let (forwarding, bell) = (Forwarding(), Bell())
-            spawn(after: .milliseconds(10)) { event.set() }
-            spawn(after: .milliseconds(6)) { result.setError(Boom()) }
-            spawn(after: .milliseconds(2)) { semaphore.release() }
-            spawn(after: .milliseconds(4)) { forwarding.event.set() }
-            spawn(after: .milliseconds(12)) { bell.ring() }
+            spawn {
+                let steps: [() -> Void] = [
+                    { semaphore.release() }, { forwarding.event.set() }, { result.setError(Boom()) }, { gate.set() },
+                    { event.set() }, { bell.ring() },
+                ]
+                for step in steps {
+                    try sleep(for: .milliseconds(1))
+                    // All that follows from the step before has happened, however late this is.
+                    try idle()
+                    step()
+                }
+            }
             let ready = try wait([greenlet, event, result, semaphore, forwarding, bell])
             for object in ready { log.note("\(type(of: object))") }
             log.note("\(semaphore)")
