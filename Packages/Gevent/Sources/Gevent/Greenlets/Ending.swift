@@ -32,9 +32,10 @@ extension AnyGreenlet {
         gevent_list_append(&links.pointee.list, &link.pointee.node)
     }
 
-    /// Remembers who ended before whom.
+    /// The greenlet is over from here on. Remembers who ended before whom.
     @inline(__always)
-    final func recordEndOrder(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func recordEnd(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .ended
         hub.pointee.ended_count &+= 1
         endOrder = hub.pointee.ended_count
     }

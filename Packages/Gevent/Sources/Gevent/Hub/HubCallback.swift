@@ -21,7 +21,12 @@ public final class HubCallback {
     /// Prevents the call if it has not been made. On the hub's own thread.
     ///
     /// gevent: `callback.stop()`.
-    public func stop() { body = nil }
+    public func stop() {
+        // What the closure captured goes when this has forgotten it: it may ask about this callback.
+        let forgotten = body
+        body = nil
+        withExtendedLifetime(forgotten) {}
+    }
 
     func call(on hub: Hub) {
         guard let body else { return }

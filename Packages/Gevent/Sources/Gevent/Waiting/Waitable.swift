@@ -66,10 +66,14 @@ public final class WaitLink {
 
     /// After this the callback is never called. Repeatable. On the thread of its hub.
     public func cancel() {
+        // What the callback captured goes at the end: it may look at this link.
+        let forgotten = callback
         callback = nil
-        guard gevent_node_is_linked(&node.pointee.node) else { return }
-        gevent_node_unlink(&node.pointee.node)
-        Unmanaged.passUnretained(self).release()
+        if gevent_node_is_linked(&node.pointee.node) {
+            gevent_node_unlink(&node.pointee.node)
+            Unmanaged.passUnretained(self).release()
+        }
+        withExtendedLifetime(forgotten) {}
     }
 
     /// Looked up when the callback's turn comes: an earlier one may still cancel this.
