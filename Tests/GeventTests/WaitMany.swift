@@ -89,7 +89,7 @@ struct WaitTests {
     func mixed(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let gate = Event()
-            let greenlet = spawn { try gate.wait() }
+            let greenlet = spawn { _ = try gate.wait() }
             let event = Event()
             let result = AsyncResult<String>()
             let semaphore = Semaphore(0)
