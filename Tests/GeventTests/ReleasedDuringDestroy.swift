@@ -312,5 +312,6 @@ struct ReleasedDuringDestroy {
 private func handler(of number: CInt) -> UInt {
     var action = sigaction()
     sigaction(number, nil, &action)
+    // A C function pointer or null, which is what an address is.
     return unsafeBitCast(action.__sigaction_handler.sa_handler, to: UInt.self)
 }
