@@ -86,7 +86,8 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public func start() {
         let hub = requireHub()
         let current = hub.pointee.current!
-        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) {
+        // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
+        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB), current != gevent_hub_main(hub) {
             refuse("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
         }
         if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
