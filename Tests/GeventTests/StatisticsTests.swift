@@ -171,8 +171,12 @@ struct AssertSwitchesTests {
     @Test("With hubOnly a switch to another greenlet does not do, by whichever way; raw greenlets begun so are counted")
     func handover() throws {
         try withHub { hub in
-            let raw = RawGreenlet {}
+            try sleep(for: .milliseconds(1))
+            let main = AnyGreenlet.current
+            let raw = RawGreenlet { try main.switchTo() }
+            // There and back, past the hub.
             #expect(throws: NoSwitchError.self) { try assertSwitches(hubOnly: true) { try raw.switchTo() } }
+            try raw.kill()
             let before = hub.statistics.spawnCount
             try assertSwitches { try RawGreenlet {}.switchTo() }
             #expect(hub.statistics.spawnCount == before + 1)

@@ -152,17 +152,17 @@ extension Hub {
 
     /// What an abandoned greenlet's context held.
     private struct Remains {
-        let errors: [AnyGreenlet.PendingError]
+        /// Held, so that they go when all are taken apart.
+        let errors: PendingErrors?
         let locals: UnsafeMutablePointer<gevent_locals>?
 
         func release(_ hub: UnsafeMutablePointer<gevent_hub>) {
-            for pending in errors { pending.timeout?.wasRaised() }
             if let locals { LocalTable.free(locals, hub) }
         }
     }
 
     private func takeApart(_ greenlet: AnyGreenlet) -> Remains {
-        let remains = Remains(errors: greenlet.pendingErrors ?? [], locals: greenlet.context?.pointee.locals)
+        let remains = Remains(errors: greenlet.pendingErrors, locals: greenlet.context?.pointee.locals)
         greenlet.dropPendingErrors()
         if let context = greenlet.context {
             Timeout.cancelAll(of: context)
