@@ -74,4 +74,15 @@ struct ValueTests {
         #expect(
             [Readiness(), .read, .write, [.read, .write]].map { "\($0)" } == ["none", "read", "write", "read+write"])
     }
+
+    @Test("A duration that is longer than any clock can tell never comes, and one as far back has long gone")
+    func beyondComponents() {
+        let now = LoopInstant(nanoseconds: 5)
+        for far in [Duration.seconds(Int64.max), .seconds(Int64.max) + .seconds(1), Duration(attoseconds: .max)] {
+            #expect(now.advanced(by: far) == .distantFuture)
+        }
+        for far in [Duration.seconds(Int64.min), Duration(attoseconds: .min)] {
+            #expect(now.advanced(by: far) == .distantPast)
+        }
+    }
 }

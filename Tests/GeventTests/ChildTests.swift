@@ -141,7 +141,7 @@ struct ChildTests {
         }
     }
 
-    @Test("Waiting for any child gives the one that ends first; without children it is an error")
+    @Test("Waiting for any child gives the one that ends while somebody waits; without children it is an error")
     func anyChild() async {
         // In a process of its own, whose children are these and no others.
         await #expect(processExitsWith: .success) {
@@ -167,6 +167,24 @@ struct ChildTests {
                 }
                 try waiting.get()
                 exit(order == [2, 3, 1] ? 0 : 3)
+            }
+        }
+    }
+
+    @Test("Of several children that were over before, a wait for any gives each once, and then it is an error")
+    func anyOfTheEnded() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { _ in
+                let codes: [CInt] = [1, 2, 3]
+                let children = try codes.map { try shell("exit \($0)") }
+                for child in children { while gevent_child_has_ended(child) == 0 { usleep(1000) } }
+                var given: [CInt: pid_t] = [:]
+                for _ in codes {
+                    let (pid, status) = try waitPID(-1)
+                    guard let code = status.exitCode, given.updateValue(pid, forKey: code) == nil else { exit(1) }
+                }
+                if codes.map({ given[$0] }) != children { exit(2) }
+                exit(errorCode { _ = try waitPID(-1) } == .notAChild ? 0 : 3)
             }
         }
     }

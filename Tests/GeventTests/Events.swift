@@ -245,8 +245,10 @@ struct EventTests {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
             let event = Smuggled(Event())
-            try withHub { _ in event.value.clear() }
-            try onFreshThread { event.value.set() }
+            try withHub { _ in
+                event.value.clear()
+                try onFreshThread { event.value.set() }
+            }
         }
         #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and what it waits for"))
     }
@@ -302,6 +304,19 @@ struct EventTests {
         }
     }
 
+    @Test("Its description counts those who wait no further than somebody would read")
+    func longLine() throws {
+        try withHub { _ in
+            let event = Event()
+            let waiters = (0..<150).map { _ in spawn { try event.wait() } }
+            try sleep()
+            #expect("\(event)" == "<Event clear, 100 or more waiting>" && event.linkCount == 150)
+            event.set()
+            try joinAll(waiters)
+            #expect("\(event)" == "<Event set>")
+        }
+    }
+
     @Test("An event survives its hub, and can then only be let go")
     func outlivesHub() throws {
         let event = Smuggled(Event())
@@ -311,6 +326,6 @@ struct EventTests {
             #expect(event.value.linkCount == 1)
         }
         #expect(event.value.linkCount == 0)
-        #expect(hubErrorCode { try event.value.wait() } == .wrongThread)
+        #expect(hubErrorCode { try event.value.wait() } == .destroyed)
     }
 }

@@ -79,29 +79,31 @@ struct GetAndJoinTests {
         #expect(log == ["get: threw 0.001 seconds", "get: value"])
     }
 
-    @Test("get(timeout:) given a Timeout throws that very object, or the error it carries")
-    func getWithTimeoutObject() throws {
-        try withHub { _ in
+    @Test("get(timeout:) given a Timeout throws that very object, or the error it carries", arguments: bothLoops)
+    func getWithTimeoutObject(loop: TestLoop) throws {
+        try withHub(on: loop) { _ in
+            let gate = Event()
             let slow = spawn {
-                try sleep(for: .seconds(10))
+                try gate.wait()
                 return 1
             }
-            let timeout = Timeout(.seconds(1))
+            let timeout = Timeout(.milliseconds(1))
             let caught = #expect(throws: Timeout.self) { try slow.get(timeout: timeout) }
             #expect(caught === timeout)
             #expect(!timeout.isPending)
 
             let carried = BoomObject()
             let error = #expect(throws: BoomObject.self) {
-                try slow.get(timeout: Timeout(.seconds(1), throwing: carried))
+                try slow.get(timeout: Timeout(.milliseconds(1), throwing: carried))
             }
             #expect(error === carried)
 
-            let pending = Timeout(.seconds(1))
+            let pending = Timeout(.milliseconds(1))
             pending.start()
             let other = #expect(throws: Timeout.self) { try slow.get(timeout: pending) }
             #expect(other === pending)
 
+            spawn(after: .milliseconds(1)) { gate.set() }
             let ample = Timeout(.seconds(60))
             try #expect(slow.get(timeout: ample) == 1)
             #expect(!ample.isPending)

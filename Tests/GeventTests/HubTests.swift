@@ -253,17 +253,68 @@ struct HubTests {
                 log.note("\((error as? HubError)?.code.rawValue ?? "\(error)") \(greenlet == nil)")
             }
             let pipe = try Pipe()
+            pipe.fill()
+            let other = try Pipe()
             let live = spawn { try sleep(for: .seconds(1)) }
             let ways: [() throws -> Void] = [
                 { try sleep() }, { try sleep(for: .seconds(1)) }, { try live.join() }, { _ = try live.get() },
-                { try joinAll([live]) }, { try waitRead(pipe.readEnd) }, { try waitWrite(pipe.writeEnd) },
-                { try live.join(timeout: .seconds(1)) },
+                { try joinAll([live]) }, { try waitRead(other.readEnd) }, { try waitWrite(pipe.writeEnd) },
+                { try live.join(timeout: .seconds(1)) }, { try idle() },
+                { try sleep(for: .seconds(1), referenced: false) },
+                { try withGroup { group in _ = group.spawn {} } }, { try live.kill() },
             ]
             for way in ways { hub.runCallback { try way() } }
+            try sleep()
+            log.note("\(ways.count)")
             try live.join()
             log.note("\(try spawn { 1 }.get())")
         }
-        #expect(log == Array(repeating: "blockedInHub true", count: 8) + ["1"])
+        #expect(log == Array(repeating: "blockedInHub true", count: 12) + ["12", "1"])
+    }
+
+    @Test("Waiting in a hub callback for objects, processes and files is blockedInHub too; a queue has its own errors")
+    func waitingInCallback() throws {
+        let child = try shell("exec sleep 1000")
+        defer {
+            kill(child, SIGKILL)
+            var status: CInt = 0
+            waitpid(child, &status, 0)
+        }
+        let log = try logged { log, hub in
+            hub.errorHandler = { error, greenlet in
+                log.note("\((error as? HubError)?.code.rawValue ?? "\(type(of: error))") \(greenlet == nil)")
+            }
+            let (event, result, semaphore, waiter) = (Event(), AsyncResult<Int>(), Gevent.Semaphore(0), Waiter<Int>())
+            let full = Queue<Int>(maxSize: 1)
+            try full.put(1)
+            let file = try FileWatch(path: "/tmp/gevent-callback-\(getpid())")
+            var watch: ChildWatch?
+            let ways: [() throws -> Void] = [
+                { try event.wait() }, { _ = try result.get() }, { try result.wait() }, { try semaphore.acquire() },
+                { try semaphore.wait() }, { _ = try waiter.get() }, { try full.join() },
+                { try Gevent.wait([event, semaphore] as [any Waitable]) },
+                { try iwait([event, semaphore] as [any Waitable]) { _ in } }, { _ = try file.wait() },
+                { _ = try waitPID(child) }, { _ = try waitPID(child, options: .stopped) },
+                {
+                    watch = try ChildWatch(pid: child, referenced: false)
+                    _ = try watch?.wait()
+                },
+            ]
+            for way in ways { hub.runCallback { try way() } }
+            hub.runCallback { try full.put(2) }
+            hub.runCallback { _ = try Queue<Int>().get() }
+            try sleep()
+            log.note("\(ways.count)")
+            // Nobody stands in a line: the permit and the element are still there for who asks.
+            semaphore.release()
+            log.note("\(try semaphore.acquire(timeout: .zero)) \(try full.get()) \(full.count)")
+            try watch?.cancel()
+            try file.close()
+        }
+        #expect(
+            log == Array(repeating: "blockedInHub true", count: 13) + [
+                "QueueFull true", "QueueEmpty true", "13", "true 1 0",
+            ])
     }
 
     // MARK: Other threads
@@ -647,9 +698,9 @@ struct HubTests {
             try hub.destroy()
             // The next hub's memory is often the last one's.
             let next = try Hub.start(on: VirtualLoop())
-            #expect(hubErrorCode { try greenlet.join() } == .wrongThread)
-            #expect(hubErrorCode { try greenlet.kill() } == .wrongThread)
-            #expect(hubErrorCode { _ = try ended.get() } == .wrongThread)
+            #expect(hubErrorCode { try greenlet.join() } == .destroyed)
+            #expect(hubErrorCode { try greenlet.kill() } == .destroyed)
+            #expect(hubErrorCode { _ = try ended.get() } == .destroyed)
             #expect(ended.value == 1)
             #expect(hubErrorCode { _ = try watched.waitReadable() } == .destroyed)
             #expect(hubErrorCode { try watched.close() } == .destroyed)

@@ -82,6 +82,7 @@ private final class Program {
             try wait { try killAll(group) }
             try waitForObjects()
             try waitForQueues()
+            try switchByHand()
         }
         if callsSystem { try callTheSystem() }
         finished = true
@@ -154,6 +155,17 @@ private final class Program {
         }
         try wait { try jobs.join() }
         try wait { do { _ = try jobs.peek(timeout: .milliseconds(1)) } catch is QueueEmpty {} }
+        let late = Queue<Int>()
+        queues.append(late)
+        let putter = spawn(after: .milliseconds(1)) { try late.put(1) }
+        defer { endAll([putter]) }
+        try wait { _ = try late.peek() }
+    }
+
+    private func switchByHand() throws {
+        let coroutine = RawGreenlet { try self.scope { try sleep(for: .milliseconds(1)) } }
+        defer { try? Gevent.kill(coroutine) }
+        try wait { try coroutine.switchTo() }
     }
 
     /// What comes from outside: files, processes, signals, and the hub's own leisure.
@@ -172,12 +184,36 @@ private final class Program {
         defer { try? watch.cancel() }
         try wait { _ = try watch.wait(timeout: .milliseconds(1)) }
         try wait { try Gevent.wait([watch, Event()] as [any Waitable], timeout: .milliseconds(1)) }
+        try waitForProcesses()
         let registration = try onSignal(SIGWINCH) {}
         defer { registration.cancel() }
         var ticks = 0
         let timer = every(.milliseconds(1)) { ticks += 1 }
         defer { timer.cancel() }
         try wait { try sleep(for: .milliseconds(2)) }
+    }
+
+    /// A child that runs until somebody ends it: in time, or when the victim goes.
+    private func waitForProcesses() throws {
+        let child = try shell("exec sleep 1000")
+        var isOver = false
+        defer {
+            if !isOver {
+                Glibc.kill(child, SIGKILL)
+                var status: CInt = 0
+                waitpid(child, &status, 0)
+            }
+        }
+        // The one takes the way over the signal, the other over a descriptor if there are any of that kind.
+        let stopper = spawn(after: .milliseconds(1)) { _ = Glibc.kill(child, SIGSTOP) }
+        defer { endAll([stopper]) }
+        try wait { _ = try waitPID(child, options: .stopped) }
+        let ender = spawn(after: .milliseconds(1)) { _ = Glibc.kill(child, SIGKILL) }
+        defer { endAll([ender]) }
+        try wait {
+            _ = try waitPID(child)
+            isOver = true
+        }
     }
 
     /// Cleanup that must not be interrupted half-way: it does not wait.
@@ -188,13 +224,13 @@ private final class Program {
 
 @Suite("Killed at every possible point")
 struct KillEverywhereTests {
-    /// Runs the program, kills it as `arrange` says, and returns whether it finished all the same. What is left behind
-    /// is an error of `withHub`, or of the checks here.
+    /// Runs the program, kills it as `arrange` says, and returns how it ended. What is left behind is an error of
+    /// `withHub`, or of the checks here.
     private static func run(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, Program, Greenlet<Void>) -> Void
-    ) throws -> Bool {
+    ) throws -> KilledRun {
         let before = openDescriptorCount()
-        let finished = try withHub(on: loop) { hub in
+        let outcome = try withHub(on: loop) { hub in
             let program = Program(hub)
             let victim = Greenlet { try program.run() }
             arrange(hub, program, victim)
@@ -209,18 +245,29 @@ struct KillEverywhereTests {
             #expect(statistics.liveGreenlets == 0 && statistics.pendingTimers == 0)
             #expect(statistics.descriptorWaiters == 0 && statistics.readyCount == 0)
             program.beforeWait = {}
-            return program.finished
+            return KilledRun(victim, finished: program.finished)
         }
         #expect(openDescriptorCount() == before)
-        return finished
+        return outcome
     }
 
-    @Test("Killed while parked at the n-th wait, for every n, it leaves nothing behind", arguments: bothLoops)
+    /// Runs the program undisturbed, and returns how many waits it has.
+    private static func waitCount(on loop: TestLoop = .virtual) throws -> Int {
+        let waits = Counter()
+        let undisturbed = try run(on: loop) { _, program, _ in
+            program.callsSystem = true
+            program.beforeWait = { waits.add() }
+        }
+        try #require(undisturbed.isFinished)
+        return waits.count
+    }
+
+    @Test(
+        "Killed while parked at the n-th wait, for every n, it ends by the kill and leaves nothing behind",
+        arguments: bothLoops)
     func atEveryWait(loop: TestLoop) throws {
-        var number = 0
-        while true {
-            let target = number
-            let finished = try Self.run(on: loop) { hub, program, victim in
+        try requireTheKillAtEvery("wait", of: Self.waitCount(on: loop)) { target in
+            try Self.run(on: loop) { hub, program, victim in
                 var waits = 0
                 program.callsSystem = true
                 program.beforeWait = {
@@ -229,18 +276,13 @@ struct KillEverywhereTests {
                     waits += 1
                 }
             }
-            number += 1
-            if finished { break }
         }
-        #expect(number > 10)
     }
 
-    @Test("Killed just before the n-th wait, for every n, it leaves nothing behind")
+    @Test("Killed just before the n-th wait, for every n, it ends by the kill and leaves nothing behind")
     func beforeEveryWait() throws {
-        var number = 0
-        while true {
-            let target = number
-            let finished = try Self.run { _, program, victim in
+        try requireTheKillAtEvery("wait", of: Self.waitCount()) { target in
+            try Self.run { _, program, victim in
                 var waits = 0
                 program.callsSystem = true
                 program.beforeWait = {
@@ -248,35 +290,25 @@ struct KillEverywhereTests {
                     waits += 1
                 }
             }
-            number += 1
-            if finished { break }
         }
-        #expect(number > 10)
     }
 
-    @Test("Killed after the n-th round of the hub, for every n, it leaves nothing behind")
+    @Test("Killed after the n-th round of the hub, for every n, it ends by the kill and leaves nothing behind")
     func afterEveryRound() throws {
-        var number = 0
-        while true {
-            let target = number
-            let finished = try Self.run { hub, program, victim in
-                var rounds = 0
-                func round() {
-                    hub.runCallback {
-                        if program.finished || victim.isDead { return }
-                        if rounds == target { return try kill(victim) }
-                        rounds += 1
-                        round()
-                    }
-                }
-                // One callback per round of the ready queue, so that the kill meets every order of events.
-                hub.switchInterval = .zero
-                round()
-            }
-            number += 1
-            if finished || number > 5000 { break }
+        let rounds = Counter()
+        let undisturbed = try Self.run { hub, program, _ in
+            RoundCounter.start(on: hub, until: { program.finished }) { _ in rounds.add() > 0 }
         }
-        #expect(number > 10)
+        try #require(undisturbed.isFinished)
+        // In the last round the victim has been woken already, and comes to its end.
+        try requireTheKillAtEvery("round", of: rounds.count, tooLate: 1) { target in
+            try Self.run { hub, program, victim in
+                RoundCounter.start(on: hub, until: { program.finished || victim.isDead }) { round in
+                    if round == target { try kill(victim) }
+                    return round < target
+                }
+            }
+        }
     }
 
     @Test("Hit by a foreign Timeout after every fraction of its time, it leaves nothing behind")

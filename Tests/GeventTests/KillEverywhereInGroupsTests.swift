@@ -78,10 +78,10 @@ private final class ScopedProgram {
 
 @Suite("Scopes killed at every possible point")
 struct KillEverywhereInGroupsTests {
-    /// Runs the program, kills it as `arrange` says, and returns whether it finished all the same.
+    /// Runs the program, kills it as `arrange` says, and returns how it ended.
     private static func run(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, ScopedProgram, Greenlet<Void>) -> Void
-    ) throws -> Bool {
+    ) throws -> KilledRun {
         try withHub(on: loop) { hub in
             var unexpected: [any Error] = []
             hub.errorHandler = { error, _ in unexpected.append(error) }
@@ -100,20 +100,21 @@ struct KillEverywhereInGroupsTests {
             // What ends a greenlet here by force is an exit, but for the failures that were arranged.
             #expect(unexpected.allSatisfy { $0 is Boom }, "\(unexpected)")
             program.beforeWait = {}
-            return program.finished
+            return KilledRun(victim, finished: program.finished)
         }
     }
 
-    /// Calls `run` with 0, 1, … until the program finishes, and returns how often that was.
-    private static func untilFinished(_ run: (Int) throws -> Bool) throws -> Int {
-        var number = 0
-        while try !run(number) && number < 2000 { number += 1 }
-        return number
+    /// Runs the program undisturbed, and returns how many waits it has.
+    private static func waitCount(on loop: TestLoop = .virtual) throws -> Int {
+        let waits = Counter()
+        let undisturbed = try run(on: loop) { _, program, _ in program.beforeWait = { waits.add() } }
+        try #require(undisturbed.isFinished)
+        return waits.count
     }
 
     @Test("Killed while it or a member is parked at the n-th wait, for every n", arguments: [false, true])
     func atEveryWait(sticky: Bool) throws {
-        let count = try Self.untilFinished { target in
+        try requireTheKillAtEvery("wait", of: Self.waitCount()) { target in
             try Self.run { hub, program, victim in
                 var waits = 0
                 program.beforeWait = {
@@ -122,12 +123,11 @@ struct KillEverywhereInGroupsTests {
                 }
             }
         }
-        #expect(count > 20)
     }
 
     @Test("Killed just before the n-th wait, for every n", arguments: bothLoops)
     func beforeEveryWait(loop: TestLoop) throws {
-        let count = try Self.untilFinished { target in
+        try requireTheKillAtEvery("wait", of: Self.waitCount(on: loop)) { target in
             try Self.run(on: loop) { hub, program, victim in
                 var waits = 0
                 program.beforeWait = {
@@ -136,13 +136,13 @@ struct KillEverywhereInGroupsTests {
                 }
             }
         }
-        #expect(count > 20)
     }
 
     @Test("Killed again at the m-th wait after the n-th, for every n and many m")
     func twice() throws {
+        let count = try Self.waitCount()
         for distance in 1..<6 {
-            let count = try Self.untilFinished { target in
+            try requireTheKillAtEvery("wait", of: count) { target in
                 try Self.run { hub, program, victim in
                     var waits = 0
                     program.beforeWait = {
@@ -153,28 +153,25 @@ struct KillEverywhereInGroupsTests {
                     }
                 }
             }
-            #expect(count > 20)
         }
     }
 
     @Test("Killed after the n-th round of the hub, for every n")
     func afterEveryRound() throws {
-        let count = try Self.untilFinished { target in
+        let rounds = Counter()
+        let undisturbed = try Self.run { hub, program, _ in
+            RoundCounter.start(on: hub, until: { program.finished }) { _ in rounds.add() > 0 }
+        }
+        try #require(undisturbed.isFinished)
+        // In the last round the victim has been woken already, and comes to its end.
+        try requireTheKillAtEvery("round", of: rounds.count, tooLate: 1) { target in
             try Self.run { hub, program, victim in
-                var rounds = 0
-                func round() {
-                    hub.runCallback {
-                        if program.finished || victim.isDead { return }
-                        if rounds == target { return try kill(victim) }
-                        rounds += 1
-                        round()
-                    }
+                RoundCounter.start(on: hub, until: { program.finished || victim.isDead }) { round in
+                    if round == target { try kill(victim) }
+                    return round < target
                 }
-                hub.switchInterval = .zero
-                round()
             }
         }
-        #expect(count > 10)
     }
 
     @Test("Hit by a foreign Timeout after every fraction of its time")
@@ -192,9 +189,7 @@ struct KillEverywhereInGroupsTests {
 
     @Test("A member that fails at the n-th wait, for every n, ends what is linked to it by scopes and nothing else")
     func failureAtEveryWait() throws {
-        var number = 0
-        while true {
-            let target = number
+        for target in 0..<(try Self.waitCount()) {
             let reached = try withHub { hub in
                 hub.errorHandler = { _, _ in }
                 let program = ScopedProgram()
@@ -215,10 +210,8 @@ struct KillEverywhereInGroupsTests {
                 program.beforeWait = {}
                 return waits > target
             }
-            number += 1
-            if !reached || number > 2000 { break }
+            #expect(reached, "wait \(target)")
         }
-        #expect(number > 20)
     }
 
     @Test("A hub destroyed in the middle of it leaves nothing behind")

@@ -124,22 +124,37 @@ struct MisuseTests {
         #expect(text(result.standardErrorContent).contains("Empty was made without a body and does not override run()"))
     }
 
+    @Test("In a task there can be no hub, also for a call that a synchronous helper hides")
+    func inATask() async {
+        func helper() -> [HubError.Code?] {
+            [
+                hubErrorCode { try sleep(for: .milliseconds(1)) }, hubErrorCode { try Hub.start() },
+                hubErrorCode { try Hub.start(on: VirtualLoop()) },
+            ]
+        }
+        let codes = await Task.detached { helper() }.value
+        #expect(codes == [.wrongThread, .wrongThread, .wrongThread])
+        #expect(!Hub.exists)
+    }
+
     // MARK: Settings
 
     @Test("An unknown GEVENT_LOOP is an error that names what is linked")
     func unknownLoop() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
-            setenv("GEVENT_LOOP", "nonsense", 1)
-            for start in [{ _ = try Hub.start() }, { try sleep() }, { try joinAll([Greenlet<Void>]()) }] {
-                do {
-                    try start()
-                    exit(0)
-                } catch let error as ConfigurationError {
-                    guard error.code == .noSuchLoop, !Hub.exists else { exit(1) }
-                    printToStandardError("\(error)\n")
+            try onFreshThread {
+                setenv("GEVENT_LOOP", "nonsense", 1)
+                for start in [{ _ = try Hub.start() }, { try sleep() }, { try joinAll([Greenlet<Void>]()) }] {
+                    do {
+                        try start()
+                        exit(0)
+                    } catch let error as ConfigurationError {
+                        guard error.code == .noSuchLoop, !Hub.exists else { exit(1) }
+                        printToStandardError("\(error)\n")
+                    }
                 }
+                exit(3)
             }
-            exit(3)
         }
         let output = text(result.standardErrorContent)
         #expect(output.contains("GEVENT_LOOP=\"nonsense\": no loop of that name is linked into this program"))
@@ -149,9 +164,11 @@ struct MisuseTests {
     @Test("What cannot throw stops the program with the same message")
     func unknownLoopInSpawn() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            dieQuietly()
-            setenv("GEVENT_LOOP", "eploll", 1)
-            spawn {}
+            try onFreshThread {
+                dieQuietly()
+                setenv("GEVENT_LOOP", "eploll", 1)
+                spawn {}
+            }
         }
         let output = text(result.standardErrorContent)
         #expect(output.contains("GEVENT_LOOP=\"eploll\": no loop of that name"))
@@ -161,58 +178,66 @@ struct MisuseTests {
     @Test("A list of loops takes the first that is usable")
     func listOfLoops() async {
         await #expect(processExitsWith: .success) {
-            setenv("GEVENT_LOOP", "nonsense, EPOLL", 1)
-            try Hub.start()
-            exit(Hub.current.loopName == "epoll" ? 0 : 1)
+            try onFreshThread {
+                setenv("GEVENT_LOOP", "nonsense, EPOLL", 1)
+                try Hub.start()
+                exit(Hub.current.loopName == "epoll" ? 0 : 1)
+            }
         }
     }
 
     @Test("A loop that is linked and cannot be started is an error with its reason, or is passed over in a list")
     func brokenLoop() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
-            LoopBackend.register(
-                LoopBackend(name: "broken") { () throws(LoopError) in
-                    throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
-                })
-            setenv("GEVENT_LOOP", "epoll", 1)
-            // Code goes before the environment.
-            try Gevent.configuration.set(.loop, to: "broken")
-            do {
-                try Hub.start()
-                exit(1)
-            } catch let error as ConfigurationError {
-                guard error.code == .loopFailed, !Hub.exists else { exit(2) }
-                printToStandardError("\(error)\n")
+            try onFreshThread {
+                LoopBackend.register(
+                    LoopBackend(name: "broken") { () throws(LoopError) in
+                        throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
+                    })
+                setenv("GEVENT_LOOP", "epoll", 1)
+                // Code goes before the environment.
+                try Gevent.configuration.set(.loop, to: "broken")
+                do {
+                    try Hub.start()
+                    exit(1)
+                } catch let error as ConfigurationError {
+                    guard error.code == .loopFailed, !Hub.exists else { exit(2) }
+                    printToStandardError("\(error)\n")
+                }
+                exit(3)
             }
-            exit(3)
         }
         #expect(
             text(result.standardErrorContent).hasPrefix(
                 "GEVENT_LOOP=\"broken\" (set in code): broken could not be started: broken_init: not on this kernel "
                     + "(linked: epoll,"))
         await #expect(processExitsWith: .success) {
-            LoopBackend.register(
-                LoopBackend(name: "broken") { () throws(LoopError) in
-                    throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
-                })
-            setenv("GEVENT_LOOP", "broken,epoll", 1)
-            let hub = try Hub.start()
-            exit(hub.loopName == "epoll" && hub.loopReason.contains("broken could not be started") ? 0 : 1)
+            try onFreshThread {
+                LoopBackend.register(
+                    LoopBackend(name: "broken") { () throws(LoopError) in
+                        throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
+                    })
+                setenv("GEVENT_LOOP", "broken,epoll", 1)
+                let hub = try Hub.start()
+                exit(hub.loopName == "epoll" && hub.loopReason.contains("broken could not be started") ? 0 : 1)
+            }
         }
     }
 
     @Test("Once a hub has been made, another loop is too late")
     func loopTooLate() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
-            setenv("GEVENT_LOOP", "epoll", 1)
-            try Hub.start()
-            do {
-                try Gevent.configuration.set(.loop, to: "libuv")
-            } catch let error as ConfigurationError where error.code == .tooLate {
-                printToStandardError("\(error)\n")
-                exit(3)
+            try onFreshThread {
+                setenv("GEVENT_LOOP", "epoll", 1)
+                try Hub.start()
+                do {
+                    try Gevent.configuration.set(.loop, to: "libuv")
+                } catch let error as ConfigurationError where error.code == .tooLate {
+                    printToStandardError("\(error)\n")
+                    exit(3)
+                }
+                exit(1)
             }
-            exit(1)
         }
         #expect(text(result.standardErrorContent).hasPrefix("GEVENT_LOOP cannot be changed to \"libuv\" any more"))
     }
@@ -220,23 +245,25 @@ struct MisuseTests {
     @Test("A bad value of another setting is an error too, and a change after the first hub is too late")
     func otherSettings() async {
         await #expect(processExitsWith: .success) {
-            setenv("GEVENT_STACK_SIZE", "huge", 1)
-            do {
+            try onFreshThread {
+                setenv("GEVENT_STACK_SIZE", "huge", 1)
+                do {
+                    try Hub.start()
+                    exit(1)
+                } catch let error as ConfigurationError {
+                    if error.setting != "GEVENT_STACK_SIZE" { exit(2) }
+                }
+                // The code may correct what the environment got wrong.
+                try Gevent.configuration.set(.stackSize, to: 128 << 10)
                 try Hub.start()
-                exit(1)
-            } catch let error as ConfigurationError {
-                if error.setting != "GEVENT_STACK_SIZE" { exit(2) }
-            }
-            // The code may correct what the environment got wrong.
-            try Gevent.configuration.set(.stackSize, to: 128 << 10)
-            try Hub.start()
-            // Rounded up, never down.
-            guard (128 << 10..<160 << 10).contains(RuntimeFacts.current.stackSize) else { exit(3) }
-            do {
-                try Gevent.configuration.set(.stackSize, to: 64 << 10)
-                exit(4)
-            } catch let error as ConfigurationError {
-                exit(error.code == .tooLate ? 0 : 5)
+                // Rounded up, never down.
+                guard (128 << 10..<160 << 10).contains(RuntimeFacts.current.stackSize) else { exit(3) }
+                do {
+                    try Gevent.configuration.set(.stackSize, to: 64 << 10)
+                    exit(4)
+                } catch let error as ConfigurationError {
+                    exit(error.code == .tooLate ? 0 : 5)
+                }
             }
         }
     }

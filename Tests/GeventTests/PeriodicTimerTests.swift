@@ -165,4 +165,22 @@ struct PeriodicTimerTests {
             #expect(text(result.standardErrorContent).contains("an interval must be greater than zero"))
         }
     }
+
+    @Test("A tick whose greenlet is killed before it runs is one tick, and the next one comes")
+    func killedTick() throws {
+        let log = try logged { log, hub in
+            // Asleep since before the timer was made, so it wakes first and finds the tick's greenlet in the queue.
+            let killer = spawn {
+                try sleep(for: .milliseconds(1))
+                for node in GreenletTree.current().nodes where node.greenlet is RawGreenlet { try kill(node.greenlet) }
+            }
+            try sleep()
+            let timer = every(.milliseconds(1)) { log.note("tick at \(hub.now)") }
+            try sleep(for: .microseconds(3500))
+            log.note("\(timer.tickCount) ticks, \(timer.skippedTicks) skipped, killer \(killer.isSuccessful)")
+            timer.cancel()
+        }
+        #expect(
+            log == ["tick at 0.002000000 s", "tick at 0.003000000 s", "3 ticks, 0 skipped, killer true"])
+    }
 }

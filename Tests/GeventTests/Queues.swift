@@ -382,13 +382,27 @@ struct QueueTests {
             log == ["done 1", "early: false", "done 2", "done 3", "done 4", "other: true", "join: true"])
     }
 
+    @Test("Elements that are dropped after they were reported as done leave nothing to join")
+    func doneBeforeDropped() throws {
+        try withHub { _ in
+            let queue = Queue<Int>([1, 2])
+            queue.taskDone()
+            queue.taskDone()
+            queue.shutdown(immediate: true)
+            #expect(queue.unfinishedTasks == 0)
+            try #expect(queue.join())
+        }
+    }
+
     @Test("One report of a done task too many is refused")
     func tooManyDone() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
-            let queue = Queue<Int>([1])
-            queue.taskDone()
-            queue.taskDone()
+            try onFreshThread {
+                let queue = Queue<Int>([1])
+                queue.taskDone()
+                queue.taskDone()
+            }
         }
         #expect(text(result.standardErrorContent).contains("taskDone was called more often than elements were put"))
     }

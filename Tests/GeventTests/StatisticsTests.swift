@@ -69,14 +69,14 @@ struct StatisticsTests {
     }
 }
 
-/// Writes to as much of the stack.
+/// Writes to as much of the stack: a KiB in each frame.
 @inline(never)
 private func touch(kibibytes: Int) -> Int {
-    withUnsafeTemporaryAllocation(byteCount: 512, alignment: 16) { buffer in
+    withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 16) { buffer in
         for index in buffer.indices { buffer[index] = 0xff }
         let below = kibibytes <= 0 ? 0 : touch(kibibytes: kibibytes - 1)
-        return below + Int(buffer[kibibytes % 512])
-            + withUnsafeTemporaryAllocation(byteCount: 512, alignment: 16) { Int($0.count) }
+        // Looked at afterwards, so that the frame is needed until then.
+        return below + Int(buffer[kibibytes % 1024])
     }
 }
 
@@ -166,5 +166,20 @@ struct AssertSwitchesTests {
             log == [
                 "inner: threw a block did not switch to another greenlet in 0 s", "outer: returned", "both: returned",
             ])
+    }
+
+    @Test("With hubOnly a switch to another greenlet does not do, by whichever way; raw greenlets begun so are counted")
+    func handover() throws {
+        try withHub { hub in
+            try sleep(for: .milliseconds(1))
+            let main = AnyGreenlet.current
+            let raw = RawGreenlet { try main.switchTo() }
+            // There and back, past the hub.
+            #expect(throws: NoSwitchError.self) { try assertSwitches(hubOnly: true) { try raw.switchTo() } }
+            try raw.kill()
+            let before = hub.statistics.spawnCount
+            try assertSwitches { try RawGreenlet {}.switchTo() }
+            #expect(hub.statistics.spawnCount == before + 1)
+        }
     }
 }

@@ -1,5 +1,6 @@
 import CGevent
 import GeventTesting
+import Glibc
 import Testing
 
 @testable import Gevent
@@ -27,37 +28,118 @@ struct StickyKillTests {
 
     @Test("Every kind of wait throws a sticky error at once, and leaves nothing behind")
     func everyWait() throws {
-        let log = try logged { log, hub in
-            let pipe = try Pipe()
+        try Self.expectThrownAtEvery { _ in
+            let (readable, full) = (try Pipe(), try Pipe())
+            full.fill()
+            let watched = try WatchedDescriptor(dup(readable.readEnd))
             let other = spawn { try sleep(for: .seconds(5)) }
             let unstarted = RawGreenlet {}
+            return [
+                ("yield", { try sleep() }),
+                ("sleep", { try sleep(for: .seconds(1)) }),
+                ("sleep, not referenced", { try sleep(for: .seconds(1), referenced: false) }),
+                ("idle", { try idle() }),
+                ("join", { try other.join() }),
+                ("join with timeout", { try other.join(timeout: .seconds(1)) }),
+                ("get", { try other.get() }),
+                ("joinAll", { try joinAll([other]) }),
+                ("kill", { try other.kill() }),
+                ("killAll", { try killAll([other]) }),
+                ("waitRead", { try waitRead(readable.readEnd) }),
+                ("waitWrite", { try waitWrite(full.writeEnd) }),
+                ("waitReadable", { _ = try watched.waitReadable() }),
+                ("withTimeout", { try withTimeout(.seconds(1)) { _ in try sleep() } }),
+                ("withSilentTimeout", { _ = try withSilentTimeout(.seconds(1)) { try sleep() } }),
+                ("withGroup", { try withGroup { group in _ = group.spawn { try sleep(for: .seconds(1)) } } }),
+                ("withGreenlet", { try withGreenlet(spawn { try sleep(for: .seconds(1)) }) { _ in } }),
+                ("switchTo", { try unstarted.switchTo() }),
+            ]
+        }
+    }
+
+    @Test("So does every wait for an event, a result, a permit, an element or several of them")
+    func everyObject() throws {
+        try Self.expectThrownAtEvery { _ in
+            let (event, result, semaphore, waiter) = (Event(), AsyncResult<Int>(), Gevent.Semaphore(0), Waiter<Int>())
+            let (empty, full, simple) = (Queue<Int>(), Queue<Int>(maxSize: 1), SimpleQueue<Int>())
+            try full.put(1)
+            let several: [any Waitable] = [event, result, semaphore]
+            return [
+                ("Event.wait", { try event.wait() }),
+                ("AsyncResult.get", { _ = try result.get() }),
+                ("AsyncResult.wait", { try result.wait() }),
+                ("Semaphore.acquire", { try semaphore.acquire() }),
+                ("Semaphore.wait", { try semaphore.wait() }),
+                ("Semaphore.withPermit", { try semaphore.withPermit {} }),
+                ("Waiter.get", { _ = try waiter.get() }),
+                ("Queue.put", { try full.put(2) }),
+                ("Queue.get", { _ = try empty.get() }),
+                ("Queue.peek", { _ = try empty.peek() }),
+                ("Queue.next", { _ = try empty.next() }),
+                ("SimpleQueue.next", { _ = try simple.next() }),
+                ("Queue.join", { try full.join() }),
+                ("wait(several)", { try Gevent.wait(several) }),
+                ("iwait(several)", { try iwait(several) { _ in } }),
+            ]
+        }
+    }
+
+    @Test("So does every wait for what happens outside: the end of a process, the change of a file")
+    func everyOutsideEvent() throws {
+        // In a group of its own, so that a wait for any child of that group sees no other.
+        let child = try shell("exec setsid sleep 1000")
+        defer {
+            kill(child, SIGKILL)
+            var status: CInt = 0
+            waitpid(child, &status, 0)
+        }
+        for _ in 0..<5000 where getpgid(child) != child { usleep(1000) }
+        try #require(getpgid(child) == child)
+        try Self.expectThrownAtEvery { atEnd in
+            let file = try FileWatch(path: "/tmp/gevent-sticky-\(getpid())")
+            var watch: ChildWatch?
+            atEnd {
+                try watch?.cancel()
+                try file.close()
+            }
+            return [
+                ("FileWatch.wait", { _ = try file.wait() }),
+                ("waitPID of one", { _ = try waitPID(child) }),
+                ("waitPID of any", { _ = try waitPID(-child) }),
+                ("waitPID by signal", { _ = try waitPID(child, options: .stopped) }),
+                (
+                    "ChildWatch.wait",
+                    {
+                        watch = try ChildWatch(pid: child, referenced: false)
+                        _ = try watch?.wait()
+                    }
+                ),
+            ]
+        }
+    }
+
+    /// Runs the waits one after the other in a greenlet that a sticky kill has reached, and requires that each throws its
+    /// error. `prepare` is given a way to say what comes last.
+    private static func expectThrownAtEvery(
+        _ prepare: @escaping @Sendable ((@escaping () throws -> Void) -> Void) throws -> [(String, () throws -> Void)]
+    ) throws {
+        let (log, names) = try withHub { hub in
+            let log = Log()
+            hub.errorHandler = { error, _ in log.note("reported \(error)") }
+            var cleanup: () throws -> Void = {}
+            let waits = try prepare { cleanup = $0 }
             let victim = spawn {
                 log.outcome("first") { try sleep(for: .seconds(1)) }
-                log.outcome("yield") { try sleep() }
-                log.outcome("sleep") { try sleep(for: .seconds(1)) }
-                log.outcome("join") { try other.join() }
-                log.outcome("join with timeout") { try other.join(timeout: .seconds(1)) }
-                log.outcome("get") { try other.get() }
-                log.outcome("joinAll") { _ = try joinAll([other]) }
-                log.outcome("kill") { try other.kill() }
-                log.outcome("killAll") { try killAll([other]) }
-                log.outcome("waitRead") { try waitRead(pipe.readEnd) }
-                log.outcome("withTimeout") { try withTimeout(.seconds(1)) { _ in try sleep() } }
-                log.outcome("withSilentTimeout") { _ = try withSilentTimeout(.seconds(1)) { try sleep() } }
-                log.outcome("withGroup") {
-                    try withGroup { group in _ = group.spawn { try sleep(for: .seconds(1)) } }
-                }
-                log.outcome("withGreenlet") { try withGreenlet(spawn { try sleep(for: .seconds(1)) }) { _ in } }
-                log.outcome("switchTo") { try unstarted.switchTo() }
+                for (name, wait) in waits { log.outcome(name, of: wait) }
             }
             try sleep()
+            let before = hub.now
             try victim.kill(throwing: OwnExit(), sticky: true)
+            #expect(hub.now == before, "something waited")
+            try cleanup()
             _ = try hub.join()
+            return (log.entries, ["first"] + waits.map(\.0))
         }
-        let names = [
-            "first", "yield", "sleep", "join", "join with timeout", "get", "joinAll", "kill", "killAll", "waitRead",
-            "withTimeout", "withSilentTimeout", "withGroup", "withGreenlet", "switchTo",
-        ]
         #expect(log == names.map { "\($0): threw OwnExit" })
     }
 

@@ -84,20 +84,28 @@ struct WaitTests {
     // MARK: wait(objects)
 
     @Test(
-        "wait gives greenlets, events, results, semaphores and others together, in the order in which they became ready"
-    )
-    func mixed() throws {
-        let log = try logged { log, _ in
-            let greenlet = spawn { try sleep(for: .seconds(4)) }
+        "wait gives greenlets, events, results, semaphores and others together, in the order in which they became ready",
+        arguments: bothLoops)
+    func mixed(loop: TestLoop) throws {
+        let log = try logged(on: loop) { log, _ in
+            let gate = Event()
+            let greenlet = spawn { _ = try gate.wait() }
             let event = Event()
             let result = AsyncResult<String>()
             let semaphore = Semaphore(0)
             let (forwarding, bell) = (Forwarding(), Bell())
-            spawn(after: .seconds(5)) { event.set() }
-            spawn(after: .seconds(3)) { result.setError(Boom()) }
-            spawn(after: .seconds(1)) { semaphore.release() }
-            spawn(after: .seconds(2)) { forwarding.event.set() }
-            spawn(after: .seconds(6)) { bell.ring() }
+            spawn {
+                let steps: [() -> Void] = [
+                    { semaphore.release() }, { forwarding.event.set() }, { result.setError(Boom()) }, { gate.set() },
+                    { event.set() }, { bell.ring() },
+                ]
+                for step in steps {
+                    try sleep(for: .milliseconds(1))
+                    // All that follows from the step before has happened, however late this is.
+                    try idle()
+                    step()
+                }
+            }
             let ready = try wait([greenlet, event, result, semaphore, forwarding, bell])
             for object in ready { log.note("\(type(of: object))") }
             log.note("\(semaphore)")

@@ -319,7 +319,7 @@ uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
 
 SWITCHES static uint8_t wait_while_on(gevent_hub *hub, gevent_context *self, void *load) {
     hub->handovers_left--;
-    hub->root_switch_count++;
+    hub->handover_count++;
     leave_for(hub, &self->stack_pointer, load, false);
     return wait_outcome(self);
 }

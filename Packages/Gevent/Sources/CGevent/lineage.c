@@ -1,9 +1,6 @@
 #include "gevent_lineage.h"
 #include "gevent_hub.h"
 
-// Exported by libswiftCore. Weak, so that the C part can be tested alone; there, no tree has a store.
-extern void swift_release(void *object) __attribute__((weak));
-
 static gevent_family *make_family(gevent_hub *hub, void *owner) {
     gevent_family *family = gevent_record_take(hub);
     *family = (gevent_family){.owner = owner, .member_count = 1};
@@ -31,11 +28,6 @@ uintptr_t gevent_kin_make_own(gevent_hub *hub, uintptr_t kin, void *owner) {
     return (uintptr_t)family | 1;
 }
 
-/// A store that nobody shares any more. Whatever it held may run code of its own, so this comes last.
-static void release_store(void *store) {
-    if (store) swift_release(store);
-}
-
 /// Returns the tree's store if this was its last family.
 static void *leave_tree(gevent_hub *hub, gevent_tree *tree) {
     if (!tree || --tree->family_count > 0) return NULL;
@@ -53,7 +45,8 @@ static void *leave_family(gevent_hub *hub, gevent_family *family) {
     return store;
 }
 
-uintptr_t gevent_kin_begin_tree(gevent_hub *hub, uintptr_t kin, void *owner, void *store) {
+uintptr_t gevent_kin_begin_tree(gevent_hub *hub, uintptr_t kin, void *owner, void *store, void **dropped) {
+    *dropped = NULL;
     gevent_family *old = gevent_kin_family(kin), *family = make_family(hub, owner);
     bool starts_every_tree = owner == hub->main.owner || owner == hub->root.owner;
     if (store || !starts_every_tree) family->tree = make_tree(hub, store);
@@ -71,13 +64,13 @@ uintptr_t gevent_kin_begin_tree(gevent_hub *hub, uintptr_t kin, void *owner, voi
     }
     // The children keep the family they were born into, which keeps its owner.
     gevent_list_append(&family->earlier, &old->node);
-    release_store(leave_family(hub, old));
+    *dropped = leave_family(hub, old);
     return made;
 }
 
-void gevent_kin_leave_slowly(gevent_hub *hub, uintptr_t kin) {
+void gevent_kin_leave_slowly(gevent_hub *hub, uintptr_t kin, void *dropped[2]) {
     gevent_family *family = gevent_kin_family(kin), *parent = family;
-    void *store = NULL;
+    dropped[0] = NULL;
     if (gevent_kin_is_own(kin)) {
         while (!gevent_list_is_empty(&family->earlier)) {
             gevent_family *earlier = (gevent_family *)family->earlier.next;
@@ -87,9 +80,7 @@ void gevent_kin_leave_slowly(gevent_hub *hub, uintptr_t kin) {
         parent = family->parent;
         family->parent = NULL;
         family->owner = NULL;
-        store = leave_family(hub, family);
+        dropped[0] = leave_family(hub, family);
     }
-    void *parents_store = leave_family(hub, parent);
-    release_store(store);
-    release_store(parents_store);
+    dropped[1] = leave_family(hub, parent);
 }

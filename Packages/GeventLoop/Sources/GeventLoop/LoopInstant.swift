@@ -27,6 +27,9 @@ public struct LoopInstant: Sendable, Hashable, Comparable, CustomStringConvertib
     /// becomes ``distantFuture`` or ``distantPast``: a timeout of ten thousand years is simply one that never fires.
     @inlinable
     public func advanced(by duration: Duration) -> LoopInstant {
+        // Components that do not fit would trap.
+        if duration >= .seconds(10_000_000_000) { return .distantFuture }
+        if duration <= .seconds(-10_000_000_000) { return .distantPast }
         let (seconds, attoseconds) = duration.components
         var fraction = attoseconds / 1_000_000_000
         // The remainder has the duration's sign. Division truncates, which for a negative value is already up.

@@ -36,7 +36,9 @@ extension SettingKey where Value == Int {
     public static var stackSize: SettingKey<Int> {
         SettingKey(
             "GEVENT_STACK_SIZE", type: "bytes from 16k to 64m, such as 65536, 64k or 1MiB", default: "256KiB",
-            summary: "The stack of a greenlet; memory is used only as far as it is touched.",
+            summary:
+                "The stack of a greenlet, its guard included (64 KiB, or a quarter of a small stack); memory is used "
+                + "only as far as it is touched.",
             parse: { parseBytes($0, in: (16 << 10)...(64 << 20)) }, format: { String($0) })
     }
 }
@@ -98,7 +100,9 @@ extension SettingKey where Value == Bool {
     public static var reportOnSIGUSR2: SettingKey<Bool> {
         yesOrNo(
             "GEVENT_REPORT_ON_SIGUSR2", default: "false",
-            summary: "Whether the signal SIGUSR2 has a report of all greenlets printed to standard error.")
+            summary:
+                "Whether the signal SIGUSR2 has each hub report its greenlets through its errorOutput, by default to "
+                + "standard error.")
     }
 
     /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers who spawned it and where, and shares locals with its

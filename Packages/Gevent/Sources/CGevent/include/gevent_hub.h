@@ -61,7 +61,8 @@ typedef struct gevent_hub {
     bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
     bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
 
-    uint64_t root_switch_count;  // switches past the ready queue: to the hub's own context, and handed-over ones
+    uint64_t root_switch_count;  // switches to the hub's own context
+    uint64_t handover_count;     // switches past the ready queue, from one context to another
     uint64_t poll_phase;         // polls begun and polls ended; odd during one
     uint32_t handovers_left;     // how often control may still be handed over past the ready queue until the hub runs
     uint32_t serial;             // unique in the process: what greenlets remember of their hub
@@ -116,7 +117,9 @@ static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
 }
 
 /// Switches between stacks so far, and starts without one.
-static inline uint64_t gevent_switch_count(const gevent_hub *hub) { return hub->ready_head + hub->root_switch_count; }
+static inline uint64_t gevent_switch_count(const gevent_hub *hub) { 
+    return hub->ready_head + hub->root_switch_count + hub->handover_count;
+}
 
 static inline uint64_t gevent_ready_count(const gevent_hub *hub) { return hub->ready_tail - hub->ready_head; }
 

@@ -46,7 +46,10 @@ static inline gevent_tree *gevent_kin_tree(uintptr_t kin) { return kin ? gevent_
 /// Begins a new tree with the greenlet `owner`; `store` is a retained object for it, or null for one to be made when it is
 /// asked for. Those it has spawned stay where they are. Null given to main or the hub makes each child begin a tree of its
 /// own again. Returns the new kin.
-uintptr_t gevent_kin_begin_tree(struct gevent_hub *hub, uintptr_t kin, void *owner, void *store);
+///
+/// A store that nobody shares any more is given back in `dropped`, else null. Whatever it holds may run code of its own when
+/// it goes, so the caller releases it once the greenlet has its new kin.
+uintptr_t gevent_kin_begin_tree(struct gevent_hub *hub, uintptr_t kin, void *owner, void *store, void **dropped);
 
 /// One more child of the greenlet whose kin this is, own family included. Returns the child's kin.
 static inline uintptr_t gevent_kin_child(uintptr_t kin) {
@@ -63,8 +66,9 @@ static inline void *gevent_kin_spawner(uintptr_t kin) {
     return family ? family->owner : NULL;
 }
 
-/// The greenlet of this kin goes, and with the last of its tree the store. `hub` is null if the greenlet's hub is gone.
-void gevent_kin_leave_slowly(struct gevent_hub *hub, uintptr_t kin);
+/// The greenlet of this kin goes. `hub` is null if the greenlet's hub is gone. The stores that nobody shares any more are
+/// given back in `dropped`, at most two, for the caller to release at the end.
+void gevent_kin_leave_slowly(struct gevent_hub *hub, uintptr_t kin, void *dropped[2]);
 
 /// The same where nothing is left to free. Returns false if there is.
 static inline bool gevent_kin_leave(uintptr_t kin) {

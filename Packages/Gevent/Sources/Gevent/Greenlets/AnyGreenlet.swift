@@ -23,18 +23,6 @@ open class AnyGreenlet: CustomStringConvertible {
         case ended
     }
 
-    /// An error that was thrown into the greenlet and not yet raised in it.
-    struct PendingError {
-        let error: any Error
-        /// The timeout it comes from, which may take it back.
-        let timeout: Timeout?
-        /// Raised at every park from its first to the end, so it stays pending.
-        let isSticky: Bool
-
-        /// Whether a second exit would say nothing new. What a timeout throws may be taken back.
-        var isKill: Bool { timeout == nil && error is any GreenletExitError }
-    }
-
     // Plain stored properties that only the owning thread touches. Unchecked exclusivity, because each access is a
     // single load or store that no switch can fall into.
 
@@ -50,7 +38,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// What to tell when it ends. A record of the hub's, made for the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
     @usableFromInline @exclusivity(unchecked) final var context: UnsafeMutablePointer<gevent_context>?
-    @exclusivity(unchecked) final var pendingErrors: [PendingError]?
+    @exclusivity(unchecked) final var pendingErrors: PendingErrors?
     @usableFromInline @exclusivity(unchecked) final var spawnSite: UnsafePointer<gevent_spawn_site>?
     @exclusivity(unchecked) final var details: GreenletDetails?
     /// Who spawned it and whom it spawned; see gevent_lineage.h. 0 without tracking.
@@ -93,6 +81,8 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     /// Whether `start` was called, at once or with a delay; stays true.
+    ///
+    /// gevent: `Greenlet.started`.
     public final var isStarted: Bool {
         phase != .created && !(phase == .ended && details?.endedUnstarted == true)
     }
@@ -127,7 +117,7 @@ open class AnyGreenlet: CustomStringConvertible {
     @usableFromInline
     @inline(__always)
     final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
-        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw HubError.wrongThread }
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw notHere() }
         return hub
     }
 
@@ -142,8 +132,12 @@ open class AnyGreenlet: CustomStringConvertible {
     @usableFromInline
     @inline(never)
     final func wrongThread() -> Never {
-        fatalError("\(HubError.wrongThread)")
+        fatalError("\(notHere())")
     }
+
+    @usableFromInline
+    @inline(never)
+    final func notHere() -> any Error { HubError.notHere(hubSerial) }
 
     // MARK: Names
 
@@ -217,6 +211,14 @@ open class AnyGreenlet: CustomStringConvertible {
         preconditionFailure("a greenlet of this kind is never unstarted")
     }
 
+    /// A raw greenlet is on its way to its first run.
+    @inline(__always)
+    final func countStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .scheduled
+        hub.pointee.spawn_count &+= 1
+        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+    }
+
     /// Marks the greenlet as running on `context`.
     @inline(__always)
     final func enter(_ context: UnsafeMutablePointer<gevent_context>) {
@@ -239,15 +241,23 @@ open class AnyGreenlet: CustomStringConvertible {
         gevent_attention_disown(context)
     }
 
-    /// Marks the greenlet as over and lets go of what its context still holds.
+    /// Lets go of what the context of a greenlet that is over still holds.
+    ///
+    /// Whatever that is may run code of its own when it goes, so before this the end and the outcome are on record, and the
+    /// stack is the hub's.
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
-        phase = .ended
-        if pendingErrors != nil { dropPendingErrors() }
-        if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
         self.context = nil
         disown(context)
+        if pendingErrors != nil { dropPendingErrors() }
+        if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
         if context.pointee.locals != nil { dropLocals(of: context) }
+    }
+
+    /// Where it was made, as far as that can still be read: the records are its hub's.
+    final var readableSpawnSite: UnsafePointer<gevent_spawn_site>? {
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
+        return spawnSite
     }
 
     // MARK: Throwing into a greenlet
@@ -274,18 +284,16 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     private func addPending(_ new: PendingError) {
-        var pending = pendingErrors ?? []
-        if pending.contains(where: \.isSticky) {
+        guard let pending = pendingErrors else {
+            pendingErrors = PendingErrors(new)
+            return
+        }
+        if pending.hasSticky {
             // That one is raised at every park, so nothing behind it would ever be.
             new.timeout?.wasRaised()
             return
         }
-        // Two kills that arrive before the victim has seen the first are one kill.
-        if new.isKill && pending.contains(where: \.isKill) {
-            if !new.isSticky { return }
-            pending.removeAll(where: \.isKill)
-        }
-        pendingErrors = pending + [new]
+        _ = pending.add(new)
     }
 
     /// For a greenlet whose wait the caller then ends as failed by itself.
@@ -294,7 +302,7 @@ open class AnyGreenlet: CustomStringConvertible {
         gevent_attention_raise(context)
     }
 
-    final var hasStickyError: Bool { pendingErrors?.contains(where: \.isSticky) == true }
+    final var hasStickyError: Bool { pendingErrors?.hasSticky == true }
 
     /// Takes back what a timeout threw into the running greenlet, if it has not been raised. Returns whether it did.
     @discardableResult
@@ -305,35 +313,37 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Takes back what was thrown into the greenlet and not raised yet. Returns whether there was anything of the kind.
     @discardableResult
     final func retractErrors(where isMeant: (PendingError) -> Bool) -> Bool {
-        guard var pending = pendingErrors else { return false }
-        let count = pending.count
-        pending.removeAll(where: isMeant)
-        if pending.count == count { return false }
-        setPending(pending)
-        return true
+        guard let pending = pendingErrors else { return false }
+        let (removed, isEmpty) = pending.remove(where: isMeant)
+        if isEmpty { forgetPendingErrors() }
+        return !removed.isEmpty
     }
 
     /// The earliest error that waits to be raised.
     final func takePendingError() -> any Error {
-        guard var pending = pendingErrors, !pending.isEmpty else {
+        guard let pending = pendingErrors else {
             return HubError(.invalidSwitch, "a wait was ended by an error that nobody threw")
         }
-        if pending[0].isSticky { return pending[0].error }
-        let first = pending.removeFirst()
-        setPending(pending)
+        if pending.first.isSticky { return pending.first.error }
+        let (first, isLast) = pending.takeFirst()
+        if isLast { forgetPendingErrors() }
         first.timeout?.wasRaised()
         return first.error
     }
 
     /// What was thrown into it is never raised.
     final func dropPendingErrors() {
-        for pending in pendingErrors ?? [] { pending.timeout?.wasRaised() }
-        setPending([])
+        guard let pending = pendingErrors else { return }
+        forgetPendingErrors()
+        for dropped in pending.all { dropped.timeout?.wasRaised() }
     }
 
-    private func setPending(_ pending: [PendingError]) {
-        pendingErrors = pending.isEmpty ? nil : pending
-        if pending.isEmpty, let context { gevent_attention_clear(context) }
+    private func forgetPendingErrors() {
+        // What they hold goes when nothing is pending any more: it may throw into this very greenlet.
+        let forgotten = pendingErrors
+        pendingErrors = nil
+        if let context { gevent_attention_clear(context) }
+        withExtendedLifetime(forgotten) {}
     }
 }
 

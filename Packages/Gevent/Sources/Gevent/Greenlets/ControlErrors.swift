@@ -40,6 +40,10 @@ public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringC
     public var description: String { "GreenletExit" }
 }
 
+/// Whether `error` ends a greenlet silently. Most exits are the plain one, which is found without the search for a
+/// conformance.
+func isExit(_ error: any Error) -> Bool { type(of: error) == GreenletExit.self || error is any GreenletExitError }
+
 /// Throws `error` again if it is a kill or a timeout, and returns otherwise.
 ///
 /// For the first line of a `catch { }` around code that parks. Never parks.

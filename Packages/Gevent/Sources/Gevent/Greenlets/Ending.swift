@@ -32,9 +32,10 @@ extension AnyGreenlet {
         gevent_list_append(&links.pointee.list, &link.pointee.node)
     }
 
-    /// Remembers who ended before whom.
+    /// The greenlet is over from here on. Remembers who ended before whom.
     @inline(__always)
-    final func recordEndOrder(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func recordEnd(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        phase = .ended
         hub.pointee.ended_count &+= 1
         endOrder = hub.pointee.ended_count
     }
@@ -184,7 +185,8 @@ func waitForEnds<Member: AnyGreenlet>(
 /// in the order in which they ended; a duplicate counts, and is returned, each time.
 ///
 /// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
-/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller.
+/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and ``HubError`` with
+/// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
 @available(*, noasync)

@@ -102,7 +102,9 @@ open class Greenlet<Output>: JoinableGreenlet {
 // MARK: Spawning
 
 extension Greenlet {
-    /// Makes a greenlet and starts it. Returns before the body runs.
+    /// Makes a greenlet and starts it. Returns before the body runs; never parks, and works in a hub callback.
+    ///
+    /// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
     ///
     /// gevent: `Greenlet.spawn(function, *args)`.
     @inlinable
@@ -113,7 +115,9 @@ extension Greenlet {
         return greenlet
     }
 
-    /// Makes a greenlet and starts it `delay` from now.
+    /// Makes a greenlet and starts it `delay` from now. Never parks, and works in a hub callback.
+    ///
+    /// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
     ///
     /// gevent: `Greenlet.spawn_later(seconds, function, *args)`.
     @inlinable
@@ -125,7 +129,10 @@ extension Greenlet {
     }
 }
 
-/// Makes a greenlet that runs `body`, and starts it. Returns before the body runs.
+/// Makes a greenlet that runs `body`, and starts it. Returns before the body runs; never parks, and works in a hub
+/// callback.
+///
+/// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn(function, *args)`.
 @inlinable
@@ -141,6 +148,8 @@ public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Out
 /// ```swift
 /// let sum = spawn(add, 1, 2)
 /// ```
+///
+/// gevent: `gevent.spawn(function, *args)`.
 @inlinable
 @discardableResult
 public func spawn<First, each Rest, Output>(
@@ -151,7 +160,9 @@ public func spawn<First, each Rest, Output>(
     return greenlet
 }
 
-/// Makes a greenlet that runs `body`, and starts it `delay` from now.
+/// Makes a greenlet that runs `body`, and starts it `delay` from now. Never parks, and works in a hub callback.
+///
+/// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_later(seconds, function, *args)`.
 @inlinable

@@ -277,7 +277,7 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
 ///
 /// Throws ``HubError`` with `.blockedInHub` in a hub callback.
 ///
-/// gevent has no counterpart; it is `Group` with the scope that people build around it.
+/// gevent has no counterpart; the nearest is a `Group` that is joined, and killed on the first error.
 @available(*, noasync)
 @discardableResult
 public func withGroup<Value>(_ body: (GreenletGroup) throws -> Value) throws -> Value {

@@ -14,8 +14,9 @@ internal import Synchronization
 ///
 /// A greenlet's value is made by the default closure when it is first read, and freed when the greenlet ends or the local
 /// goes, whichever comes first; neither keeps the other alive. Main and raw greenlets have values too, and so has the hub,
-/// for its callbacks. Reading costs a few nanoseconds, so that a local may stand where a task-local would: task-locals
-/// are no substitute here, since a switch inside `TaskLocal.withValue` mixes up the greenlets' bindings.
+/// for its callbacks. Reading costs a few nanoseconds, so that a local may stand where a task-local would. A task-local
+/// that is bound around a wait follows its greenlet only where ``RuntimeFacts/swapsTaskWords`` is true, and no greenlet
+/// inherits one.
 ///
 /// With `inheriting: true` a greenlet begins with a copy of the value its spawner has when it makes it, if that has one.
 /// What is copied is the value: of a class, the reference. Programs without inheriting locals pay nothing for them.

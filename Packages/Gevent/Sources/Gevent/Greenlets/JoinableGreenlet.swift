@@ -42,7 +42,7 @@ open class JoinableGreenlet: AnyGreenlet {
     ///
     /// gevent: `Greenlet.exception`.
     public final var error: (any Error)? {
-        guard phase == .ended, let outcomeError, !(outcomeError is any GreenletExitError) else { return nil }
+        guard phase == .ended, let outcomeError, !isExit(outcomeError) else { return nil }
         return outcomeError
     }
 
@@ -138,8 +138,13 @@ open class JoinableGreenlet: AnyGreenlet {
     }
 
     private func end(_ error: (any Error)?, _ context: UnsafeMutablePointer<gevent_context>) {
+        let hub = context.pointee.hub!
+        recordOutcome(error, hub)
+        // Links that a value adds when it goes are told with the others.
+        isNotifying = true
         leave(context)
-        recordEnd(error, context.pointee.hub)
+        isNotifying = false
+        if links != nil { notifyLinks(hub) }
     }
 
     final override func endUnstarted(_ error: any Error) {
@@ -153,20 +158,20 @@ open class JoinableGreenlet: AnyGreenlet {
             Unmanaged.passUnretained(self).release()
         }
         // One that stands in the ready queue stays there; when its turn comes it is found dead.
-        phase = .ended
+        let body = self.body
+        self.body = nil
+        recordOutcome(error, hub)
+        if links != nil { notifyLinks(hub) }
+        // Last, since they may run code of their own, and park, when they go.
         details?.dropInheritedLocals(hub)
-        body = nil
-        recordEnd(error, hub)
+        withExtendedLifetime(body) {}
     }
 
     @inline(__always)
-    private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        recordEndOrder(hub)
-        if let error {
-            outcomeError = error
-            Hub.of(hub).greenletEnded(self, with: error)
-        }
-        if links != nil { notifyLinks(hub) }
+    private func recordOutcome(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        if let error { outcomeError = error }
+        recordEnd(hub)
+        if let error { Hub.of(hub).greenletEnded(self, with: error) }
     }
 
     // MARK: Waiting for the end
@@ -175,7 +180,8 @@ open class JoinableGreenlet: AnyGreenlet {
     ///
     /// Returns at once, without a switch, if it is over. Returns nothing whether or not it ended, and never throws its
     /// error. Throws what interrupts the caller: a kill, a ``Timeout`` started elsewhere, ``HubError`` with
-    /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`. A greenlet cannot join itself.
+    /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`. A greenlet that joins itself is thrown
+    /// `.wouldBlockForever` at once.
     ///
     /// gevent: `Greenlet.join(timeout=None)`.
     @available(*, noasync)

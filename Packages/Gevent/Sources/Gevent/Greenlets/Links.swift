@@ -46,10 +46,7 @@ public final class GreenletLink {
     /// Runs the closure if the end is one it is told of: in the hub if it is raw, else in a greenlet of its own.
     func tell(_ greenlet: AnyGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let greenlet = greenlet as? JoinableGreenlet else { return }
-        if !condition.isMet(by: greenlet) {
-            callback = nil
-            return
-        }
+        if !condition.isMet(by: greenlet) { return forgetCallback() }
         if isRaw {
             call(greenlet, reportingTo: Hub.of(hub))
         } else {
@@ -71,12 +68,20 @@ public final class GreenletLink {
         return callback
     }
 
+    /// What the closure captured goes when the link has forgotten it: it may look at the link.
+    private func forgetCallback() {
+        let forgotten = callback
+        callback = nil
+        withExtendedLifetime(forgotten) {}
+    }
+
     /// After this the closure is never called.
     fileprivate func cancel() {
-        callback = nil
-        guard gevent_node_is_linked(&node.pointee.node) else { return }
-        gevent_node_unlink(&node.pointee.node)
-        Unmanaged.passUnretained(self).release()
+        if gevent_node_is_linked(&node.pointee.node) {
+            gevent_node_unlink(&node.pointee.node)
+            Unmanaged.passUnretained(self).release()
+        }
+        forgetCallback()
     }
 }
 

@@ -113,9 +113,11 @@ final class LocalCell<Value>: AnyLocalCell {
 
 /// The current greenlet's table.
 enum LocalTable {
-    /// A stack that runs on nobody's behalf any more is the hub's.
+    /// A stack that runs on nobody's behalf any more is the hub's. Main's is main's, also while it destroys the hub.
     private static func context(_ hub: UnsafeMutablePointer<gevent_hub>) -> UnsafeMutablePointer<gevent_context> {
-        gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) ? gevent_hub_root(hub) : hub.pointee.current
+        let current = hub.pointee.current!
+        let isNobodys = gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) && current != gevent_hub_main(hub)
+        return isNobodys ? gevent_hub_root(hub) : current
     }
 
     static func existing(_ hub: UnsafeMutablePointer<gevent_hub>) -> UnsafeMutablePointer<gevent_locals>? {
@@ -140,6 +142,11 @@ enum LocalTable {
     static func free(_ locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>?) {
         while let cell = gevent_locals_remove_any(locals) { release(cell, hub) }
         gevent_locals_free(hub, locals)
+    }
+
+    /// The values stay as they are and belong to no local any more: nobody releases them.
+    static func leave(_ locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        for cell in cells(of: locals) { cell.delist(hub) }
     }
 
     static func cells(of locals: UnsafeMutablePointer<gevent_locals>) -> [AnyLocalCell] {

@@ -27,9 +27,7 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        phase = .scheduled
-        hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+        countStart(hub)
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 
@@ -37,8 +35,11 @@ public final class RawGreenlet: AnyGreenlet {
         if phase == .ended { return disown(context) }
         enter(context)
         let error = runBody()
+        let hub = context.pointee.hub!
+        recordEnd(error, hub)
         leave(context)
-        recordEnd(error, context.pointee.hub)
+        // Only killAll and those who have switched to it link to a raw greenlet.
+        if links != nil { notifyLinks(hub) }
     }
 
     @inline(never)
@@ -55,18 +56,19 @@ public final class RawGreenlet: AnyGreenlet {
 
     override func endUnstarted(_ error: any Error) {
         if phase == .created { ensureDetails().endedUnstarted = true }
-        phase = .ended
-        body = nil
         let hub = requireOwnHub()
-        details?.dropInheritedLocals(hub)
+        let body = self.body
+        self.body = nil
         recordEnd(error, hub)
+        if links != nil { notifyLinks(hub) }
+        // Last, since they may run code of their own, and park, when they go.
+        details?.dropInheritedLocals(hub)
+        withExtendedLifetime(body) {}
     }
 
     private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        recordEndOrder(hub)
+        recordEnd(hub)
         if let error { Hub.of(hub).greenletEnded(self, with: error) }
-        // Only killAll and those who have switched to it link to a raw greenlet.
-        if links != nil { notifyLinks(hub) }
     }
 
     /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.
@@ -76,7 +78,10 @@ public final class RawGreenlet: AnyGreenlet {
     }
 }
 
-/// Starts a bare coroutine that runs `body`.
+/// Starts a bare coroutine that runs `body`. Returns before the body runs; never parks.
+///
+/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Traps if the thread has no hub and none can be made;
+/// see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_raw(function, *args)`.
 @discardableResult

@@ -31,6 +31,9 @@ extension AnyGreenlet {
     ///
     /// gevent: `Greenlet.remove_spawn_callback(callback)`.
     public static func removeSpawnCallback(_ callback: SpawnCallback) {
+        // What the closure captured goes at the end: it may remove registrations itself.
+        let forgotten = callback.body
+        defer { withExtendedLifetime(forgotten) {} }
         callback.body = nil
         guard let hub = gevent_hub_current() else { return }
         let owner = Hub.of(hub)

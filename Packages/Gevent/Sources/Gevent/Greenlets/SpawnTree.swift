@@ -24,7 +24,21 @@ extension AnyGreenlet {
     /// For `deinit`.
     @inline(never)
     final func leaveKinSlowly() {
-        gevent_kin_leave_slowly(gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }, kin)
+        let left = kin
+        kin = 0
+        var dropped: (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?)
+        withUnsafeMutableBytes(of: &dropped) {
+            gevent_kin_leave_slowly(
+                gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }, left,
+                $0.bindMemory(to: UnsafeMutableRawPointer?.self).baseAddress!)
+        }
+        releaseStore(dropped.0)
+        releaseStore(dropped.1)
+    }
+
+    /// For one that nobody shares any more. What it holds may spawn when it goes, so nothing may be half done by then.
+    private func releaseStore(_ store: UnsafeMutableRawPointer?) {
+        if let store { Unmanaged<SpawnTreeLocals>.fromOpaque(store).release() }
     }
 
     /// The greenlet that made this one, if it still exists: main, the hub for what callbacks spawn, or another.
@@ -86,7 +100,9 @@ extension AnyGreenlet {
             let hub = requireOwnHub()
             if kin == 0 { return }
             let store = newValue.map { Unmanaged.passRetained($0).toOpaque() }
-            kin = gevent_kin_begin_tree(hub, kin, Unmanaged.passUnretained(self).toOpaque(), store)
+            var dropped: UnsafeMutableRawPointer?
+            kin = gevent_kin_begin_tree(hub, kin, Unmanaged.passUnretained(self).toOpaque(), store, &dropped)
+            releaseStore(dropped)
         }
     }
 
@@ -125,7 +141,12 @@ public final class SpawnTreeLocals: CustomStringConvertible {
     /// The value of `key`, or nil if there is none; assigning nil removes it.
     public subscript<Value>(key: SpawnTreeKey<Value>) -> Value? {
         get { values[key.id]?.value as? Value }
-        set { values[key.id] = newValue.map { (key.name, $0) } }
+        set {
+            // The old value goes when this is done: what it does then may look at the store.
+            let previous = values[key.id]
+            values[key.id] = newValue.map { (key.name, $0) }
+            withExtendedLifetime(previous) {}
+        }
     }
 
     /// Whether it holds no value.

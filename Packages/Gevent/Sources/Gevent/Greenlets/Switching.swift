@@ -23,7 +23,7 @@ extension AnyGreenlet {
         if isCurrent { return }
         try attend(hub)
         if phase == .created, self is RawGreenlet {
-            phase = .scheduled
+            countStart(hub)
             let greenlet = Unmanaged.passRetained(self).toOpaque()
             try stayBehind(hub) { gevent_wait_for_start(hub, $0, $1, greenlet) }
         } else if let context, isSwitchedOut {

@@ -43,6 +43,8 @@ public final class Hub {
     let startTime: LoopInstant
     /// The process in which its loop works.
     var process = getpid()
+    /// The process in which what was begun before the latest fork has been told apart.
+    var tellingApartProcess = getpid()
     /// Main does not answer to errors any more.
     private(set) var isBeingDestroyed = false
 
@@ -108,21 +110,22 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, and ``LoopError`` if the
-    /// process is out of memory or descriptors. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the process
+    /// is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
     /// error that can be shown.
     @discardableResult
     public static func start() throws -> Hub { of(try currentHub()) }
 
     /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and ``ConfigurationError`` if another
-    /// setting than the loop has a bad value.
+    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task; and
+    /// ``ConfigurationError`` if another setting than the loop has a bad value.
     @discardableResult
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
         if gevent_hub_current() != nil {
             throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
         }
+        try refuseTasks()
         return try Hub(loop: loop, reason: reason, configuration: try Configuration.shared.resolve())
     }
 
@@ -147,9 +150,16 @@ public final class Hub {
     }
 
     fileprivate static func make() throws -> Hub {
+        try refuseTasks()
         let configuration = try Configuration.shared.resolve()
         let (loop, reason) = try configuration.makeLoop()
         return try Hub(loop: loop, reason: reason, configuration: configuration)
+    }
+
+    /// A call hidden in a synchronous helper gets past `noasync`. It would block a thread of the pool, and its greenlets
+    /// would be stranded there.
+    private static func refuseTasks() throws {
+        if gevent_current_task() != nil { throw HubError.inTask }
     }
 
     private init(loop: any Loop, reason: String, configuration: ResolvedConfiguration) throws {
@@ -207,12 +217,16 @@ public final class Hub {
     // MARK: Facts
 
     /// The name of the loop that runs, such as "epoll".
+    ///
+    /// gevent: `hub.backend`.
     public var loopName: String { type(of: loop).backendName }
 
     /// What the loop says of itself; for reports.
     public var loopFeatures: [String: String] { loop.features }
 
-    /// The loop's monotonic time.
+    /// The loop's monotonic time, since an arbitrary moment.
+    ///
+    /// gevent: `loop.now()`.
     public var now: LoopInstant { loop.now }
 
     /// The finest step in which the loop keeps deadlines.
@@ -225,7 +239,10 @@ public final class Hub {
 
     /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
     /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    ///
+    /// On the hub's own thread, like ``HubHold/release()``; let the last reference go there too. Traps elsewhere.
     public func hold() -> HubHold {
+        if !isDestroyed && gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         holdCount += 1
         return HubHold(self)
     }
@@ -240,9 +257,13 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
+    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws ``HubError`` with `.wrongThread` on another thread and
+    /// `.invalidSwitch` in another greenlet. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
     /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
     /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    ///
+    /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
+    /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.
     ///
     /// gevent: `Hub.destroy()`.
     @available(*, noasync)
@@ -252,28 +273,27 @@ public final class Hub {
         guard pointer.pointee.current == gevent_hub_main(pointer) else {
             throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
         }
+        if isBeingDestroyed { return }
         isBeingDestroyed = true
-        handle.close()
+        // What is released from here on may run code of the program's, in main. If that parked, greenlets would run that
+        // are to end or have been taken out of the queue, and nothing would bring main back.
+        gevent_attention_disown(gevent_hub_main(pointer))
         noticeFork()
-        closeServices()
         let abandoned = abandonInherited()
+        handle.close()
+        closeServices()
         dropStarts()
         Timeout.cancelAll(of: gevent_hub_main(pointer))
-        mainGreenlet.dropPendingErrors()
         endParkedGreenlets(except: abandoned)
         mainGreenlet.dropPendingErrors()
-        abandonGreenlets()
-        // What values do when they go may start and link, so they go first, and those that come of that at the end.
-        dropAllLocals()
-        dropStarts()
-        // What the last clean-ups have attached.
-        closeServices()
-        callOwnCallbacks()
-        dropAllLocals()
-        // What is left in the queue has been abandoned and must not run again.
+        // Kept until nobody is told of anything any more: a group does not hold its owner.
+        withExtendedLifetime(abandonGreenlets()) { finish() }
+        // Errors were reported until now.
+        dropHandlers()
+        finish()
+        // What makes itself anew without end is left.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         LivingHubs.remove(serial: pointer.pointee.serial)
-        spawnCallbacks = []
         isDestroyed = true
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
         gevent_park(pointer)
@@ -286,47 +306,122 @@ public final class Hub {
         Unmanaged.passUnretained(self).release()
     }
 
+    /// Main waits, for the only time while the hub is destroyed, and lets the others unwind.
+    private func yieldToGreenlets() {
+        let main = gevent_hub_main(pointer)!
+        // Main does not answer to errors any more, and a pending one would keep it from yielding.
+        mainGreenlet.dropPendingErrors()
+        gevent_attention_reset(main)
+        gevent_yield()
+        gevent_attention_disown(main)
+    }
+
+    /// Also what is attached meanwhile. Each is taken off first, so that who looks for one while it closes gets another,
+    /// which is closed in its turn.
     private func closeServices() {
-        for service in services { service.hubWillClose() }
-        services = []
+        var left = services.count + 100
+        while left > 0, !services.isEmpty {
+            services.removeFirst().hubWillClose()
+            left -= 1
+        }
     }
 
     /// Greenlets that have not run and callbacks that have not been called never will, but for the library's own: links
     /// are told and errors are reported.
     private func dropStarts() {
-        while let record = gevent_first_delayed_start(pointer) {
-            let payload = record.pointee.timer.payload!
-            Unmanaged<AnyGreenlet>.fromOpaque(payload).takeUnretainedValue().endUnstarted(GreenletExit())
-        }
+        endDelayedStarts()
+        var dropped: [gevent_ready_entry] = []
         var kept: [gevent_ready_entry] = []
-        // Not more than there are now: ends are told by callbacks, which come behind.
-        for _ in 0..<gevent_ready_count(pointer) {
-            let entry = gevent_ready_pop(pointer)
-            switch Int(entry.tag) {
-            case GEVENT_READY_RESUME:
-                kept.append(entry)
-            case GEVENT_READY_START:
-                let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
-                if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
-            default:
-                let callback = Unmanaged<HubCallback>.fromOpaque(entry.pointer)
-                if callback.takeUnretainedValue().isOwn {
-                    kept.append(entry)
-                } else {
-                    callback.takeRetainedValue().stop()
-                }
-            }
+        for entry in takeReady() {
+            if isKept(entry) { kept.append(entry) } else { dropped.append(entry) }
         }
         for entry in kept { gevent_ready_push(pointer, entry.pointer, entry.tag) }
+        for entry in dropped { drop(entry) }
     }
 
-    /// The hub will not run any more. What it still owes to others is done for it.
-    private func callOwnCallbacks() {
-        while gevent_ready_count(pointer) > 0 {
-            let entry = gevent_ready_pop(pointer)
-            guard Int(entry.tag) == GEVENT_READY_CALLBACK else { continue }
-            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
+    private func isKept(_ entry: gevent_ready_entry) -> Bool {
+        switch Int(entry.tag) {
+        case GEVENT_READY_RESUME: true
+        case GEVENT_READY_START: false
+        default: Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isOwn
         }
+    }
+
+    /// Empties the queue in one go, without running anybody's code: what that queues comes behind all of this.
+    private func takeReady() -> [gevent_ready_entry] {
+        var entries: [gevent_ready_entry] = []
+        while gevent_ready_count(pointer) > 0 { entries.append(gevent_ready_pop(pointer)) }
+        return entries
+    }
+
+    private func drop(_ entry: gevent_ready_entry) {
+        switch Int(entry.tag) {
+        case GEVENT_READY_RESUME:
+            // Its greenlet was abandoned, and must not run again.
+            break
+        case GEVENT_READY_START:
+            let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
+            if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
+        default:
+            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().stop()
+        }
+    }
+
+    private func endDelayedStarts() {
+        var delayed: [AnyGreenlet] = []
+        var next = gevent_first_delayed_start(pointer)
+        while let record = next {
+            delayed.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
+            next = gevent_next_delayed_start(pointer, record)
+        }
+        for greenlet in delayed where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
+    }
+
+    /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link and
+    /// attach, so this is done again until nothing has come of it.
+    private func finish() {
+        let rounds = 100
+        for round in 0..<rounds {
+            dropSpawnCallbacks()
+            dropAllLocals()
+            endDelayedStarts()
+            // A link that starts what it is linked to would be told for ever.
+            callOrDrop(takeReady(), calling: round < rounds / 2)
+            closeServices()
+            Timeout.cancelAll(of: gevent_hub_main(pointer))
+            mainGreenlet.dropPendingErrors()
+            if isFinished { return }
+        }
+    }
+
+    private var isFinished: Bool {
+        gevent_ready_count(pointer) == 0 && gevent_first_delayed_start(pointer) == nil && services.isEmpty
+            && localRosters.isEmpty && spawnCallbacks.isEmpty
+    }
+
+    private func callOrDrop(_ entries: [gevent_ready_entry], calling: Bool) {
+        for entry in entries {
+            if calling, Int(entry.tag) == GEVENT_READY_CALLBACK, isKept(entry) {
+                Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
+            } else {
+                drop(entry)
+            }
+        }
+    }
+
+    /// What a callback captured goes when its place is empty: it may look there.
+    private func dropSpawnCallbacks() {
+        let dropped = spawnCallbacks
+        spawnCallbacks = []
+        withExtendedLifetime(dropped) {}
+    }
+
+    /// A handler may have captured the hub. The lists of error types hold nothing.
+    private func dropHandlers() {
+        let dropped = (errorHandler, errorOutput)
+        errorHandler = nil
+        if errorOutput != nil { errorOutput = printToStandardError }
+        withExtendedLifetime(dropped) {}
     }
 
     private func endParkedGreenlets(except abandoned: Int) {
@@ -335,20 +430,18 @@ public final class Hub {
             // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
             // their errors run.
             for _ in 0..<10 where pointer.pointee.stacks.live_count > abandoned || gevent_ready_count(pointer) > 0 {
-                // Main does not answer to errors any more, and a pending one would keep it from yielding.
-                mainGreenlet.dropPendingErrors()
-                gevent_yield()
+                yieldToGreenlets()
             }
             if pointer.pointee.stacks.live_count == abandoned { return }
         }
     }
 
-    private func abandonGreenlets() {
-        for greenlet in greenletsOnStacks() {
-            abandon(greenlet)
-            // Its frames are lost, and what they retain with them; the stack's own hold at least is not.
-            Unmanaged.passUnretained(greenlet).release()
-        }
+    private func abandonGreenlets() -> [AnyGreenlet] {
+        let lost = greenletsOnStacks()
+        abandon(lost)
+        // Their frames are lost, and what they retain with them; the stacks' own holds at least are not.
+        for greenlet in lost { Unmanaged.passUnretained(greenlet).release() }
+        return lost
     }
 
     /// Every greenlet that has a stack: running, ready or parked. Linear in the stacks ever used.
@@ -378,8 +471,10 @@ public final class HubHold {
 
     /// Lets the hub go. Repeatable; also done when the hold goes.
     public func release() {
-        hub?.holdCount -= 1
-        hub = nil
+        guard let hub else { return }
+        if !hub.isDestroyed && gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
+        hub.holdCount -= 1
+        self.hub = nil
     }
 
     deinit { release() }

@@ -14,10 +14,19 @@ public final class HubCallback {
     }
 
     /// Whether it is still to be called.
+    ///
+    /// gevent: `callback.pending`.
     public var isPending: Bool { body != nil }
 
-    /// Prevents the call if it has not been made.
-    public func stop() { body = nil }
+    /// Prevents the call if it has not been made. On the hub's own thread.
+    ///
+    /// gevent: `callback.stop()`.
+    public func stop() {
+        // What the closure captured goes when this has forgotten it: it may ask about this callback.
+        let forgotten = body
+        body = nil
+        withExtendedLifetime(forgotten) {}
+    }
 
     func call(on hub: Hub) {
         guard let body else { return }

@@ -5,8 +5,8 @@
 public struct HubError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What went wrong.
     public enum Code: String, Sendable, Hashable {
-        /// Nothing is ready and nothing pending can make anything ready. Raised in main; carries a report of every
-        /// parked greenlet. gevent: `LoopExit`.
+        /// Nothing is ready and nothing pending can make anything ready: raised in main, with a report of every parked
+        /// greenlet. Also thrown, without a report, to a greenlet that waits for its own end. gevent: `LoopExit`.
         case wouldBlockForever
         /// Something tried to park on the hub's own stack: a hub callback, a raw link, a posted job. gevent:
         /// `BlockingSwitchOutError`.
@@ -15,10 +15,10 @@ public struct HubError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalidSwitch
         /// A second waiter where only one can be: two readers of one descriptor. gevent: `ConcurrentObjectUseError`.
         case concurrentUse
-        /// A greenlet, a timeout or a descriptor was used away from its hub's thread, or after its hub was destroyed
-        /// and the thread has another. gevent: `InvalidThreadUseError`.
+        /// A greenlet, a timeout or a descriptor was used away from its hub's thread, or a hub was asked for in a task,
+        /// whose thread may change. gevent: `InvalidThreadUseError`.
         case wrongThread
-        /// The hub was destroyed. gevent: `HubDestroyed`.
+        /// The hub, or that of the object that was used, was destroyed. gevent: `HubDestroyed`.
         case destroyed
         /// There is no memory, or no room among the kernel's mappings, for one more stack. The greenlet that was to
         /// have it ends with this error without having run.
@@ -47,8 +47,21 @@ extension HubError {
                 + "another thread reaches a hub through hub.handle.post { }")
     }
 
+    static var inTask: HubError {
+        HubError(
+            .wrongThread,
+            "there can be no hub here: this is a task of Swift's concurrency, which may go on in another thread; "
+                + "run what parks on a thread of its own, and let its hub.handle.post { } resume a continuation")
+    }
+
     static var destroyed: HubError {
-        HubError(.destroyed, "the hub was destroyed; the thread's next use of Gevent makes a new one")
+        HubError(
+            .destroyed, "the hub was destroyed, and what belonged to it with it; the thread's next use makes a new one")
+    }
+
+    /// What to say when the calling thread's hub is not the one with this serial.
+    static func notHere(_ serial: UInt32) -> HubError {
+        LivingHubs.contains(serial: serial) ? wrongThread : destroyed
     }
 
     static var blockedInHub: HubError {

@@ -7,6 +7,8 @@ enum LivingHubs {
     static func add(_ handle: HubHandle, serial: UInt32) { table.withLock { $0[serial] = handle } }
     static func remove(serial: UInt32) { table.withLock { $0[serial] = nil } }
 
+    static func contains(serial: UInt32) -> Bool { table.withLock { $0[serial] != nil } }
+
     /// This is a forked child, where only this hub's thread exists; another one may have held the lock.
     static func keepOnly(_ handle: HubHandle, serial: UInt32) {
         table.makeAnew()

@@ -3,10 +3,10 @@
 extension Hub {
     /// `error` ended `greenlet`.
     func greenletEnded(_ greenlet: AnyGreenlet, with error: any Error) {
-        let isExit = error is any GreenletExitError
-        if !isExit, let membership = greenlet.details?.membership, membership.takesOver(error) { return }
+        let isSilent = isExit(error)
+        if !isSilent, let membership = greenlet.details?.membership, membership.takesOver(error) { return }
         if raisesInMain(error) { return }
-        if !isExit { reportLater(error, in: greenlet) }
+        if !isSilent { reportLater(error, in: greenlet) }
     }
 
     /// `error` ended a callback, a raw link or what else runs on the hub.

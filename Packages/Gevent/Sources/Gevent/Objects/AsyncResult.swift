@@ -149,8 +149,7 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
             case .success: "value"
             case .failure(let error): error is any GreenletExitError ? "exit" : "error: \(error)"
             }
-        let waiting = linkCount
-        return "<AsyncResult \(state)\(waiting > 0 ? ", \(waiting) waiting" : "")>"
+        return "<AsyncResult \(state)\(line.waitingText)>"
     }
 }
 

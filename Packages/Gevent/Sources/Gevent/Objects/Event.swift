@@ -65,7 +65,6 @@ public final class Event: WaitableObject, CustomStringConvertible {
 
     /// "<Event set>" or "<Event clear>", and how many wait.
     public var description: String {
-        let waiting = linkCount
-        return "<Event \(isSet ? "set" : "clear")\(waiting > 0 ? ", \(waiting) waiting" : "")>"
+        "<Event \(isSet ? "set" : "clear")\(line.waitingText)>"
     }
 }

@@ -94,7 +94,8 @@ public class QueueLines {
     /// Tells those who wait for everything to be done, if it is.
     @usableFromInline
     final func didFinish(_ count: Int) {
-        unfinished -= count
+        // Dropped elements may have been reported as done already.
+        unfinished = max(0, unfinished - count)
         if unfinished > 0 { return }
         while let link = joiners.first { wake(link) }
     }

@@ -167,7 +167,6 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
 
     /// "<Semaphore 2>", the free permits, and how many wait.
     public final var description: String {
-        let waiting = linkCount
-        return "<\(type(of: self)) \(counter)\(waiting > 0 ? ", \(waiting) waiting" : "")>"
+        "<\(type(of: self)) \(counter)\(line.waitingText)>"
     }
 }

@@ -229,13 +229,18 @@ final class MonitorSchedule: @unchecked Sendable {
     private func tell(_ report: BlockingReport) {
         let (prints, hooks) = state.withLock { ($0.printsBlockingReports, $0.blockingHooks) }
         if prints { printToStandardError("gevent: \(report)\n") }
-        for hook in hooks { hook.call(report) }
+        // One of them may have cancelled another.
+        for hook in hooks where state.withLock({ $0.blockingHooks.contains { $0.identifier == hook.identifier } }) {
+            hook.call(report)
+        }
     }
 
     private func tell(_ event: MemoryEvent) {
         let hooks = state.withLock { $0.memoryHooks }
         if hooks.isEmpty { printToStandardError("gevent: \(event)\n") }
-        for hook in hooks { hook.call(event) }
+        for hook in hooks where state.withLock({ $0.memoryHooks.contains { $0.identifier == hook.identifier } }) {
+            hook.call(event)
+        }
     }
 }
 
@@ -296,11 +301,6 @@ func monotonicTime() -> Int64 {
 }
 
 extension Duration {
-    /// Cut to what an Int64 holds.
-    var nanoseconds: Int64 {
-        let (seconds, attoseconds) = components
-        let (product, overflows) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-        // A period of centuries, to which the present can still be added.
-        return overflows || product > .max / 4 ? .max / 4 : product + attoseconds / 1_000_000_000
-    }
+    /// As a period: at least one, and at most centuries, to which the present can still be added.
+    var nanoseconds: Int64 { Int64(min(max(attoseconds / 1_000_000_000, 1), Int128(Int64.max / 4))) }
 }

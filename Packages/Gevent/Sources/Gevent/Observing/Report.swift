@@ -27,7 +27,7 @@ extension Hub {
     private func printReport(of error: any Error, in greenlet: AnyGreenlet?, source: String = "a hub callback") {
         guard let errorOutput else { return }
         var text = "gevent: \(greenlet.map(\.description) ?? source) failed with \(type(of: error)): \(error)\n"
-        if let site = greenlet?.spawnSite { text += spawnLines(site) }
+        if let site = greenlet?.readableSpawnSite { text += spawnLines(site) }
         errorOutput(text)
     }
 

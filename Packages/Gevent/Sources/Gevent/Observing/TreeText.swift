@@ -44,7 +44,7 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        if let site = greenlet.spawnSite {
+        if let site = greenlet.readableSpawnSite {
             for (index, frame) in frames(of: site).prefix(TreeText.framesShown).enumerated() {
                 text += "\(lead)\(index == 0 ? "spawned at" : "  called by") \(frame)\n"
             }

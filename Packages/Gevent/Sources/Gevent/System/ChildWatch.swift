@@ -11,8 +11,12 @@ internal import Glibc
 /// gevent: `loop.child(pid)`.
 public final class ChildWatch: WaitableObject, CustomStringConvertible {
     /// The process identifier.
+    ///
+    /// gevent: `child.rpid`.
     public let pid: CInt
     /// How the child ended; nil until it has.
+    ///
+    /// gevent: `child.rstatus`.
     public private(set) var status: ChildStatus?
     /// Why there will be no status; nil unless that has turned out.
     public private(set) var error: ChildError?
@@ -45,6 +49,8 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     }
 
     /// Whether it keeps the hub waiting.
+    ///
+    /// gevent: `watcher.ref`.
     public var isReferenced: Bool {
         get { hold != nil }
         set {
@@ -56,7 +62,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     /// Parks until the child is over, or for at most `timeout`; returns how it ended, or nil when the time is up.
     ///
     /// Any number of greenlets may wait. Throws ``ChildError`` if the status went to somebody else or the watch was
-    /// cancelled, and what interrupts the greenlet, which does not concern the watch.
+    /// cancelled, ``HubError`` with `.wrongThread`, and what interrupts the greenlet, which does not concern the watch.
     @available(*, noasync)
     public func wait(timeout: Duration? = nil) throws -> ChildStatus? {
         try checkThread()

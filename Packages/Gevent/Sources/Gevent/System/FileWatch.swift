@@ -17,8 +17,12 @@ public final class FileWatch: CustomStringConvertible {
     /// The path, absolute, as it was when the watch was made.
     public let path: String
     /// What the file was when the hub last looked; nil while it is missing.
+    ///
+    /// gevent: `stat.attr`.
     public private(set) var attributes: FileAttributes?
     /// What it was before the latest change; while the file is missing, what it was when it was last there.
+    ///
+    /// gevent: `stat.prev`.
     public private(set) var previous: FileAttributes?
     /// Whether it still watches.
     public private(set) var isOpen = true
@@ -139,16 +143,18 @@ public final class FileWatch: CustomStringConvertible {
             return
         }
         isCalling = true
+        let turn = Turn { [weak self] in self?.callIsOver() }
         RawGreenlet(hub: hub.pointer) { [self] in
-            defer {
-                isCalling = false
-                if mustCallAgain && isOpen {
-                    mustCallAgain = false
-                    startCall()
-                }
-            }
-            if isOpen { try onChange?(self) }
+            try withExtendedLifetime(turn) { if isOpen { try onChange?(self) } }
         }.start(hub.pointer)
+    }
+
+    private func callIsOver() {
+        isCalling = false
+        if mustCallAgain && isOpen {
+            mustCallAgain = false
+            startCall()
+        }
     }
 }
 

@@ -60,7 +60,11 @@ extension Hub {
 
     /// This is a child process, whose loop still works on the parent's kernel objects.
     func recoverFromFork() throws(LoopError) {
-        markInherited()
+        // Once for each fork: what fails below is tried again when the child has begun things of its own.
+        if tellingApartProcess != getpid() {
+            tellingApartProcess = getpid()
+            markInherited()
+        }
         try loop.recoverAfterFork()
         pointer.pointee.is_forked = false
         process = getpid()
@@ -99,9 +103,10 @@ extension Hub {
     /// Sees to it that nothing from before the fork runs in this process any more: neither bodies nor their clean-up,
     /// which would be done twice. So nothing of it is released either. Returns how many stacks this leaves occupied.
     func abandonInherited() -> Int {
+        var inherited: [AnyGreenlet] = []
         for _ in 0..<gevent_ready_count(pointer) {
             let entry = gevent_ready_pop(pointer)
-            if !isInherited(entry) { gevent_ready_push(pointer, entry.pointer, entry.tag) }
+            if !isInherited(entry, &inherited) { gevent_ready_push(pointer, entry.pointer, entry.tag) }
         }
         var record = gevent_first_delayed_start(pointer)
         while let delayed = record {
@@ -111,21 +116,19 @@ extension Hub {
             gevent_timers_cancel(&pointer.pointee.timers, &delayed.pointee.timer)
             gevent_node_unlink(&delayed.pointee.node)
             greenlet.details?.delay = nil
-            abandon(greenlet)
+            inherited.append(greenlet)
         }
-        var stacks = 0
-        for greenlet in greenletsOnStacks() where greenlet.isInherited {
-            abandon(greenlet)
-            stacks += 1
-        }
-        return stacks
+        let onStacks = greenletsOnStacks().filter(\.isInherited)
+        abandon(inherited + onStacks)
+        return onStacks.count
     }
 
-    private func isInherited(_ entry: gevent_ready_entry) -> Bool {
+    /// Adds to `unstarted` what the entry would start.
+    private func isInherited(_ entry: gevent_ready_entry, _ unstarted: inout [AnyGreenlet]) -> Bool {
         switch Int(entry.tag) {
         case GEVENT_READY_START:
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeUnretainedValue()
-            if greenlet.isInherited { abandon(greenlet) }
+            if greenlet.isInherited { unstarted.append(greenlet) }
             return greenlet.isInherited
         case GEVENT_READY_CALLBACK:
             return Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isInherited
@@ -137,20 +140,63 @@ extension Hub {
         }
     }
 
-    /// It never runs again. Its stack, if it has one, goes with the hub; what that holds is lost.
-    func abandon(_ greenlet: AnyGreenlet) {
+    /// They never run again. Their stacks, if they have any, go with the hub; what those hold is lost. The caller's hold
+    /// on the greenlets has to outlive the call.
+    func abandon(_ greenlets: [AnyGreenlet]) {
+        // All of them first: whatever runs because something is released or told finds none of them.
+        let remains = greenlets.map { $0.isInherited ? leave($0) : takeApart($0) }
+        // A scope that goes on need not wait for them.
+        for greenlet in greenlets { greenlet.details?.membership?.memberEnded() }
+        for remains in remains { remains?.release(pointer) }
+    }
+
+    /// What an abandoned greenlet's context held.
+    private struct Remains {
+        /// Held, so that they go when all are taken apart.
+        let errors: PendingErrors?
+        let locals: UnsafeMutablePointer<gevent_locals>?
+
+        func release(_ hub: UnsafeMutablePointer<gevent_hub>) {
+            if let locals { LocalTable.free(locals, hub) }
+        }
+    }
+
+    private func takeApart(_ greenlet: AnyGreenlet) -> Remains {
+        let remains = Remains(errors: greenlet.pendingErrors, locals: greenlet.context?.pointee.locals)
         greenlet.dropPendingErrors()
         if let context = greenlet.context {
-            // Nothing that lives on may lead to a stack that does not.
             Timeout.cancelAll(of: context)
+            context.pointee.locals = nil
+        }
+        markAbandoned(greenlet)
+        return remains
+    }
+
+    /// The parent has it too, and releases what it held.
+    private func leave(_ greenlet: AnyGreenlet) -> Remains? {
+        if let context = greenlet.context {
+            while !gevent_list_is_empty(&context.pointee.timeouts) {
+                let record = gevent_deferred_of_node(context.pointee.timeouts.next)!
+                gevent_timers_cancel(&pointer.pointee.timers, &record.pointee.timer)
+                gevent_node_unlink(&record.pointee.node)
+            }
+            if let locals = context.pointee.locals { LocalTable.leave(locals, pointer) }
+            context.pointee.locals = nil
+        }
+        if let locals = greenlet.details?.inheritedLocals { LocalTable.leave(locals, pointer) }
+        greenlet.details?.inheritedLocals = nil
+        markAbandoned(greenlet)
+        return nil
+    }
+
+    private func markAbandoned(_ greenlet: AnyGreenlet) {
+        if let context = greenlet.context {
+            // Nothing that lives on may lead to a stack that does not.
             gevent_wait_abandon(context)
-            greenlet.dropLocals(of: context)
             context.pointee.owner = nil
         }
         greenlet.phase = .ended
         greenlet.context = nil
-        // The group may go at least.
-        greenlet.details?.membership = nil
         (greenlet as? JoinableGreenlet)?.outcomeError = GreenletExit()
     }
 }

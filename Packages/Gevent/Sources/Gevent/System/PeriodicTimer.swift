@@ -73,18 +73,19 @@ public final class PeriodicTimer {
         let now = hub.loop.now
         // The latest one that is due; those before it were not noticed in time.
         let latest = max(firstTick.duration(to: now).attoseconds / interval.attoseconds, nextTick)
-        skippedTicks += Int(clamping: latest - nextTick)
+        let (skipped, overflows) = skippedTicks.addingReportingOverflow(Int(clamping: latest - nextTick))
+        skippedTicks = overflows ? .max : skipped
         nextTick = latest + 1
         startTimer(now)
         if isRunning {
-            skippedTicks += 1
+            skippedTicks += skippedTicks < .max ? 1 : 0
             return
         }
         isRunning = true
         tickCount += 1
+        let turn = Turn { [weak self] in self?.isRunning = false }
         RawGreenlet(hub: hub.pointer) { [self] in
-            defer { isRunning = false }
-            try body?()
+            try withExtendedLifetime(turn) { try body?() }
         }.start(hub.pointer)
     }
 }

@@ -33,6 +33,8 @@ public final class SignalRegistration {
     }
 
     /// Whether it keeps the hub waiting for the signal when nothing else is pending.
+    ///
+    /// gevent: `signal.ref`.
     public var isReferenced: Bool {
         get { hold != nil }
         set {

@@ -8,7 +8,8 @@ internal import Glibc
 final class DescriptorWatch {
     let fileDescriptor: CInt
     private let hub: Hub
-    private let onReadable: () -> Void
+    /// Until it is closed: what it captures may hold the watch.
+    private var onReadable: (() -> Void)?
     private var hold: HubHold?
     private(set) var isOpen = true
 
@@ -40,10 +41,11 @@ final class DescriptorWatch {
         if !isOpen { return }
         isOpen = false
         hold = nil
+        onReadable = nil
         hub.descriptors.existing(fileDescriptor)?.pointee.watch = nil
         hub.closing(fileDescriptor)
         Unmanaged.passUnretained(self).release()
     }
 
-    func becameReadable() { onReadable() }
+    func becameReadable() { onReadable?() }
 }

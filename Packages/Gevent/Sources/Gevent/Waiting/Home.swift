@@ -41,7 +41,7 @@ struct Home {
     @usableFromInline
     @inline(never)
     mutating func settle() throws -> UnsafeMutablePointer<gevent_hub> {
-        guard serial == 0 else { throw HubError.wrongThread }
+        guard serial == 0 else { throw HubError.notHere(serial) }
         let hub = try currentHub()
         serial = hub.pointee.serial
         return hub
@@ -50,7 +50,7 @@ struct Home {
     @usableFromInline
     @inline(never)
     mutating func settleOrDie() -> UnsafeMutablePointer<gevent_hub> {
-        if serial != 0 { fatalError("\(HubError.wrongThread)") }
+        if serial != 0 { fatalError("\(HubError.notHere(serial))") }
         let hub = Gevent.requireHub()
         serial = hub.pointee.serial
         return hub

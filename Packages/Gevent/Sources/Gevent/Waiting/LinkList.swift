@@ -39,6 +39,19 @@ struct LinkList {
         return count
     }
 
+    /// How many wait, for descriptions: "", ", 3 waiting". Counted no further than a report would be read.
+    var waitingText: String {
+        let most = 100
+        guard let record else { return "" }
+        var count = 0
+        var node = record.pointee.list.next
+        while let one = node, one != gevent_links_list(record), count < most {
+            count += 1
+            node = one.pointee.next
+        }
+        return count == 0 ? "" : count < most ? ", \(count) waiting" : ", \(most) or more waiting"
+    }
+
     /// Adds a link. The node's owner sees to it that it outlives its membership.
     @inline(__always)
     mutating func append(

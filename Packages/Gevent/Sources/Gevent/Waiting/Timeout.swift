@@ -86,7 +86,8 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public func start() {
         let hub = requireHub()
         let current = hub.pointee.current!
-        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) {
+        // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
+        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB), current != gevent_hub_main(hub) {
             refuse("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
         }
         if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
@@ -147,7 +148,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
             // Never started, or long over.
             if state == Timeout.closed { return }
-            fatalError("\(HubError.wrongThread)")
+            fatalError("\(HubError.notHere(hubSerial.load(ordering: .relaxed)))")
         }
         if state == Timeout.fired || state == Timeout.closed {
             // Only the greenlet it was thrown into can take it back, and has to be able to after others have tried.
@@ -218,7 +219,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
 /// Seconds without superfluous digits: "0.1", "2", "-1.5".
 func decimalSeconds(_ duration: Duration) -> String {
-    let (seconds, attoseconds) = duration.components
+    let (seconds, attoseconds) = duration.attoseconds.quotientAndRemainder(dividingBy: 1_000_000_000_000_000_000)
     let sign = seconds < 0 || attoseconds < 0 ? "-" : ""
     if attoseconds == 0 { return "\(sign)\(seconds.magnitude)" }
     let digits = String(attoseconds.magnitude)

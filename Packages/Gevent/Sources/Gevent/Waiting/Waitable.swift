@@ -3,8 +3,8 @@ internal import CGevent
 /// What can be waited for together with others, by ``wait(_:timeout:count:)->[Object]`` and
 /// ``iwait(_:timeout:count:_:)-(_,_,_,(Object)->Void)``.
 ///
-/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most easily by passing the
-/// calls on to an ``Event`` it has:
+/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most easily
+/// by passing the calls on to an ``Event`` it has:
 ///
 /// ```swift
 /// final class Download: Waitable {
@@ -64,12 +64,16 @@ public final class WaitLink {
     /// parks, and works in a hub callback too.
     public func tell() { tell(requireHub()) }
 
-    /// After this the callback is never called. Repeatable.
+    /// After this the callback is never called. Repeatable. On the thread of its hub.
     public func cancel() {
+        // What the callback captured goes at the end: it may look at this link.
+        let forgotten = callback
         callback = nil
-        guard gevent_node_is_linked(&node.pointee.node) else { return }
-        gevent_node_unlink(&node.pointee.node)
-        Unmanaged.passUnretained(self).release()
+        if gevent_node_is_linked(&node.pointee.node) {
+            gevent_node_unlink(&node.pointee.node)
+            Unmanaged.passUnretained(self).release()
+        }
+        withExtendedLifetime(forgotten) {}
     }
 
     /// Looked up when the callback's turn comes: an earlier one may still cancel this.

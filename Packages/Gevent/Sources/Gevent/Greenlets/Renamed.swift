@@ -1,0 +1,99 @@
+// What these are named in gevent: whoever types it is told the name here.
+
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+
+@available(*, unavailable, renamed: "spawn(after:_:)")
+public func spawn_later<Output>(_ seconds: Double, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
+    fatalError("unavailable")
+}
+
+@available(*, unavailable, renamed: "spawn(after:_:)")
+public func spawnLater<Output>(_ seconds: Double, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
+    fatalError("unavailable")
+}
+
+@available(*, unavailable, renamed: "spawnRaw(_:)")
+public func spawn_raw(_ body: @escaping () throws -> Void) -> RawGreenlet { fatalError("unavailable") }
+
+@available(*, unavailable, renamed: "joinAll(_:timeout:throwingErrors:count:)")
+public func joinall(_ greenlets: [JoinableGreenlet]) throws { fatalError("unavailable") }
+
+@available(*, unavailable, renamed: "killAll(_:throwing:blocking:timeout:sticky:)")
+public func killall(_ greenlets: [AnyGreenlet]) throws { fatalError("unavailable") }
+
+@available(*, unavailable, renamed: "withTimeout(_:timeoutValue:_:)")
+public func with_timeout<Value>(_ seconds: Double, _ body: () throws -> Value) throws -> Value {
+    fatalError("unavailable")
+}
+
+@available(*, unavailable, renamed: "AnyGreenlet.current")
+public func getcurrent() -> AnyGreenlet { fatalError("unavailable") }
+
+@available(*, unavailable, message: "use Hub.current")
+public func get_hub() -> Hub { fatalError("unavailable") }
+
+extension AnyGreenlet {
+    @available(*, unavailable, renamed: "minimalID")
+    public var minimal_ident: Int { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "isDead")
+    public var dead: Bool { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "spawnTreeLocals")
+    public var spawn_tree_locals: SpawnTreeLocals? { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "spawningGreenlet")
+    public var spawning_greenlet: AnyGreenlet? { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "spawningStack")
+    public var spawning_stack: SpawningStack? { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "addSpawnCallback(_:)")
+    public static func add_spawn_callback(_ callback: (JoinableGreenlet) -> Void) { fatalError("unavailable") }
+}
+
+extension JoinableGreenlet {
+    @available(*, unavailable, renamed: "isReady")
+    public func ready() -> Bool { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "isSuccessful")
+    public func successful() -> Bool { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "error")
+    public var exception: (any Error)? { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "start(after:)")
+    public func start_later(_ seconds: Double) { fatalError("unavailable") }
+}
+
+extension Greenlet {
+    @available(*, unavailable, renamed: "rawLink(_:)")
+    public func rawlink(_ callback: (Greenlet<Output>) throws -> Void) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "linkValue(_:)")
+    public func link_value(_ callback: (Greenlet<Output>) throws -> Void) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "linkError(_:)")
+    public func link_exception(_ callback: (Greenlet<Output>) throws -> Void) { fatalError("unavailable") }
+}
+
+extension Timeout {
+    @available(*, unavailable, renamed: "startNew(_:throwing:)")
+    public static func start_new(_ seconds: Double?) -> Timeout { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "isPending")
+    public var pending: Bool { fatalError("unavailable") }
+}
+
+extension Event {
+    @available(*, unavailable, renamed: "isSet")
+    public func is_set() -> Bool { fatalError("unavailable") }
+}
+
+extension BasicQueue {
+    @available(*, unavailable, renamed: "putNowait(_:)")
+    public func put_nowait(_ element: Storage.Element) throws { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "getNowait()")
+    public func get_nowait() throws -> Storage.Element { fatalError("unavailable") }
+}

@@ -1,0 +1,152 @@
+import CGevent
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// Ends an exit test, which forks and so has a process of its own, with the number of what was not so.
+private func require(_ condition: Bool, _ number: CInt) {
+    if condition { return }
+    printToStandardError("check \(number) failed\n")
+    exit(number)
+}
+
+private struct ErrorWithWitness: Error { let witness: Smuggled<Witness> }
+
+@Suite("What a forked child leaves alone when it destroys its hub")
+struct ForkedChildrenLeaveAlone {
+    @Test("Values of greenlets from before the fork, and errors they wait for, are not released in the child")
+    func valuesStay() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                var released: [String] = []
+                let local = GreenletLocal<Witness?>("l") { nil }
+                let inherited = GreenletLocal<Witness?>("i", inheriting: true) { nil }
+                inherited.value = Witness { released.append("inherited") }
+                let delayed = spawn(after: .milliseconds(200)) {}
+                let parked = spawn {
+                    local.value = Witness { released.append("local") }
+                    Timeout.startNew(
+                        .seconds(9),
+                        throwing: ErrorWithWitness(witness: Smuggled(Witness { released.append("timeout") })))
+                    try sleep(for: .seconds(9))
+                }
+                try sleep()
+                let queued = spawn {}
+                inherited.value = nil
+                parked.deliver(ErrorWithWitness(witness: Smuggled(Witness { released.append("error") })))
+                let code = try inChild {
+                    released = []
+                    local.value = Witness { released.append("own") }
+                    try hub.destroy()
+                    guard parked.isDead, queued.isDead, delayed.isDead else { return 1 }
+                    return released == ["own"] ? 0 : 2
+                }
+                require(code == 0, 1)
+                hub.errorHandler = { _, _ in }
+                try joinAll([queued, delayed, parked])
+                try sleep()
+                require(Set(released) == ["local", "timeout", "inherited"], 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Fact 78: no greenlet from before the fork runs in the child, whatever parks when it is released there")
+    func nothingRuns() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                var ran = 0
+                let pipe = try Pipe()
+                let local = GreenletLocal<Witness?>("l") { nil }
+                let first = spawn {
+                    local.value = Witness { try? sleep(for: .milliseconds(100)) }
+                    try waitRead(pipe.readEnd)
+                }
+                let second = spawn {
+                    try sleep(for: .milliseconds(10))
+                    ran += 1
+                }
+                try sleep()
+                let code = try inChild {
+                    local.value = Witness { try? sleep(for: .milliseconds(100)) }
+                    do {
+                        let posted = Smuggled(Witness { try? sleep(for: .milliseconds(100)) })
+                        hub.handle.post { withExtendedLifetime(posted) {} }
+                    }
+                    try hub.destroy()
+                    return ran == 0 ? 0 : 1
+                }
+                require(code == 0, 1)
+                pipe.write()
+                try joinAll([first, second])
+                require(ran == 1, 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("The scope of a group that forked ends in the child without the members from before")
+    func scopeEnds() async {
+        await #expect(processExitsWith: .success) {
+            let parent = getpid()
+            try withHub(on: .configured) { hub in
+                let event = Event()
+                var child: pid_t = 0
+                var count = -1
+                var unwound = 0
+                let owner = spawn {
+                    defer { unwound += 1 }
+                    try withGroup { group in
+                        group.spawn { try event.wait() }
+                        group.spawn(after: .seconds(9)) {}
+                        try sleep()
+                        child = gevent_fork()
+                        if child != 0 { return group.killAll() }
+                        try reinit()
+                        do { try sleep(for: .seconds(9)) } catch {
+                            count = group.count
+                            throw error
+                        }
+                    }
+                }
+                for _ in 0..<5 { try sleep() }
+                if getpid() != parent {
+                    alarm(20)
+                    try hub.destroy()
+                    _exit(unwound == 1 && count == 0 && owner.isDead && owner.exit != nil ? 0 : 1)
+                }
+                try owner.get()
+                var status: CInt = 0
+                while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+                require(status == 0, 1)
+                require(unwound == 1, 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("What a child begins before its loop can be repaired is its own to end")
+    func repairedLater() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inChild {
+                    // Noticed, but not repaired.
+                    hub.pointer.pointee.is_forked = true
+                    var ended = 0
+                    let own = spawn {
+                        defer { ended += 1 }
+                        try sleep(for: .seconds(9))
+                    }
+                    try sleep()
+                    hub.pointer.pointee.is_forked = true
+                    try hub.destroy()
+                    return own.isDead && ended == 1 ? 0 : 1
+                }
+                require(code == 0, 1)
+            }
+            exit(0)
+        }
+    }
+}

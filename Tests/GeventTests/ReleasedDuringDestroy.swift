@@ -1,0 +1,317 @@
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// Ends an exit test with the number of what was not so.
+private func require(_ condition: Bool, _ number: CInt) {
+    if condition { return }
+    printToStandardError("check \(number) failed\n")
+    exit(number)
+}
+
+/// What runs because something is released, or told, while a hub is destroyed. The hubs of these tests stand outside of
+/// `withHub`, which destroys its own.
+@Suite("Released while the hub is destroyed")
+struct ReleasedDuringDestroy {
+    @Test("What is dropped from the queue and parks in its deinit is refused, and nothing in the queue runs or is lost")
+    func parksWhenDropped() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            // The ring has held greenlets, which must not be found in it again.
+            for _ in 0..<7 {
+                for _ in 0..<200 { spawn {} }
+                try sleep()
+                try sleep()
+            }
+            do {
+                let witness = Witness {
+                    log.outcome("sleep") { try sleep(for: .milliseconds(1)) }
+                    log.outcome("yield") { try sleep() }
+                    log.outcome("limited") { try withTimeout(.seconds(1)) { _ in try Event().wait() } }
+                    log.outcome("group") { try withGroup { _ in } }
+                }
+                spawn { withExtendedLifetime(witness) { log.note("ran") } }
+            }
+            let others = (0..<8).map { _ in spawn { log.note("another ran") } }
+            try hub.destroy()
+            let areExits = others.allSatisfy { $0.isDead && $0.exit != nil }
+            log.note("all over: \(areExits)")
+            log.note("a new hub: \(try spawn { 1 }.get())")
+            try Hub.current.destroy()
+            return log.entries
+        }
+        let refused = "threw \(HubError.blockedInHub)"
+        #expect(
+            log == [
+                "sleep: \(refused)", "yield: \(refused)", "limited: \(refused)", "group: \(refused)", "all over: true",
+                "a new hub: 1",
+            ])
+    }
+
+    @Test("A callback that is dropped and parks in its deinit is refused too")
+    func callbackParks() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            for _ in 0..<3 {
+                let witness = Witness { log.outcome("sleep") { try sleep() } }
+                hub.runCallback { withExtendedLifetime(witness) { log.note("called") } }
+            }
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == Array(repeating: "sleep: threw \(HubError.blockedInHub)", count: 3))
+    }
+
+    @Test("Greenlets that unwind may park while the hub is destroyed, as ever")
+    func unwindingParks() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            spawn {
+                defer { log.outcome("clean-up") { try sleep() } }
+                try sleep(for: .seconds(9))
+            }
+            try sleep()
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["clean-up: returned"])
+    }
+
+    @Test("A local of main is main's while main destroys the hub")
+    func localsOfMain() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let local = GreenletLocal("number") { 0 }
+            local.value = 7
+            do {
+                let witness = Witness { log.note("\(local.value)") }
+                spawn { withExtendedLifetime(witness) {} }
+            }
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["7"])
+    }
+
+    @Test("A Timeout that is started and forgotten during a destroy goes with the hub")
+    func forgottenTimeout() throws {
+        let (wasPending, isGone) = try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            var found: Bool?
+            weak var started: Timeout?
+            let local = GreenletLocal<Witness?>("l") { nil }
+            local.value = Witness {
+                started = Timeout.startNew(.seconds(1))
+                found = started?.isPending
+            }
+            try hub.destroy()
+            return (found, started == nil)
+        }
+        #expect(wasPending == true)
+        #expect(isGone)
+    }
+
+    @Test(
+        "What a raw link attaches at the very end of a destroy is closed: a signal has its default action again")
+    func lateService() async {
+        await #expect(processExitsWith: .success) {
+            try onFreshThread {
+                let hub = try Hub.start(on: VirtualLoop())
+                let local = GreenletLocal<Witness?>("l") { nil }
+                local.value = Witness {
+                    spawn {}.rawLink { (_: Greenlet<Void>) in
+                        try onSignal(SIGUSR1) {}
+                        require(handler(of: SIGUSR1) != 0, 1)
+                    }
+                }
+                try hub.destroy()
+                require(handler(of: SIGUSR1) == 0, 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("What is attached while services close is closed")
+    func attachedWhileClosing() throws {
+        final class Service: HubService {
+            let log: Log
+            let next: Service?
+            init(_ log: Log, next: Service?) {
+                self.log = log
+                self.next = next
+            }
+            func hubWillClose() {
+                log.note(next == nil ? "second" : "first")
+                if let next { Hub.current.addService(next) }
+            }
+            func hubDidFork() {}
+        }
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            hub.addService(Service(log, next: Service(log, next: nil)))
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["first", "second"])
+    }
+
+    @Test("What a raw link starts at the very end of a destroy is over, told and gone")
+    func lateStarts() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            weak var late: Greenlet<Void>?
+            weak var delayed: Greenlet<Void>?
+            let local = GreenletLocal<Witness?>("l") { nil }
+            local.value = Witness {
+                let first = spawn {}
+                let captured = Witness { log.note("captured released") }
+                first.link { _ in withExtendedLifetime(captured) { log.note("told in a greenlet") } }
+                first.rawLink { (_: Greenlet<Void>) in
+                    let second = spawn { log.note("late ran") }
+                    second.rawLink { (ended: Greenlet<Void>) in
+                        log.note("late: active \(ended.isActive), exit \(ended.exit != nil)")
+                    }
+                    late = second
+                    let third = spawn(after: .seconds(1)) { log.note("delayed ran") }
+                    third.rawLink { (ended: Greenlet<Void>) in log.note("delayed: active \(ended.isActive)") }
+                    delayed = third
+                }
+            }
+            try hub.destroy()
+            log.note("gone: \(late == nil && delayed == nil)")
+            return log.entries.sorted()
+        }
+        #expect(
+            log == [
+                "captured released", "delayed: active false", "gone: true", "late: active false, exit true",
+            ])
+    }
+
+    @Test("A link that starts its greenlet anew each time does not keep a destroy from ending")
+    func startedAnew() throws {
+        let isOver = try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            func go() {
+                spawn { try sleep(for: .seconds(1)) }.rawLink { (_: Greenlet<Void>) in go() }
+            }
+            go()
+            try sleep()
+            try hub.destroy()
+            return !Hub.exists
+        }
+        #expect(isOver)
+    }
+
+    @Test("What a released spawn callback starts never runs, and is over")
+    func releasedSpawnCallback() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            weak var late: Greenlet<Void>?
+            do {
+                let witness = Witness {
+                    let greenlet = spawn { log.note("ran") }
+                    greenlet.rawLink { (ended: Greenlet<Void>) in log.note("over: \(ended.isDead)") }
+                    late = greenlet
+                }
+                AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime(witness) {} }
+            }
+            let hub = Hub.current
+            spawn {}
+            try sleep()
+            try hub.destroy()
+            log.note("gone: \(late == nil), hub: \(Hub.exists)")
+            return log.entries
+        }
+        #expect(log == ["over: true", "gone: true, hub: false"])
+    }
+
+    @Test("A destroy within a destroy has no effect")
+    func nested() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let local = GreenletLocal<Witness?>("l") { nil }
+            local.value = Witness { log.outcome("in a local") { try hub.destroy() } }
+            do {
+                let witness = Witness { log.outcome("in a body") { try hub.destroy() } }
+                spawn { withExtendedLifetime(witness) {} }
+            }
+            try hub.destroy()
+            log.note("hub: \(Hub.exists)")
+            return log.entries
+        }
+        #expect(log == ["in a body: returned", "in a local: returned", "hub: false"])
+    }
+
+    @Test("Handlers that capture their hub go with it, and may look at it when they go")
+    func handlersGo() throws {
+        let (isGone, looks) = try onFreshThread {
+            weak var weakHub: Hub?
+            var looks = 0
+            try {
+                let hub = try Hub.start(on: VirtualLoop())
+                weakHub = hub
+                let first = Witness { [unowned hub] in looks += hub.errorHandler == nil ? 1 : 0 }
+                let second = Witness { [unowned hub] in looks += hub.errorOutput != nil ? 1 : 0 }
+                let third = Witness { [unowned hub] in looks += hub.spawnCallbacks.isEmpty ? 1 : 0 }
+                hub.errorHandler = { _, _ in withExtendedLifetime((hub, first)) {} }
+                hub.errorOutput = { _ in withExtendedLifetime((hub, second)) {} }
+                AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime((hub, third)) {} }
+                try hub.destroy()
+            }()
+            return (weakHub == nil, looks)
+        }
+        #expect(isGone)
+        #expect(looks == 3)
+    }
+
+    @Test("Until the end of a destroy, errors of its raw links are reported")
+    func lateErrors() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            hub.errorHandler = { error, _ in log.note("reported \(error)") }
+            let local = GreenletLocal<Witness?>("l") { nil }
+            local.value = Witness { spawn {}.rawLink { (_: Greenlet<Void>) in throw Boom() } }
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["reported Boom"])
+    }
+
+    @Test("A group outlives an owner that cannot be ended: members that are dropped after it are told to nobody")
+    func abandonedOwner() throws {
+        let members = try onFreshThread {
+            let hub = try Hub.start(on: VirtualLoop())
+            var members: [Greenlet<Void>] = []
+            spawn {
+                try withGroup { group in
+                    while true {
+                        do { try sleep() } catch {}
+                        members = Array(members.suffix(2)) + [group.spawn { try sleep(for: .seconds(9)) }]
+                    }
+                }
+            }
+            try sleep()
+            try hub.destroy()
+            return members.filter(\.isDead).count
+        }
+        #expect(members == 3)
+    }
+}
+
+/// The address of the process' handler; 0 for the default.
+private func handler(of number: CInt) -> UInt {
+    var action = sigaction()
+    sigaction(number, nil, &action)
+    // A C function pointer or null, which is what an address is.
+    return unsafeBitCast(action.__sigaction_handler.sa_handler, to: UInt.self)
+}
