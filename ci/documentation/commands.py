@@ -38,7 +38,7 @@ def check_line(line, own_programs):
     if not words:
         return None
     program, *arguments = words
-    if program.startswith("ci/"):
+    if program.startswith(("ci/", "Benchmarks/")):
         return check_script(program, arguments)
     if program == "swift":
         return check_swift(arguments, own_programs)
