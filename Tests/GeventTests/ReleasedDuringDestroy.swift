@@ -256,17 +256,28 @@ struct ReleasedDuringDestroy {
         let (isGone, looks) = try onFreshThread {
             weak var weakHub: Hub?
             var looks = 0
-            try {
-                let hub = try Hub.start(on: VirtualLoop())
-                weakHub = hub
-                let first = Witness { [unowned hub] in looks += hub.errorHandler == nil ? 1 : 0 }
-                let second = Witness { [unowned hub] in looks += hub.errorOutput != nil ? 1 : 0 }
-                let third = Witness { [unowned hub] in looks += hub.spawnCallbacks.isEmpty ? 1 : 0 }
+            // In functions of their own, so that nothing else holds what they make by the time of the destroy.
+            @inline(never)
+            func capture(_ hub: Hub) {
+                let first = Witness { [weak hub] in
+                    looks += hub?.isDestroyed == false && hub?.errorHandler == nil ? 1 : 0
+                }
+                let second = Witness { [weak hub] in
+                    looks += hub?.isDestroyed == false && hub?.errorOutput != nil ? 1 : 0
+                }
+                let third = Witness { [weak hub] in looks += hub?.spawnCallbacks.isEmpty == true ? 1 : 0 }
                 hub.errorHandler = { _, _ in withExtendedLifetime((hub, first)) {} }
                 hub.errorOutput = { _ in withExtendedLifetime((hub, second)) {} }
                 AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime((hub, third)) {} }
+            }
+            @inline(never)
+            func makeAndDestroy() throws {
+                let hub = try Hub.start(on: VirtualLoop())
+                weakHub = hub
+                capture(hub)
                 try hub.destroy()
-            }()
+            }
+            try makeAndDestroy()
             return (weakHub == nil, looks)
         }
         #expect(isGone)
