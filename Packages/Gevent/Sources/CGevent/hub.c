@@ -181,9 +181,10 @@ SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
                     (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0;
     if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
-    // With many ready, the next but one is on its way into the cache while this one is switched to.
-    uintptr_t soon = ring[(head + 2) & mask];
-    __builtin_prefetch((void *)soon);
+    // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer is
+    // too late at 100,000 ready (15 % more), farther is lost again at 1,000.
+    uintptr_t soon = ring[(head + 6) & mask];
+    __builtin_prefetch((char *)soon + 0);
     __builtin_prefetch((char *)soon + 64);
     hub->ready_head = head + 1;
     hub->ready_tail = tail + 1;
