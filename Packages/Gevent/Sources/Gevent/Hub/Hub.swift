@@ -368,13 +368,8 @@ public final class Hub {
     }
 
     private func endDelayedStarts() {
-        var delayed: [AnyGreenlet] = []
-        var next = gevent_first_delayed_start(pointer)
-        while let record = next {
-            delayed.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
-            next = gevent_next_delayed_start(pointer, record)
-        }
-        for greenlet in delayed where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
+        // The end of one may be that of others.
+        for greenlet in delayedGreenlets() where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
     }
 
     /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link and
@@ -457,6 +452,17 @@ public final class Hub {
         }
         // A stack whose greenlet has just ended counts as the hub's.
         return found.filter { $0 !== hubGreenlet }
+    }
+
+    /// Every greenlet that is to start later, in the order of the calls that said so.
+    func delayedGreenlets() -> [AnyGreenlet] {
+        var found: [AnyGreenlet] = []
+        var next = gevent_first_delayed_start(pointer)
+        while let record = next {
+            found.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
+            next = gevent_next_delayed_start(pointer, record)
+        }
+        return found
     }
 }
 
