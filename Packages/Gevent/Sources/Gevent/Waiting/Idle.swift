@@ -16,25 +16,6 @@ public func idle() throws {
     _ = try wait(hub, .idle, nil)
 }
 
-/// Parks the current greenlet for at least `duration`; unless `referenced`, without keeping the hub waiting.
-///
-/// When nothing else can happen any more, a sleep that is not referenced blocks forever, which main is told by
-/// ``HubError`` with `.wouldBlockForever`, and ``Hub/join(timeout:)`` does not wait for it. Zero and negative durations
-/// are the yield. Throws what ``sleep(for:)`` throws.
-///
-/// gevent: `gevent.sleep(seconds, ref=True)`.
-@available(*, noasync)
-public func sleep(for duration: Duration, referenced: Bool) throws {
-    if duration <= .zero { return try sleep() }
-    let hub = try currentHub()
-    try attend(hub)
-    let now = Hub.time(hub)
-    gevent_wait_set_timer(
-        hub, hub.pointee.current, now.advanced(by: duration).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_WAKE),
-        referenced)
-    _ = try wait(hub, .sleep, nil)
-}
-
 extension Hub {
     /// The hub has polled without waiting. If that, and the timers that are due by now, have made nothing runnable, the
     /// first that waits for this goes on.
