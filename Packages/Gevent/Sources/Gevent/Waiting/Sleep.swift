@@ -32,14 +32,7 @@ func yieldSlowly() throws {
 /// gevent: `gevent.sleep(seconds)`.
 @available(*, noasync)
 public func sleep(for duration: Duration) throws {
-    if duration <= .zero { return try sleep() }
-    let hub = try currentHub()
-    try attend(hub)
-    let now = Hub.time(hub)
-    gevent_wait_set_timer(
-        hub, hub.pointee.current, now.advanced(by: duration).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_WAKE),
-        true)
-    _ = try wait(hub, .sleep, nil)
+    try sleep(for: duration, referenced: true)
 }
 
 /// Parks the current greenlet for at least `duration`; unless `referenced`, without keeping the hub waiting.
