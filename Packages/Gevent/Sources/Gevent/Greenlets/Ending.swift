@@ -194,9 +194,9 @@ func waitForEnds<Member: AnyGreenlet>(
 /// Parks until all of `greenlets` are over, or `count` of them, or for at most `timeout`. Returns those that are over,
 /// in the order in which they ended; a duplicate counts, and is returned, each time.
 ///
-/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
-/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and ``HubError`` with
-/// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is
+/// thrown as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and
+/// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
 @available(*, noasync)

@@ -110,9 +110,9 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the process
-    /// is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
-    /// error that can be shown.
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the
+    /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
+    /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
     public static func start() throws -> Hub { of(try currentHub()) }
 
@@ -257,10 +257,11 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws ``HubError`` with `.wrongThread` on another thread and
-    /// `.invalidSwitch` in another greenlet. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
-    /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
-    /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws
+    /// ``HubError`` with `.wrongThread` on another thread and `.invalidSwitch` in another greenlet. Each parked
+    /// greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is thrown another, and one
+    /// that does so a hundred times is abandoned with its stack. In a forked child that also holds for what was queued
+    /// or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
     ///
     /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
     /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.

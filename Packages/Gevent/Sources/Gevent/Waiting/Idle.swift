@@ -3,9 +3,10 @@ internal import CGevent
 /// Parks until nothing else is runnable: what is ready goes first, and so do descriptors that have become ready and
 /// timers that are due.
 ///
-/// With nothing else to do it returns after one poll that does not wait: waiting for idleness never blocks forever. Of several that
-/// wait, one at a time goes on, in the order of their calls; the next waits until the hub is idle again. While something
-/// is always ready, such as a callback that queues itself again, it does not return. Throws what interrupts the greenlet.
+/// With nothing else to do it returns after one poll that does not wait: waiting for idleness never blocks forever. Of
+/// several that wait, one at a time goes on, in the order of their calls; the next waits until the hub is idle again.
+/// While something is always ready, such as a callback that queues itself again, it does not return. Throws what
+/// interrupts the greenlet.
 ///
 /// gevent: `gevent.idle(priority=0)`.
 @available(*, noasync)
