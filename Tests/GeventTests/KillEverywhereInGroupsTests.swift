@@ -4,7 +4,7 @@ import Testing
 @testable import Gevent
 
 /// A program that is made of scopes, and counts what it has open.
-private final class ScopedProgram {
+private final class ScopedProgram: KillableProgram {
     /// What has been entered and not left.
     var open = 0
     /// Called before each wait, of whomever.
@@ -158,20 +158,7 @@ struct KillEverywhereInGroupsTests {
 
     @Test("Killed after the n-th round of the hub, for every n")
     func afterEveryRound() throws {
-        let rounds = Counter()
-        let undisturbed = try Self.run { hub, program, _ in
-            RoundCounter.start(on: hub, until: { program.finished }) { _ in rounds.add() > 0 }
-        }
-        try #require(undisturbed.isFinished)
-        // In the last round the victim has been woken already, and comes to its end.
-        try requireTheKillAtEvery("round", of: rounds.count, tooLate: 1) { target in
-            try Self.run { hub, program, victim in
-                RoundCounter.start(on: hub, until: { program.finished || victim.isDead }) { round in
-                    if round == target { try kill(victim) }
-                    return round < target
-                }
-            }
-        }
+        try requireTheKillAfterEveryRound { try Self.run($0) }
     }
 
     @Test("Hit by a foreign Timeout after every fraction of its time")

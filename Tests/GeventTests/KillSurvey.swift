@@ -2,6 +2,12 @@ import Testing
 
 @testable import Gevent
 
+/// What somebody means to kill.
+protocol KillableProgram: AnyObject {
+    /// It has come to its end.
+    var finished: Bool { get }
+}
+
 /// How a program went whose main greenlet somebody meant to kill.
 struct KilledRun {
     /// It came to its end all the same.
@@ -29,6 +35,27 @@ func requireTheKillAtEvery(
             outcome.isEndedByKill,
             "killed at \(moment) \(target) of \(count), it \(outcome.isFinished ? "finished" : "ended otherwise")",
             sourceLocation: sourceLocation)
+    }
+}
+
+/// The same after each round of the hub that an undisturbed run has. `run` runs a new program, arranged as it is told.
+func requireTheKillAfterEveryRound(
+    sourceLocation: SourceLocation = #_sourceLocation,
+    _ run: (_ arrange: @escaping @Sendable (Hub, any KillableProgram, Greenlet<Void>) -> Void) throws -> KilledRun
+) throws {
+    let rounds = Counter()
+    let undisturbed = try run { hub, program, _ in
+        RoundCounter.start(on: hub, until: { program.finished }) { _ in rounds.add() > 0 }
+    }
+    try #require(undisturbed.isFinished, sourceLocation: sourceLocation)
+    // In the last round the victim has been woken already, and comes to its end.
+    try requireTheKillAtEvery("round", of: rounds.count, tooLate: 1, sourceLocation: sourceLocation) { target in
+        try run { hub, program, victim in
+            RoundCounter.start(on: hub, until: { program.finished || victim.isDead }) { round in
+                if round == target { try kill(victim) }
+                return round < target
+            }
+        }
     }
 }
 

@@ -32,12 +32,22 @@ extension AnyGreenlet {
         gevent_list_append(&links.pointee.list, &link.pointee.node)
     }
 
-    /// The greenlet is over from here on. Remembers who ended before whom.
+    /// The greenlet is over from here on. Remembers who ended before whom, and sees to the error that ended it, if any.
     @inline(__always)
-    final func recordEnd(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
         phase = .ended
         hub.pointee.ended_count &+= 1
         endOrder = hub.pointee.ended_count
+        if let error { Hub.of(hub).greenletEnded(self, with: error) }
+    }
+
+    /// The same for one that never ran; its links are told. The caller's hold on the body has to outlive the call.
+    final func recordUnstartedEnd(_ error: any Error, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        if phase == .created { ensureDetails().endedUnstarted = true }
+        recordEnd(error, hub)
+        if links != nil { notifyLinks(hub) }
+        // Last, like the body, since they may run code of their own, and park, when they go.
+        details?.dropInheritedLocals(hub)
     }
 
     /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready at once; from the first
@@ -184,9 +194,9 @@ func waitForEnds<Member: AnyGreenlet>(
 /// Parks until all of `greenlets` are over, or `count` of them, or for at most `timeout`. Returns those that are over,
 /// in the order in which they ended; a duplicate counts, and is returned, each time.
 ///
-/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is thrown
-/// as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and ``HubError`` with
-/// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is
+/// thrown as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and
+/// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
 @available(*, noasync)

@@ -139,7 +139,8 @@ open class JoinableGreenlet: AnyGreenlet {
 
     private func end(_ error: (any Error)?, _ context: UnsafeMutablePointer<gevent_context>) {
         let hub = context.pointee.hub!
-        recordOutcome(error, hub)
+        if let error { outcomeError = error }
+        recordEnd(error, hub)
         // Links that a value adds when it goes are told with the others.
         isNotifying = true
         leave(context)
@@ -149,7 +150,6 @@ open class JoinableGreenlet: AnyGreenlet {
 
     final override func endUnstarted(_ error: any Error) {
         let hub = requireOwnHub()
-        if phase == .created { ensureDetails().endedUnstarted = true }
         if let delay = details?.delay {
             details?.delay = nil
             gevent_timers_cancel(&hub.pointee.timers, &delay.pointee.timer)
@@ -160,18 +160,8 @@ open class JoinableGreenlet: AnyGreenlet {
         // One that stands in the ready queue stays there; when its turn comes it is found dead.
         let body = self.body
         self.body = nil
-        recordOutcome(error, hub)
-        if links != nil { notifyLinks(hub) }
-        // Last, since they may run code of their own, and park, when they go.
-        details?.dropInheritedLocals(hub)
-        withExtendedLifetime(body) {}
-    }
-
-    @inline(__always)
-    private func recordOutcome(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        if let error { outcomeError = error }
-        recordEnd(hub)
-        if let error { Hub.of(hub).greenletEnded(self, with: error) }
+        outcomeError = error
+        withExtendedLifetime(body) { recordUnstartedEnd(error, hub) }
     }
 
     // MARK: Waiting for the end

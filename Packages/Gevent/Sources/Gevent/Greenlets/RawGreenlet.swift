@@ -55,20 +55,10 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     override func endUnstarted(_ error: any Error) {
-        if phase == .created { ensureDetails().endedUnstarted = true }
         let hub = requireOwnHub()
         let body = self.body
         self.body = nil
-        recordEnd(error, hub)
-        if links != nil { notifyLinks(hub) }
-        // Last, since they may run code of their own, and park, when they go.
-        details?.dropInheritedLocals(hub)
-        withExtendedLifetime(body) {}
-    }
-
-    private func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        recordEnd(hub)
-        if let error { Hub.of(hub).greenletEnded(self, with: error) }
+        withExtendedLifetime(body) { recordUnstartedEnd(error, hub) }
     }
 
     /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.

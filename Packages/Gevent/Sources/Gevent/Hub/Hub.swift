@@ -110,9 +110,9 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the process
-    /// is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing in a program turns a bad `GEVENT_LOOP` into an
-    /// error that can be shown.
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the
+    /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
+    /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
     public static func start() throws -> Hub { of(try currentHub()) }
 
@@ -257,10 +257,11 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws ``HubError`` with `.wrongThread` on another thread and
-    /// `.invalidSwitch` in another greenlet. Each parked greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is
-    /// thrown another, and one that does so a hundred times is abandoned with its stack. In a forked child that also holds
-    /// for what was queued or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws
+    /// ``HubError`` with `.wrongThread` on another thread and `.invalidSwitch` in another greenlet. Each parked
+    /// greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is thrown another, and one
+    /// that does so a hundred times is abandoned with its stack. In a forked child that also holds for what was queued
+    /// or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
     ///
     /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
     /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.
@@ -368,13 +369,8 @@ public final class Hub {
     }
 
     private func endDelayedStarts() {
-        var delayed: [AnyGreenlet] = []
-        var next = gevent_first_delayed_start(pointer)
-        while let record = next {
-            delayed.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
-            next = gevent_next_delayed_start(pointer, record)
-        }
-        for greenlet in delayed where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
+        // The end of one may be that of others.
+        for greenlet in delayedGreenlets() where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
     }
 
     /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link and
@@ -457,6 +453,17 @@ public final class Hub {
         }
         // A stack whose greenlet has just ended counts as the hub's.
         return found.filter { $0 !== hubGreenlet }
+    }
+
+    /// Every greenlet that is to start later, in the order of the calls that said so.
+    func delayedGreenlets() -> [AnyGreenlet] {
+        var found: [AnyGreenlet] = []
+        var next = gevent_first_delayed_start(pointer)
+        while let record = next {
+            found.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
+            next = gevent_next_delayed_start(pointer, record)
+        }
+        return found
     }
 }
 

@@ -1,5 +1,3 @@
-internal import CGevent
-
 /// The handles of the process's hubs, for what concerns all threads.
 enum LivingHubs {
     private static let table = ForkableMutex<[UInt32: HubHandle]>([:])

@@ -23,7 +23,7 @@ extension Hub {
     }
 
     func isQuiet(_ error: any Error) -> Bool {
-        error is any GreenletExitError || quietErrors.contains { isInstance(error, of: $0) }
+        isExit(error) || quietErrors.contains { isInstance(error, of: $0) }
     }
 }
 

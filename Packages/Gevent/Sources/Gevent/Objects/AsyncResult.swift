@@ -46,7 +46,7 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `AsyncResult.exception`.
     public var error: (any Error)? {
-        if case .failure(let error) = result, !(error is any GreenletExitError) { error } else { nil }
+        if case .failure(let error) = result, !isExit(error) { error } else { nil }
     }
 
     /// The exit of a greenlet that this result was linked to.
@@ -147,7 +147,7 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
             switch result {
             case nil: "unset"
             case .success: "value"
-            case .failure(let error): error is any GreenletExitError ? "exit" : "error: \(error)"
+            case .failure(let error): isExit(error) ? "exit" : "error: \(error)"
             }
         return "<AsyncResult \(state)\(line.waitingText)>"
     }

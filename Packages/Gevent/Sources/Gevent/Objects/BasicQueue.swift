@@ -2,9 +2,9 @@ public import CGevent
 
 /// What all queues can do, whatever the order of their elements: ``SimpleQueue`` and ``Queue`` are made of it.
 ///
-/// `put` and `get` park only when there is no room or no element. Both sides are served in the order in which they came, and
-/// an element is handed straight to the getter that has waited longest. In a hub callback nothing parks: `put` and `get` throw
-/// ``QueueFull`` and ``QueueEmpty`` there.
+/// `put` and `get` park only when there is no room or no element. Both sides are served in the order in which they
+/// came, and an element is handed straight to the getter that has waited longest. In a hub callback nothing parks:
+/// `put` and `get` throw ``QueueFull`` and ``QueueEmpty`` there.
 ///
 /// May be made before any hub exists; belongs to the thread that first uses it. Other threads post to its hub.
 public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomStringConvertible {
@@ -112,8 +112,8 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     /// Takes the next element; parks until there is one, or for at most `timeout`.
     ///
     /// A loop of gets that find an element never yields. Throws ``QueueEmpty`` when the time is up, and at once for
-    /// `blocking: false`, a timeout of zero or less and in a hub callback; ``QueueShutDown`` once a queue that was shut down is
-    /// drained; and what is thrown into the greenlet meanwhile, with which no element was taken.
+    /// `blocking: false`, a timeout of zero or less and in a hub callback; ``QueueShutDown`` once a queue that was shut
+    /// down is drained; and what is thrown into the greenlet meanwhile, with which no element was taken.
     ///
     /// gevent: `Queue.get(block=True, timeout=None)`.
     @available(*, noasync)

@@ -179,11 +179,7 @@ extension Hub {
             // One that was killed meanwhile stands there until its turn.
             if greenlet.phase == .scheduled { found.append(greenlet) }
         }
-        var delayed = gevent_first_delayed_start(pointer)
-        while let record = delayed {
-            found.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
-            delayed = gevent_next_delayed_start(pointer, record)
-        }
+        found += delayedGreenlets()
         if hubToo || found.contains(where: { $0.spawningGreenlet === hubGreenlet }) {
             found.insert(hubGreenlet, at: 1)
         }

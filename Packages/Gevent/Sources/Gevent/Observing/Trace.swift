@@ -139,7 +139,7 @@ final class Trace {
     }
 
     func delivered(_ error: any Error, to greenlet: AnyGreenlet) {
-        let name = error is any GreenletExitError ? "kill" : error is Timeout ? "timeout" : "throw"
+        let name = isExit(error) ? "kill" : error is Timeout ? "timeout" : "throw"
         let arguments = [("error", "\(type(of: error)): \(error)")]
         event("i", track(of: greenlet), monotonicTime(), nil, name: name, category: "error", arguments: arguments)
     }

@@ -76,11 +76,7 @@ extension Hub {
     /// What was begun before the fork is the parent's to end.
     private func markInherited() {
         for greenlet in greenletsOnStacks() where !greenlet.isCurrent { greenlet.isInherited = true }
-        var record = gevent_first_delayed_start(pointer)
-        while let delayed = record {
-            delayedGreenlet(delayed).isInherited = true
-            record = gevent_next_delayed_start(pointer, delayed)
-        }
+        for greenlet in delayedGreenlets() { greenlet.isInherited = true }
         for index in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             let entry = pointer.pointee.ready[Int(index & pointer.pointee.ready_mask)]
             let owner = UnsafeRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))
@@ -96,10 +92,6 @@ extension Hub {
         }
     }
 
-    private func delayedGreenlet(_ record: UnsafeMutablePointer<gevent_deferred>) -> AnyGreenlet {
-        Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue()
-    }
-
     /// Sees to it that nothing from before the fork runs in this process any more: neither bodies nor their clean-up,
     /// which would be done twice. So nothing of it is released either. Returns how many stacks this leaves occupied.
     func abandonInherited() -> Int {
@@ -108,13 +100,10 @@ extension Hub {
             let entry = gevent_ready_pop(pointer)
             if !isInherited(entry, &inherited) { gevent_ready_push(pointer, entry.pointer, entry.tag) }
         }
-        var record = gevent_first_delayed_start(pointer)
-        while let delayed = record {
-            record = gevent_next_delayed_start(pointer, delayed)
-            let greenlet = delayedGreenlet(delayed)
-            guard greenlet.isInherited else { continue }
-            gevent_timers_cancel(&pointer.pointee.timers, &delayed.pointee.timer)
-            gevent_node_unlink(&delayed.pointee.node)
+        for greenlet in delayedGreenlets() {
+            guard greenlet.isInherited, let delay = greenlet.details?.delay else { continue }
+            gevent_timers_cancel(&pointer.pointee.timers, &delay.pointee.timer)
+            gevent_node_unlink(&delay.pointee.node)
             greenlet.details?.delay = nil
             inherited.append(greenlet)
         }

@@ -17,10 +17,11 @@ public struct ChildWaitOptions: OptionSet, Sendable, Hashable {
 
 /// Parks until a child process is over, takes its status, and returns its identifier and the status.
 ///
-/// `pid` is one process, or as in `waitpid`: -1 for any child, 0 for one of this process's group, less than -1 for one of
-/// group -`pid`. Of several, it is the first to end from now on; if some are over already, whichever the kernel names. With ``ChildWaitOptions/noHang`` it does not park, and returns
-/// process 0 if none is over. A wait for one child shares its status with the ``ChildWatch``es of this hub. A wait for
-/// any does so too when it is the first to take it; what a watch has taken, or a wait in another thread, it does not see.
+/// `pid` is one process, or as in `waitpid`: -1 for any child, 0 for one of this process's group, less than -1 for one
+/// of group -`pid`. Of several, it is the first to end from now on; if some are over already, whichever the kernel
+/// names. With ``ChildWaitOptions/noHang`` it does not park, and returns process 0 if none is over. A wait for one
+/// child shares its status with the ``ChildWatch``es of this hub. A wait for any does so too when it is the first to
+/// take it; what a watch has taken, or a wait in another thread, it does not see.
 ///
 /// Interrupted, it leaves the status to the next one who waits. Throws ``ChildError`` if there is no such child, which
 /// includes a second wait for the same one; ``LoopError`` if there are no descriptors left; and what interrupts the

@@ -3,9 +3,10 @@ internal import CGevent
 /// Parks until nothing else is runnable: what is ready goes first, and so do descriptors that have become ready and
 /// timers that are due.
 ///
-/// With nothing else to do it returns after one poll that does not wait: waiting for idleness never blocks forever. Of several that
-/// wait, one at a time goes on, in the order of their calls; the next waits until the hub is idle again. While something
-/// is always ready, such as a callback that queues itself again, it does not return. Throws what interrupts the greenlet.
+/// With nothing else to do it returns after one poll that does not wait: waiting for idleness never blocks forever. Of
+/// several that wait, one at a time goes on, in the order of their calls; the next waits until the hub is idle again.
+/// While something is always ready, such as a callback that queues itself again, it does not return. Throws what
+/// interrupts the greenlet.
 ///
 /// gevent: `gevent.idle(priority=0)`.
 @available(*, noasync)
@@ -14,25 +15,6 @@ public func idle() throws {
     try attend(hub)
     gevent_wait_set_list(hub, gevent_hub_idle_waiters(hub))
     _ = try wait(hub, .idle, nil)
-}
-
-/// Parks the current greenlet for at least `duration`; unless `referenced`, without keeping the hub waiting.
-///
-/// When nothing else can happen any more, a sleep that is not referenced blocks forever, which main is told by
-/// ``HubError`` with `.wouldBlockForever`, and ``Hub/join(timeout:)`` does not wait for it. Zero and negative durations
-/// are the yield. Throws what ``sleep(for:)`` throws.
-///
-/// gevent: `gevent.sleep(seconds, ref=True)`.
-@available(*, noasync)
-public func sleep(for duration: Duration, referenced: Bool) throws {
-    if duration <= .zero { return try sleep() }
-    let hub = try currentHub()
-    try attend(hub)
-    let now = Hub.time(hub)
-    gevent_wait_set_timer(
-        hub, hub.pointee.current, now.advanced(by: duration).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_WAKE),
-        referenced)
-    _ = try wait(hub, .sleep, nil)
 }
 
 extension Hub {

@@ -32,12 +32,24 @@ func yieldSlowly() throws {
 /// gevent: `gevent.sleep(seconds)`.
 @available(*, noasync)
 public func sleep(for duration: Duration) throws {
+    try sleep(for: duration, referenced: true)
+}
+
+/// Parks the current greenlet for at least `duration`; unless `referenced`, without keeping the hub waiting.
+///
+/// When nothing else can happen any more, a sleep that is not referenced blocks forever, which main is told by
+/// ``HubError`` with `.wouldBlockForever`, and ``Hub/join(timeout:)`` does not wait for it. Zero and negative durations
+/// are the yield. Throws what ``sleep(for:)`` throws.
+///
+/// gevent: `gevent.sleep(seconds, ref=True)`.
+@available(*, noasync)
+public func sleep(for duration: Duration, referenced: Bool) throws {
     if duration <= .zero { return try sleep() }
     let hub = try currentHub()
     try attend(hub)
     let now = Hub.time(hub)
     gevent_wait_set_timer(
         hub, hub.pointee.current, now.advanced(by: duration).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_WAKE),
-        true)
+        referenced)
     _ = try wait(hub, .sleep, nil)
 }

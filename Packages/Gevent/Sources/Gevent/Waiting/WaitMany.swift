@@ -120,10 +120,11 @@ public func wait(timeout: Duration? = nil) throws -> Bool {
 /// Parks until all of `objects` are ready, or `count` of them, or for at most `timeout`. Returns those that are, in the order
 /// in which they became ready; a duplicate counts, and is returned, each time.
 ///
-/// The timeout is silent and gives the partial list; one of zero or less only looks. A count of zero or less, and an empty
-/// list, give an empty list at once. Nothing is taken from what is waited for: a ``Semaphore`` keeps its permits. An ``Event``
-/// that was set counts even if it is cleared by the time this returns. Throws what interrupts the caller: a kill, a
-/// ``Timeout`` started elsewhere; and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+/// The timeout is silent and gives the partial list; one of zero or less only looks. A count of zero or less, and an
+/// empty list, give an empty list at once. Nothing is taken from what is waited for: a ``Semaphore`` keeps its permits.
+/// An ``Event`` that was set counts even if it is cleared by the time this returns. Throws what interrupts the caller:
+/// a kill, a ``Timeout`` started elsewhere; and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`,
+/// `.blockedInHub`.
 ///
 /// gevent: `gevent.wait(objects, timeout=None, count=None)`.
 @available(*, noasync)
