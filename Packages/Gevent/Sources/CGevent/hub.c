@@ -118,6 +118,13 @@ static void clear_words(gevent_hub *hub) {
 
 static void greenlet_entry(void *argument);
 
+/// With many starts in a row, an object that runs soon is on its way into the cache while this one runs. Both lines of it.
+__attribute__((always_inline)) static inline void prefetch_start(const gevent_hub *hub) {
+    const char *soon = (const char *)hub->ready[(hub->ready_head + 4) & hub->ready_mask];
+    __builtin_prefetch(soon, 1);
+    __builtin_prefetch(soon + 64, 1);
+}
+
 /// Gives a greenlet that has not run yet a stack, and returns where to continue for it to start; null without a stack.
 static void *prepare_start(gevent_hub *hub, void *greenlet) {
     gevent_context *context = gevent_stacks_take(&hub->stacks);
@@ -205,6 +212,7 @@ static void greenlet_entry(void *argument) {
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
         if ((entry & GEVENT_READY_TAGS) != GEVENT_READY_START) break;
         // No switch at all: the next greenlet begins where this one began.
+        prefetch_start(hub);
         hub->ready_head++;
         self->owner = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS);
         clear_words(hub);

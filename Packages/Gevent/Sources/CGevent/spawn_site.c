@@ -48,8 +48,11 @@ static inline const gevent_spawn_site *find(const gevent_spawn_sites *sites, con
     for (uint32_t index = wanted->hash & mask; sites->entries[index].site; index = (index + 1) & mask) {
         const gevent_spawn_entry *entry = &sites->entries[index];
         if (entry->hash != wanted->hash || entry->spawner != wanted->spawner || entry->limit != wanted->limit) continue;
-        // All of them, used or null, so that the compiler knows how many.
-        if (memcmp(entry->site->frames, wanted->frames, sizeof entry->site->frames) == 0) return entry->site;
+        // All of them, used or null, so that the compiler knows how many; it does not do that to a memcmp.
+        uintptr_t difference = 0;
+        for (uint32_t i = 0; i < GEVENT_SPAWN_SITE_FRAMES; i++)
+            difference |= (uintptr_t)entry->site->frames[i] ^ (uintptr_t)wanted->frames[i];
+        if (difference == 0) return entry->site;
     }
     return NULL;
 }

@@ -63,6 +63,8 @@ static void sift_down(gevent_timers *timers, uint32_t index, gevent_timer_key ke
 }
 
 static void heap_insert(gevent_timers *timers, gevent_timer *timer) {
+    // It fires soon, and whatever it is about has lain still since it was started.
+    __builtin_prefetch(timer->payload, 1);
     if (timers->heap_count == timers->heap_capacity) {
         uint32_t capacity = timers->heap_capacity ? timers->heap_capacity * 2 : 64;
         gevent_timer_key *heap = realloc(timers->heap, capacity * sizeof *heap);

@@ -49,9 +49,11 @@ typedef struct gevent_timer_key {
 typedef struct gevent_timers {
     gevent_timer_key *heap;  // every timer whose tick is below the horizon
     uint32_t heap_count, heap_capacity;
+    // The two counts apart: side by side they are changed as one vector, which has to wait for the two stores before it.
+    uint64_t count;
     uint64_t horizon;  // in ticks; the wheel holds the timers at or beyond it
+    uint64_t referenced_count;
     uint64_t next_sequence;
-    uint64_t count, referenced_count;
     uint64_t fired_count;
     uint64_t occupied[GEVENT_LEVELS];  // a bit per slot that holds something
     gevent_node slots[GEVENT_LEVELS][GEVENT_LEVEL_SLOTS];

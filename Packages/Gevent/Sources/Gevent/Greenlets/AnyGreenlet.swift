@@ -33,7 +33,9 @@ open class AnyGreenlet: CustomStringConvertible {
     @exclusivity(unchecked) final var isNotifying = false
     /// Begun or queued before this process was forked off: the parent's to end.
     @exclusivity(unchecked) final var isInherited = false
-    /// Its place among the ends of its hub's greenlets.
+    /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
+    @usableFromInline @exclusivity(unchecked) final var hasValue = false
+    /// Its place among the ends of its hub's greenlets; while its start is delayed, the address of the delay's record.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
     /// What to tell when it ends. A record of the hub's, made for the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
@@ -111,6 +113,12 @@ open class AnyGreenlet: CustomStringConvertible {
     public final var hub: Hub? {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
         return Hub.of(hub)
+    }
+
+    /// The pending delay of a `start(after:)`; nil in every other phase, and only set in that one.
+    final var delayRecord: UnsafeMutablePointer<gevent_deferred>? {
+        get { phase == .delayed ? UnsafeMutablePointer(bitPattern: UInt(endOrder)) : nil }
+        set { endOrder = UInt64(UInt(bitPattern: newValue)) }
     }
 
     /// Throws unless the calling thread is the greenlet's own. Returns its hub.
@@ -358,8 +366,6 @@ final class GreenletDetails {
     var endedUnstarted = false
     /// The scoped group it belongs to, until its end.
     var membership: GroupMembership?
-    /// The pending delay of a `start(after:)`.
-    var delay: UnsafeMutablePointer<gevent_deferred>?
     /// Values of inheriting locals, until it runs.
     var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 

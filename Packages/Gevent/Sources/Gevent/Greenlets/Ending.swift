@@ -140,7 +140,7 @@ final class EndCounter {
 
     /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may have
     /// been told last, or not yet. What counts is when they ended.
-    func settle(_ members: [some AnyGreenlet]) {
+    func settle(_ members: UnsafeBufferPointer<AnyGreenlet>) {
         if lastOrder != nil && ended.count == members.count { return }
         let over = members.filter(\.isDead)
         if lastOrder != nil && ended.count == over.count { return }
@@ -152,8 +152,10 @@ final class EndCounter {
 }
 
 /// Waits until `wanted` of `members` have ended, or the time is up, or, if asked for, one has failed.
-func waitForEnds<Member: AnyGreenlet>(
-    of members: [Member], wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
+///
+/// Not generic, since an unspecialised loop over an array allocates for each element.
+func waitForEnds(
+    of members: UnsafeBufferPointer<AnyGreenlet>, wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
     _ hub: UnsafeMutablePointer<gevent_hub>
 ) throws -> EndCounter {
     let current = hub.pointee.current!
@@ -199,17 +201,31 @@ func waitForEnds<Member: AnyGreenlet>(
 /// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
+@inlinable
 @available(*, noasync)
 @discardableResult
 public func joinAll<Member: JoinableGreenlet>(
     _ greenlets: some Sequence<Member>, timeout: Duration? = nil, throwingErrors: Bool = false, count: Int? = nil
 ) throws -> [Member] {
+    try Array(greenlets).withUnsafeBufferPointer { members in
+        // A reference to an object looks the same whichever of its classes the pointer names.
+        let ended = try members.withMemoryRebound(to: AnyGreenlet.self) {
+            try joinMembers($0, timeout: timeout, throwingErrors: throwingErrors, count: count)
+        }
+        // Each is one of the members, which the array holds.
+        return ended.map { unsafeDowncast($0.takeUnretainedValue(), to: Member.self) }
+    }
+}
+
+/// `joinAll` for members of any class that can be joined.
+@usableFromInline
+func joinMembers(
+    _ members: UnsafeBufferPointer<AnyGreenlet>, timeout: Duration?, throwingErrors: Bool, count: Int?
+) throws -> [Unmanaged<AnyGreenlet>] {
     let hub = try currentHub()
-    let members = Array(greenlets)
     let wanted = min(members.count, max(count ?? members.count, 0))
     let counter = try waitForEnds(
         of: members, wanted: wanted, timeout: timeout, stopsAtFailure: throwingErrors, hub)
     if throwingErrors, let failure = counter.firstFailure { throw failure }
-    // Every member is a Member: that is what the counter was given.
-    return counter.ended.map { unsafeDowncast($0.takeUnretainedValue(), to: Member.self) }
+    return counter.ended
 }

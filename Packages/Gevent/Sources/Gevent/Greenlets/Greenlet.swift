@@ -16,7 +16,8 @@ internal import CGevent
 ///
 /// gevent: `gevent.Greenlet`.
 open class Greenlet<Output>: JoinableGreenlet {
-    @usableFromInline @exclusivity(unchecked) final var storedValue: Output?
+    /// What it will run. Nil once that has begun, and for a subclass that overrides `run()`.
+    @usableFromInline @exclusivity(unchecked) final var body: (() throws -> Output)?
 
     /// A greenlet that will run `body`.
     ///
@@ -24,18 +25,17 @@ open class Greenlet<Output>: JoinableGreenlet {
     /// ``Hub/start()`` first where that has to be an error.
     @inlinable
     public init(_ body: @escaping () throws -> Output) {
-        super.init(
-            hub: requireHub(),
-            body: { greenlet in
-                // Only this initialiser stores such a closure, into a greenlet of this very type.
-                let greenlet = unsafeDowncast(greenlet, to: Greenlet<Output>.self)
-                greenlet.storedValue = try body()
-            })
+        self.body = body
+        super.init(hub: requireHub())
     }
 
     /// For subclasses that override ``run()``.
     public init() {
-        super.init(hub: requireHub(), body: nil)
+        super.init(hub: requireHub())
+    }
+
+    deinit {
+        if hasValue { destroyValue(as: Output.self) }
     }
 
     /// The body of a subclass. Recording the outcome, links and the error report happen around it.
@@ -45,22 +45,25 @@ open class Greenlet<Output>: JoinableGreenlet {
         fatalError("\(type(of: self)) was made without a body and does not override run()")
     }
 
-    @usableFromInline
     final override func runAndStore() throws {
-        storedValue = try run()
+        guard let body else { return storeValue(try run()) }
+        self.body = nil
+        storeValue(try body())
     }
+
+    final override func dropBody() { body = nil }
 
     /// What the body returned; nil before the end, after an error and after a silent death.
     @inlinable
     public final var value: Output? {
-        phase == .ended && outcomeError == nil ? storedValue : nil
+        phase == .ended ? loadValue(as: Output.self) : nil
     }
 
     /// The whole outcome once there is one; an exit is its failure case.
     public final var result: Result<Output, any Error>? {
         guard phase == .ended else { return nil }
         if let outcomeError { return .failure(outcomeError) }
-        return storedValue.map { .success($0) }
+        return loadValue(as: Output.self).map { .success($0) }
     }
 
     /// Waits for the end, for at most `timeout`, and returns the value or throws the error; every call does the same.
@@ -91,11 +94,11 @@ open class Greenlet<Output>: JoinableGreenlet {
         return try outcome()
     }
 
-    @usableFromInline
+    @inlinable
     final func outcome() throws -> Output {
         if let outcomeError { throw outcomeError }
-        guard let storedValue else { preconditionFailure("a greenlet ended without an outcome") }
-        return storedValue
+        guard let value = loadValue(as: Output.self) else { preconditionFailure("a greenlet ended without an outcome") }
+        return value
     }
 }
 

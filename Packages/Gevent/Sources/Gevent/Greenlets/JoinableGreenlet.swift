@@ -4,14 +4,13 @@ public import CGevent
 ///
 /// The type of a list of greenlets with different outputs. It is subclassed through ``Greenlet`` only.
 open class JoinableGreenlet: AnyGreenlet {
-    /// The body, with the output's type erased: runs the closure and stores its value. Nil once it has begun, and for a
-    /// subclass that overrides `run()`.
-    @usableFromInline @exclusivity(unchecked) final var body: ((JoinableGreenlet) throws -> Void)?
     /// The error it ended with: a failure or an exit.
     @usableFromInline @exclusivity(unchecked) final var outcomeError: (any Error)?
+    /// The value it ended with, if `hasValue`; see `storeValue`.
+    @usableFromInline @exclusivity(unchecked) final var valueRoom: ValueRoom = (0, 0)
 
     @usableFromInline
-    init(hub: UnsafeMutablePointer<gevent_hub>, body: consuming ((JoinableGreenlet) throws -> Void)?) {
+    override init(hub: UnsafeMutablePointer<gevent_hub>) {
         var kin: UInt = 0
         var site: UnsafePointer<gevent_spawn_site>?
         let duties = hub.pointee.spawn_duties
@@ -20,7 +19,6 @@ open class JoinableGreenlet: AnyGreenlet {
             // Here and not in a function of its own, which would be one more frame of the site.
             site = gevent_hub_capture_spawn_site(hub, site)
         }
-        self.body = consume body
         super.init(hub: hub, kin: kin, spawnSite: site)
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
@@ -90,7 +88,7 @@ open class JoinableGreenlet: AnyGreenlet {
         record.pointee.timer.kind = UInt8(GEVENT_TIMER_START)
         record.pointee.timer.payload = Unmanaged.passRetained(self).toOpaque()
         record.pointee.timer.referenced = true
-        ensureDetails().delay = record
+        delayRecord = record
         gevent_list_append(&hub.pointee.delayed_starts, &record.pointee.node)
         let now = Hub.of(hub).now
         gevent_timers_start(
@@ -99,16 +97,20 @@ open class JoinableGreenlet: AnyGreenlet {
 
     /// The delay is over: from here on like any start.
     final func delayIsOver(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        details?.delay = nil
+        delayRecord = nil
         phase = .scheduled
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
     }
 
     // MARK: Running
 
-    /// Runs `run()` of a subclass and stores its value. Overridden where the output's type is known.
-    @usableFromInline
+    /// Runs the body and stores its value. Overridden where the output's type is known.
     func runAndStore() throws {
+        preconditionFailure("overridden by Greenlet")
+    }
+
+    /// Lets go of a body that will never run.
+    func dropBody() {
         preconditionFailure("overridden by Greenlet")
     }
 
@@ -125,12 +127,7 @@ open class JoinableGreenlet: AnyGreenlet {
     @inline(never)
     private func runBody() -> (any Error)? {
         do {
-            if let body {
-                self.body = nil
-                try body(self)
-            } else {
-                try runAndStore()
-            }
+            try runAndStore()
             return nil
         } catch {  // control: the greenlet's outermost frame; a kill becomes its outcome
             return error
@@ -150,18 +147,18 @@ open class JoinableGreenlet: AnyGreenlet {
 
     final override func endUnstarted(_ error: any Error) {
         let hub = requireOwnHub()
-        if let delay = details?.delay {
-            details?.delay = nil
-            gevent_timers_cancel(&hub.pointee.timers, &delay.pointee.timer)
-            gevent_node_unlink(&delay.pointee.node)
-            gevent_record_give_back(hub, delay)
+        if let record = delayRecord {
+            delayRecord = nil
+            gevent_timers_cancel(&hub.pointee.timers, &record.pointee.timer)
+            gevent_node_unlink(&record.pointee.node)
+            gevent_record_give_back(hub, record)
             Unmanaged.passUnretained(self).release()
         }
         // One that stands in the ready queue stays there; when its turn comes it is found dead.
-        let body = self.body
-        self.body = nil
         outcomeError = error
-        withExtendedLifetime(body) { recordUnstartedEnd(error, hub) }
+        recordUnstartedEnd(error, hub)
+        // Last, since what it captured may run code of its own, and park, when it goes.
+        dropBody()
     }
 
     // MARK: Waiting for the end

@@ -72,7 +72,7 @@ public func killAll<Member: AnyGreenlet>(
     timeout: Duration? = nil, sticky: Bool = false
 ) throws {
     let hub = try currentHub()
-    let members = Array(greenlets)
+    let members = greenlets.map { $0 as AnyGreenlet }
     for member in members { try member.checkCanBeThrownInto() }
     for member in members where member.phase != .running { member.deliver(error, sticky: sticky) }
     for member in members where member.phase == .running { member.deliver(error, sticky: sticky) }
@@ -80,7 +80,8 @@ public func killAll<Member: AnyGreenlet>(
     if members.contains(where: \.isCurrent) { try attend(hub) }
     // Main never ends, so nobody waits for it.
     let mortals = members.filter { !($0 is MainGreenlet) }
-    let counter = try waitForEnds(
-        of: mortals, wanted: mortals.count, timeout: timeout, stopsAtFailure: false, hub)
+    let counter = try mortals.withUnsafeBufferPointer {
+        try waitForEnds(of: $0, wanted: $0.count, timeout: timeout, stopsAtFailure: false, hub)
+    }
     if counter.ended.count < mortals.count { throw Timeout(timeout) }
 }

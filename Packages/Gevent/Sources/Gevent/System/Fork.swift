@@ -101,10 +101,10 @@ extension Hub {
             if !isInherited(entry, &inherited) { gevent_ready_push(pointer, entry.pointer, entry.tag) }
         }
         for greenlet in delayedGreenlets() {
-            guard greenlet.isInherited, let delay = greenlet.details?.delay else { continue }
-            gevent_timers_cancel(&pointer.pointee.timers, &delay.pointee.timer)
-            gevent_node_unlink(&delay.pointee.node)
-            greenlet.details?.delay = nil
+            guard greenlet.isInherited, let record = greenlet.delayRecord else { continue }
+            gevent_timers_cancel(&pointer.pointee.timers, &record.pointee.timer)
+            gevent_node_unlink(&record.pointee.node)
+            greenlet.delayRecord = nil
             inherited.append(greenlet)
         }
         let onStacks = greenletsOnStacks().filter(\.isInherited)

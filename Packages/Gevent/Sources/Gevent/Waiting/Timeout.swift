@@ -92,13 +92,13 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         }
         if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
         guard let duration else { return }
+        let now = Hub.time(hub)
         let record = gevent_deferred_take(hub)!
         record.pointee.timer.kind = UInt8(GEVENT_TIMER_TIMEOUT)
         record.pointee.timer.payload = Unmanaged.passRetained(self).toOpaque()
         record.pointee.timer.referenced = isReferenced
         record.pointee.target = current
         gevent_list_append(&current.pointee.timeouts, &record.pointee.node)
-        let now = Hub.time(hub)
         gevent_timers_start(
             &hub.pointee.timers, &record.pointee.timer, now.advanced(by: duration).nanoseconds, now.nanoseconds)
         hubSerial.store(hub.pointee.serial, ordering: .relaxed)
