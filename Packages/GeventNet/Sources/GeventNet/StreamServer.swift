@@ -73,6 +73,7 @@ public final class StreamServer {
     private var vacancy: Greenlet<Void>?
     private var startFailed = false
     private var pause = Duration.zero
+    private var arrivals = Arrivals()
 
     // MARK: Making
 
@@ -239,11 +240,13 @@ public final class StreamServer {
             var accepted = 0
             while isReadyForMore {
                 guard let (socket, peer) = try listener.acceptIfReady() else {
+                    arrivals.ended(after: accepted)
                     return try listener.waitToAccept()
                 }
                 Connection(socket, peer, of: self).begin()
                 accepted += 1
                 if accepted >= maxAccept { return try sleep() }
+                if !arrivals.expectsMore(after: accepted) { return try listener.waitToAccept() }
             }
             if startFailed {
                 // The core has reported it.
@@ -313,6 +316,29 @@ public final class StreamServer {
 
 @available(*, unavailable)
 extension StreamServer: Sendable {}
+
+/// Guesses whether another connection waits behind the one that was accepted.
+///
+/// An attempt that finds none is dear: the kernel makes a file and a socket before it looks. Nothing is missed without it,
+/// since the loop is level-triggered. But if many come in, an attempt is cheaper than another look by the hub, whose turn
+/// may take a while.
+private struct Arrivals {
+    /// The last time that no more was found, only one had been.
+    private var comeAlone = false
+    private var skipped = 0
+
+    mutating func expectsMore(after accepted: Int) -> Bool {
+        if accepted > 1 || !comeAlone { return true }
+        // One attempt in eight, so that a crowd is found soon.
+        skipped += 1
+        return skipped % 8 == 0
+    }
+
+    /// There was no further one.
+    mutating func ended(after accepted: Int) {
+        if accepted > 0 { comeAlone = accepted == 1 }
+    }
+}
 
 /// The greenlet of one connection. A subclass, so that a connection costs one object and no closure.
 private final class Connection: Greenlet<Void> {
