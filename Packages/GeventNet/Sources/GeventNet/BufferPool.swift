@@ -24,7 +24,9 @@ final class BufferPool {
     /// Beyond these, buffers go back to the system: a burst of slow writers should not be paid for ever after.
     private static let mostKept = 16
 
-    private var free: [UnsafeMutableRawPointer] = []
+    // Unchecked exclusivity: each access is a call of an array's that runs nothing of anybody else's, and each read on a
+    // socket makes two.
+    @exclusivity(unchecked) private var free: [UnsafeMutableRawPointer] = []
 
     private init() {
         free.reserveCapacity(BufferPool.mostKept)

@@ -22,7 +22,7 @@ public final class Hub {
     let descriptors = DescriptorTable()
     var identifiers = IdentifierPool()
     /// What the loop reported last; empty between polls.
-    var events = ReadyEvents()
+    @exclusivity(unchecked) var events = ReadyEvents()
     /// What was attached to the hub and ends with it.
     private(set) var services: [any HubService] = []
     /// Reasons to wait although nothing in this thread is pending.
@@ -31,7 +31,7 @@ public final class Hub {
     var ownMonitor: Monitor?
     /// Who is told of switches; nil while nobody is.
     var switchWatch: SwitchWatch?
-    private(set) var isDestroyed = false
+    @exclusivity(unchecked) private(set) var isDestroyed = false
     /// Told of each greenlet that starts.
     var spawnCallbacks: [SpawnCallback] = []
     /// The greenlet locals that have values here, by their numbers.

@@ -11,7 +11,8 @@ final class DescriptorTable {
     private static let chunkSize = 1024
 
     /// Chunks never move, since parked contexts point into them.
-    private var chunks: [UnsafeMutablePointer<gevent_descriptor>?] = []
+    // Unchecked exclusivity, here and below: no access can be switched away from, and every wait makes some.
+    @exclusivity(unchecked) private var chunks: [UnsafeMutablePointer<gevent_descriptor>?] = []
 
     deinit {
         for chunk in chunks { chunk?.deallocate() }
@@ -214,7 +215,7 @@ extension Hub {
 public final class WatchedDescriptor {
     private let hub: Hub
     /// The number, or -1 once it is closed.
-    public private(set) var fileDescriptor: CInt
+    @exclusivity(unchecked) public private(set) var fileDescriptor: CInt
 
     /// Takes `fileDescriptor` over: it will be closed by ``close()``, or when the object goes.
     ///
