@@ -8,11 +8,9 @@
 #if defined(__x86_64__)
 // The words and registers of switch_x86_64.S, the return address, then two words that keep the entry aligned and end the
 // chain of frame records.
-enum { CONTEXT = 5, ARGUMENT = 8, FUNCTION = 9, RETURN_ADDRESS = 12, WORDS = 15 };
+enum { ARGUMENT = 8, FUNCTION = 9, RETURN_ADDRESS = 12, WORDS = 15 };
 #elif defined(__aarch64__)
-enum { FUNCTION = 0, ARGUMENT = 1, RETURN_ADDRESS = 11, CONTEXT = 25, WORDS = 26 };
-#else
-#error "Gevent switches stacks on x86-64 and AArch64 (ELF) only. Another needs a switch_<arch>.S and a first frame here."
+enum { FUNCTION = 0, ARGUMENT = 1, RETURN_ADDRESS = 11, WORDS = 26 };
 #endif
 
 void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context) {
@@ -21,12 +19,10 @@ void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *co
     memset(frame, 0, WORDS * sizeof *frame);
     frame[ARGUMENT] = context;
     frame[FUNCTION] = (void *)function;
-    frame[CONTEXT] = context;
+    frame[GEVENT_FRAME_CONTEXT] = context;
     frame[RETURN_ADDRESS] = (void *)gevent_stack_entry;
     return frame;
 }
-
-gevent_context *gevent_frame_context(void *stack_pointer) { return ((void **)stack_pointer)[CONTEXT]; }
 
 bool gevent_frame_is_first(void *stack_pointer) {
     return ((void **)stack_pointer)[RETURN_ADDRESS] == (void *)gevent_stack_entry;

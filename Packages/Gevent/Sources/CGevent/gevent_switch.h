@@ -19,8 +19,19 @@ void gevent_stack_entry(void);
 /// `context` current and all words zero.
 void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context);
 
+/// Where the context's address lies above a stack pointer that can be loaded, in words.
+#if defined(__x86_64__)
+enum { GEVENT_FRAME_CONTEXT = 5 };
+#elif defined(__aarch64__)
+enum { GEVENT_FRAME_CONTEXT = 25 };
+#else
+#error "Gevent switches stacks on x86-64 and AArch64 (ELF) only. Another needs a switch_<arch>.S and a first frame."
+#endif
+
 /// Whose stack it is, by a stack pointer that can be loaded.
-gevent_context *gevent_frame_context(void *stack_pointer);
+static inline gevent_context *gevent_frame_context(void *stack_pointer) {
+    return ((gevent_context **)stack_pointer)[GEVENT_FRAME_CONTEXT];
+}
 
 /// Whether what would be loaded is what gevent_first_frame has built.
 bool gevent_frame_is_first(void *stack_pointer);

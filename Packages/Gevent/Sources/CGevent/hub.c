@@ -118,11 +118,35 @@ static void clear_words(gevent_hub *hub) {
 
 static void greenlet_entry(void *argument);
 
-/// With many starts in a row, an object that runs soon is on its way into the cache while this one runs. Both lines of it.
+// With many ready, what those that run soon will touch is on its way into the cache by then. The distances were measured;
+// what lies at the places of entries that are not there yet is an address of the past, and harmless to prefetch.
+
+/// In a row of starts: the object, which has two lines.
 __attribute__((always_inline)) static inline void prefetch_start(const gevent_hub *hub) {
-    const char *soon = (const char *)hub->ready[(hub->ready_head + 4) & hub->ready_mask];
-    __builtin_prefetch(soon, 1);
-    __builtin_prefetch(soon + 64, 1);
+    const char *greenlet = (const char *)hub->ready[(hub->ready_head + 4) & hub->ready_mask];
+    __builtin_prefetch(greenlet, 1);
+    __builtin_prefetch(greenlet + 64, 1);
+}
+
+/// Of a stopped one first its frames, then its context, which they name, then the greenlet, which that names.
+__attribute__((always_inline)) static inline void prefetch_stopped(const gevent_hub *hub) {
+    enum { FRAMES = 12, CONTEXT = 8, OWNER = 4 };
+    uint64_t head = hub->ready_head, mask = hub->ready_mask;
+    if (__builtin_expect(hub->ready_tail - head <= FRAMES, 1)) return;
+    uintptr_t entry = hub->ready[(head + FRAMES) & mask];
+    __builtin_prefetch((const char *)entry, 1);
+    __builtin_prefetch((const char *)entry + 64, 1);
+    entry = hub->ready[(head + CONTEXT) & mask];
+    if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME) {
+        const char *context = (const char *)gevent_frame_context((void *)entry);
+        for (int line = -2; line < 3; line++) __builtin_prefetch(context + 64 * line, 1);
+    }
+    entry = hub->ready[(head + OWNER) & mask];
+    if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME) {
+        const char *owner = (const char *)gevent_frame_context((void *)entry)->owner;
+        __builtin_prefetch(owner, 1);
+        __builtin_prefetch(owner + 64, 1);
+    }
 }
 
 /// Gives a greenlet that has not run yet a stack, and returns where to continue for it to start; null without a stack.
@@ -150,6 +174,7 @@ __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
         else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START)
             load = prepare_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
         if (load) {
+            prefetch_stopped(hub);
             hub->ready_head++;
             return load;
         }

@@ -194,13 +194,16 @@ void gevent_timers_cancel(gevent_timers *timers, gevent_timer *timer) {
 
 gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now) {
     uint64_t now_tick = tick_of(now);
-    if (timers->horizon <= now_tick) {
-        for (int level; (level = lowest_level(timers)) >= 0;) {
-            uint64_t start = slot_start(timers, (unsigned)level);
-            if (start > now_tick) break;
-            open_slot(timers, (unsigned)level, start);
+    // What the heap holds comes before all that the wheel holds. So slots are opened one by one, and however many timers are
+    // due at once, the heap stays small.
+    while (timers->heap_count == 0 && timers->horizon <= now_tick) {
+        int level = lowest_level(timers);
+        uint64_t start = level < 0 ? UINT64_MAX : slot_start(timers, (unsigned)level);
+        if (start > now_tick) {
+            if (timers->horizon < now_tick) set_horizon(timers, now_tick);
+            break;
         }
-        if (timers->horizon < now_tick) set_horizon(timers, now_tick);
+        open_slot(timers, (unsigned)level, start);
     }
     if (timers->heap_count == 0 || timers->heap[0].deadline > now) return NULL;
     gevent_timer *timer = timers->heap[0].timer;
