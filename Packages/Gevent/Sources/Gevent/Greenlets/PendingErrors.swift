@@ -22,12 +22,13 @@ struct PendingError {
 /// Nearly always there is one, which costs this object and nothing else. Nothing is released in here but what a caller
 /// was given: the last hold on an error may run code that throws into the same greenlet.
 final class PendingErrors {
-    private(set) var first: PendingError
+    // Unchecked exclusivity: nothing in here calls out, except for the conditions it is given, which only look.
+    @exclusivity(unchecked) private(set) var first: PendingError
     /// Those behind the first, from `head` on; what was taken has left nil behind.
-    private var others: [PendingError?] = []
-    private var head = 0
+    @exclusivity(unchecked) private var others: [PendingError?] = []
+    @exclusivity(unchecked) private var head = 0
     /// At most one of them is.
-    private var hasKill: Bool
+    @exclusivity(unchecked) private var hasKill: Bool
 
     init(_ first: PendingError) {
         self.first = first
