@@ -36,6 +36,8 @@ class Cell:
     extras: dict = dataclasses.field(default_factory=dict)
     # Why there are no samples.
     missing: str | None = None
+    # Whether one sample has to do.
+    is_single: bool = False
 
     def add(self, value, run=None, extras=()):
         self.samples.append(Sample(value, run))
@@ -103,9 +105,13 @@ class Row:
     def best(self):
         return min((cell.value for cell in self.cells.values() if cell.exists), default=None)
 
+    @property
+    def compares(self):
+        """Whether there are ratios: not of one figure for all, nor to nothing."""
+        return not self.spans and bool(self.best)
+
     def ratio(self, column):
-        best = self.best
-        return self.cells[column].value / best if best else 1.0
+        return self.cells[column].value / self.best
 
     def is_tied(self, column):
         """Whether it cannot be told from the best: what the two were seen to take overlaps."""
@@ -159,6 +165,11 @@ class Report:
         return [row.id for row in self.rows if row.is_unsteady]
 
     @property
+    def singles(self):
+        cells = [(row.id, key, cell) for row in self.rows for key, cell in row.cells.items()]
+        return [f"{name} on {key}" for name, key, cell in cells if cell.is_single and cell.exists]
+
+    @property
     def verdict(self):
         """What the noise lets one conclude, in a sentence or two."""
         runs, share = len(self.disturbance.runs), self.disturbance.share()
@@ -169,7 +180,7 @@ class Report:
                 "quoting and no ratio is a finding; repeat it when the machine is idle."
             )
         steady = f"The machine was quiet enough: {seen}."
-        if any(0 < len(cell.samples) < 3 for row in self.rows for cell in row.cells.values()):
+        if any(0 < len(c.samples) < 3 and not c.is_single for row in self.rows for c in row.cells.values()):
             steady += " With fewer than three samples nobody knows how far they spread: small differences are no finding."
         if self.unsteady:
             return f"{steady} Too noisy to conclude all the same, each on its own: {', '.join(self.unsteady)}."
@@ -206,7 +217,7 @@ def _cell_as_json(row, column):
         "value": cell.value,
         "p10": cell.low,
         "p90": cell.high,
-        "ratio": row.ratio(column),
+        "ratio": row.ratio(column) if row.best else None,
         "samples": [sample.value for sample in cell.samples],
         "leftOut": cell.left_out,
         "extras": [

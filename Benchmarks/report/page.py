@@ -202,9 +202,9 @@ def _bar(report, row, key, most, name=None):
     shown = values.show(cell.value, row.unit)
     name = name or _name(report, key)
     width, low, high = (max(0.4, value / most * 100) for value in (cell.value, cell.low, cell.high))
-    ratio = "" if row.spans or len(_keys(report, row)) < 2 else f' <span class="quiet">{row.ratio(key):.2f}×</span>'
+    ratio = "" if not row.compares or len(_keys(report, row)) < 2 else f' <span class="quiet">{row.ratio(key):.2f}×</span>'
     told = f"{name}: {shown}, {values.show(cell.low, row.unit)} to {values.show(cell.high, row.unit)}"
-    if not row.spans and row.ratio(key) == 1 and len(_keys(report, row)) > 1:
+    if row.compares and row.ratio(key) == 1 and len(_keys(report, row)) > 1:
         shown = f"<b>{shown}</b>"
     label = text(name)
     if key == report.ours:
@@ -383,7 +383,7 @@ def _table(report):
 def _table_data(row, key):
     if key not in row.cells or not row.cells[key].exists:
         return '<td class="quiet">–</td>'
-    best = ' class="best"' if row.ratio(key) == 1 else ""
+    best = ' class="best"' if not row.compares or row.ratio(key) == 1 else ""
     return f"<td{best}>{_table_cell(row, key)}</td>"
 
 
@@ -394,7 +394,7 @@ def _table_cell(row, key):
     shown = text(values.show(cell.value, row.unit))
     if cell.is_unsteady:
         shown = f'<span class="unsteady">~{shown}</span>'
-    ratio = "" if row.spans else f" {'=' if row.ratio(key) > 1 and row.is_tied(key) else ''}{row.ratio(key):.2f}×"
+    ratio = "" if not row.compares else f" {'=' if row.ratio(key) > 1 and row.is_tied(key) else ''}{row.ratio(key):.2f}×"
     # Two samples have no spread to speak of.
     spread = f" ±{cell.spread / 2 * 100:.0f} %" if len(cell.samples) > 2 else ""
     return f"{shown}<small>{ratio}{spread}</small>"

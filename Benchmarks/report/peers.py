@@ -62,7 +62,7 @@ class Peer:
             raise Failed(f"{self.key} --list: status {result.returncode}\n{result.stderr}")
         return result.stdout.split()
 
-    def run(self, case, quick, processor, timeout=180):
+    def run(self, case, quick, processor, timeout=60):
         """One result, or "failed" with the reason, as RunCase.run has it."""
         command = [*self.command, case] + (["--quick"] if quick else [])
         try:
@@ -81,7 +81,7 @@ class Peer:
         found = json.loads(result.stdout.splitlines()[-1])
         return {"value": found.get("bytes", found.get("nanoseconds"))}
 
-    def serve(self, case, mode, arguments, figure, load, processors, timeout=180):
+    def serve(self, case, mode, arguments, figure, load, processors, timeout=60):
         """The load generator against its server, each on a processor of its own if there are two."""
         server = subprocess.Popen(
             [*self.command, case],

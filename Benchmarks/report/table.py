@@ -51,7 +51,7 @@ def _cell(row, key):
         return "–"
     mark = "~" if cell.is_unsteady else ""
     text = f"{mark}{values.show(cell.value, row.unit)}"
-    if not row.spans:
+    if row.compares:
         same = "=" if row.ratio(key) > 1 and row.is_tied(key) else " "
         text += f" {same}{row.ratio(key):.2f}"
     # Two samples have no spread to speak of.
