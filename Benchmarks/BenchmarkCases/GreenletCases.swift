@@ -5,7 +5,8 @@ internal import Gevent
 let greenletCases: [Case] =
     [
         Case(
-            "switch", "wake another and park, 2 greenlets (boost: only the jump)", group: "greenlets", operations: 4_000_000,
+            "switch", "wake another and park, 2 greenlets (boost: only the jump)", group: "greenlets",
+            operations: 4_000_000,
             quickOperations: 400_000
         ) { _, run in try switches(run) }
     ]

@@ -134,8 +134,7 @@ __attribute__((always_inline)) static inline void prefetch_stopped(const gevent_
     uint64_t head = hub->ready_head, mask = hub->ready_mask;
     if (__builtin_expect(hub->ready_tail - head <= FRAMES, 1)) return;
     uintptr_t entry = hub->ready[(head + FRAMES) & mask];
-    __builtin_prefetch((const char *)entry, 1);
-    __builtin_prefetch((const char *)entry + 64, 1);
+    for (int line = 0; line < 10; line++) __builtin_prefetch((const char *)entry + 64 * line, 1);
     entry = hub->ready[(head + CONTEXT) & mask];
     if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME) {
         const char *context = (const char *)gevent_frame_context((void *)entry);
