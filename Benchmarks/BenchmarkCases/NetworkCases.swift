@@ -21,7 +21,7 @@ private func echo(connections: Int) -> Case {
         "tcp-echo-\(connections)",
         "TCP echo, 64 bytes, \(grouped(connections)) \(connections == 1 ? "connection" : "connections"), server CPU "
             + "per request",
-        group: "network", figure: .processor, reachesLoop: true, operations: connections == 1 ? 50_000 : 200_000,
+        group: "network", figure: .processor, reachesLoop: true, operations: connections == 1 ? 25_000 : 200_000,
         quickOperations: connections == 1 ? 10_000 : 40_000,
         scale: .init(family: "TCP echo, server CPU per request", axis: "connections", x: connections)
     ) { _, run in
