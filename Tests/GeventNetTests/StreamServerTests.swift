@@ -381,6 +381,32 @@ import Testing
             try server.stop()
         }
     }
+
+    @Test func aCrowdIsFoundSoonBehindSingleConnections() throws {
+        try withNet { hub in
+            let served = 40
+            try withServer { server in
+                for _ in 0..<20 {
+                    let client = try Socket.connect(to: server.address)
+                    try client.writeAll("x")
+                    #expect(text(try client.readExactly(1)) == "x")
+                    client.close()
+                }
+                let crowd = try (0..<served).map { _ in try Socket.connect(to: server.address) }
+                let polls = hub.statistics.pollCount
+                try withTimeout(.seconds(30)) { _ in
+                    while server.handlerCount < served { try sleep() }
+                }
+                // One by one it would be forty.
+                #expect(hub.statistics.pollCount - polls < 20)
+                for client in crowd {
+                    try client.writeAll("x")
+                    #expect(text(try client.readExactly(1)) == "x")
+                    client.close()
+                }
+            }
+        }
+    }
 }
 
 /// Sends everything back until the client has said all.

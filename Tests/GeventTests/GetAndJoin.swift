@@ -133,6 +133,49 @@ struct GetAndJoinTests {
             ])
     }
 
+    @Test("A value comes back as it is, whatever its size and alignment, and goes with its greenlet")
+    func values() throws {
+        try withHub { _ in
+            try spawn {}.get()
+            #expect(try spawn { UInt8(7) }.get() == 7)
+            #expect(try spawn { 1.5 }.get() == 1.5)
+            #expect(try spawn { Int?.none }.get() == nil)
+            #expect(try spawn { "longer than fifteen bytes" }.get() == "longer than fifteen bytes")
+            #expect(try spawn { (1, 2) }.get() == (1, 2))
+            // No room in the greenlet itself: too large, and aligned too strictly.
+            #expect(try spawn { (1, 2, 3) }.get() == (1, 2, 3))
+            #expect(try spawn { SIMD4<Double>(1, 2, 3, 4) }.get() == [1, 2, 3, 4])
+            #expect(try spawn { [SIMD16<UInt8>(repeating: 9)] }.get() == [SIMD16(repeating: 9)])
+            try expectRelease { $0 }
+            try expectRelease { ($0, $0) }
+            try expectRelease { ($0, $0, "more") }
+            try expectRelease { Watching(witness: $0, watched: $0) }
+        }
+    }
+
+    /// Of what the greenlet's value holds, when nobody holds the greenlet any more, and not before.
+    private func expectRelease<Value>(_ wrap: @escaping (Witness) -> Value) throws {
+        var releases = 0
+        var greenlet: Greenlet<Value>? = spawn { wrap(Witness { releases += 1 }) }
+        do {
+            // Each call returns a value of its own.
+            _ = try greenlet?.get()
+            _ = try greenlet?.get()
+            #expect(greenlet?.value != nil)
+        }
+        try sleep()
+        #expect(releases == 0)
+        greenlet = nil
+        #expect(releases == 1)
+        // Nothing is there to go, or to be had, without a value.
+        for body in [{ throw GreenletExit() }, { throw Boom() }] as [() throws -> Value] {
+            let failed = spawn(body)
+            failed.hub?.errorHandler = { _, _ in }
+            try failed.join()
+            #expect(failed.value == nil)
+        }
+    }
+
     @Test("Joining or getting a finished greenlet does not switch")
     func finishedDoesNotSwitch() throws {
         try withHub { hub in
@@ -230,4 +273,10 @@ struct GetAndJoinTests {
         }
         #expect(log == ["true", "true", "0"])
     }
+}
+
+/// A value whose memory the runtime knows the address of, so that it cannot be moved byte by byte.
+private struct Watching {
+    let witness: Witness
+    weak var watched: Witness?
 }
