@@ -392,7 +392,16 @@ import Testing
                     #expect(text(try client.readExactly(1)) == "x")
                     client.close()
                 }
-                let crowd = try (0..<served).map { _ in try Socket.connect(to: server.address) }
+                while server.handlerCount > 0 { try sleep() }
+                // Without a turn for the server: on this machine the kernel completes the connection by itself.
+                let crowd = try (0..<served).map { _ in
+                    let client = try Socket(family: .ipv4)
+                    #expect(
+                        [nil, .wouldBlock].contains(
+                            socketError { try client.connect(to: server.address, timeout: .zero) }?.code))
+                    return client
+                }
+                #expect(server.handlerCount == 0)
                 let polls = hub.statistics.pollCount
                 try withTimeout(.seconds(30)) { _ in
                     while server.handlerCount < served { try sleep() }
