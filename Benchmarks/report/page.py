@@ -259,7 +259,14 @@ def _scaling(report):
 def _plot(report, key, rows):
     family, axis, unit = key
     rows = sorted(rows, key=lambda row: row.x)
-    top = _round_up(max(row.cells[k].high for row in rows for k in _keys(report, row)), unit)
+    cells = [row.cells[k] for row in rows for k in _keys(report, row)]
+    least, most = min(cell.low for cell in cells), max(cell.high for cell in cells)
+    # Linear as long as the lower lines can be told from the axis.
+    is_linear = least <= 0 or most / least < 12
+    if is_linear:
+        steps = [_round_up(most, unit) * step / 4 for step in range(5)]
+    else:
+        steps = [10.0**power for power in range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)]
     # Zero has a place on the axis, before one; from there on, each tenfold is as wide as the next.
     places = [math.log10(1 + row.x) for row in rows]
     first, last = places[0], places[-1]
@@ -268,9 +275,11 @@ def _plot(report, key, rows):
         return LEFT + (math.log10(1 + row.x) - first) / ((last - first) or 1) * (WIDTH - LEFT - RIGHT)
 
     def y(value):
-        return HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM)
+        low, high = steps[0], steps[-1]
+        share = (value - low) / (high - low) if is_linear else math.log(value / low) / math.log(high / low)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
-    parts = [_grid(top, unit, y), _ticks(rows, axis, x)]
+    parts = [_grid(steps, unit, is_linear, y), _ticks(rows, axis, x)]
     series = {}
     for row in rows:
         for column in _keys(report, row):
@@ -305,13 +314,15 @@ def _round_up(value, unit):
     return shown * factor
 
 
-def _grid(top, unit, y):
+def _grid(steps, unit, is_linear, y):
+    """Lines at the steps: of a linear axis in one unit, which the top one names, of another each in its own."""
     parts = []
-    for step in range(5):
-        value = top * step / 4
+    for value in steps:
         at = y(value)
-        shown, name = values.scaled(top, unit)
-        label = f"{value * (shown / top):.3g}" + (f" {name}" if step == 4 else "")
+        shown, name = values.scaled(steps[-1] if is_linear else value, unit)
+        if is_linear:
+            shown *= value / steps[-1]
+        label = f"{shown:.3g}" + (f" {name}" if not is_linear or value == steps[-1] else "")
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="var(--grid)"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text(label)}</text>')
     return "".join(parts)
