@@ -21,7 +21,6 @@ import CCountAllocations
 import CCountInstructions
 import FoundationEssentials
 import Gevent
-import GeventTesting
 import Glibc
 
 struct Description: Encodable {
@@ -93,33 +92,40 @@ func measured(_ one: Case, operations: Int) throws -> Result {
     return try onFreshHub(one, operations: operations, isCounted: count_instructions_is_on() != 0)
 }
 
+/// On the main thread, where most programs have their only hub, and where malloc, which gives every other thread an arena that
+/// it enlarges page by page, makes few system calls.
 func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result {
-    try withHub(on: .configured, allowingLeftovers: true) { hub in
-        var result = Result(case: one.id, loop: hub.loopName)
-        let run = Run(
-            operations: operations, countAllocations: { Int(count_allocations_of_thread()) },
-            aroundMeasured: { body in
-                guard isCounted else { return try body() }
-                // Otherwise the hub, on which time passes a thousand times too fast, would do nothing but look around.
-                hub.switchInterval = .seconds(3_600)
-                count_instructions_begin()
-                try body()
-                count_instructions_end()
-            })
-        let before = referenceSteps(referenceLength)
-        do {
-            try one(on: hub, run)
-        } catch let reason as CaseUnavailable {
-            result.unavailable = reason.description
-            return result
-        }
-        let after = referenceSteps(referenceLength)
-        result.reference = [before.nanoseconds, after.nanoseconds]
-        result.referenceShare = (before.share + after.share) / 2
-        result.referenceProcessor = [before.nanoseconds * before.share, after.nanoseconds * after.share]
-        result.fill(from: run, one.figure)
+    let hub = try Hub.start()
+    let result = try run(one, on: hub, operations: operations, isCounted: isCounted)
+    try hub.destroy()
+    return result
+}
+
+func run(_ one: Case, on hub: Hub, operations: Int, isCounted: Bool) throws -> Result {
+    var result = Result(case: one.id, loop: hub.loopName)
+    let run = Run(
+        operations: operations, countAllocations: { Int(count_allocations_of_thread()) },
+        aroundMeasured: { body in
+            guard isCounted else { return try body() }
+            // Otherwise the hub, on which time passes a thousand times too fast, would do nothing but look around.
+            hub.switchInterval = .seconds(3_600)
+            count_instructions_begin()
+            try body()
+            count_instructions_end()
+        })
+    let before = referenceSteps(referenceLength)
+    do {
+        try one(on: hub, run)
+    } catch let reason as CaseUnavailable {
+        result.unavailable = reason.description
         return result
     }
+    let after = referenceSteps(referenceLength)
+    result.reference = [before.nanoseconds, after.nanoseconds]
+    result.referenceShare = (before.share + after.share) / 2
+    result.referenceProcessor = [before.nanoseconds * before.share, after.nanoseconds * after.share]
+    result.fill(from: run, one.figure)
+    return result
 }
 
 func counted(_ one: Case, operations: Int) throws -> Result {

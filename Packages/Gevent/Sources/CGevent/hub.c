@@ -380,12 +380,20 @@ SWITCHES uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void
 
 union record {
     gevent_deferred deferred;
-    gevent_links links;
     gevent_family family;
     gevent_tree tree;
     gevent_locals locals;
     union record *next_free;
 };
+
+static void *allocated(size_t size) {
+    void *memory = malloc(size);
+    if (!memory) {
+        fputs("gevent: out of memory for a record\n", stderr);
+        abort();
+    }
+    return memory;
+}
 
 static union record *take_record(gevent_hub *hub) {
     union record *record = hub->free_records;
@@ -393,12 +401,7 @@ static union record *take_record(gevent_hub *hub) {
         hub->free_records = record->next_free;
         return record;
     }
-    record = malloc(sizeof *record);
-    if (!record) {
-        fputs("gevent: out of memory for a record\n", stderr);
-        abort();
-    }
-    return record;
+    return allocated(sizeof *record);
 }
 
 void *gevent_record_take(gevent_hub *hub) { return take_record(hub); }
@@ -410,9 +413,22 @@ gevent_deferred *gevent_deferred_take(gevent_hub *hub) {
 }
 
 gevent_links *gevent_links_take(gevent_hub *hub) {
-    gevent_links *links = &take_record(hub)->links;
+    gevent_links *links = hub->free_links;
+    if (links)
+        hub->free_links = (gevent_links *)links->list.next;
+    else
+        links = allocated(sizeof *links);
     gevent_list_init(&links->list);
     return links;
+}
+
+void gevent_links_give_back(gevent_hub *hub, gevent_links *links) {
+    if (!hub) {
+        free(links);
+        return;
+    }
+    links->list.next = (gevent_node *)hub->free_links;
+    hub->free_links = links;
 }
 
 void gevent_record_give_back(gevent_hub *hub, void *memory) {
@@ -557,6 +573,10 @@ void gevent_hub_destroy(gevent_hub *hub) {
     for (union record *record = hub->free_records, *next; record; record = next) {
         next = record->next_free;
         free(record);
+    }
+    for (gevent_links *links = hub->free_links, *next; links; links = next) {
+        next = (gevent_links *)links->list.next;
+        free(links);
     }
     free(hub->ready);
     free(hub);

@@ -84,7 +84,8 @@ typedef struct gevent_hub {
     gevent_node delayed_starts;  // gevent_deferred records
     gevent_node idle_waiters;    // the wait_links of contexts that want nothing else to be runnable
     gevent_mailbox_lock *mailbox_lock;
-    void *free_records;          // recycled records of every kind, one size for all
+    void *free_records;          // recycled records of every kind but links, one size for all
+    gevent_links *free_links;    // recycled links: there may be as many as greenlets, and they are small
     void *root_mapping;
     size_t root_mapping_size;
     void *dummy_words[4];
@@ -202,9 +203,12 @@ void gevent_wait_abandon(gevent_context *context);
 
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
-gevent_links *gevent_links_take(gevent_hub *hub);
 /// Frees the record if its hub is gone and null is passed for it.
 void gevent_record_give_back(gevent_hub *hub, void *record);
+
+/// The same for links.
+gevent_links *gevent_links_take(gevent_hub *hub);
+void gevent_links_give_back(gevent_hub *hub, gevent_links *links);
 
 /// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
 /// set by the caller beforehand.

@@ -86,7 +86,7 @@ extension AnyGreenlet {
             }
         }
         self.links = nil
-        gevent_record_give_back(hub, links)
+        gevent_links_give_back(hub, links)
         return true
     }
 
@@ -101,7 +101,7 @@ extension AnyGreenlet {
                 Unmanaged<AnyObject>.fromOpaque(link.pointee.payload).release()
             }
         }
-        gevent_record_give_back(hub, links)
+        gevent_links_give_back(hub, links)
     }
 }
 

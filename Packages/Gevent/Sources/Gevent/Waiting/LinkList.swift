@@ -82,7 +82,7 @@ struct LinkList {
                 Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).release()
             }
         }
-        gevent_record_give_back(home.isHere ? gevent_hub_current() : nil, record)
+        gevent_links_give_back(home.isHere ? gevent_hub_current() : nil, record)
         self.record = nil
     }
 }
