@@ -66,17 +66,25 @@ static inline void peer_no_delay(int descriptor) {
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
-static inline int peer_main(int count, char **arguments, const peer_case *cases, int case_count) {
+/// `serve` echoes what a connection sends, or closes each connection at once; `cases` are the others.
+static inline int peer_main(
+    int count, char **arguments, void (*serve)(bool echoes), const peer_case *cases, size_t case_count) {
+    const char *wanted = count > 1 ? arguments[1] : "";
     bool quick = count > 2 && strcmp(arguments[2], "--quick") == 0;
-    for (int i = 0; count > 1 && i < case_count; i++) {
-        if (strcmp(arguments[1], "--list") == 0)
-            puts(cases[i].name);
-        else if (strcmp(arguments[1], cases[i].name) == 0) {
-            cases[i].run(quick);
-            return 0;
-        }
+    if (strcmp(wanted, "--list") == 0) {
+        puts("serve-echo\nserve-close");
+        for (size_t i = 0; i < case_count; i++) puts(cases[i].name);
+        return 0;
     }
-    if (count > 1 && strcmp(arguments[1], "--list") == 0) return 0;
+    if (strcmp(wanted, "serve-echo") == 0 || strcmp(wanted, "serve-close") == 0) {
+        serve(strcmp(wanted, "serve-echo") == 0);
+        return 0;
+    }
+    for (size_t i = 0; i < case_count; i++) {
+        if (strcmp(wanted, cases[i].name) != 0) continue;
+        cases[i].run(quick);
+        return 0;
+    }
     fprintf(stderr, "usage: %s --list | CASE [--quick]\n", arguments[0]);
     return 64;
 }

@@ -45,16 +45,6 @@ static void serve(bool echoes) {
     }
 }
 
-static void serve_echo(bool quick) {
-    (void)quick;
-    serve(true);
-}
-
-static void serve_close(bool quick) {
-    (void)quick;
-    serve(false);
-}
-
 // MARK: waking a sleeping loop from another thread
 
 static int ping, pong;
@@ -92,6 +82,6 @@ static void wake(bool quick) {
 }
 
 int main(int count, char **arguments) {
-    static const peer_case cases[] = {{"serve-echo", serve_echo}, {"serve-close", serve_close}, {"post-sleeping", wake}};
-    return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
+    static const peer_case cases[] = {{"post-sleeping", wake}};
+    return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);
 }

@@ -93,17 +93,6 @@ static void serve(bool echoes) {
     }
 }
 
-static void serve_echo(bool quick) {
-    (void)quick;
-    serve(true);
-}
-
-static void serve_close(bool quick) {
-    (void)quick;
-    serve(false);
-}
-
 int main(int count, char **arguments) {
-    static const peer_case cases[] = {{"serve-echo", serve_echo}, {"serve-close", serve_close}};
-    return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
+    return peer_main(count, arguments, serve, NULL, 0);
 }

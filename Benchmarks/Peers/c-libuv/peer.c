@@ -62,16 +62,6 @@ static void serve(bool does_echo) {
     uv_run(loop, UV_RUN_DEFAULT);
 }
 
-static void serve_echo(bool quick) {
-    (void)quick;
-    serve(true);
-}
-
-static void serve_close(bool quick) {
-    (void)quick;
-    serve(false);
-}
-
 // MARK: timers
 
 static int64_t fired, expected;
@@ -142,8 +132,10 @@ static void wake(bool quick) {
 
 int main(int count, char **arguments) {
     static const peer_case cases[] = {
-        {"serve-echo", serve_echo},     {"serve-close", serve_close}, {"timers-start", timer_start},
-        {"timers-cancel", timer_cancel}, {"timers-fire", timer_fire},   {"post-sleeping", wake},
+        {"timers-start", timer_start},
+        {"timers-cancel", timer_cancel},
+        {"timers-fire", timer_fire},
+        {"post-sleeping", wake},
     };
-    return peer_main(count, arguments, cases, sizeof cases / sizeof *cases);
+    return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);
 }
