@@ -210,6 +210,12 @@ void gevent_record_give_back(gevent_hub *hub, void *record);
 gevent_links *gevent_links_take(gevent_hub *hub);
 void gevent_links_give_back(gevent_hub *hub, gevent_links *links);
 
+/// It does not happen any more: takes the record, which is the caller's then, out of the timers and out of its list.
+static inline void gevent_deferred_cancel(gevent_hub *hub, gevent_deferred *deferred) {
+    gevent_timers_cancel(&hub->timers, &deferred->timer);
+    gevent_node_unlink(&deferred->node);
+}
+
 /// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
 /// set by the caller beforehand.
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);

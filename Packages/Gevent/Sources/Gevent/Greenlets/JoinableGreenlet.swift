@@ -149,8 +149,7 @@ open class JoinableGreenlet: AnyGreenlet {
         let hub = requireOwnHub()
         if let record = delayRecord {
             delayRecord = nil
-            gevent_timers_cancel(&hub.pointee.timers, &record.pointee.timer)
-            gevent_node_unlink(&record.pointee.node)
+            gevent_deferred_cancel(hub, record)
             gevent_record_give_back(hub, record)
             Unmanaged.passUnretained(self).release()
         }

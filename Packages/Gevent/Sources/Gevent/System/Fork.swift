@@ -102,8 +102,7 @@ extension Hub {
         }
         for greenlet in delayedGreenlets() {
             guard greenlet.isInherited, let record = greenlet.delayRecord else { continue }
-            gevent_timers_cancel(&pointer.pointee.timers, &record.pointee.timer)
-            gevent_node_unlink(&record.pointee.node)
+            gevent_deferred_cancel(pointer, record)
             greenlet.delayRecord = nil
             inherited.append(greenlet)
         }
@@ -165,9 +164,7 @@ extension Hub {
     private func leave(_ greenlet: AnyGreenlet) -> Remains? {
         if let context = greenlet.context {
             while !gevent_list_is_empty(&context.pointee.timeouts) {
-                let record = gevent_deferred_of_node(context.pointee.timeouts.next)!
-                gevent_timers_cancel(&pointer.pointee.timers, &record.pointee.timer)
-                gevent_node_unlink(&record.pointee.node)
+                gevent_deferred_cancel(pointer, gevent_deferred_of_node(context.pointee.timeouts.next))
             }
             if let locals = context.pointee.locals { LocalTable.leave(locals, pointer) }
             context.pointee.locals = nil

@@ -209,8 +209,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
     /// Cancels the timer and gives the record and its hold on the timeout back.
     private static func drop(_ record: UnsafeMutablePointer<gevent_deferred>, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        gevent_timers_cancel(&hub.pointee.timers, &record.pointee.timer)
-        gevent_node_unlink(&record.pointee.node)
+        gevent_deferred_cancel(hub, record)
         let payload = record.pointee.timer.payload!
         gevent_record_give_back(hub, record)
         Unmanaged<Timeout>.fromOpaque(payload).release()
