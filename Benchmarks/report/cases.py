@@ -53,8 +53,8 @@ class RunCase:
     def __init__(self, path=None):
         self.path = pathlib.Path(path) if path else build("run-case") / "run-case"
 
-    def _output(self, *arguments, loop=None, processor=None, timeout=60):
-        environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"}
+    def _output(self, *arguments, loop=None, settings=None, processor=None, timeout=60):
+        environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"} | (settings or {})
         if loop:
             environment["GEVENT_LOOP"] = loop
         return subprocess.run(
@@ -85,8 +85,21 @@ class RunCase:
         """The reference loop alone: to be added to a report's Disturbance beside a run of something else."""
         return self._lines("--reference")[0]
 
-    def run(self, case, loop=None, quick=False, operations=None, instructions=False, processor=None, timeout=180):
-        """One result, as run-case prints it; of a run that fails, "failed" with the reason and nothing else."""
+    def run(
+        self,
+        case,
+        loop=None,
+        quick=False,
+        operations=None,
+        instructions=False,
+        settings=None,
+        processor=None,
+        timeout=180,
+    ):
+        """One result, as run-case prints it; of a run that fails, "failed" with the reason and nothing else.
+
+        `settings` are environment variables of the run.
+        """
         arguments = [case]
         if quick:
             arguments.append("--quick")
@@ -95,7 +108,7 @@ class RunCase:
         if instructions:
             arguments.append("--instructions")
         try:
-            result = self._output(*arguments, loop=loop, processor=processor, timeout=timeout)
+            result = self._output(*arguments, loop=loop, settings=settings, processor=processor, timeout=timeout)
         except subprocess.TimeoutExpired:
             return {"failed": f"it was not over after {timeout} s"}
         if result.returncode != 0:

@@ -1,20 +1,5 @@
-// One case, once, in this process, on the loop that GEVENT_LOOP chooses: what the commands in Benchmarks/ are made
-// of. Each measurement has a process of its own, so one's memory is not the next one's, and a crash ends one figure.
-//
-//     run-case --list            the cases, one JSON object a line
-//     run-case --facts           the loops that are linked, with what they say of themselves; one JSON object
-//     run-case --reference       the reference loop alone, for who measures something else beside it
-//     run-case ID [--quick] [--operations N]
-//                                runs the case and prints one JSON object
-//     run-case ID --operations N --instructions
-//                                the same, one instruction after the other: prints "instructions", of one operation, on
-//                                the measuring thread, with what the measured part begins with; and no other figure
-//
-// Of a run: "value" is the figure ("wall" and "processor" nanoseconds of one operation, or "memory" bytes each);
-// "allocations", of the measuring thread, are per operation too; "extras" are further figures. "reference" is the
-// reference loop's step before and after the case, by the wall clock, "referenceProcessor" in processor time, and
-// "referenceShare" how much of the time this process had a processor: what is less than 1 went to somebody else. A case
-// that this system cannot run gives "unavailable", the reason, and no figures.
+// What the commands in Benchmarks/ are made of. Each measurement has a process of its own, so one's memory is not the next
+// one's, and a crash ends one figure. `usage` below says what it prints.
 
 import BenchmarkCases
 import CCountAllocations
@@ -22,6 +7,25 @@ import CCountInstructions
 import FoundationEssentials
 import Gevent
 import Glibc
+
+let usage = """
+    Runs one case, once, in this process, on the loop that GEVENT_LOOP chooses.
+
+        run-case --list            the cases, one JSON object a line
+        run-case --facts           the loops that are linked, with what they say of themselves; one JSON object
+        run-case --reference       the reference loop alone, for who measures something else beside it
+        run-case ID [--quick] [--operations N]
+                                   runs the case and prints one JSON object
+        run-case ID --operations N --instructions
+                                   the same, one instruction after the other: prints "instructions", of one operation, on
+                                   the measuring thread, with what the measured part begins with; and no other figure
+
+    Of a run: "value" is the figure ("wall" and "processor" nanoseconds of one operation, or "memory" bytes each);
+    "allocations", of the measuring thread, are per operation too; "extras" are further figures. "reference" is the
+    reference loop's step before and after the case, by the wall clock, "referenceProcessor" in processor time, and
+    "referenceShare" how much of the time this process had a processor: what is less than 1 went to somebody else. A
+    case that this system cannot run gives "unavailable", the reason, and no figures.
+    """
 
 struct Description: Encodable {
     let id, title, group, figure, unit: String
@@ -166,6 +170,7 @@ func run(_ arguments: [String]) throws {
     var rest = arguments[...]
     while let argument = rest.popFirst() {
         switch argument {
+        case "--help", "-h": return print(usage)
         case "--list":
             for one in allCases { try printJSON(Description(one)) }
             return
@@ -191,7 +196,7 @@ func run(_ arguments: [String]) throws {
             }
             operations = number
         case _ where argument.hasPrefix("-") || id != nil:
-            fail("\(argument)? See the top of programs/run-case/main.swift.")
+            fail("\(argument)? run-case --help tells what there is")
         default: id = argument
         }
     }
