@@ -40,7 +40,7 @@ enum {
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
     GEVENT_LINK_COLLECT = 3, // payload: a Swift ReadyCollector, which is told which of its nodes it was
     GEVENT_LINK_SOON = 4,    // payload: a retained Swift WaitLink, which queues its closure
-    GEVENT_LINK_GROUP = 5,  // payload: the Swift GroupMembership of the greenlet that ends
+    GEVENT_LINK_GROUP = 5,   // a gevent_member's; payload: the retained Swift GreenletGroup it is a member of
 
     // Contexts that wait for more than to be told:
     GEVENT_LINK_ACQUIRE = 6,     // wants a semaphore's permit; payload: its place among those who were chosen
@@ -57,6 +57,17 @@ typedef struct gevent_link {
     uintptr_t kind;
 } gevent_link;
 
+/// What a scoped group and a greenlet in it know of each other, until the greenlet ends.
+typedef struct gevent_member {
+    gevent_link link;  // first, so that a link of its kind is its member
+    gevent_node node;  // among the members of the group, in the order in which they were spawned
+    void *greenlet;    // retained
+} gevent_member;
+
+static inline gevent_member *gevent_member_of_node(gevent_node *node) {
+    return (gevent_member *)((char *)node - offsetof(gevent_member, node));
+}
+
 /// The links of one greenlet, made when the first is added.
 typedef struct gevent_links {
     gevent_node list;
@@ -67,6 +78,12 @@ static inline gevent_link *gevent_links_first(gevent_links *links) {
 }
 
 static inline gevent_node *gevent_links_list(gevent_links *links) { return &links->list; }
+
+/// What makes the greenlet with these links a member of a group; null if nothing does. It was there before all others.
+static inline gevent_member *gevent_links_member(gevent_links *links) {
+    gevent_link *first = gevent_links_first(links);
+    return first && first->kind == GEVENT_LINK_GROUP ? (gevent_member *)first : NULL;
+}
 
 /// The first registration that a program made, past those who wait; null if there is none.
 static inline gevent_link *gevent_links_first_object(gevent_links *links) {

@@ -364,8 +364,6 @@ final class GreenletDetails {
     var minimalID: Int?
     /// Killed before it was ever started.
     var endedUnstarted = false
-    /// The scoped group it belongs to, until its end.
-    var membership: GroupMembership?
     /// Values of inheriting locals, until it runs.
     var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 

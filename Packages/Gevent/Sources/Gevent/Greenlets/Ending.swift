@@ -80,7 +80,7 @@ extension AnyGreenlet {
             case GEVENT_LINK_SOON:
                 Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
             case GEVENT_LINK_GROUP:
-                Unmanaged<GroupMembership>.fromOpaque(link.pointee.payload).takeUnretainedValue().memberEnded()
+                GreenletGroup.memberEnded(UnsafeMutableRawPointer(link).assumingMemoryBound(to: gevent_member.self))
             default:
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
             }

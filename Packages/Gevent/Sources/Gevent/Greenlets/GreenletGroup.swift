@@ -17,26 +17,30 @@ public final class GreenletGroup: CustomStringConvertible {
     /// What came first, and whose it was.
     private struct Failure {
         let error: any Error
-        let greenlet: JoinableGreenlet
+        let greenlet: AnyGreenlet
     }
 
     private let hub: Hub
     /// Who called `withGroup`. It runs as long as the group.
     private unowned let owner: AnyGreenlet
     private var phase = Phase.body
-    /// By number, so that they are told apart cheaply and ended in the order in which they were spawned.
-    private var members: [UInt64: JoinableGreenlet] = [:]
-    private var lastNumber: UInt64 = 0
+    /// Of nodes that lie in the records of its members, in the order in which they were spawned.
+    private let members = UnsafeMutablePointer<gevent_node>.allocate(capacity: 1)
+    /// How many of its greenlets are not over.
+    public private(set) var count = 0
     private var failure: Failure?
     private let interruption = GroupInterruption()
 
     fileprivate init(_ hub: Hub) {
         self.hub = hub
         owner = AnyGreenlet.current(of: hub.pointer)
+        gevent_list_init(members)
     }
 
-    /// How many of its greenlets are not over.
-    public var count: Int { members.count }
+    deinit {
+        // Each member holds it, so there is none left.
+        members.deallocate()
+    }
 
     /// Tells how many greenlets are not over.
     public var description: String { "<GreenletGroup of \(count)>" }
@@ -48,6 +52,7 @@ public final class GreenletGroup: CustomStringConvertible {
     /// Members may spawn into their group too. Once the scope is ending by an error, what is spawned is over at once, with
     /// a ``GreenletExit``, and never runs. Once it is over, or on another thread, spawning is a programming error and
     /// traps.
+    @inlinable
     @discardableResult
     public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
         checkOpen()
@@ -57,6 +62,7 @@ public final class GreenletGroup: CustomStringConvertible {
     }
 
     /// As ``spawn(_:)``, and starts it `delay` from now. The scope waits for it from the beginning.
+    @inlinable
     @discardableResult
     public func spawn<Output>(after delay: Duration, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
         checkOpen()
@@ -75,12 +81,23 @@ public final class GreenletGroup: CustomStringConvertible {
     }
 
     private func throwIntoMembers(_ error: any Error, sticky: Bool) {
-        for member in livingMembers { member.deliver(error, sticky: sticky) }
+        for member in livingMembers() { member.deliver(error, sticky: sticky) }
     }
 
-    /// In the order in which they were spawned.
-    private var livingMembers: [JoinableGreenlet] {
-        members.sorted { $0.key < $1.key }.map(\.value)
+    /// A list of its own: those that have not run leave the group while it is gone through.
+    private func livingMembers() -> [AnyGreenlet] {
+        var living: [AnyGreenlet] = []
+        living.reserveCapacity(count)
+        var node = members.pointee.next!
+        while node != members {
+            living.append(Self.greenlet(of: gevent_member_of_node(node)))
+            node = node.pointee.next
+        }
+        return living
+    }
+
+    private static func greenlet(of member: UnsafeMutablePointer<gevent_member>) -> AnyGreenlet {
+        Unmanaged<AnyGreenlet>.fromOpaque(member.pointee.greenlet).takeUnretainedValue()
     }
 
     // Not preconditions, which say nothing in an optimised build.
@@ -89,42 +106,56 @@ public final class GreenletGroup: CustomStringConvertible {
         if hub.isDestroyed || gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
     }
 
-    private func checkOpen() {
+    @usableFromInline
+    func checkOpen() {
         if phase == .over { fatalError("this group's scope is over: nothing can be spawned into it any more") }
         checkThread()
     }
 
     /// Makes it a member. False if it is over at once.
-    private func admit(_ greenlet: JoinableGreenlet) -> Bool {
+    @usableFromInline
+    func admit(_ greenlet: JoinableGreenlet) -> Bool {
         if phase == .ending || failure != nil {
             greenlet.endUnstarted(GreenletExit(from: self))
             return false
         }
-        lastNumber += 1
-        let membership = GroupMembership(of: greenlet, in: self, number: lastNumber)
-        greenlet.ensureDetails().membership = membership
+        let member = UnsafeMutablePointer<gevent_member>.allocate(capacity: 1)
+        member.initialize(to: gevent_member())
+        member.pointee.greenlet = Unmanaged.passRetained(greenlet as AnyGreenlet).toOpaque()
+        gevent_list_append(members, &member.pointee.node)
+        count += 1
         // The first of its links, so that the group hears of an end before anybody else.
         greenlet.append(
-            membership.link, kind: GEVENT_LINK_GROUP, payload: Unmanaged.passUnretained(membership).toOpaque(),
+            &member.pointee.link, kind: GEVENT_LINK_GROUP, payload: Unmanaged.passRetained(self).toOpaque(),
             hub.pointer)
-        members[lastNumber] = greenlet
         return true
     }
 
-    /// A member is failing. Whether the scope throws the error on, so that nobody else need be told.
-    fileprivate func takesOver(_ error: any Error, of greenlet: JoinableGreenlet) -> Bool {
-        if failure != nil || phase == .ending { return false }
-        failure = Failure(error: error, greenlet: greenlet)
+    /// A member is failing. Whether its scope throws the error on, so that nobody else need be told.
+    static func takesOver(_ error: any Error, of member: UnsafeMutablePointer<gevent_member>) -> Bool {
+        let group = Unmanaged<GreenletGroup>.fromOpaque(member.pointee.link.payload).takeUnretainedValue()
+        if group.failure != nil || group.phase == .ending { return false }
+        group.failure = Failure(error: error, greenlet: greenlet(of: member))
         return true
     }
 
-    fileprivate func memberEnded(_ number: UInt64) {
-        guard let greenlet = members.removeValue(forKey: number) else { return }
+    /// Told by the link, or by whoever sees to it that a member never ends. The record goes.
+    static func memberEnded(_ member: UnsafeMutablePointer<gevent_member>) {
+        gevent_node_unlink(&member.pointee.link.node)
+        gevent_node_unlink(&member.pointee.node)
+        let group = Unmanaged<GreenletGroup>.fromOpaque(member.pointee.link.payload).takeRetainedValue()
+        let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(member.pointee.greenlet).takeRetainedValue()
+        member.deallocate()
+        group.lost(greenlet)
+    }
+
+    private func lost(_ greenlet: AnyGreenlet) {
+        count -= 1
         if let failure, failure.greenlet === greenlet {
             endMembers()
             if phase == .body { owner.deliver(interruption) }
         }
-        if phase != .body && (members.isEmpty || failure != nil && phase == .joining) { wakeOwner() }
+        if phase != .body && (count == 0 || failure != nil && phase == .joining) { wakeOwner() }
     }
 
     private func wakeOwner() {
@@ -160,7 +191,7 @@ public final class GreenletGroup: CustomStringConvertible {
 
     /// Returns when all members are over, or one has failed.
     private func waitForMembers() throws {
-        while !members.isEmpty && failure == nil && !hub.isDestroyed {
+        while count > 0 && failure == nil && !hub.isDestroyed {
             try attend(hub.pointer)
             _ = try wait(hub.pointer, .group, self)
         }
@@ -176,7 +207,7 @@ public final class GreenletGroup: CustomStringConvertible {
         // A failure has ended them already, and one exit is enough; but a sticky kill of the caller is another matter.
         if failure == nil || owner.hasStickyError { endMembers() }
         // No `attend`: what is pending stays so until after the scope.
-        while !members.isEmpty {
+        while count > 0 {
             let place = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
             let outcome = gevent_wait(hub.pointer, WaitKind.group.rawValue, place)
             if outcome == UInt8(GEVENT_WAIT_FAILED) { interruptedWhileEnding() }
@@ -218,36 +249,9 @@ private func isSameError(_ first: any Error, _ second: any Error) -> Bool {
     unsafeBitCast(first as any Error, to: UInt.self) == unsafeBitCast(second as any Error, to: UInt.self)
 }
 
-/// What a greenlet of a group knows of it.
-final class GroupMembership {
-    private let group: GreenletGroup
-    private unowned let greenlet: JoinableGreenlet
-    private let number: UInt64
-    fileprivate let link: UnsafeMutablePointer<gevent_link>
-
-    fileprivate init(of greenlet: JoinableGreenlet, in group: GreenletGroup, number: UInt64) {
-        self.greenlet = greenlet
-        self.group = group
-        self.number = number
-        link = .allocate(capacity: 1)
-        link.initialize(to: gevent_link())
-    }
-
-    deinit {
-        gevent_node_unlink(&link.pointee.node)
-        link.deallocate()
-    }
-
-    func takesOver(_ error: any Error) -> Bool { group.takesOver(error, of: greenlet) }
-
-    /// Told by the link.
-    func memberEnded() {
-        let group = group
-        // Which may be the last hold on this membership.
-        let number = number
-        greenlet.details?.membership = nil
-        group.memberEnded(number)
-    }
+extension AnyGreenlet {
+    /// What makes it a member of a scoped group.
+    var member: UnsafeMutablePointer<gevent_member>? { links.flatMap { gevent_links_member($0) } }
 }
 
 /// Thrown into the body of a scope when a greenlet of the group has failed. It has identity: scopes nest.

@@ -4,7 +4,7 @@ extension Hub {
     /// `error` ended `greenlet`.
     func greenletEnded(_ greenlet: AnyGreenlet, with error: any Error) {
         let isSilent = isExit(error)
-        if !isSilent, let membership = greenlet.details?.membership, membership.takesOver(error) { return }
+        if !isSilent, let member = greenlet.member, GreenletGroup.takesOver(error, of: member) { return }
         if raisesInMain(error) { return }
         if !isSilent { reportLater(error, in: greenlet) }
     }

@@ -134,7 +134,7 @@ extension Hub {
         // All of them first: whatever runs because something is released or told finds none of them.
         let remains = greenlets.map { $0.isInherited ? leave($0) : takeApart($0) }
         // A scope that goes on need not wait for them.
-        for greenlet in greenlets { greenlet.details?.membership?.memberEnded() }
+        for greenlet in greenlets { if let member = greenlet.member { GreenletGroup.memberEnded(member) } }
         for remains in remains { remains?.release(pointer) }
     }
 
