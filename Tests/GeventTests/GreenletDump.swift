@@ -5,10 +5,14 @@ import Testing
 
 @Suite("Greenlet dump")
 struct DumpTests {
-    /// The lines without what differs from run to run: frames and the summary.
+    /// The lines without what differs from run to run: places and the summary.
     private static func lines(_ text: String) -> [String] {
-        text.split(separator: "\n").dropFirst().map { String($0) }.filter {
-            !$0.contains("spawned at") && !$0.contains("called by")
+        withoutPlaces(text.split(separator: "\n").dropFirst())
+    }
+
+    private static func withoutPlaces(_ lines: some Sequence<Substring>) -> [String] {
+        lines.map { String($0) }.filter { line in
+            !["  at ", "spawned at", "called by"].contains { line.contains($0) }
         }
     }
 
@@ -51,6 +55,46 @@ struct DumpTests {
         #expect(Self.lines(dump) == expected)
         #expect(dump.hasPrefix("hub "))
         #expect(dump.contains("spawned at "))
+    }
+
+    @Test("It tells where each greenlet waits, by function, file and line, also below a scope or a function of one's own")
+    func whereTheyWait() throws {
+        let (dump, lines) = try withHub { hub in
+            var lines: [String: UInt] = [:]
+            func rest() throws {
+                lines["callee"] = #line + 1
+                try sleep(for: .seconds(1))
+            }
+            let sleeper = spawn {
+                lines["sleeper"] = #line + 1
+                try sleep(for: .seconds(1))
+            }
+            let scoped = spawn {
+                lines["scope"] = #line + 2
+                try withTimeout(.seconds(9)) { _ in
+                    try rest()
+                }
+            }
+            let waiter = spawn {
+                lines["waiter"] = #line + 1
+                try sleeper.join()
+            }
+            let text = spawn {
+                try sleep()
+                return dumpGreenlets()
+            }
+            lines["main"] = #line + 1
+            try joinAll([sleeper, scoped, waiter])
+            return (try text.get(), lines)
+        }
+        let places = dump.split(separator: "\n").map { $0.drop { " │".contains($0) } }
+        func place(_ word: String, _ name: String) -> Int? {
+            places.firstIndex { $0.hasPrefix("\(word) ") && $0.hasSuffix("(GreenletDump.swift:\(lines[name]!))") }
+        }
+        for name in ["main", "sleeper", "waiter", "callee"] { #expect(place("at", name) != nil, "\(name)\n\(dump)") }
+        let callee = try #require(place("at", "callee"))
+        #expect(place("called by", "scope") == callee + 1)
+        #expect(!dump.contains("switch_stacks"))
     }
 
     @Test("Children of a dead spawner stand at the root, and those of callbacks under the hub")
@@ -185,7 +229,7 @@ struct DumpTests {
             try group.join()
             return message
         }
-        let lines = message.split(separator: "\n")
+        let lines = Self.withoutPlaces(message.split(separator: "\n"))
         #expect(
             lines[0].hasPrefix("nothing is ready and nothing pending can make anything ready. Parked greenlets: 62"))
         #expect(lines[1] == "<MainGreenlet> parked for 0 s in join of <Greenlet<()> \"never\">")

@@ -96,6 +96,23 @@ struct SpawnTreeTests {
         #expect(lines.filter { $0.contains("SpawnTreeTests.stack()") }.count >= 2)
     }
 
+    @Test("It tells the file and the line, also of a function that was inlined")
+    func stackLines() throws {
+        let (frames, inner, outer) = try withHub { _ in
+            var inner: UInt = 0
+            @inline(__always)
+            func made() -> Greenlet<Void> {
+                inner = #line + 1
+                return Greenlet {}
+            }
+            let outer: UInt = #line + 1
+            let greenlet = made()
+            return (greenlet.spawningStack![0].frames, inner, outer)
+        }
+        #expect(frames.first?.hasSuffix("(SpawnTree.swift:\(inner))") == true)
+        #expect(frames.dropFirst().first?.hasSuffix("(SpawnTree.swift:\(outer))") == true)
+    }
+
     @Test("Equal places are one record; main, the hub and raw greenlets have none")
     func records() throws {
         let log = try logged { log, hub in

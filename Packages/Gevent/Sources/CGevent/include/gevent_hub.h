@@ -297,3 +297,7 @@ static inline gevent_deferred *gevent_first_delayed_start(gevent_hub *hub) {
     if (gevent_list_is_empty(&hub->delayed_starts)) return NULL;
     return gevent_deferred_of_node(hub->delayed_starts.next);
 }
+
+/// The return addresses on the stack of a context that is parked, innermost first, as far as frame pointers lead and at
+/// most `most`. Returns how many; none of one that is not parked.
+size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t most);

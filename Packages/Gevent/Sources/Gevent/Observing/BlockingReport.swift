@@ -74,9 +74,10 @@ extension BlockingReport {
         var countWithoutStart = 0
         for frame in frames {
             guard let address = frame.address else { continue }
-            let (text, isOwn, _) = symbolicated(address)
-            lines.append(frame.is_guess ? "\(text) (?)" : text)
-            if !isOwn { countWithoutStart = lines.count }
+            for place in places(of: address) {
+                lines.append(frame.is_guess ? "\(place.text) (?)" : place.text)
+                if place.origin != .library { countWithoutStart = lines.count }
+            }
         }
         return countWithoutStart == 0 ? lines : Array(lines.prefix(countWithoutStart))
     }

@@ -5,12 +5,15 @@ struct TreeText {
     /// Deeper than this, indentation says nothing any more.
     private static let deepestIndentation = 24
     private static let framesShown = 3
+    /// The library's own functions stand above those that are shown.
+    private static let framesSearched = 32
     private static let localsShown = 20
     private static let charactersShown = 200
 
     private let tree: GreenletTree
-    /// Many greenlets have few places where they were spawned, and finding names is slow.
+    /// Many greenlets have few places where they were spawned, or wait, and finding names is slow.
     private var names: [UnsafePointer<gevent_spawn_site>: [String]] = [:]
+    private var places: [UnsafeRawPointer: [Place]] = [:]
     private(set) var text = ""
 
     init(_ tree: GreenletTree, limit: Int) {
@@ -44,12 +47,15 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        if let site = greenlet.readableSpawnSite {
-            for (index, frame) in frames(of: site).prefix(TreeText.framesShown).enumerated() {
-                text += "\(lead)\(index == 0 ? "spawned at" : "  called by") \(frame)\n"
-            }
-        }
+        write(whereItWaits(greenlet), lead, "at")
+        if let site = greenlet.readableSpawnSite { write(frames(of: site), lead, "spawned at") }
         writeLocals(of: greenlet, lead, startsTree: startsTree(node))
+    }
+
+    private mutating func write(_ frames: [String], _ lead: String, _ word: String) {
+        for (index, frame) in frames.prefix(TreeText.framesShown).enumerated() {
+            text += "\(lead)\(index == 0 ? word : "  called by") \(frame)\n"
+        }
     }
 
     private func state(of node: GreenletTree.Node) -> String {
@@ -57,6 +63,33 @@ struct TreeText {
             return node.greenlet is HubGreenlet && node.state != .running ? "idle" : node.state.rawValue
         }
         return "parked for \(shortSeconds(duration)) s in \(node.greenlet.waitDescription.map(shortened) ?? "nothing")"
+    }
+
+    /// What it called the library from.
+    private mutating func whereItWaits(_ greenlet: AnyGreenlet) -> [String] {
+        guard let context = greenlet.context else { return [] }
+        var addresses = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
+        addresses.removeLast(addresses.count - gevent_parked_frames(context, &addresses, addresses.count))
+        // Innermost are the switch and what led to it, down to the call that waits.
+        var (isInSwitch, isInCall) = (true, true)
+        var found: [String] = []
+        for case let address? in addresses {
+            for place in places(at: UnsafeRawPointer(address)) {
+                if place.origin == .library { isInSwitch = false }
+                if place.origin == .program && !isInSwitch { isInCall = false }
+                if isInCall { continue }
+                if place.origin == .program || place.origin == .standardLibrary { found.append(place.text) }
+            }
+            if found.count >= TreeText.framesShown { break }
+        }
+        return found
+    }
+
+    private mutating func places(at address: UnsafeRawPointer) -> [Place] {
+        if let known = places[address] { return known }
+        let found = Gevent.places(of: address)
+        places[address] = found
+        return found
     }
 
     private mutating func frames(of site: UnsafePointer<gevent_spawn_site>) -> [String] {
