@@ -82,14 +82,12 @@ open class Greenlet<Output>: JoinableGreenlet {
     }
 
     /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
-    /// it carries, is thrown.
+    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
     @available(*, noasync)
     public final func get(timeout: Timeout) throws -> Output {
         _ = try ownHub()
         if phase != .ended {
-            let started = Timeout.startNew(timeout)
-            defer { started.cancel() }
-            _ = try waitForEnd(timeout: nil)
+            try timeout.around { _ = try waitForEnd(timeout: nil) }
         }
         return try outcome()
     }

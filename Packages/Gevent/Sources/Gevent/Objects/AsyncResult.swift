@@ -94,14 +94,12 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     }
 
     /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error it
-    /// carries, is thrown.
+    /// carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
     @available(*, noasync)
     public func get(timeout: Timeout) throws -> Value {
         _ = try home.hub()
         if stored == nil {
-            let started = Timeout.startNew(timeout)
-            defer { started.cancel() }
-            _ = try waitForResult(nil)
+            try timeout.around { _ = try waitForResult(nil) }
         }
         return try outcome()
     }
