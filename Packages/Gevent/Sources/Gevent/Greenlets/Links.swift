@@ -161,7 +161,7 @@ extension JoinableGreenlet {
     /// gevent: `Greenlet.has_links()`.
     public final var hasLinks: Bool {
         _ = requireOwnHub()
-        return links.flatMap { gevent_links_first_object($0) } != nil
+        return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
     /// Removes every registration; greenlets parked in `join` or `get` go on waiting.
@@ -170,8 +170,12 @@ extension JoinableGreenlet {
     public final func unlinkAll() {
         _ = requireOwnHub()
         // What a closure captured may look at the links when it goes, so each round begins anew.
-        while let link = links.flatMap({ gevent_links_first_object($0) }) {
-            Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+        while let link = links.flatMap({ gevent_links_first_registration($0) }) {
+            if link.pointee.kind == GEVENT_LINK_OBJECT {
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+            } else {
+                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+            }
         }
     }
 }
