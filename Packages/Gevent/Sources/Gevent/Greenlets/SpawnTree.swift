@@ -8,7 +8,15 @@ func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>
 ) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
     // The owner of the running context is there as long as it runs.
-    let spawner = Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner)
+    recordSpawner(hub, hub.pointee.current.pointee.owner)
+}
+
+/// The same among those of the greenlet `owner`.
+@inline(__always)
+func recordSpawner(
+    _ hub: UnsafeMutablePointer<gevent_hub>, _ owner: UnsafeMutableRawPointer
+) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
+    let spawner = Unmanaged<AnyGreenlet>.fromOpaque(owner)
     return spawner._withUnsafeGuaranteedRef {
         if !gevent_kin_is_own($0.kin) { $0.makeOwnKin(hub) }
         return (gevent_kin_child($0.kin), $0.spawnSite)

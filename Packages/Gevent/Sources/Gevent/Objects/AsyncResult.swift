@@ -154,8 +154,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
 extension Greenlet {
     /// Copies this greenlet's outcome to `result` when it is over: value, error or exit.
     ///
-    /// Happens on the hub, before links that run in greenlets of their own. On a greenlet that is over it happens as soon as
-    /// the caller parks. Repeatable. Traps on a foreign thread.
+    /// Happens on the hub, in turn with the other links. On a greenlet that is over it happens as soon as the caller parks or
+    /// yields. Repeatable. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(result)`.
     @discardableResult
