@@ -154,7 +154,8 @@ extension JoinableGreenlet {
         return link
     }
 
-    /// Removes a registration. One that was removed before, or has run, is fine.
+    /// Removes a registration of any kind. One that was removed before, has run, or is another greenlet's is fine. Traps on
+    /// a foreign thread.
     ///
     /// gevent: `Greenlet.unlink(callback)`.
     public final func unlink(_ link: GreenletLink) {
@@ -163,7 +164,7 @@ extension JoinableGreenlet {
         link.cancel()
     }
 
-    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none.
+    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.has_links()`.
     public final var hasLinks: Bool {
@@ -171,7 +172,8 @@ extension JoinableGreenlet {
         return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
-    /// Removes every registration; greenlets parked in `join` or `get` go on waiting.
+    /// Removes every registration that was not told; greenlets parked in `join` or `get` go on waiting. Traps on a foreign
+    /// thread.
     ///
     /// gevent: `Greenlet.unlink_all()`.
     public final func unlinkAll() {

@@ -52,7 +52,7 @@ extension AnyGreenlet {
     /// The greenlet that made this one, if it still exists: main, the hub for what callbacks spawn, or another.
     ///
     /// Weak: nothing is kept alive by what it spawned. Nil for main and the hub, and if `GEVENT_TRACK_GREENLET_TREE` is
-    /// off.
+    /// off. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawning_greenlet`.
     public final var spawningGreenlet: AnyGreenlet? {
@@ -64,7 +64,7 @@ extension AnyGreenlet {
     /// Where it was made, and where the greenlets were made that led to it, the latest first.
     ///
     /// Recording costs nanoseconds; names are looked up when the stack is printed. Nil for main, the hub and raw greenlets,
-    /// and if `GEVENT_TRACK_GREENLET_TREE` is off.
+    /// and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawning_stack`.
     public final var spawningStack: SpawningStack? {
@@ -88,7 +88,7 @@ extension AnyGreenlet {
     /// Each child of main, and of the hub, begins a tree of its own, unless a store was assigned to main. Assigning a store
     /// begins a new tree with this greenlet: what it spawns from then on shares that store, and what it has spawned keeps
     /// the old one. The store goes with the last of its tree. Nil for main and the hub until one is assigned; always nil,
-    /// and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take part.
+    /// and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take part. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawn_tree_locals`.
     public final var spawnTreeLocals: SpawnTreeLocals? {
