@@ -330,6 +330,30 @@ struct LinkTests {
         #expect(log == ["removed released", "ran released", "raw released", "unmet released", "end"])
     }
 
+    @Test(
+        "What a link captured that was not meant goes on the hub, where it can link but not park, whoever ended the greenlet"
+    )
+    func unmetLinkIsReleasedOnTheHub() throws {
+        let log = try logged { log, hub in
+            let greenlet = Greenlet {}
+            func link() {
+                let witness = Witness {
+                    log.note("released: \(hubErrorCode { try sleep(for: .seconds(1)) }?.rawValue ?? "parked")")
+                    greenlet.link { _ in log.note("linked last") }
+                }
+                greenlet.linkError { _ in withExtendedLifetime(witness) {} }
+            }
+            greenlet.link { _ in log.note("first") }
+            link()
+            greenlet.linkValue { _ in log.note("second") }
+            try spawn { try greenlet.kill() }.join()
+            log.note("\(greenlet.isDead)")
+            try hub.join()
+            log.note("\(hub.now.nanoseconds)")
+        }
+        #expect(log == ["first", "released: blockedInHub", "true", "second", "linked last", "0"])
+    }
+
     @Test("Links of a greenlet that is never started are released with it")
     func linksOfTheUnstarted() throws {
         let log = try logged { log, hub in
