@@ -111,6 +111,27 @@ struct ErrorTests {
         #expect(log == ["true", "1"])
     }
 
+    @Test("A description that tries to park while an error is printed is refused, and the error is printed")
+    func parkingDescription() throws {
+        final class Sleepy: Greenlet<Void> {
+            override func run() throws { throw Boom() }
+            override var description: String {
+                "sleepy, \(hubErrorCode { try sleep(for: .seconds(1)) }?.rawValue ?? "slept")"
+            }
+        }
+        let log = try withHub { hub in
+            let log = Log()
+            hub.errorOutput = { log.note(String($0.prefix { !$0.isNewline })) }
+            let sleepy = Sleepy()
+            sleepy.start()
+            try sleepy.join()
+            try hub.join()
+            log.note("\(hub.now.nanoseconds)")
+            return log.entries
+        }
+        #expect(log == ["gevent: sleepy, blockedInHub failed with Boom: Boom", "0"])
+    }
+
     @Test("The error handler is looked up at each error")
     func handlerIsLookedUp() throws {
         let log = try logged { log, hub in

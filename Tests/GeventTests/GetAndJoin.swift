@@ -105,10 +105,15 @@ struct GetAndJoinTests {
 
             spawn(after: .milliseconds(1)) { gate.set() }
             let ample = Timeout(.seconds(60))
+            ample.start()
             try #expect(slow.get(timeout: ample) == 1)
-            #expect(!ample.isPending)
-            // On a finished greenlet it is not even started.
+            #expect(!ample.isPending, "cancelled with the wait, although it was pending before")
+            // On a finished greenlet it is not even looked at.
             try #expect(slow.get(timeout: ample) == 1)
+            ample.start()
+            try #expect(slow.get(timeout: ample) == 1)
+            #expect(ample.isPending)
+            ample.cancel()
         }
     }
 

@@ -55,7 +55,7 @@ struct KillTests {
         }
         #expect(
             log == ["made", "spawned", "delayed"].flatMap {
-                ["\($0): threw OwnExit", "\($0) raw link", "\($0) link"]
+                ["\($0): threw OwnExit", "\($0) link", "\($0) raw link"]
             } + ["0 0"])
     }
 

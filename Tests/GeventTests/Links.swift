@@ -33,6 +33,96 @@ struct LinkTests {
         #expect(log == (0..<1000).map(String.init))
     }
 
+    @Test("Links of all kinds begin in the order in which they were made", arguments: ["ends", "is killed", "is over"])
+    func orderOfKinds(_ when: String) throws {
+        let log = try logged { log, hub in
+            let result = AsyncResult<Int>()
+            let greenlet = Greenlet { 7 }
+            func linkAll() throws {
+                greenlet.link { _ in log.note("link \(result.isReady)") }
+                greenlet.rawLink { _ in log.note("raw") }
+                greenlet.linkError { _ in log.note("never") }
+                greenlet.linkValue { _ in log.note("value") }
+                greenlet.rawLink { log.note("waitable") }
+                greenlet.link { _ in log.note("link \(result.isReady)") }
+                greenlet.link(to: result)
+                greenlet.link { _ in log.note("link \(result.isReady)") }
+                greenlet.rawLink { _ in log.note("last") }
+            }
+            if when != "is over" { try linkAll() }
+            if when == "is killed" { try greenlet.kill() } else { greenlet.start() }
+            try greenlet.join()
+            if when == "is over" { try linkAll() }
+            try hub.join()
+        }
+        #expect(log == ["link false", "raw", "value", "waitable", "link false", "link true", "last"])
+    }
+
+    @Test("On a greenlet that is over a link runs as soon as the caller yields, of whatever kind")
+    func afterDeathAtOnce() throws {
+        let log = try logged { log, _ in
+            let greenlet = spawn { 1 }
+            try greenlet.join()
+            for (name, link) in [
+                ("link", { greenlet.link { _ in log.note("link") } }),
+                ("value", { greenlet.linkValue { _ in log.note("value") } }),
+                ("raw", { greenlet.rawLink { _ in log.note("raw") } }),
+            ] as [(String, () -> GreenletLink)] {
+                let token = link()
+                log.note("made")
+                try sleep()
+                log.note("after \(name)")
+                greenlet.unlink(token)
+            }
+        }
+        #expect(
+            log == ["made", "link", "after link", "made", "value", "after value", "made", "raw", "after raw"])
+    }
+
+    @Test("A link's greenlet is the hub's child, whoever runs when it is told, and inherits nothing from that one")
+    func spawnerOfLinks() throws {
+        let log = try logged { log, hub in
+            let local = GreenletLocal(inheriting: true) { "default" }
+            func watch(_ greenlet: Greenlet<Void>) {
+                greenlet.link { _ in
+                    log.note("\(AnyGreenlet.current.spawningGreenlet?.description ?? "nobody") \(local.value)")
+                }
+            }
+            try spawn {
+                local.value = "the killer's"
+                let unstarted = Greenlet {}
+                watch(unstarted)
+                try unstarted.kill()
+                let ended = spawn { local.value = "its own" }
+                watch(ended)
+                try ended.join()
+                watch(ended)
+            }.join()
+            try hub.join()
+        }
+        #expect(log == Array(repeating: "<HubGreenlet> default", count: 3))
+    }
+
+    @Test("Links that were told before the hub is destroyed are called all the same")
+    func destroyedMeanwhile() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            let hub = try Hub.start(on: VirtualLoop())
+            let greenlet = Greenlet {}
+            greenlet.link { _ in log.note("link") }
+            greenlet.rawLink { _ in log.note("raw") }
+            greenlet.linkValue { _ in
+                defer { log.note("unwound") }
+                try sleep(for: .seconds(1))
+            }
+            spawn { log.note("never") }
+            try greenlet.kill()
+            try hub.destroy()
+            return log.entries
+        }
+        #expect(log == ["link", "raw", "unwound"])
+    }
+
     @Test("A link is given the greenlet, whose outcome is recorded by then")
     func argument() throws {
         let log = try logged { log, hub in
@@ -45,7 +135,7 @@ struct LinkTests {
             }
             _ = try hub.join()
         }
-        #expect(log == ["raw true true 42", "link true 42"])
+        #expect(log == ["link true 42", "raw true true 42"])
     }
 
     @Test("Links made after the end run asynchronously, never inside link")
@@ -62,7 +152,7 @@ struct LinkTests {
             log.note("made")
             _ = try hub.join()
         }
-        #expect(log == ["made", "raw", "link", "value", "made", "later"])
+        #expect(log == ["made", "link", "raw", "value", "made", "later"])
     }
 
     @Test("A link that throws is reported, and the remaining links still run")
@@ -237,7 +327,31 @@ struct LinkTests {
             log.note("end")
             withExtendedLifetime([ran, raw, removed, unmet]) {}
         }
-        #expect(log == ["removed released", "raw released", "unmet released", "ran released", "end"])
+        #expect(log == ["removed released", "ran released", "raw released", "unmet released", "end"])
+    }
+
+    @Test(
+        "What a link captured that was not meant goes on the hub, where it can link but not park, whoever ended the greenlet"
+    )
+    func unmetLinkIsReleasedOnTheHub() throws {
+        let log = try logged { log, hub in
+            let greenlet = Greenlet {}
+            func link() {
+                let witness = Witness {
+                    log.note("released: \(hubErrorCode { try sleep(for: .seconds(1)) }?.rawValue ?? "parked")")
+                    greenlet.link { _ in log.note("linked last") }
+                }
+                greenlet.linkError { _ in withExtendedLifetime(witness) {} }
+            }
+            greenlet.link { _ in log.note("first") }
+            link()
+            greenlet.linkValue { _ in log.note("second") }
+            try spawn { try greenlet.kill() }.join()
+            log.note("\(greenlet.isDead)")
+            try hub.join()
+            log.note("\(hub.now.nanoseconds)")
+        }
+        #expect(log == ["first", "released: blockedInHub", "true", "second", "linked last", "0"])
     }
 
     @Test("Links of a greenlet that is never started are released with it")

@@ -358,6 +358,7 @@ struct LinksToGreenletsTests {
             greenlet.linkValue { _ in log.note("never") }
             greenlet.linkError { _ in log.note("never") }
             greenlet.rawLink { _ in log.note("never") }
+            greenlet.rawLink { log.note("never") }
             try greenlet.link(to: .current)
             let removed = greenlet.link { _ in log.note("never") }
             greenlet.unlink(removed)
@@ -366,14 +367,16 @@ struct LinksToGreenletsTests {
             greenlet.unlinkAll()
             greenlet.unlink(token)
             log.note("\(greenlet.hasLinks)")
-            greenlet.rawLink { _ in log.note("later") }
-            log.note("\(greenlet.hasLinks)")
+            let waitable = greenlet.rawLink { log.note("later") }
+            log.note("\(greenlet.hasLinks) \(waitable.isPending)")
             try joiner.join()
             _ = try hub.join()
             log.note("\(greenlet.hasLinks)")
         }
         #expect(
-            log.filter { $0 != "released" } == ["false", "false", "true", "false", "true", "joined", "later", "false"])
+            log.filter { $0 != "released" } == [
+                "false", "false", "true", "false", "true true", "joined", "later", "false",
+            ])
         #expect(log.contains("released"))
     }
 

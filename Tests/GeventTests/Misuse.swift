@@ -130,10 +130,13 @@ struct MisuseTests {
             [
                 hubErrorCode { try sleep(for: .milliseconds(1)) }, hubErrorCode { try Hub.start() },
                 hubErrorCode { try Hub.start(on: VirtualLoop()) },
+                hubErrorCode { try withTimeout(.seconds(1)) { _ in } },
+                hubErrorCode { try withTimeout(.seconds(1), timeoutValue: ()) {} },
+                hubErrorCode { try withSilentTimeout(.seconds(1)) {} },
             ]
         }
         let codes = await Task.detached { helper() }.value
-        #expect(codes == [.wrongThread, .wrongThread, .wrongThread])
+        #expect(codes == Array(repeating: .wrongThread, count: 6))
         #expect(!Hub.exists)
     }
 

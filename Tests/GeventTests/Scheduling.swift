@@ -329,6 +329,83 @@ struct SchedulingTests {
         #expect(sum == 6)
     }
 
+    @Test("A subclass has its outcome recorded, its links told and its error reported like any greenlet")
+    func failingSubclass() throws {
+        final class Failing: Greenlet<Int> {
+            override func run() throws -> Int {
+                // Unqualified, these would be the members.
+                let other = Gevent.spawn { try sleep(for: .seconds(1000)) }
+                try sleep()
+                try Gevent.kill(other)
+                throw Boom()
+            }
+            override var description: String { "a failing one" }
+        }
+        let log = try logged { log, hub in
+            let failing = Failing()
+            failing.linkValue { _ in log.note("never") }
+            failing.linkError { log.note("link: \($0.error ?? OwnExit()), \($0 === failing)") }
+            failing.start()
+            log.outcome("get") { try failing.get() }
+            try hub.join()
+            let killed = Failing()
+            killed.link { log.note("link: \($0.exit ?? OwnExit())") }
+            killed.start()
+            try killed.kill()
+            try hub.join()
+        }
+        #expect(
+            log == ["reported Boom of a failing one", "link: Boom, true", "get: threw Boom", "link: GreenletExit"])
+    }
+
+    @Test("Making a greenlet schedules nothing, and keeps no hub waiting")
+    func makingSchedulesNothing() throws {
+        let log = try logged { log, hub in
+            let made = Greenlet { log.note("ran") }
+            let before = hub.statistics
+            try #expect(hub.join())
+            try sleep(for: .seconds(1))
+            #expect(hub.statistics.spawnCount == before.spawnCount)
+            #expect(!made.isStarted)
+            log.note("\(hub.now.nanoseconds / 1_000_000_000)")
+        }
+        #expect(log == ["1"])
+    }
+
+    @Test("The switch interval bounds how long what is ready keeps the hub from its timers")
+    func switchInterval() throws {
+        /// How many of those that are ready run, each for a millisecond, before the hub sees that a timeout is due.
+        func ranBeforeTimers(_ interval: Duration?) throws -> Int {
+            try withHub(on: .custom { try VirtualLoop() }) { hub in
+                let loop = try #require(hub.loop as? VirtualLoop)
+                if let interval { hub.switchInterval = interval }
+                var count = 0
+                let timeout = Timeout(.milliseconds(1))
+                let watcher = spawn {
+                    timeout.start()
+                    do { try sleep(for: .seconds(1000)) } catch let caught as Timeout where caught === timeout {}
+                }
+                try sleep()
+                let greenlets = (0..<200).map { _ in
+                    spawn {
+                        if timeout.isPending { count += 1 }
+                        loop.advance(by: .milliseconds(1))
+                    }
+                }
+                try joinAll(greenlets + [watcher])
+                return count
+            }
+        }
+        let (shortest, usual, longer) = try (
+            ranBeforeTimers(.zero), ranBeforeTimers(nil), ranBeforeTimers(.milliseconds(100))
+        )
+        // The clock is read after one, two, four more and so on.
+        #expect(shortest <= 4)
+        #expect((5...16).contains(usual))
+        #expect((100..<200).contains(longer))
+        #expect(try ranBeforeTimers(.seconds(1)) == 200)
+    }
+
     @Test("spawn(function, arguments) passes the arguments on")
     func spawnWithArguments() throws {
         @Sendable func add(_ a: Int, _ b: Double, _ c: String) -> String { "\(a) \(b) \(c)" }

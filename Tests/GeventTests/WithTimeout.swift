@@ -198,6 +198,33 @@ struct WithTimeoutTests {
         #expect(results == (0..<200).map { $0 <= 100 })
     }
 
+    @Test("In a hub callback or a raw link there is no greenlet to throw into: blockedInHub, and the body does not run")
+    func inHubCallback() throws {
+        let log = try logged { log, hub in
+            let never = Greenlet { 1 }
+            let result = AsyncResult<Int>()
+            let calls: [(String, () throws -> Void)] = [
+                ("withTimeout", { try withTimeout(.seconds(1)) { _ in log.note("body") } }),
+                ("without a limit", { try withTimeout(nil) { _ in log.note("body") } }),
+                ("timeoutValue", { try withTimeout(.seconds(1), timeoutValue: ()) { log.note("body") } }),
+                ("silent", { try withSilentTimeout(.seconds(1)) { log.note("body") } }),
+                ("get", { _ = try never.get(timeout: Timeout(.seconds(1))) }),
+                ("get of a result", { _ = try result.get(timeout: Timeout(.seconds(1))) }),
+            ]
+            for (name, call) in calls {
+                hub.runCallback { log.note("\(name): \(hubErrorCode(call)?.rawValue ?? "none")") }
+            }
+            try sleep()
+            let ended = spawn {}
+            ended.rawLink { _ in try withTimeout(.seconds(1)) { _ in log.note("body") } }
+            try hub.join()
+            #expect(hub.statistics.pendingTimers == 0)
+        }
+        #expect(log.count == 7)
+        #expect(log.dropLast().allSatisfy { $0.hasSuffix(": blockedInHub") })
+        #expect(log.last?.hasPrefix("reported blockedInHub") == true)
+    }
+
     @Test("The timeout counts over many parks, not over each")
     func overManyParks() throws {
         let count = try withHub { _ in

@@ -2,7 +2,7 @@
 
 import shutil
 
-from . import commands, fragments, markdown, programs, symbols, toolchain
+from . import commands, fragments, markdown, programs, refusals, symbols, toolchain
 
 # (what is on the page, a word of the complaint; None for none)
 PAGES = [
@@ -73,8 +73,24 @@ def run(build):
         pass
     block = markdown.Block("Sample.swift", 7, "swift", "let broken: Int = try fetch()\n")
     expect("a broken block in a comment", "Sample.swift:7:" in "".join(fragments.compile_all(build, [block])), True)
+    failures += refused(build)
     failures += planted_module(build)
-    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 6} samples, {len(failures)} not judged as expected")
+    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 9} samples, {len(failures)} not judged as expected")
+    return failures
+
+
+def refused(build):
+    """Something that is not refused as expected, something that is and should not be, and neither."""
+    source = build.scratch / "Refused.swift"
+    failures = []
+    for line, is_right in [
+        ("let one: Int = 1  // expected-error {{cannot convert}}", False),
+        ('let one: Int = "1"', False),
+        ('let one: Int = "1"  // expected-error {{cannot convert}}', True),
+    ]:
+        source.write_text(f"{line}\n")
+        if (refusals.compare(build, source) == []) != is_right:
+            failures.append(f"self-test: error: {line} is judged wrongly")
     return failures
 
 

@@ -185,8 +185,8 @@ final class ModelScheduler {
         switch callback.work {
         case .report(let fault, let who): report(fault, of: who)
         case .tell(let greenlet):
-            tell(greenlet, inHub: true)
             greenlet.isTelling = false
+            tell(greenlet, inHub: true)
         case .steps(let steps, let id): runInHub(steps, as: Who.link(id))
         }
     }
@@ -320,12 +320,18 @@ final class ModelScheduler {
     }
 
     func tell(_ greenlet: ModelGreenlet, inHub: Bool = false) {
-        if greenlet.isTelling && !inHub { return }
+        if greenlet.isTelling { return }
+        // A raw link is called in the hub, behind the greenlets of links that were told before it.
+        greenlet.isTelling = true
+        var mayCall = inHub
         while let tellee = greenlet.tellees.first {
-            if case .closure = tellee, !inHub {
-                greenlet.isTelling = true
-                queue(ModelCallback(.tell(greenlet)))
-                return
+            if case .closure(let link) = tellee {
+                let isMeant = link.kind == .any || link.kind == (greenlet.failure == nil ? .value : .error)
+                if isMeant {
+                    mayCall = false
+                } else if !mayCall {
+                    return queue(ModelCallback(.tell(greenlet)))
+                }
             }
             greenlet.tellees.removeFirst()
             switch tellee {
@@ -338,6 +344,7 @@ final class ModelScheduler {
             case .closure(let link): tell(link, of: greenlet)
             }
         }
+        greenlet.isTelling = false
     }
 
     private func tell(_ link: ModelLink, of greenlet: ModelGreenlet) {

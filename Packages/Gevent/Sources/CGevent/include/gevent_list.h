@@ -86,8 +86,10 @@ static inline gevent_member *gevent_links_member(gevent_links *links) {
 }
 
 /// The first registration that a program made, past those who wait; null if there is none.
-static inline gevent_link *gevent_links_first_object(gevent_links *links) {
-    for (gevent_node *node = links->list.next; node != &links->list; node = node->next)
-        if (((gevent_link *)node)->kind == GEVENT_LINK_OBJECT) return (gevent_link *)node;
+static inline gevent_link *gevent_links_first_registration(gevent_links *links) {
+    for (gevent_node *node = links->list.next; node != &links->list; node = node->next) {
+        gevent_link *link = (gevent_link *)node;
+        if (link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_SOON) return link;
+    }
     return NULL;
 }

@@ -151,7 +151,8 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// A small non-negative integer, unique among the living greenlet objects of one hub.
     ///
-    /// The smallest free one, given on first request, and free again when the object goes.
+    /// The smallest free one, given on first request, and free again when the object goes. The first request traps on a
+    /// foreign thread, and once the hub is gone.
     ///
     /// gevent: `Greenlet.minimal_ident`.
     public final var minimalID: Int {
@@ -162,7 +163,7 @@ open class AnyGreenlet: CustomStringConvertible {
         return id
     }
 
-    /// The name in reports; made from ``minimalID`` unless it was set.
+    /// The name in reports; made from ``minimalID`` unless it was set. On the greenlet's own thread.
     ///
     /// gevent: `Greenlet.name`.
     public final var name: String {

@@ -50,23 +50,34 @@ extension AnyGreenlet {
         details?.dropInheritedLocals(hub)
     }
 
-    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready at once; from the first
-    /// closure on, the rest is left to a callback of the hub.
+    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready and links' own greenlets are
+    /// started at once; from the first closure on that has to be called, the rest is left to a callback of the hub.
     final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        if isNotifying { return }
-        if tellLinks(hub, closuresToo: false) { return }
+        if isNotifying || tellLinks(hub, isOnHub: false) { return }
         isNotifying = true
+        tellTheRest(hub)
+    }
+
+    private func tellTheRest(_ hub: UnsafeMutablePointer<gevent_hub>) {
         Hub.of(hub).enqueue {
-            _ = self.tellLinks(hub, closuresToo: true)
-            self.isNotifying = false
+            if self.tellLinks(hub, isOnHub: true) { self.isNotifying = false } else { self.tellTheRest(hub) }
         }
     }
 
-    /// Tells links until none is left, those added meanwhile included. Returns whether none is left.
-    private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, closuresToo: Bool) -> Bool {
+    /// Tells links until none is left, those added meanwhile included, or until the next has to be called: that is done on
+    /// the hub, and not before the greenlets of earlier ones have begun. Returns whether none is left.
+    private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, isOnHub: Bool) -> Bool {
         guard let links else { return true }
+        var mayCall = isOnHub
         while let link = gevent_links_first(links) {
-            if link.pointee.kind == GEVENT_LINK_OBJECT && !closuresToo { return false }
+            if link.pointee.kind == GEVENT_LINK_OBJECT {
+                let registration = Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload)
+                if registration._withUnsafeGuaranteedRef({ $0.startsGreenlet(at: self) }) {
+                    mayCall = false
+                } else if !mayCall {
+                    return false
+                }
+            }
             // Removed before it is told, so that it is told once whatever it does.
             gevent_node_unlink(&link.pointee.node)
             switch Int(link.pointee.kind) {

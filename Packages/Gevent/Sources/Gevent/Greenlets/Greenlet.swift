@@ -40,6 +40,25 @@ open class Greenlet<Output>: JoinableGreenlet {
 
     /// The body of a subclass. Recording the outcome, links and the error report happen around it.
     ///
+    /// Inside a subclass the members hide the functions of the same name: write `Gevent.spawn { }`, `Gevent.spawnLinked { }`
+    /// and `Gevent.kill(other)` there.
+    ///
+    /// ```swift
+    /// final class Fetcher: Greenlet<String> {
+    ///     let path: String
+    ///
+    ///     init(_ path: String) {
+    ///         self.path = path
+    ///         super.init()
+    ///     }
+    ///
+    ///     override func run() throws -> String {
+    ///         let header = Gevent.spawn { try fetch("header") }
+    ///         return try header.get() + fetch(path)
+    ///     }
+    /// }
+    /// ```
+    ///
     /// gevent: `Greenlet._run()`.
     open func run() throws -> Output {
         fatalError("\(type(of: self)) was made without a body and does not override run()")
@@ -82,14 +101,12 @@ open class Greenlet<Output>: JoinableGreenlet {
     }
 
     /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
-    /// it carries, is thrown.
+    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
     @available(*, noasync)
     public final func get(timeout: Timeout) throws -> Output {
         _ = try ownHub()
         if phase != .ended {
-            let started = Timeout.startNew(timeout)
-            defer { started.cancel() }
-            _ = try waitForEnd(timeout: nil)
+            try timeout.around { _ = try waitForEnd(timeout: nil) }
         }
         return try outcome()
     }
@@ -146,7 +163,7 @@ public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Out
     return greenlet
 }
 
-/// Makes a greenlet that runs `function` with `arguments`, and starts it.
+/// Makes a greenlet that runs `function` with the arguments that follow, and starts it; otherwise like ``spawn(_:)``.
 ///
 /// ```swift
 /// let sum = spawn(add, 1, 2)

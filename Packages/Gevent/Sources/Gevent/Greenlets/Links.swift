@@ -43,6 +43,12 @@ public final class GreenletLink {
         node.deallocate()
     }
 
+    /// Whether to be told of this end calls nothing, and so can be done anywhere.
+    func startsGreenlet(at greenlet: AnyGreenlet) -> Bool {
+        guard !isRaw, let greenlet = greenlet as? JoinableGreenlet else { return false }
+        return condition.isMet(by: greenlet)
+    }
+
     /// Runs the closure if the end is one it is told of: in the hub if it is raw, else in a greenlet of its own.
     func tell(_ greenlet: AnyGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let greenlet = greenlet as? JoinableGreenlet else { return }
@@ -51,7 +57,7 @@ public final class GreenletLink {
             call(greenlet, reportingTo: Hub.of(hub))
         } else {
             // Looked up when the greenlet runs: an earlier link may still remove this one.
-            RawGreenlet(hub: hub) { try self.takeCallback()?(greenlet) }.start(hub)
+            RawGreenlet(ofLinkOn: hub) { try self.takeCallback()?(greenlet) }.start(hub)
         }
     }
 
@@ -92,8 +98,9 @@ extension Greenlet {
     /// Calls `callback` once, with this greenlet, when it is over: in a greenlet of its own, so it may park without
     /// delaying other links, and an error it throws is reported and stops nothing else.
     ///
-    /// Links are told in registration order. Never called inside `link` itself: on a greenlet that is over, `callback`
-    /// runs as soon as the caller parks. Registered twice, it runs twice. Traps on a foreign thread.
+    /// Links are told in registration order, whatever their kinds. Never called inside `link` itself: on a greenlet that is
+    /// over, `callback` runs as soon as the caller parks or yields. Registered twice, it runs twice. Traps on a foreign
+    /// thread.
     ///
     /// gevent: `Greenlet.link(callback)`.
     @discardableResult
@@ -147,7 +154,8 @@ extension JoinableGreenlet {
         return link
     }
 
-    /// Removes a registration. One that was removed before, or has run, is fine.
+    /// Removes a registration of any kind. One that was removed before, has run, or is another greenlet's is fine. Traps on
+    /// a foreign thread.
     ///
     /// gevent: `Greenlet.unlink(callback)`.
     public final func unlink(_ link: GreenletLink) {
@@ -156,22 +164,27 @@ extension JoinableGreenlet {
         link.cancel()
     }
 
-    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none.
+    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.has_links()`.
     public final var hasLinks: Bool {
         _ = requireOwnHub()
-        return links.flatMap { gevent_links_first_object($0) } != nil
+        return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
-    /// Removes every registration; greenlets parked in `join` or `get` go on waiting.
+    /// Removes every registration that was not told; greenlets parked in `join` or `get` go on waiting. Traps on a foreign
+    /// thread.
     ///
     /// gevent: `Greenlet.unlink_all()`.
     public final func unlinkAll() {
         _ = requireOwnHub()
         // What a closure captured may look at the links when it goes, so each round begins anew.
-        while let link = links.flatMap({ gevent_links_first_object($0) }) {
-            Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+        while let link = links.flatMap({ gevent_links_first_registration($0) }) {
+            if link.pointee.kind == GEVENT_LINK_OBJECT {
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+            } else {
+                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+            }
         }
     }
 }

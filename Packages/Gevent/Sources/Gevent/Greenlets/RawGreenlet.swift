@@ -8,13 +8,26 @@ internal import CGevent
 /// gevent: what `gevent.spawn_raw` returns.
 public final class RawGreenlet: AnyGreenlet {
     private var body: (() throws -> Void)?
+    /// Runs a link, which is told of an end also if the hub is destroyed first.
+    let isOfLink: Bool
 
     init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
+        isOfLink = false
         let duties = hub.pointee.spawn_duties
         super.init(
             hub: hub, kin: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).kin : 0, spawnSite: nil)
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
+    }
+
+    /// The hub's child, whoever happens to run when the link is told: neither the tree nor the locals of that one are its
+    /// business.
+    init(ofLinkOn hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
+        self.body = body
+        isOfLink = true
+        let tracks = hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACKS) != 0
+        super.init(
+            hub: hub, kin: tracks ? recordSpawner(hub, hub.pointee.root.owner).kin : 0, spawnSite: nil)
     }
 
     /// A coroutine that will run `body`, and is not started.

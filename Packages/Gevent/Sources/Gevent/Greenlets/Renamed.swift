@@ -15,6 +15,19 @@ public func spawnLater<Output>(_ seconds: Double, _ body: @escaping () throws ->
 @available(*, unavailable, renamed: "spawnRaw(_:)")
 public func spawn_raw(_ body: @escaping () throws -> Void) -> RawGreenlet { fatalError("unavailable") }
 
+@available(*, unavailable, message: "use spawnLinked { }")
+public func spawn_link<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> { fatalError("unavailable") }
+
+@available(*, unavailable, message: "use spawnLinked(on: .value) { }")
+public func spawn_link_value<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
+    fatalError("unavailable")
+}
+
+@available(*, unavailable, message: "use spawnLinked(on: .error) { }")
+public func spawn_link_exception<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
+    fatalError("unavailable")
+}
+
 @available(*, unavailable, renamed: "joinAll(_:timeout:throwingErrors:count:)")
 public func joinall(_ greenlets: [JoinableGreenlet]) throws { fatalError("unavailable") }
 
@@ -50,6 +63,24 @@ extension AnyGreenlet {
 
     @available(*, unavailable, renamed: "addSpawnCallback(_:)")
     public static func add_spawn_callback(_ callback: (JoinableGreenlet) -> Void) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "removeSpawnCallback(_:)")
+    public static func remove_spawn_callback(_ callback: Any) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "spawningStackLimit")
+    public static var spawning_stack_limit: Int { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "isStarted")
+    public var started: Bool { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "hub")
+    public var parent: Hub? { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "switchTo()")
+    public func `switch`() throws { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "throwInto(_:)")
+    public func `throw`(_ error: any Error) throws { fatalError("unavailable") }
 }
 
 extension JoinableGreenlet {
@@ -64,9 +95,20 @@ extension JoinableGreenlet {
 
     @available(*, unavailable, renamed: "start(after:)")
     public func start_later(_ seconds: Double) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "hasLinks")
+    public func has_links() -> Bool { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "unlinkAll()")
+    public func unlink_all() { fatalError("unavailable") }
 }
 
 extension Greenlet {
+    @available(*, unavailable, renamed: "spawn(after:_:)")
+    public static func spawn_later(_ seconds: Double, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
+        fatalError("unavailable")
+    }
+
     @available(*, unavailable, renamed: "rawLink(_:)")
     public func rawlink(_ callback: (Greenlet<Output>) throws -> Void) { fatalError("unavailable") }
 
@@ -75,6 +117,12 @@ extension Greenlet {
 
     @available(*, unavailable, renamed: "linkError(_:)")
     public func link_exception(_ callback: (Greenlet<Output>) throws -> Void) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "link(to:on:)")
+    public func link(_ receiver: AnyGreenlet) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "link(to:)")
+    public func link(_ result: AsyncResult<Output>) { fatalError("unavailable") }
 }
 
 extension Timeout {

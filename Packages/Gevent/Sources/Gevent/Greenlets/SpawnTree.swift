@@ -8,7 +8,15 @@ func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>
 ) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
     // The owner of the running context is there as long as it runs.
-    let spawner = Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner)
+    recordSpawner(hub, hub.pointee.current.pointee.owner)
+}
+
+/// The same among those of the greenlet `owner`.
+@inline(__always)
+func recordSpawner(
+    _ hub: UnsafeMutablePointer<gevent_hub>, _ owner: UnsafeMutableRawPointer
+) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
+    let spawner = Unmanaged<AnyGreenlet>.fromOpaque(owner)
     return spawner._withUnsafeGuaranteedRef {
         if !gevent_kin_is_own($0.kin) { $0.makeOwnKin(hub) }
         return (gevent_kin_child($0.kin), $0.spawnSite)
@@ -44,7 +52,7 @@ extension AnyGreenlet {
     /// The greenlet that made this one, if it still exists: main, the hub for what callbacks spawn, or another.
     ///
     /// Weak: nothing is kept alive by what it spawned. Nil for main and the hub, and if `GEVENT_TRACK_GREENLET_TREE` is
-    /// off.
+    /// off. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawning_greenlet`.
     public final var spawningGreenlet: AnyGreenlet? {
@@ -56,7 +64,7 @@ extension AnyGreenlet {
     /// Where it was made, and where the greenlets were made that led to it, the latest first.
     ///
     /// Recording costs nanoseconds; names are looked up when the stack is printed. Nil for main, the hub and raw greenlets,
-    /// and if `GEVENT_TRACK_GREENLET_TREE` is off.
+    /// and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawning_stack`.
     public final var spawningStack: SpawningStack? {
@@ -80,7 +88,7 @@ extension AnyGreenlet {
     /// Each child of main, and of the hub, begins a tree of its own, unless a store was assigned to main. Assigning a store
     /// begins a new tree with this greenlet: what it spawns from then on shares that store, and what it has spawned keeps
     /// the old one. The store goes with the last of its tree. Nil for main and the hub until one is assigned; always nil,
-    /// and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take part.
+    /// and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take part. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawn_tree_locals`.
     public final var spawnTreeLocals: SpawnTreeLocals? {

@@ -343,7 +343,8 @@ public final class Hub {
     private func isKept(_ entry: gevent_ready_entry) -> Bool {
         switch Int(entry.tag) {
         case GEVENT_READY_RESUME: true
-        case GEVENT_READY_START: false
+        case GEVENT_READY_START:
+            (Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeUnretainedValue() as? RawGreenlet)?.isOfLink == true
         default: Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isOwn
         }
     }

@@ -94,14 +94,12 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     }
 
     /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error it
-    /// carries, is thrown.
+    /// carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
     @available(*, noasync)
     public func get(timeout: Timeout) throws -> Value {
         _ = try home.hub()
         if stored == nil {
-            let started = Timeout.startNew(timeout)
-            defer { started.cancel() }
-            _ = try waitForResult(nil)
+            try timeout.around { _ = try waitForResult(nil) }
         }
         return try outcome()
     }
@@ -156,8 +154,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
 extension Greenlet {
     /// Copies this greenlet's outcome to `result` when it is over: value, error or exit.
     ///
-    /// Happens on the hub, before links that run in greenlets of their own. On a greenlet that is over it happens as soon as
-    /// the caller parks. Repeatable. Traps on a foreign thread.
+    /// Happens on the hub, in turn with the other links. On a greenlet that is over it happens as soon as the caller parks or
+    /// yields. Repeatable. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(result)`.
     @discardableResult

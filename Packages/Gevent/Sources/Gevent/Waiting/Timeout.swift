@@ -85,11 +85,30 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// gevent: `Timeout.start()`.
     public func start() {
         let hub = requireHub()
-        let current = hub.pointee.current!
-        // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
-        if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB), current != gevent_hub_main(hub) {
+        if hasNoTarget(hub) {
             refuse("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
         }
+        begin(hub)
+    }
+
+    /// ``start()`` for calls that throw anyway: where there is no greenlet to throw into they throw why.
+    @usableFromInline
+    func startOrThrow() throws {
+        let hub = try currentHub()
+        if hasNoTarget(hub) { throw HubError.blockedInHub }
+        begin(hub)
+    }
+
+    /// Whether this is the hub, or what is left of a greenlet.
+    @inline(__always)
+    private func hasNoTarget(_ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
+        // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
+        gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) && hub.pointee.current != gevent_hub_main(hub)
+    }
+
+    @inline(__always)
+    private func begin(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        let current = hub.pointee.current!
         if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
         guard let duration else { return }
         let now = Hub.time(hub)
@@ -134,6 +153,13 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public static func startNew(_ timeout: Timeout) -> Timeout {
         if !timeout.isPending { timeout.start() }
         return timeout
+    }
+
+    /// Runs `body` under this timeout, started unless it is pending, and cancelled on every way out.
+    func around(_ body: () throws -> Void) throws {
+        if !isPending { try startOrThrow() }
+        defer { cancel() }
+        try body()
     }
 
     /// Cancels the timeout if it is pending; otherwise does nothing. It can be started again.

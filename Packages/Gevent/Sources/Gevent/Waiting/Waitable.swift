@@ -234,11 +234,9 @@ extension JoinableGreenlet: Waitable {
     public final func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink {
         let hub = requireOwnHub()
         let link = WaitLink(callback)
-        if isReady {
-            link.tell(hub)
-        } else {
-            link.stand(inLinksOf: self, hub)
-        }
+        // Also if it is over: others that were linked before may not have been told yet.
+        link.stand(inLinksOf: self, hub)
+        if isReady { notifyLinks(hub) }
         return link
     }
 

@@ -1,7 +1,8 @@
 /// Runs `body` under a timeout, which is cancelled on every way out.
 ///
 /// When the time is up, the timeout, or `error` if given, is thrown where `body` waits. Scopes nest: each sees only its
-/// own expiry, and equal deadlines fire in the order started. Nil never fires.
+/// own expiry, and equal deadlines fire in the order started. Nil never fires. Throws ``HubError`` with `.blockedInHub` in
+/// a hub callback.
 ///
 /// ```swift
 /// do {
@@ -18,13 +19,13 @@ public func withTimeout<Value>(
     _ duration: Duration?, throwing error: (any Error)? = nil, _ body: (Timeout) throws -> Value
 ) throws -> Value {
     let timeout = Timeout(duration, throwing: error)
-    timeout.start()
+    try timeout.startOrThrow()
     defer { timeout.cancel() }
     return try body(timeout)
 }
 
 /// Runs `body` under a timeout whose expiry, and no other, gives `timeoutValue`. Throws what `body` throws, timeouts of
-/// others among it.
+/// others among it; and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// gevent: `gevent.with_timeout(seconds, function, timeout_value=…)`.
 @available(*, noasync)
@@ -33,7 +34,7 @@ public func withTimeout<Value>(
     _ duration: Duration?, timeoutValue: @autoclosure () throws -> Value, _ body: () throws -> Value
 ) throws -> Value {
     let timeout = Timeout(duration)
-    timeout.start()
+    try timeout.startOrThrow()
     defer { timeout.cancel() }
     do {
         return try body()
@@ -43,13 +44,13 @@ public func withTimeout<Value>(
 }
 
 /// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others among
-/// it.
+/// it; and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// gevent: `with Timeout(seconds, False):`.
 @available(*, noasync)
 public func withSilentTimeout<Value>(_ duration: Duration?, _ body: () throws -> Value) throws -> Value? {
     let timeout = Timeout(silent: duration)
-    timeout.start()
+    try timeout.startOrThrow()
     defer { timeout.cancel() }
     do {
         return try body()

@@ -1,0 +1,103 @@
+// What the compiler refuses, and what it says: each line that is wrong tells so, and no other may be. Compiled by the
+// check "refusals" of ci/docs, and never run.
+
+import Gevent
+
+// MARK: Calls that park, in an async function
+
+func asyncCalls(_ greenlet: Greenlet<Int>) async throws {
+    try sleep()  // expected-error {{unavailable from asynchronous contexts}}
+    try sleep(for: .seconds(1))  // expected-error {{unavailable from asynchronous contexts}}
+    try sleep(for: .seconds(1), referenced: false)  // expected-error {{unavailable from asynchronous contexts}}
+    try idle()  // expected-error {{unavailable from asynchronous contexts}}
+    try greenlet.join()  // expected-error {{unavailable from asynchronous contexts}}
+    _ = try greenlet.get()  // expected-error {{unavailable from asynchronous contexts}}
+    _ = try greenlet.get(timeout: Timeout(nil))  // expected-error {{unavailable from asynchronous contexts}}
+    try greenlet.kill()  // expected-error {{unavailable from asynchronous contexts}}
+    try greenlet.switchTo()  // expected-error {{unavailable from asynchronous contexts}}
+    try greenlet.throwInto(GreenletExit())  // expected-error {{unavailable from asynchronous contexts}}
+    try joinAll([greenlet])  // expected-error {{unavailable from asynchronous contexts}}
+    try killAll([greenlet])  // expected-error {{unavailable from asynchronous contexts}}
+    try wait()  // expected-error {{unavailable from asynchronous contexts}}
+    try wait([greenlet])  // expected-error {{unavailable from asynchronous contexts}}
+    try iwait([greenlet]) { _ in }  // expected-error {{unavailable from asynchronous contexts}}
+    try withTimeout(nil) { _ in }  // expected-error {{unavailable from asynchronous contexts}}
+    try withTimeout(nil, timeoutValue: ()) {}  // expected-error {{unavailable from asynchronous contexts}}
+    try withSilentTimeout(nil) {}  // expected-error {{unavailable from asynchronous contexts}}
+    try withGroup { _ in }  // expected-error {{unavailable from asynchronous contexts}}
+    try withGreenlet(greenlet) { _ in }  // expected-error {{unavailable from asynchronous contexts}}
+    try waitRead(0)  // expected-error {{unavailable from asynchronous contexts}}
+    try waitWrite(1)  // expected-error {{unavailable from asynchronous contexts}}
+    try Event().wait()  // expected-error {{unavailable from asynchronous contexts}}
+    _ = try AsyncResult<Int>().get()  // expected-error {{unavailable from asynchronous contexts}}
+    try Semaphore().acquire()  // expected-error {{unavailable from asynchronous contexts}}
+    _ = try Queue<Int>().get()  // expected-error {{unavailable from asynchronous contexts}}
+    try Hub.current.join()  // expected-error {{unavailable from asynchronous contexts}}
+    try Hub.current.destroy()  // expected-error {{unavailable from asynchronous contexts}}
+}
+
+// MARK: What is confined to a thread
+
+func needsSendable(_ value: some Sendable) {}
+
+func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ link: GreenletLink, _ callback: SpawnCallback) {
+    needsSendable(greenlet)  // expected-error {{'AnyGreenlet' to 'Sendable' is unavailable}}
+    needsSendable(raw)  // expected-error {{'AnyGreenlet' to 'Sendable' is unavailable}}
+    needsSendable(link)  // expected-error {{'GreenletLink' to 'Sendable' is unavailable}}
+    needsSendable(callback)  // expected-error {{'SpawnCallback' to 'Sendable' is unavailable}}
+    needsSendable(greenlet.rawLink {})  // expected-error {{'WaitLink' to 'Sendable' is unavailable}}
+    needsSendable(SpawnTreeLocals())  // expected-error {{'SpawnTreeLocals' to 'Sendable' is unavailable}}
+    needsSendable(Hub.current)  // expected-error {{'Hub' to 'Sendable' is unavailable}}
+    needsSendable(Event())  // expected-error {{'WaitableObject' to 'Sendable' is unavailable}}
+    needsSendable(Hub.current.handle)
+    needsSendable(Timeout(nil))
+    needsSendable(GreenletExit())
+}
+
+// MARK: The wrong body
+
+func bodies() {
+    let _: Greenlet<Int> = Greenlet(7)  // expected-error {{cannot convert value of type 'Int'}}
+    let _: Greenlet<Int> = Greenlet { "text" }  // expected-error {{cannot convert value of type 'String'}}
+}
+
+// MARK: gevent's names
+
+func names(_ greenlet: Greenlet<Int>, _ other: Greenlet<Int>, _ result: AsyncResult<Int>) throws {
+    _ = greenlet.ready()  // expected-error {{renamed to 'isReady'}}
+    _ = greenlet.successful()  // expected-error {{renamed to 'isSuccessful'}}
+    _ = greenlet.exception  // expected-error {{renamed to 'error'}}
+    _ = greenlet.dead  // expected-error {{renamed to 'isDead'}}
+    _ = greenlet.started  // expected-error {{renamed to 'isStarted'}}
+    _ = greenlet.minimal_ident  // expected-error {{renamed to 'minimalID'}}
+    _ = greenlet.parent  // expected-error {{renamed to 'hub'}}
+    _ = greenlet.spawn_tree_locals  // expected-error {{renamed to 'spawnTreeLocals'}}
+    _ = greenlet.spawning_greenlet  // expected-error {{renamed to 'spawningGreenlet'}}
+    _ = greenlet.spawning_stack  // expected-error {{renamed to 'spawningStack'}}
+    _ = AnyGreenlet.spawning_stack_limit  // expected-error {{renamed to 'spawningStackLimit'}}
+    AnyGreenlet.add_spawn_callback { _ in }  // expected-error {{renamed to 'addSpawnCallback(_:)'}}
+    AnyGreenlet.remove_spawn_callback(names)  // expected-error {{renamed to 'removeSpawnCallback(_:)'}}
+    greenlet.start_later(1)  // expected-error {{renamed to 'start(after:)'}}
+    greenlet.rawlink { _ in }  // expected-error {{renamed to 'rawLink(_:)'}}
+    greenlet.link_value { _ in }  // expected-error {{renamed to 'linkValue(_:)'}}
+    greenlet.link_exception { _ in }  // expected-error {{renamed to 'linkError(_:)'}}
+    greenlet.link(other)  // expected-error {{renamed to 'link(to:on:)'}}
+    greenlet.link(result)  // expected-error {{renamed to 'link(to:)'}}
+    _ = greenlet.has_links()  // expected-error {{renamed to 'hasLinks'}}
+    greenlet.unlink_all()  // expected-error {{renamed to 'unlinkAll()'}}
+    try greenlet.switch()  // expected-error {{renamed to 'switchTo()'}}
+    try greenlet.throw(GreenletExit())  // expected-error {{renamed to 'throwInto(_:)'}}
+    _ = Greenlet<Int>.spawn_later(1) { 1 }  // expected-error {{renamed to 'spawn(after:_:)'}}
+    _ = spawn_later(1) {}  // expected-error {{renamed to 'spawn(after:_:)'}}
+    _ = spawn_raw {}  // expected-error {{renamed to 'spawnRaw(_:)'}}
+    _ = spawn_link {}  // expected-error {{use spawnLinked { }}}
+    _ = spawn_link_value {}  // expected-error {{use spawnLinked(on: .value) { }}}
+    _ = spawn_link_exception {}  // expected-error {{use spawnLinked(on: .error) { }}}
+    try joinall([greenlet])  // expected-error {{renamed to 'joinAll(_:timeout:throwingErrors:count:)'}}
+    try killall([greenlet])  // expected-error {{renamed to 'killAll(_:throwing:blocking:timeout:sticky:)'}}
+    try with_timeout(1) {}  // expected-error {{renamed to 'withTimeout(_:timeoutValue:_:)'}}
+    _ = getcurrent()  // expected-error {{renamed to 'AnyGreenlet.current'}}
+    _ = get_hub()  // expected-error {{use Hub.current}}
+    _ = Timeout.start_new(1)  // expected-error {{renamed to 'startNew(_:throwing:)'}}
+    _ = Timeout(nil).pending  // expected-error {{renamed to 'isPending'}}
+}
