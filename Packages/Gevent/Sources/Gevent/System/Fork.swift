@@ -69,7 +69,8 @@ extension Hub {
         pointer.pointee.is_forked = false
         process = getpid()
         LivingHubs.keepOnly(handle, serial: pointer.pointee.serial)
-        for service in services { service.hubDidFork() }
+        // One may be gone by its turn: it was made for another, which has no more use for it here.
+        for service in services where services.contains(where: { $0 === service }) { service.hubDidFork() }
         descriptors.rearmAll(loop)
     }
 
