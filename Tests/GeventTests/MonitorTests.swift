@@ -315,6 +315,31 @@ struct MonitorTests {
         }
     }
 
+    @Test("A fork waits for a report that is being made: the child can make its own", .enabled(if: !isSanitized))
+    func forkedDuringReports() async {
+        await #expect(processExitsWith: .success) {
+            try withMonitor(limit: .milliseconds(1)) { hub, _, reports in
+                let parked = spawn { try sleep(for: .seconds(60)) }
+                try sleep()
+                for _ in 0..<20 {
+                    // Making one takes longer than that, so the next is on its way.
+                    let before = reports.count
+                    burnTheProcessor { reports.count > before }
+                    let code = try inChild {
+                        guard dumpGreenlets().contains("spawned at closure") else { return 1 }
+                        let before = reports.count
+                        burnTheProcessor { reports.count > before }
+                        hub.stopMonitor()
+                        return 0
+                    }
+                    if code != 0 { exit(code ?? 99) }
+                }
+                try parked.kill()
+            }
+            exit(0)
+        }
+    }
+
     // MARK: Functions
 
     @Test("A function is called once in each period, on the monitor's thread, until its period is nil; then again")

@@ -387,6 +387,19 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
     return walk.count;
 }
 
+// MARK: forks
+
+static pthread_mutex_t reporting = PTHREAD_MUTEX_INITIALIZER;
+
+void gevent_report_begins(void) { pthread_mutex_lock(&reporting); }
+
+void gevent_report_ends(void) { pthread_mutex_unlock(&reporting); }
+
+void gevent_reports_before_fork(void) { pthread_mutex_lock(&reporting); }
+
+// In the child too, where the thread that forked is the one that has locked it.
+void gevent_reports_after_fork(void) { pthread_mutex_unlock(&reporting); }
+
 // MARK: threads
 
 int gevent_this_thread_number(void) { return (int)syscall(SYS_gettid); }
