@@ -282,6 +282,7 @@ struct FileWatchTests {
     func refused() async throws {
         try withHub { _ in
             #expect(throws: LoopError.self) { try FileWatch(path: "") }
+            #expect(throws: LoopError.self) { try FileWatch(path: "/tmp\0/elsewhere") }
             let root = try FileWatch(path: "/")
             #expect(root.attributes != nil)
             let file = try FileWatch(path: "/etc/hostname/impossible")
