@@ -340,6 +340,23 @@ struct MonitorTests {
         }
     }
 
+    @Test("A monitor that a child starts before its hub is repaired is one thread", .enabled(if: !isSanitized))
+    func begunInChild() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inRawChild {
+                    try hub.startMonitor()
+                    // Repaired in this poll, if it was not before.
+                    try sleep(for: .milliseconds(1))
+                    guard threadCount() == 2 else { return 1 }
+                    hub.stopMonitor()
+                    return becomes(1) ? 0 : 2
+                }
+                exit(code ?? 99)
+            }
+        }
+    }
+
     // MARK: Functions
 
     @Test("A function is called once in each period, on the monitor's thread, until its period is nil; then again")
