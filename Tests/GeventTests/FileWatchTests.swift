@@ -282,6 +282,7 @@ struct FileWatchTests {
     func refused() async throws {
         try withHub { _ in
             #expect(throws: LoopError.self) { try FileWatch(path: "") }
+            #expect(throws: LoopError.self) { try FileWatch(path: "/tmp\0/elsewhere") }
             let root = try FileWatch(path: "/")
             #expect(root.attributes != nil)
             let file = try FileWatch(path: "/etc/hostname/impossible")
@@ -300,6 +301,29 @@ struct FileWatchTests {
                 }
                 _exit(2)
             }
+        }
+    }
+
+    @Test("A watch that cannot be made leaves nothing behind in the kernel, also when others go on")
+    func refusedNextToOthers() throws {
+        try withHub(on: .configured) { _ in
+            let directory = try Directory()
+            // Not in the same directory, which is watched for this one.
+            let other = try FileWatch(path: "\(directory.path)/a/file")
+            let before = kernelWatchCount()
+            #expect(before == 1)
+            mkdir("\(directory.path)/b", 0o755)
+            let tooLong = String(repeating: "x", count: 300)
+            let error = #expect(throws: LoopError.self) { try FileWatch(path: "\(directory.path)/b/\(tooLong)") }
+            #expect(error?.errno == ENAMETOOLONG)
+            #expect(kernelWatchCount() == before)
+            // What is used by others is not taken from them.
+            #expect(throws: LoopError.self) { try FileWatch(path: "\(directory.path)/\(tooLong)") }
+            #expect(kernelWatchCount() == before)
+            mkdir("\(directory.path)/a", 0o755)
+            directory.write("a/file", "1")
+            while other.attributes?.size != 1 { #expect(try other.wait(timeout: .seconds(20))) }
+            try other.close()
         }
     }
 
@@ -337,6 +361,20 @@ struct FileWatchTests {
             exit(0)
         }
     }
+}
+
+/// How many files and directories the kernel watches for this process.
+private func kernelWatchCount() -> Int {
+    guard let directory = opendir("/proc/self/fdinfo") else { return -1 }
+    defer { closedir(directory) }
+    var count = 0
+    while let entry = readdir(directory) {
+        let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let parts = readAll("/proc/self/fdinfo/\(name)").split(
+            separator: "inotifywd:", omittingEmptySubsequences: false)
+        count += parts.count - 1
+    }
+    return count
 }
 
 private func readAll(_ path: String) -> String {

@@ -358,6 +358,29 @@ struct ForkTests {
         }
     }
 
+    @Test("What a service gives up in the child, because its use was the parent's, is not repaired there")
+    func servicesGivenUp() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                // On kernels without descriptors for processes, what watches a child watches SIGCHLD too.
+                hub.children.usesDescriptors = false
+                let pid = try shell("exec sleep 1000")
+                let watch = try ChildWatch(pid: pid)
+                let codes = try [inChild, inRawChild].map { fork in
+                    try fork {
+                        for _ in 0..<3 { try sleep(for: .milliseconds(1)) }
+                        guard watch.error?.code == .notAChild else { return 1 }
+                        return hub.existingService(SignalService.self) == nil ? 0 : 2
+                    }
+                }
+                Glibc.kill(pid, SIGKILL)
+                require(try watch.wait()?.terminatingSignal == SIGKILL, 1)
+                require(codes == [0, 0], 2)
+            }
+            exit(0)
+        }
+    }
+
     @Test("The hubs of other threads do not exist in a child: posts to them are refused, their signals are let go")
     func otherHubs() async {
         await #expect(processExitsWith: .success) {

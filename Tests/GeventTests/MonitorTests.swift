@@ -31,6 +31,25 @@ private func blockInLibc(until isOver: () -> Bool) {
     while !isOver(), realTime() - start < longest { usleep(1_000_000) }
 }
 
+/// What libc is to call back with.
+private final class Condition {
+    let isOver: () -> Bool
+    init(_ isOver: @escaping () -> Bool) { self.isOver = isOver }
+}
+
+/// Keeps its thread busy in what libc calls back, until `isOver`.
+@inline(never)
+private func searchInLibc(until isOver: @escaping () -> Bool) {
+    let condition = Condition(isOver)
+    withExtendedLifetime(condition) {
+        // The function is called with what is searched for.
+        _ = bsearch(Unmanaged.passUnretained(condition).toOpaque(), [1], 1, MemoryLayout<Int>.stride) { key, _ in
+            burnTheProcessor(until: Unmanaged<Condition>.fromOpaque(key!).takeUnretainedValue().isOver)
+            return 0
+        }
+    }
+}
+
 /// The first report that shows `function`. Where a function is interrupted in its first or last instructions, frame
 /// records do not tell everything, so one report may not.
 private func firstReport(of function: String, in reports: Reports<BlockingReport>) -> BlockingReport? {
@@ -88,6 +107,19 @@ struct MonitorTests {
             if !isSanitized {
                 #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("blocking") }, "\(report)")
             }
+        }
+    }
+
+    /// Fact 135.
+    @Test("Who calls the C library is reported when that calls back, whether or not libc keeps frame records")
+    func callingBack() throws {
+        @Sendable func showsCallers(_ report: BlockingReport) -> Bool {
+            let outer = report.backtrace.drop { !$0.contains("bsearch") }
+            return outer.contains { $0.contains("searchInLibc") } && outer.contains { $0.contains("callingBack") }
+        }
+        try withMonitor { _, _, reports in
+            try spawn { searchInLibc { reports.all.contains { isSanitized || showsCallers($0) } } }.join()
+            #expect(reports.all.contains { isSanitized || showsCallers($0) }, "\(reports.all.first?.description ?? "")")
         }
     }
 
@@ -279,6 +311,48 @@ struct MonitorTests {
                 var status: CInt = 0
                 #expect(waitpid(child, &status, 0) == child)
                 #expect(status == 0)
+            }
+        }
+    }
+
+    @Test("A fork waits for a report that is being made: the child can make its own", .enabled(if: !isSanitized))
+    func forkedDuringReports() async {
+        await #expect(processExitsWith: .success) {
+            try withMonitor(limit: .milliseconds(1)) { hub, _, reports in
+                let parked = spawn { try sleep(for: .seconds(60)) }
+                try sleep()
+                for _ in 0..<20 {
+                    // Making one takes longer than that, so the next is on its way.
+                    let before = reports.count
+                    burnTheProcessor { reports.count > before }
+                    let code = try inChild {
+                        guard dumpGreenlets().contains("spawned at closure") else { return 1 }
+                        let before = reports.count
+                        burnTheProcessor { reports.count > before }
+                        hub.stopMonitor()
+                        return 0
+                    }
+                    if code != 0 { exit(code ?? 99) }
+                }
+                try parked.kill()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("A monitor that a child starts before its hub is repaired is one thread", .enabled(if: !isSanitized))
+    func begunInChild() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let code = try inRawChild {
+                    try hub.startMonitor()
+                    // Repaired in this poll, if it was not before.
+                    try sleep(for: .milliseconds(1))
+                    guard threadCount() == 2 else { return 1 }
+                    hub.stopMonitor()
+                    return becomes(1) ? 0 : 2
+                }
+                exit(code ?? 99)
             }
         }
     }

@@ -142,6 +142,34 @@ struct SchedulingTests {
         #expect(log == ["readable", "woke"])
     }
 
+    @Test("The switch interval, 5 ms unless set, bounds how late a timer is behind turns that take long")
+    func switchInterval() throws {
+        try withHub { hub in
+            let loop = try #require(hub.loop as? VirtualLoop)
+            func lateness() throws -> Duration {
+                var goesOn = true
+                let slow = (0..<3).map { _ in
+                    spawn {
+                        while goesOn {
+                            loop.advance(by: .milliseconds(1))
+                            try sleep()
+                        }
+                    }
+                }
+                let due = hub.now.advanced(by: .milliseconds(10))
+                try sleep(for: .milliseconds(10))
+                goesOn = false
+                try joinAll(slow)
+                return due.duration(to: hub.now)
+            }
+            #expect(hub.switchInterval == .milliseconds(5))
+            // The interval, the turns between two looks at the clock, and those that were before main in the queue.
+            try #expect(lateness() < .milliseconds(5 + 4 + 3))
+            hub.switchInterval = .milliseconds(200)
+            try #expect((.milliseconds(100)..<(.milliseconds(400))).contains(lateness()))
+        }
+    }
+
     @Test("withSilentTimeout(10 ms) ends an infinite sleep() loop", arguments: bothLoops)
     func silentTimeoutEndsLoop(loop: TestLoop) throws {
         let isNil = try withHub(on: loop) { _ in

@@ -359,6 +359,26 @@ struct TraceTests {
         #expect(contents.marks.isEmpty)
     }
 
+    @Test("A trace that a child begins before its hub is repaired is its own", .enabled(if: !isSanitized))
+    func begunInChild() async throws {
+        let file = TemporaryFile()
+        await #expect(processExitsWith: .success) { [path = file.path as String] in
+            try withHub(on: .configured) { hub in
+                let code = try inRawChild {
+                    try hub.startTrace(to: path)
+                    // Repaired in this poll, if it was not before.
+                    try sleep(for: .milliseconds(1))
+                    guard hub.isTracing else { return 1 }
+                    hub.stopTrace()
+                    return 0
+                }
+                exit(code ?? 99)
+            }
+        }
+        let contents = try TraceContents(file)
+        #expect(contents.hubs.count == 1 && contents.slices.contains { $0.name == "poll" })
+    }
+
     // MARK: The hook
 
     @Test("The switch hook is told of origin and target of each switch")

@@ -425,6 +425,29 @@ struct WaitTests {
         }
     }
 
+    @Test("A block in main that destroys the hub gets what is ready by then, and iwait ends with `destroyed`")
+    func destroyed() throws {
+        let log = try onFreshThread {
+            try Hub.start(on: VirtualLoop())
+            let log = Log()
+            let (first, never) = (Event(), Event())
+            let sleeper = spawn { try sleep(for: .seconds(9)) }
+            first.set()
+            log.outcome("iwait") {
+                try iwait([first, never, sleeper] as [any Waitable], timeout: .seconds(60)) { object in
+                    log.note("\(type(of: object))")
+                    if object === first { try Hub.current.destroy() }
+                }
+            }
+            log.note("\(never.linkCount) \(Hub.exists)")
+            return log.entries
+        }
+        #expect(log.count == 4)
+        #expect(log.prefix(2) == ["Event", "Greenlet<()>"])
+        #expect(log[2].hasPrefix("iwait: threw destroyed: "))
+        #expect(log[3] == "0 false")
+    }
+
     @Test("Nothing that is waited for, nor who waits, is kept alive by it")
     func life() throws {
         try withHub { hub in

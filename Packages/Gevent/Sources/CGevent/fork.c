@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "gevent_hub.h"
+#include "gevent_monitor.h"
 #include "gevent_signals.h"
 
 struct gevent_mailbox_lock {
@@ -51,6 +52,7 @@ static gevent_mailbox_lock *own_lock(void) {
 }
 
 static void before_fork(void) {
+    gevent_reports_before_fork();
     gevent_signals_before_fork();
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_lock(&lock->mutex);
@@ -60,6 +62,7 @@ static void after_fork_in_parent(void) {
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_unlock(&lock->mutex);
     gevent_signals_after_fork_in_parent();
+    gevent_reports_after_fork();
 }
 
 static void after_fork_in_child(void) {
@@ -74,6 +77,7 @@ static void after_fork_in_child(void) {
         pthread_mutex_unlock(&lock->mutex);
     }
     gevent_signals_after_fork_in_child();
+    gevent_reports_after_fork();
 }
 
 static void watch(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }

@@ -322,26 +322,43 @@ static size_t place_of(const gevent_sample *sample, uintptr_t frame_pointer) {
 }
 
 /// What was called by code with frame records and has none itself, as the C library on x86-64: its return addresses lie
-/// somewhere on the stack, among others that were left there. Returns where the records begin.
-static size_t add_guesses(walk *walk, size_t record) {
+/// somewhere on the stack, among others that were left there. Looks from one place on, up to the record that comes next;
+/// if that is not known, finds it. Returns whether it got there.
+static bool add_guesses(walk *walk, size_t from, size_t *record) {
     enum { REACH = 512 };
     const gevent_sample *sample = walk->sample;
     // Whose record comes next, if the call to it says so.
-    uintptr_t owner = record == SIZE_MAX ? 0 : callee(sample->words[record + 1]);
-    for (size_t i = 0; i < sample->word_count && i < REACH && i < record; i++) {
+    uintptr_t owner = *record == SIZE_MAX ? 0 : callee(sample->words[*record + 1]);
+    for (size_t i = from; i < sample->word_count && i < from + REACH && i < *record; i++) {
         uintptr_t word = sample->words[i];
         // Where the frame pointer was used for something else, the first record that was saved is as good.
-        if (record == SIZE_MAX) {
+        if (*record == SIZE_MAX) {
             size_t outer = place_of(sample, word);
-            if (outer != SIZE_MAX && outer > i && i + 1 < sample->word_count && is_return_address(sample->words[i + 1]))
-                return i;
+            if (outer != SIZE_MAX && outer > i && i + 1 < sample->word_count &&
+                is_return_address(sample->words[i + 1])) {
+                *record = i;
+                return true;
+            }
         }
         if (!is_return_address(word)) continue;
         add(walk, word, true);
-        if (record == SIZE_MAX) continue;
+        if (*record == SIZE_MAX) continue;
         // Its record is the next one.
-        if (owner ? (uintptr_t)gevent_function_start((const void *)word) == owner : has_frame(word)) return record;
+        if (owner ? (uintptr_t)gevent_function_start((const void *)word) == owner : has_frame(word)) return true;
     }
+    return false;
+}
+
+/// The same behind a record that leads to `address`, in a function that has none, as where the C library calls back. The
+/// records pass over whoever called that function, or end there. Adds nothing unless it gets to `record`; returns that.
+static size_t add_hidden_callers(walk *walk, uintptr_t address, size_t inner, size_t record) {
+    uintptr_t function = (uintptr_t)gevent_function_start((const void *)address);
+    // Without symbols no function has a prologue to look at.
+    if (!function || has_frame(address)) return record;
+    // It has a record after all.
+    if (record != SIZE_MAX && callee(walk->sample->words[record + 1]) == function) return record;
+    size_t count = walk->count;
+    if (!add_guesses(walk, inner + 2, &record)) walk->count = count;
     return record;
 }
 
@@ -356,19 +373,32 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
         if (sample->link_register && is_return_address(sample->link_register))
             add(&walk, sample->link_register, false);
         else
-            record = add_guesses(&walk, record);
+            add_guesses(&walk, 0, &record);
     }
     while (record != SIZE_MAX) {
         uintptr_t caller = sample->words[record], address = sample->words[record + 1];
         if (!address) break;
         add(&walk, address, false);
-        // Callers' frames lie higher. Anything else is code without frame records, or the end.
+        // Callers' frames lie higher. Anything else is code that uses the frame pointer for something else, or the end.
         size_t next = place_of(sample, caller);
-        if (next == SIZE_MAX || next <= record) break;
-        record = next;
+        if (next != SIZE_MAX && (next <= record || !is_return_address(sample->words[next + 1]))) next = SIZE_MAX;
+        record = add_hidden_callers(&walk, address, record, next);
     }
     return walk.count;
 }
+
+// MARK: forks
+
+static pthread_mutex_t reporting = PTHREAD_MUTEX_INITIALIZER;
+
+void gevent_report_begins(void) { pthread_mutex_lock(&reporting); }
+
+void gevent_report_ends(void) { pthread_mutex_unlock(&reporting); }
+
+void gevent_reports_before_fork(void) { pthread_mutex_lock(&reporting); }
+
+// In the child too, where the thread that forked is the one that has locked it.
+void gevent_reports_after_fork(void) { pthread_mutex_unlock(&reporting); }
 
 // MARK: threads
 

@@ -68,6 +68,15 @@ typedef struct gevent_frame {
 /// The calls that lead to where the sample was taken, innermost first. Returns how many.
 size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most);
 
+/// Around what a watcher does for a report. A fork waits until no watcher is at it: whatever lock the report takes, of the
+/// C library, the dynamic loader or Swift's runtime, would be held in the child for ever.
+void gevent_report_begins(void);
+void gevent_report_ends(void);
+
+// Around a fork, from fork.c.
+void gevent_reports_before_fork(void);
+void gevent_reports_after_fork(void);
+
 /// The kernel's number of the calling thread.
 int gevent_this_thread_number(void);
 

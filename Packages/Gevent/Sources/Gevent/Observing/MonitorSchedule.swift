@@ -268,6 +268,8 @@ struct BlockingWatch {
         }
         let duration = Duration.nanoseconds(now - since)
         if duration < limit { return nil }
+        gevent_report_begins()
+        defer { gevent_report_ends() }
         // A thread that is not asked to hold the signal back answers as soon as it gets a processor.
         let patience: UInt32 = 200
         guard let sample = gevent_sampling_take(hub, hubThread, activity, patience) else { return nil }

@@ -147,5 +147,7 @@ extension Hub {
     private func checkObservable() throws {
         if isDestroyed { throw HubError.destroyed }
         guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
+        // What begins now is this process's own, and not to be taken for the parent's when a child is repaired later.
+        noticeFork()
     }
 }

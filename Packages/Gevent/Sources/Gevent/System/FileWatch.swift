@@ -49,7 +49,7 @@ public final class FileWatch: CustomStringConvertible {
     /// `onChange` keeps the hub waiting; a parked ``wait(timeout:)`` always does.
     ///
     /// Throws ``LoopError``: with `.outOfResources` if descriptors or the user's inotify watches have run out, with
-    /// EACCES if a directory must not be read.
+    /// EACCES if the file or a directory must not be read, which the kernel asks for.
     public init(path: String, referenced: Bool = true, onChange: ((FileWatch) throws -> Void)? = nil) throws {
         hub = Hub.of(try currentHub())
         self.path = try absolute(path)
@@ -164,6 +164,8 @@ extension FileWatch: Sendable {}
 /// Without the current directory, which may change.
 private func absolute(_ path: String) throws(LoopError) -> String {
     if path.isEmpty { throw LoopError(errno: ENOENT, operation: "watch a file", fileDescriptor: nil) }
+    // The kernel would take what stands before it for the path.
+    if path.utf8.contains(0) { throw LoopError(errno: EINVAL, operation: "watch a file", fileDescriptor: nil) }
     var result = path
     if !path.hasPrefix("/") {
         guard let directory = getcwd(nil, 0) else { throw LoopError(errno: errno, operation: "getcwd") }

@@ -71,31 +71,38 @@ final class FileWatchService: HubService {
 
     private func removeUse(_ number: CInt, of file: FileWatch?) {
         uses[number]?.removeAll { $0.file == nil || $0.file === file }
-        if uses[number]?.isEmpty == true {
-            uses[number] = nil
-            // Fails if the kernel has removed it already, with the file.
-            _ = inotify_rm_watch(inotify, number)
-        }
+        if uses[number]?.isEmpty == false { return }
+        uses[number] = nil
+        // Fails if the kernel has removed it already, with the file.
+        _ = inotify_rm_watch(inotify, number)
     }
 
     /// Watches what there is to watch for the file now, and nothing else.
     private func establish(_ file: FileWatch) throws(LoopError) {
         var wanted: [CInt: String?] = [:]
-        // Again if the next component has appeared while the directory above was not watched yet. Somebody may make and
-        // remove it all the time; then the next event continues.
-        for _ in 0..<16 {
-            wanted = [:]
-            let (directory, name) = try watchNearestDirectory(above: file.path, &wanted)
-            let number = try watch(file.path, FileWatchService.ofFile)
-            if let number { wanted[number] = .some(nil) }
-            let next = directory == "/" ? "/\(name)" : "\(directory)/\(name)"
-            if number != nil || next == file.path || FileAttributes(path: next) == nil { break }
+        // What was watched on the way and is not wanted any more.
+        var obsolete = file.kernelWatches
+        do throws(LoopError) {
+            // Again if the next component has appeared while the directory above was not watched yet. Somebody may make
+            // and remove it all the time; then the next event continues.
+            for _ in 0..<16 {
+                obsolete.formUnion(wanted.keys)
+                wanted = [:]
+                let (directory, name) = try watchNearestDirectory(above: file.path, &wanted)
+                let number = try watch(file.path, FileWatchService.ofFile)
+                if let number { wanted[number] = .some(nil) }
+                let next = directory == "/" ? "/\(name)" : "\(directory)/\(name)"
+                if number != nil || next == file.path || FileAttributes(path: next) == nil { break }
+            }
+        } catch {
+            for number in obsolete.union(wanted.keys) where uses[number] == nil { removeUse(number, of: nil) }
+            throw error
         }
         for (number, name) in wanted {
             uses[number, default: []].removeAll { $0.file === file }
             uses[number, default: []].append(Use(file: file, name: name))
         }
-        let obsolete = file.kernelWatches.subtracting(wanted.keys)
+        obsolete.subtract(wanted.keys)
         file.kernelWatches = Set(wanted.keys)
         for number in obsolete { removeUse(number, of: file) }
     }

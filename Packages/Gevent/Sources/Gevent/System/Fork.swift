@@ -17,7 +17,9 @@ public enum ForkResult: Sendable, Hashable {
 /// before ends itself, or destroys its hub, which then never runs or unwinds that.
 ///
 /// **With other threads in the process the child may only exec**, or end by `_exit`: whatever lock another thread held,
-/// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it.
+/// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it. The
+/// thread of a ``Monitor`` does not count as long as the program's own functions and hooks on it take no locks: a fork
+/// waits until it is done with a report.
 ///
 /// Throws ``LoopError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
 ///
@@ -69,7 +71,8 @@ extension Hub {
         pointer.pointee.is_forked = false
         process = getpid()
         LivingHubs.keepOnly(handle, serial: pointer.pointee.serial)
-        for service in services { service.hubDidFork() }
+        // One may be gone by its turn: it was made for another, which has no more use for it here.
+        for service in services where services.contains(where: { $0 === service }) { service.hubDidFork() }
         descriptors.rearmAll(loop)
     }
 

@@ -151,7 +151,8 @@ public func wait(
 ///
 /// All objects are linked before the first call, and a call may park without any being lost; the time counts from the start
 /// and includes what `body` takes, but does not interrupt it. Whichever way this ends, also by an error of `body`, every link
-/// is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``.
+/// is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it throws ``HubError`` with `.destroyed` if a call
+/// has destroyed the hub and there is more to wait for.
 ///
 /// ```swift
 /// try iwait(downloads, timeout: .seconds(10)) { download in
@@ -216,11 +217,16 @@ private func eachReady(
     let hub = try currentHub()
     let collector = try ReadyCollector(objects, enough: enough, hub)
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
+    let serial = hub.pointee.serial
     return try withExtendedLifetime(collector) {
         var given = 0
         // A local that nothing captures, so the access that is open while `body` parks is not one the runtime tracks.
         var stop = false
         while given < enough, !stop {
+            // In main the block may have destroyed the hub. What is ready is given all the same.
+            if collector.ready.count == given, gevent_hub_current()?.pointee.serial != serial {
+                throw HubError.destroyed
+            }
             guard try collector.wait(for: given + 1, until: deadline, .iwait, hub) else { break }
             given += 1
             try body(collector.ready[given - 1], &stop)
