@@ -160,10 +160,9 @@ private final class SocketProgram: KillableProgram {
         }
     }
 
+    /// Its handlers go on for ever unless they are killed.
     private func makeServer() -> StreamServer {
-        StreamServer(.loopback(), limit: 2) { socket, _ in
-            try self.scope { while try !socket.read().isEmpty {} }
-        }
+        StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } }
     }
 
     private func serve() throws {
@@ -171,12 +170,21 @@ private final class SocketProgram: KillableProgram {
         try server.start()
         // One more than it serves at once.
         let clients = (0..<3).map { _ in client(of: server.address) }
+        // A stop that is interrupted leaves nothing running, so there is nothing to do but end the clients.
+        var mustStop = true
         defer {
             for client in clients { end(client) }
-            stopWithoutWaiting { try server.stop(timeout: .zero) }
+            if mustStop { stopWithoutWaiting { try server.stop(timeout: .zero) } }
         }
         try wait { while server.handlerCount < 2 { try sleep(for: .milliseconds(1)) } }
-        try wait { try server.stop(timeout: .milliseconds(1)) }
+        try wait {
+            mustStop = false
+            try server.stop(timeout: .milliseconds(1))
+        }
+        try serveForever()
+    }
+
+    private func serveForever() throws {
         let other = makeServer()
         let late = later {
             let client = self.client(of: other.address)
@@ -184,10 +192,8 @@ private final class SocketProgram: KillableProgram {
             try sleep(for: .milliseconds(2))
             try other.stop(timeout: .milliseconds(1))
         }
-        defer {
-            end(late)
-            stopWithoutWaiting { try other.stop(timeout: .zero) }
-        }
+        defer { end(late) }
+        // Not started before, and stopped when it is interrupted.
         try wait { try other.serveForever(stopTimeout: .milliseconds(1)) }
     }
 
