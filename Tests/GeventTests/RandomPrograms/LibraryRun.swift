@@ -131,6 +131,7 @@ final class LibraryRun {
         case let error as HubError where error.code == .blockedInHub: return .blockedInHub
         case is QueueFull: return .queueFull
         case is QueueEmpty: return .queueEmpty
+        case is QueueShutDown: return .queueShutDown
         default: return .other("\(error)")
         }
     }
@@ -312,7 +313,7 @@ final class LibraryRun {
             note(who, step.id, timeout(step))
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             return try block(step, who)
-        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take:
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
             try noting(step, who) { try object(step) }
         }
         return nil
@@ -329,6 +330,7 @@ final class LibraryRun {
         case .waitForPermit(let number, let timeout):
             return .value(try semaphores[number].wait(timeout: limit(timeout)))
         case .put(let number, let timeout): try queues[number].put(step.id, timeout: limit(timeout))
+        case .shutDown(let number, let isImmediate): queues[number].shutdown(immediate: isImmediate)
         case .take(let number, let timeout, false): return .value(try queues[number].get(timeout: limit(timeout)))
         case .take(let number, let timeout, true): return .value(try queues[number].peek(timeout: limit(timeout)))
         default: preconditionFailure("not about an object: \(step.action)")

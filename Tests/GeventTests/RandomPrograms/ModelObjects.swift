@@ -16,6 +16,9 @@ extension ModelScheduler {
         case .put(let number, let timeout): return put(into: queues[number], timeout, greenlet, step.id)
         case .take(let number, let timeout, let isPeek):
             return take(from: queues[number], timeout, isPeek: isPeek, greenlet, step.id)
+        case .shutDown(let number, let isImmediate):
+            shutDown(queues[number], isImmediate: isImmediate)
+            return done(greenlet, step.id, .done)
         default: preconditionFailure("not about an object: \(step.action)")
         }
     }
@@ -23,6 +26,9 @@ extension ModelScheduler {
     /// The wait is over.
     func done(with wait: ModelWait, _ verdict: ModelVerdict, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
         let isWoken = verdict == .woken
+        let isRefused = greenlet.isRefused
+        greenlet.isRefused = false
+        if isRefused, defect != .servesRefused { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         switch wait {
         case .event: return done(greenlet, step, .came(isWoken))
         case .courtesy(let outcome): return done(greenlet, step, outcome)
@@ -35,7 +41,7 @@ extension ModelScheduler {
         case .put: return isWoken ? done(greenlet, step, .done) : fail(greenlet, step, ModelError(fault: .queueFull))
         case .take:
             if !isWoken { return fail(greenlet, step, ModelError(fault: .queueEmpty)) }
-            return done(greenlet, step, .value(greenlet.handed!))
+            return done(greenlet, step, .value(greenlet.handed ?? 0))
         default: preconditionFailure("not a wait for an object")
         }
     }
@@ -99,10 +105,11 @@ extension ModelScheduler {
         if let deadline, deadline <= now { return done(greenlet, step, .came(false)) }
         if let error = attend(greenlet) { return fail(greenlet, step, error) }
         // Before everybody who was not chosen yet, and behind those who were chosen before it.
-        let index =
+        var index =
             semaphore.line.firstIndex {
                 if case .passedOver(let other) = $0.wish { other > place } else { true }
             } ?? semaphore.line.count
+        if defect == .overtakesPassedOver { index = 0 }
         semaphore.line.insert(
             (greenlet, .passedOver(place)), at: defect == .losesPlaceInLine ? semaphore.line.count : index)
         park(greenlet, .nextPermit, step: step, limit: deadline.map { Int($0 - now) })
@@ -159,6 +166,7 @@ extension ModelScheduler {
     }
 
     private func put(into queue: ModelQueue, _ timeout: Int?, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
+        if queue.isShutDown { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         if queue.elements.count < queue.limit {
             queue.elements.append(step)
             serve(queue)
@@ -181,6 +189,7 @@ extension ModelScheduler {
             }
             return done(greenlet, step, .value(next))
         }
+        if queue.isShutDown { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         guard mayWait(timeout, greenlet) else { return fail(greenlet, step, ModelError(fault: .queueEmpty)) }
         if let error = attend(greenlet) { return fail(greenlet, step, error) }
         queue.takers.append((greenlet, isPeek))
@@ -188,9 +197,19 @@ extension ModelScheduler {
         return .parked
     }
 
+    /// Everybody who waits is refused, those who want an element first.
+    private func shutDown(_ queue: ModelQueue, isImmediate: Bool) {
+        queue.isShutDown = true
+        for greenlet in queue.takers.map(\.greenlet) + queue.putters.map(\.greenlet) {
+            greenlet.isRefused = true
+            end(greenlet, .woken)
+        }
+        if isImmediate { queue.elements = [] }
+    }
+
     /// Who waits for room puts, who waits for an element gets one, in turn and each in the order in which they came.
     private func serve(_ queue: ModelQueue) {
-        while true {
+        while !queue.isShutDown {
             let before = pushedCount
             if queue.elements.count < queue.limit, let (greenlet, element) = queue.putters.first {
                 queue.elements.append(element)

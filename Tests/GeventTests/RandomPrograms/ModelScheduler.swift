@@ -310,7 +310,10 @@ final class ModelScheduler {
             if greenlet.phase == .made { greenlet.wasStarted = false }
             finish(greenlet, .threw(error))
         case .running:
-            if greenlet.pending.last?.isSticky == true, defect != .raisesBehindSticky { return }
+            if greenlet.pending.last?.isSticky == true {
+                if defect != .stickyGivesWay { return }
+                greenlet.pending.removeLast()
+            }
             if error.isKill, defect != .killsTwice, let first = greenlet.pending.firstIndex(where: \.isKill) {
                 if !error.isSticky { return }
                 greenlet.pending.remove(at: first)

@@ -313,7 +313,7 @@ extension ModelScheduler {
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             open(step, greenlet)
             return .opened
-        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take:
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
             return object(step, greenlet)
         }
     }

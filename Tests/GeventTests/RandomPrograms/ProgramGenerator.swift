@@ -45,6 +45,8 @@ private struct ProgramGenerator {
     /// How many steps of 20 are about the shared objects, in simple steps; and which ones these are.
     private var objectPart = 0
     private var objectKinds: [ObjectKind] = []
+    /// Where everybody meets; nil for anywhere.
+    private var meetingPlace: Int?
 
     private enum ObjectKind { case event, semaphore, queue }
 
@@ -57,6 +59,7 @@ private struct ProgramGenerator {
         // Whose line is long shows more than who has met everything.
         let all: [ObjectKind] = [.event, .semaphore, .queue]
         objectKinds = chance(1, of: 2) ? all : [pick(all + [.semaphore])]
+        meetingPlace = chance(1, of: 2) ? nil : Int.random(in: 0..<6, using: &numbers)
         raws = (0..<Int.random(in: 1...6, using: &numbers)).map { _ in chance(1, of: 8) }
         // Most programs have somebody to wait for.
         raws[0] = false
@@ -114,6 +117,10 @@ private struct ProgramGenerator {
     private mutating func steps(atMost most: Int, _ place: inout Place) -> [Step] {
         var made: [Step] = []
         for _ in 0..<Int.random(in: 0...most, using: &numbers) {
+            if objectKinds.contains(.semaphore), chance(objectPart, of: 60) {
+                made += takeBack()
+                continue
+            }
             // The number is taken first, so that a timeout or link can be known by it to what comes later.
             lastID += 1
             let id = lastID
@@ -177,21 +184,34 @@ private struct ProgramGenerator {
         return .kill(target, kind(), mode, isSticky: isSticky)
     }
 
+    /// Gives permits to those who wait, and takes them before anybody runs.
+    private mutating func takeBack() -> [Step] {
+        let semaphore = place(RandomProgram.permits.count)
+        let count = pick([1, 2, 2, 3])
+        return (0..<count).map { _ in step(.release(semaphore)) }
+            + (0..<count).map { _ in step(.acquire(semaphore, timeout: 0)) }
+    }
+
+    private mutating func place(_ count: Int) -> Int {
+        (meetingPlace ?? Int.random(in: 0..<count, using: &numbers)) % count
+    }
+
     /// About one of the shared objects. There are few, so that greenlets meet there.
     private mutating func object() -> Action {
         let roll = Int.random(in: 0..<100, using: &numbers)
         let timeout = limit()
         switch pick(objectKinds) {
         case .event:
-            let event = Int.random(in: 0..<RandomProgram.eventCount, using: &numbers)
+            let event = place(RandomProgram.eventCount)
             if roll < 50 { return .waitForEvent(event, timeout: timeout) }
             return roll < 80 ? .setEvent(event) : .clearEvent(event)
         case .semaphore:
-            let semaphore = pick(Array(RandomProgram.permits.indices))
+            let semaphore = place(RandomProgram.permits.count)
             if roll < 45 { return .acquire(semaphore, timeout: timeout) }
             return roll < 85 ? .release(semaphore) : .waitForPermit(semaphore, timeout: timeout)
         case .queue:
-            let queue = pick(Array(RandomProgram.queueSizes.indices))
+            let queue = place(RandomProgram.queueSizes.count)
+            if roll < 3 { return .shutDown(queue, isImmediate: roll < 1) }
             if roll < 50 { return .put(queue, timeout: timeout) }
             return .take(queue, timeout: timeout, isPeek: roll > 85)
         }

@@ -104,6 +104,7 @@ indirect enum Action: Hashable, Sendable {
     /// The element is the number of the step.
     case put(Int, timeout: Int?)
     case take(Int, timeout: Int?, isPeek: Bool)
+    case shutDown(Int, isImmediate: Bool)
 
     /// The steps inside, for what goes through a whole program.
     var blocks: [[Step]] {
@@ -157,6 +158,7 @@ enum Fault: Hashable, Sendable {
     case blockedInHub
     case queueFull
     case queueEmpty
+    case queueShutDown
     case other(String)
 }
 
@@ -296,6 +298,7 @@ extension Action {
         case .put(let queue, let timeout): "put into queue \(queue)\(limit(timeout))"
         case .take(let queue, let timeout, false): "take from queue \(queue)\(limit(timeout))"
         case .take(let queue, let timeout, true): "peek at queue \(queue)\(limit(timeout))"
+        case .shutDown(let queue, let isImmediate): "shut queue \(queue) down\(isImmediate ? " at once" : "")"
         }
     }
 }

@@ -55,8 +55,8 @@ enum PlantedDefect: CaseIterable, Sendable {
     case losesReport
     /// A sticky error is raised once.
     case raisesStickyOnce
-    /// What is thrown into a greenlet after a sticky error is raised in its turn.
-    case raisesBehindSticky
+    /// What is thrown into a greenlet after a sticky error takes its place.
+    case stickyGivesWay
     /// Who finds an event set overtakes those who were woken by it and have not run.
     case overtakesWoken
     /// Who was passed over for a permit goes to the back of the line.
@@ -65,6 +65,10 @@ enum PlantedDefect: CaseIterable, Sendable {
     case handsPermitOver
     /// Who waits for room is not told when an element is taken.
     case losesRoom
+    /// Who waits for a queue is woken by the end of it as if served.
+    case servesRefused
+    /// Of those who were passed over, the last comes first.
+    case overtakesPassedOver
 }
 
 /// An error on its way. `origin` is the timeout it comes from, which may take it back.
@@ -197,6 +201,8 @@ final class ModelGreenlet {
     var pending: [ModelError] = []
     /// What it was handed while it was parked.
     var handed: Int?
+    /// The queue it waits for was shut down.
+    var isRefused = false
     var tellees: [ModelTellee] = []
     var isTelling = false
     var result: ModelFlow?
@@ -250,6 +256,7 @@ final class ModelSemaphore {
 
 final class ModelQueue {
     let limit: Int
+    var isShutDown = false
     var elements: [Int] = []
     var takers: [(greenlet: ModelGreenlet, isPeek: Bool)] = []
     var putters: [(greenlet: ModelGreenlet, element: Int)] = []
