@@ -12,6 +12,15 @@ private final class SocketProgram: KillableProgram {
     /// Called before each wait.
     var beforeWait: () -> Void = {}
     var finished = false
+    private let living: LivingObjects
+
+    init(_ living: LivingObjects) { self.living = living }
+
+    /// It ought to be gone in the end.
+    private func made<Object: AnyObject>(_ object: Object) -> Object {
+        living.watch(object)
+        return object
+    }
 
     private func scope(_ body: () throws -> Void) throws {
         open += 1
@@ -51,7 +60,7 @@ private final class SocketProgram: KillableProgram {
     // MARK: Connecting
 
     private func connect() throws {
-        let listener = try Socket.listen(on: .loopback())
+        let listener = made(try Socket.listen(on: .loopback()))
         defer { listener.close() }
         try waitInVain { _ = try listener.accept(timeout: .milliseconds(1)) }
         let client = later {
@@ -60,9 +69,9 @@ private final class SocketProgram: KillableProgram {
             socket.close()
         }
         defer { end(client) }
-        try wait { try listener.accept().socket.close() }
-        try wait { try Socket.connect(to: listener.localAddress).close() }
-        let socket = try Socket(family: .ipv4)
+        try wait { made(try listener.accept().socket).close() }
+        try wait { made(try Socket.connect(to: listener.localAddress)).close() }
+        let socket = made(try Socket(family: .ipv4))
         defer { socket.close() }
         try wait { try socket.connect(to: listener.localAddress, timeout: .seconds(10)) }
     }
@@ -90,6 +99,7 @@ private final class SocketProgram: KillableProgram {
 
     private func read() throws {
         let (source, sink) = try Socket.pair()
+        for socket in [source, sink] { living.watch(socket) }
         defer {
             source.close()
             sink.close()
@@ -123,6 +133,7 @@ private final class SocketProgram: KillableProgram {
 
     private func write() throws {
         let (source, sink) = try Socket.pair()
+        for socket in [source, sink] { living.watch(socket) }
         defer {
             source.close()
             sink.close()
@@ -162,7 +173,7 @@ private final class SocketProgram: KillableProgram {
 
     /// Its handlers go on for ever unless they are killed.
     private func makeServer() -> StreamServer {
-        StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } }
+        made(StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } })
     }
 
     private func serve() throws {
@@ -198,7 +209,7 @@ private final class SocketProgram: KillableProgram {
     }
 
     private func serveStatus() throws {
-        let server = try StatusServer()
+        let server = made(try StatusServer())
         try server.start()
         let client = client(of: server.localAddress)
         defer {
@@ -225,10 +236,9 @@ private final class SocketProgram: KillableProgram {
         let outcome = try withHub(on: loop) { hub in
             var errors: [any Error] = []
             hub.errorHandler = { error, _ in errors.append(error) }
-            let started = StartedGreenlets()
-            defer { started.stopListening() }
-            let outcome = try runHere(hub, arrange)
-            #expect(started.living.map(\.description) == [])
+            let living = LivingObjects()
+            let outcome = try runHere(hub, living, arrange)
+            #expect(living.remaining() == [])
             // Who was interrupted, and clients of listeners that went with it.
             #expect(errors.allSatisfy { $0 is Struck || $0 is Timeout || $0 is SocketError }, "\(errors)")
             return outcome
@@ -238,9 +248,10 @@ private final class SocketProgram: KillableProgram {
     }
 
     private static func runHere(
-        _ hub: Hub, _ arrange: (Hub, SocketProgram, Greenlet<Void>) -> Void
+        _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, SocketProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
-        let program = SocketProgram()
+        let program = SocketProgram(living)
+        living.watch(program)
         let victim = Greenlet { try program.run() }
         arrange(hub, program, victim)
         victim.start()

@@ -13,10 +13,9 @@ struct KillEverywhereTests {
         let before = openDescriptorCount()
         let outcome = try withHub(on: loop) { hub in
             hub.errorHandler = { _, _ in }
-            let started = StartedGreenlets()
-            defer { started.stopListening() }
-            let outcome = try runHere(hub, arrange)
-            #expect(started.living.map(\.description) == [])
+            let living = LivingObjects()
+            let outcome = try runHere(hub, living, arrange)
+            #expect(living.remaining() == [])
             return outcome
         }
         #expect(openDescriptorCount() == before)
@@ -24,9 +23,10 @@ struct KillEverywhereTests {
     }
 
     private static func runHere(
-        _ hub: Hub, _ arrange: (Hub, WaitingProgram, Greenlet<Void>) -> Void
+        _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, WaitingProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
-        let program = WaitingProgram(hub)
+        let program = WaitingProgram(living)
+        living.watch(program)
         let victim = Greenlet { try program.run() }
         arrange(hub, program, victim)
         victim.start()
@@ -140,7 +140,7 @@ struct KillEverywhereTests {
             let left = try onFreshThread {
                 let hub = try Hub.start(on: VirtualLoop())
                 hub.errorHandler = { _, _ in }
-                let program = WaitingProgram(hub)
+                let program = WaitingProgram(LivingObjects())
                 let victim = spawn { try program.run() }
                 if round > 0 { try sleep(for: .microseconds(round * 250)) }
                 try hub.destroy()

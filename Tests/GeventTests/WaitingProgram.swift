@@ -16,9 +16,15 @@ final class WaitingProgram: KillableProgram {
     /// What was waited for: nobody may stand in their lines in the end.
     private var objects: [WaitableObject] = []
     private var queues: [QueueLines] = []
-    private let hub: Hub
+    private let living: LivingObjects
 
-    init(_ hub: Hub) { self.hub = hub }
+    init(_ living: LivingObjects) { self.living = living }
+
+    /// It ought to be gone in the end.
+    private func made<Object: AnyObject>(_ object: Object) -> Object {
+        living.watch(object)
+        return object
+    }
 
     /// A place in a line, or a permit.
     var somethingIsStillTaken: Bool {
@@ -162,12 +168,12 @@ final class WaitingProgram: KillableProgram {
         try wait { try waitRead(pipe.readEnd, timeout: .seconds(1)) }
         pipe.read()
         pipe.fill()
-        let watched = try WatchedDescriptor(dup(pipe.writeEnd))
+        let watched = made(try WatchedDescriptor(dup(pipe.writeEnd)))
         try wait { _ = try watched.waitWritable(timeout: .milliseconds(1)) }
         let drain = later(1) { while pipe.read() > 0 {} }
         defer { endAll([drain]) }
         try wait { try waitWrite(pipe.writeEnd) }
-        let source = try WatchedDescriptor(dup(pipe.readEnd))
+        let source = made(try WatchedDescriptor(dup(pipe.readEnd)))
         try wait { _ = try source.waitReadable(timeout: .milliseconds(1)) }
         // One who reads and one who writes at once, and interest that outlasts both waits.
         let reader = spawn { try self.scope { _ = try source.waitReadable() } }
@@ -181,7 +187,7 @@ final class WaitingProgram: KillableProgram {
     // MARK: Objects
 
     private func waitForObjects() throws {
-        let (event, result, waiter) = (Event(), AsyncResult<Witness>(), Waiter<Witness>())
+        let (event, result, waiter) = (made(Event()), made(AsyncResult<Witness>()), made(Waiter<Witness>()))
         objects += [event, result]
         let givers = [
             later(3) { event.set() },
@@ -204,7 +210,7 @@ final class WaitingProgram: KillableProgram {
     }
 
     private func waitForPermits() throws {
-        let semaphore = Semaphore(1)
+        let semaphore = made(Semaphore(1))
         objects.append(semaphore)
         let holder = spawn {
             // The second time it takes the permit before whoever was woken for it can.
@@ -236,7 +242,7 @@ final class WaitingProgram: KillableProgram {
     }
 
     private func waitForAnyOf() throws {
-        let (late, never, own, semaphore) = (Event(), Event(), OwnWaitable(), Semaphore(0))
+        let (late, never, own, semaphore) = (made(Event()), made(Event()), made(OwnWaitable()), made(Semaphore(0)))
         objects += [late, never, own.event]
         let setters = [later(2) { late.set() }, later(4) { own.event.set() }]
         let all = [late, never, semaphore, own, setters[0]] as [any Waitable]
@@ -255,7 +261,7 @@ final class WaitingProgram: KillableProgram {
     }
 
     private func waitForQueues() throws {
-        let (jobs, replies) = (Queue<Witness>(maxSize: 1), SimpleQueue<Int>(maxSize: 1))
+        let (jobs, replies) = (made(Queue<Witness>(maxSize: 1)), made(SimpleQueue<Int>(maxSize: 1)))
         queues += [jobs, replies]
         let worker = spawn {
             try self.scope {
@@ -282,7 +288,7 @@ final class WaitingProgram: KillableProgram {
     }
 
     private func takeFromQueues() throws {
-        let (late, simple) = (Queue<Witness>(), SimpleQueue<Witness>())
+        let (late, simple) = (made(Queue<Witness>()), made(SimpleQueue<Witness>()))
         queues += [late, simple]
         let putter = spawn {
             try self.scope {
@@ -310,7 +316,7 @@ final class WaitingProgram: KillableProgram {
 
     private func switchByHand() throws {
         let coroutines = (0..<2).map { _ in
-            RawGreenlet { try self.scope { try sleep(for: .milliseconds(1)) } }
+            made(RawGreenlet { try self.scope { try sleep(for: .milliseconds(1)) } })
         }
         defer { for coroutine in coroutines { try? Gevent.kill(coroutine) } }
         for coroutine in coroutines { try wait { try coroutine.switchTo() } }
@@ -332,19 +338,19 @@ final class WaitingProgram: KillableProgram {
         try waitForFiles()
         try waitForChild()
         try waitForProcesses()
-        let registration = try onSignal(SIGWINCH) { try self.scope { try sleep() } }
+        let registration = made(try onSignal(SIGWINCH) { try self.scope { try sleep() } })
         defer { registration.cancel() }
         raise(SIGWINCH)
         var ticks = 0
-        let timer = every(.milliseconds(1)) { ticks += 1 }
+        let timer = made(every(.milliseconds(1)) { ticks += 1 })
         defer { timer.cancel() }
         try wait { try sleep(for: .milliseconds(3)) }
     }
 
     private func waitForFiles() throws {
         let path = "/tmp/gevent-kill-everywhere-\(getpid())"
-        let file = try FileWatch(path: path)
-        let watched = try FileWatch(path: path) { _ in try self.scope { try sleep() } }
+        let file = made(try FileWatch(path: path))
+        let watched = made(try FileWatch(path: path) { _ in try self.scope { try sleep() } })
         defer {
             unlink(path)
             try? watched.close()
@@ -358,10 +364,10 @@ final class WaitingProgram: KillableProgram {
     private func waitForChild() throws {
         let child = try shell("exec sleep 1000")
         defer { end(child) }
-        let watch = try ChildWatch(pid: child, referenced: false)
+        let watch = made(try ChildWatch(pid: child, referenced: false))
         defer { try? watch.cancel() }
         try wait { _ = try watch.wait(timeout: .milliseconds(1)) }
-        try wait { try Gevent.wait([watch, Event()] as [any Waitable], timeout: .milliseconds(1)) }
+        try wait { try Gevent.wait([watch, made(Event())] as [any Waitable], timeout: .milliseconds(1)) }
         try waitInVain { try withTimeout(.milliseconds(1)) { _ in _ = try waitPID(child) } }
     }
 
