@@ -102,7 +102,7 @@ let package = Package(
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
         tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
-        tests("GeventNetTests", ["Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
+        tests("GeventNetTests", ["CGevent", "Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
 

@@ -83,24 +83,23 @@ struct KillEverywhereInGroupsTests {
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, ScopedProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
         try withHub(on: loop) { hub in
-            var unexpected: [any Error] = []
-            hub.errorHandler = { error, _ in unexpected.append(error) }
+            var errors: [any Error] = []
+            hub.errorHandler = { error, _ in errors.append(error) }
             let program = ScopedProgram()
             let victim = Greenlet { try program.run() }
             arrange(hub, program, victim)
             victim.start()
             try victim.join()
             #expect(program.outlived == 0)
-            #expect(victim.error.map { $0 is Boom } ?? true, "\(String(describing: victim.error))")
             // withGreenlet's own second interruption may leave its greenlet, already killed, to end by itself.
             _ = try hub.join()
             #expect(program.open == 0)
-            let statistics = hub.statistics
-            #expect(statistics.liveGreenlets == 0 && statistics.pendingTimers == 0 && statistics.readyCount == 0)
+            expectNothingLeft(in: hub)
             // What ends a greenlet here by force is an exit, but for the failures that were arranged.
-            #expect(unexpected.allSatisfy { $0 is Boom }, "\(unexpected)")
+            #expect(errors.allSatisfy { $0 is Boom || $0 is Struck }, "\(errors)")
             program.beforeWait = {}
-            return KilledRun(victim, finished: program.finished)
+            // A member's failure that came first is what the scope throws on.
+            return KilledRun(victim, finished: program.finished, reported: errors)
         }
     }
 
@@ -112,26 +111,26 @@ struct KillEverywhereInGroupsTests {
         return waits.count
     }
 
-    @Test("Killed while it or a member is parked at the n-th wait, for every n", arguments: [false, true])
-    func atEveryWait(sticky: Bool) throws {
-        try requireTheKillAtEvery("wait", of: Self.waitCount()) { target in
+    @Test("Interrupted while it or a member is parked at the n-th wait, for every n", arguments: Interruption.kills)
+    func atEveryWait(interruption: Interruption) throws {
+        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
             try Self.run { hub, program, victim in
                 var waits = 0
                 program.beforeWait = {
-                    if waits == target { hub.runCallback { try kill(victim, sticky: sticky) } }
+                    if waits == target { try? interruption.strikeOnceParked(victim, on: hub) }
                     waits += 1
                 }
             }
         }
     }
 
-    @Test("Killed just before the n-th wait, for every n", arguments: bothLoops)
-    func beforeEveryWait(loop: TestLoop) throws {
-        try requireTheKillAtEvery("wait", of: Self.waitCount(on: loop)) { target in
+    @Test("Interrupted just before the n-th wait, for every n", arguments: bothLoops, Interruption.kills)
+    func beforeEveryWait(loop: TestLoop, interruption: Interruption) throws {
+        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount(on: loop)) { target in
             try Self.run(on: loop) { hub, program, victim in
                 var waits = 0
                 program.beforeWait = {
-                    if waits == target { try? kill(victim) }
+                    if waits == target { try? interruption.strike(victim) }
                     waits += 1
                 }
             }
@@ -142,7 +141,7 @@ struct KillEverywhereInGroupsTests {
     func twice() throws {
         let count = try Self.waitCount()
         for distance in 1..<6 {
-            try requireTheKillAtEvery("wait", of: count) { target in
+            try requireTheEnd(by: .kill, atEvery: "wait", of: count) { target in
                 try Self.run { hub, program, victim in
                     var waits = 0
                     program.beforeWait = {
@@ -156,9 +155,9 @@ struct KillEverywhereInGroupsTests {
         }
     }
 
-    @Test("Killed after the n-th round of the hub, for every n")
-    func afterEveryRound() throws {
-        try requireTheKillAfterEveryRound { try Self.run($0) }
+    @Test("Interrupted after the n-th round of the hub, for every n", arguments: Interruption.kills)
+    func afterEveryRound(interruption: Interruption) throws {
+        try requireTheEndAfterEveryRound(by: interruption) { try Self.run($0) }
     }
 
     @Test("Hit by a foreign Timeout after every fraction of its time")

@@ -1,7 +1,6 @@
 import Gevent
 public import GeventTesting
 import Glibc
-import Synchronization
 public import Testing
 
 /// What happened, in order. Confined to the thread of one hub.
@@ -75,6 +74,16 @@ struct OwnExit: GreenletExitError, Hashable, CustomStringConvertible {
     var description: String { "OwnExit" }
 }
 
+/// What `body` throws, or nil.
+func thrownError(_ body: () throws -> Void) -> (any Error)? {
+    do {
+        try body()
+        return nil
+    } catch {
+        return error
+    }
+}
+
 /// The code of the HubError that `body` throws, or nil if it throws something else or nothing.
 func hubErrorCode(_ body: () throws -> Void) -> HubError.Code? {
     do {
@@ -131,14 +140,6 @@ final class TestThread {
     }
 
     func join() { pthread_join(thread, nil) }
-}
-
-/// A counter that any thread may use.
-final class Counter: Sendable {
-    private let value = Atomic<Int>(0)
-    var count: Int { value.load(ordering: .sequentiallyConsistent) }
-    @discardableResult
-    func add(_ amount: Int = 1) -> Int { value.add(amount, ordering: .sequentiallyConsistent).newValue }
 }
 
 /// A non-blocking pipe whose ends are closed at the latest when it goes.

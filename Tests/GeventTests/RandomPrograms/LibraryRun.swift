@@ -20,6 +20,9 @@ final class LibraryRun {
     private var callbacks: [Int: HubCallback] = [:]
     private var timeouts: [Int: Timeout] = [:]
     private var timeoutNames: [ObjectIdentifier: Int] = [:]
+    private var events = (0..<RandomProgram.eventCount).map { _ in Event() }
+    private var semaphores = RandomProgram.permits.map { Semaphore($0) }
+    private var queues = RandomProgram.queueSizes.map { Queue<Int>(maxSize: $0) }
     /// The greenlets of links that have begun.
     private var linkGreenlets: [AnyGreenlet] = []
     /// Held by every closure that is given to the library.
@@ -57,6 +60,12 @@ final class LibraryRun {
         }
         try finish()
         for number in greenlets.indices { note(Who.main, 0, .state(state(of: greenlets[number]))) }
+        let lineCount =
+            (events + semaphores).map(\.linkCount).reduce(0, +)
+            + queues.flatMap { [$0.getters.count, $0.putters.count] }.reduce(0, +)
+        if lineCount > 0 { note(Who.main, 0, .threw(.other("\(lineCount) still stand in a line"))) }
+        for semaphore in semaphores { note(Who.main, 0, .value(semaphore.counter)) }
+        for queue in queues { note(Who.main, 0, .value(queue.count)) }
 
         // Everything is over or was never started: nothing may be kept.
         struct WeakGreenlet { weak var greenlet: AnyGreenlet? }
@@ -120,6 +129,9 @@ final class LibraryRun {
             return timeout.description.hasSuffix("(silent)") ? .silentTimeout(duration) : .limit(duration)
         case let error as HubError where error.code == .wouldBlockForever: return .wouldBlockForever
         case let error as HubError where error.code == .blockedInHub: return .blockedInHub
+        case is QueueFull: return .queueFull
+        case is QueueEmpty: return .queueEmpty
+        case is QueueShutDown: return .queueShutDown
         default: return .other("\(error)")
         }
     }
@@ -254,13 +266,13 @@ final class LibraryRun {
             let job = Smuggled { do { try body(()) } catch {} }
             note(who, step.id, .done)
             #expect(hub.handle.post { job.value() })
-        case .kill(let number, let kind, let mode):
-            try noting(step, who) { try kill(number, error(kind, step), mode) }
-        case .killAll(let numbers, let kind, let isBlocking, let timeout):
+        case .kill(let number, let kind, let mode, let isSticky):
+            try noting(step, who) { try kill(number, error(kind, step), mode, isSticky) }
+        case .killAll(let numbers, let kind, let isBlocking, let timeout, let isSticky):
             try noting(step, who) {
                 try killAll(
                     numbers.compactMap { anyGreenlet($0) }, throwing: error(kind, step), blocking: isBlocking,
-                    timeout: timeout.map { .nanoseconds($0) })
+                    timeout: timeout.map { .nanoseconds($0) }, sticky: isSticky)
                 return .done
             }
         case .join(let number, let timeout):
@@ -301,8 +313,29 @@ final class LibraryRun {
             note(who, step.id, timeout(step))
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             return try block(step, who)
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
+            try noting(step, who) { try object(step) }
         }
         return nil
+    }
+
+    private func object(_ step: Step) throws -> Outcome {
+        func limit(_ timeout: Int?) -> Duration? { timeout.map { .nanoseconds($0) } }
+        switch step.action {
+        case .setEvent(let number): events[number].set()
+        case .clearEvent(let number): events[number].clear()
+        case .waitForEvent(let number, let timeout): return .came(try events[number].wait(timeout: limit(timeout)))
+        case .acquire(let number, let timeout): return .came(try semaphores[number].acquire(timeout: limit(timeout)))
+        case .release(let number): return .value(semaphores[number].release())
+        case .waitForPermit(let number, let timeout):
+            return .value(try semaphores[number].wait(timeout: limit(timeout)))
+        case .put(let number, let timeout): try queues[number].put(step.id, timeout: limit(timeout))
+        case .shutDown(let number, let isImmediate): queues[number].shutdown(immediate: isImmediate)
+        case .take(let number, let timeout, false): return .value(try queues[number].get(timeout: limit(timeout)))
+        case .take(let number, let timeout, true): return .value(try queues[number].peek(timeout: limit(timeout)))
+        default: preconditionFailure("not about an object: \(step.action)")
+        }
+        return .done
     }
 
     private func block(_ step: Step, _ who: Int) throws -> Int? {
@@ -345,13 +378,16 @@ final class LibraryRun {
         return nil
     }
 
-    private func kill(_ number: Int, _ error: any Error, _ mode: KillMode) throws -> Outcome {
+    private func kill(
+        _ number: Int, _ error: any Error, _ mode: KillMode, _ isSticky: Bool
+    ) throws -> Outcome {
         guard let greenlet = anyGreenlet(number) else { return .absent }
         switch mode {
-        case .function: try Gevent.kill(greenlet, throwing: error)
-        case .nonBlocking: try joinable(number).kill(throwing: error, blocking: false)
+        case .function: try Gevent.kill(greenlet, throwing: error, sticky: isSticky)
+        case .nonBlocking: try joinable(number).kill(throwing: error, blocking: false, sticky: isSticky)
         case .blocking(let timeout):
-            try joinable(number).kill(throwing: error, timeout: timeout.map { .nanoseconds($0) })
+            try joinable(number).kill(
+                throwing: error, timeout: timeout.map { .nanoseconds($0) }, sticky: isSticky)
         }
         return .done
     }

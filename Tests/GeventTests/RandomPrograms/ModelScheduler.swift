@@ -9,12 +9,14 @@ final class ModelScheduler {
     let program: RandomProgram
     let defect: PlantedDefect?
     private(set) var entries: [Entry] = []
-    private var now: Int64 = 0
+    private(set) var now: Int64 = 0
     /// When the hub polled last: timers are due by then or not yet.
     private var polled: Int64 = 0
     private var ready: [Ready] = []
     /// The first of `ready` that was not taken yet.
     private var readyStart = 0
+    /// How many entries the queue has had, and how many were taken.
+    private(set) var (pushedCount, takenCount) = (0, 0)
     private var timers: [ModelTimer] = []
     /// What was posted since the hub last looked.
     var jobs: [(steps: [Step], id: Int)] = []
@@ -30,6 +32,9 @@ final class ModelScheduler {
     var callbacks: [Int: ModelCallback] = [:]
     /// What each started timeout throws, by the step that made it.
     var timeouts: [Int: (duration: Int?, fault: Fault)] = [:]
+    let events = (0..<RandomProgram.eventCount).map { _ in ModelEvent() }
+    let semaphores = RandomProgram.permits.map { ModelSemaphore($0) }
+    let queues = RandomProgram.queueSizes.map { ModelQueue($0) }
     var isFinished = false
 
     init(_ program: RandomProgram, _ defect: PlantedDefect?) {
@@ -105,6 +110,7 @@ final class ModelScheduler {
             if defect == .lastInFirstOut { ready.swapAt(readyStart, ready.count - 1) }
             let entry = ready[readyStart]
             readyStart += 1
+            takenCount += 1
             if readyStart == ready.count {
                 ready = []
                 readyStart = 0
@@ -142,7 +148,10 @@ final class ModelScheduler {
 
     // MARK: The ready queue
 
-    private func push(_ entry: Ready) { ready.append(entry) }
+    private func push(_ entry: Ready) {
+        ready.append(entry)
+        pushedCount += 1
+    }
 
     func queue(_ callback: ModelCallback) { push(.call(callback)) }
 
@@ -240,14 +249,20 @@ final class ModelScheduler {
     /// What a flow has to see to before it parks.
     func attend(_ greenlet: ModelGreenlet) -> ModelError? {
         if greenlet.isHub { return ModelError(fault: .blockedInHub) }
-        return greenlet.pending.isEmpty ? nil : greenlet.pending.removeFirst()
+        return greenlet.pending.isEmpty ? nil : raise(in: greenlet)
+    }
+
+    /// The earliest error that waits to be raised; a sticky one stays.
+    func raise(in greenlet: ModelGreenlet) -> ModelError {
+        if greenlet.pending[0].isSticky, defect != .raisesStickyOnce { return greenlet.pending[0] }
+        return greenlet.pending.removeFirst()
     }
 
     func park(_ greenlet: ModelGreenlet, _ wait: ModelWait, step: Int, limit: Int? = nil) {
         greenlet.wait = (wait, step)
         greenlet.verdict = nil
         switch wait {
-        case .yields:
+        case .yields, .courtesy, .courtesyForPermits:
             greenlet.verdict = .woken
             push(.resume(greenlet))
         case .sleep: addTimer(limit!, .end(greenlet, .woken))
@@ -256,7 +271,7 @@ final class ModelScheduler {
     }
 
     /// Ends a wait if it is going on.
-    private func end(_ greenlet: ModelGreenlet, _ verdict: ModelVerdict) {
+    func end(_ greenlet: ModelGreenlet, _ verdict: ModelVerdict) {
         guard greenlet.isParked else { return }
         greenlet.verdict = verdict
         removeTimers {
@@ -270,7 +285,17 @@ final class ModelScheduler {
                 }
             }
         }
+        leaveLines(greenlet)
         push(.resume(greenlet))
+    }
+
+    private func leaveLines(_ greenlet: ModelGreenlet) {
+        for event in events { event.line.removeAll { $0 === greenlet } }
+        for semaphore in semaphores { semaphore.line.removeAll { $0.greenlet === greenlet } }
+        for queue in queues {
+            queue.takers.removeAll { $0.greenlet === greenlet }
+            queue.putters.removeAll { $0.greenlet === greenlet }
+        }
     }
 
     // MARK: Throwing into greenlets
@@ -285,8 +310,14 @@ final class ModelScheduler {
             if greenlet.phase == .made { greenlet.wasStarted = false }
             finish(greenlet, .threw(error))
         case .running:
-            let isSecond = greenlet.pending.contains { $0.isExit && $0.origin == nil }
-            if error.isExit, error.origin == nil, isSecond, defect != .killsTwice { return }
+            if greenlet.pending.last?.isSticky == true {
+                if defect != .stickyGivesWay { return }
+                greenlet.pending.removeLast()
+            }
+            if error.isKill, defect != .killsTwice, let first = greenlet.pending.firstIndex(where: \.isKill) {
+                if !error.isSticky { return }
+                greenlet.pending.remove(at: first)
+            }
             if error.origin == nil, !greenlet.isParked {
                 if defect == .losesDeferredKill { return }
                 if defect == .raisesDeferredKillAtOnce, greenlet.verdict == .woken { greenlet.verdict = .failed }

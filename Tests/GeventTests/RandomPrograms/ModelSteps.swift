@@ -2,7 +2,7 @@
 
 extension ModelScheduler {
     /// What became of a step: it is done, or it opened a block (whose first step comes next), or the flow is parked.
-    private enum Progress {
+    enum Progress {
         case flow(ModelFlow)
         case opened
         case parked
@@ -110,6 +110,8 @@ extension ModelScheduler {
         for greenlet in active { deliver(ModelError(fault: .exit(0)), to: greenlet) }
         if active.isEmpty {
             for greenlet in greenlets { note(main.who, 0, .state(state(of: greenlet))) }
+            for semaphore in semaphores { note(main.who, 0, .value(semaphore.permits)) }
+            for queue in queues { note(main.who, 0, .value(queue.elements.count)) }
             isFinished = true
             main.frames = []
             return .parked
@@ -120,12 +122,12 @@ extension ModelScheduler {
     // MARK: Waits
 
     /// Notes how a step went.
-    private func done(_ greenlet: ModelGreenlet, _ step: Int, _ outcome: Outcome) -> Progress {
+    func done(_ greenlet: ModelGreenlet, _ step: Int, _ outcome: Outcome) -> Progress {
         note(greenlet.who, step, outcome)
         return .flow(.on)
     }
 
-    private func fail(_ greenlet: ModelGreenlet, _ step: Int, _ error: ModelError) -> Progress {
+    func fail(_ greenlet: ModelGreenlet, _ step: Int, _ error: ModelError) -> Progress {
         note(greenlet.who, step, .threw(error.fault))
         return .flow(.threw(error))
     }
@@ -139,12 +141,12 @@ extension ModelScheduler {
         greenlet.verdict = nil
         if case .get(_, _, let own?) = wait {
             // The caller's own timeout is over with the wait; but what it threw is raised.
-            let raised = verdict == .failed ? greenlet.pending.removeFirst() : nil
+            let raised = verdict == .failed ? raise(in: greenlet) : nil
             cancelTimeout(own, in: greenlet)
             if let raised { return fail(greenlet, step, raised) }
         }
         if verdict == .failed {
-            let error = greenlet.pending.removeFirst()
+            let error = raise(in: greenlet)
             if case .hub = wait {
                 note(greenlet.who, step, .threw(error.fault))
                 return .flow(.on)
@@ -161,6 +163,8 @@ extension ModelScheduler {
             return collect(members, isThrowing, wanted, greenlet, step)
         case .killAll(let members, let limit): return allKilled(members, limit, greenlet, step)
         case .hub: return hubJoined()
+        case .event, .courtesy, .courtesyForPermits, .permit, .nextPermit, .anyPermit, .put, .take:
+            return done(with: wait, verdict, greenlet, step)
         }
     }
 
@@ -253,8 +257,8 @@ extension ModelScheduler {
         return program.greenlets[number].isRaw ? greenlets[number] : joinable(number)
     }
 
-    private func error(_ kind: ThrownKind, _ step: Step) -> ModelError {
-        ModelError(fault: kind == .exit ? .exit(step.id) : .failure(step.id))
+    private func error(_ kind: ThrownKind, _ step: Step, isSticky: Bool = false) -> ModelError {
+        ModelError(fault: kind == .exit ? .exit(step.id) : .failure(step.id), isSticky: isSticky)
     }
 
     // MARK: Steps
@@ -279,10 +283,12 @@ extension ModelScheduler {
         case .post(let steps):
             jobs.append((steps, step.id))
             return done(greenlet, step.id, .done)
-        case .kill(let number, let kind, let mode): return kill(number, error(kind, step), mode, greenlet, step.id)
-        case .killAll(let numbers, let kind, let isBlocking, let timeout):
+        case .kill(let number, let kind, let mode, let isSticky):
+            return kill(number, error(kind, step, isSticky: isSticky), mode, greenlet, step.id)
+        case .killAll(let numbers, let kind, let isBlocking, let timeout, let isSticky):
             return killAll(
-                numbers.compactMap { anyGreenlet($0) }, error(kind, step), isBlocking, timeout, greenlet, step.id)
+                numbers.compactMap { anyGreenlet($0) }, error(kind, step, isSticky: isSticky), isBlocking, timeout,
+                greenlet, step.id)
         case .join(let number, let timeout):
             let target = joinable(number)
             if target.isOver || timeout.map({ $0 <= 0 }) == true { return done(greenlet, step.id, .done) }
@@ -307,6 +313,8 @@ extension ModelScheduler {
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             open(step, greenlet)
             return .opened
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
+            return object(step, greenlet)
         }
     }
 
@@ -339,7 +347,10 @@ extension ModelScheduler {
             deliver(error, to: target)
             return done(greenlet, step, .done)
         }
-        if target === greenlet { return fail(greenlet, step, error) }
+        if target === greenlet {
+            if error.isSticky { deliver(error, to: target) }
+            return fail(greenlet, step, error)
+        }
         deliver(error, to: target)
         if target.isOver || timeout.map({ $0 <= 0 }) == true || defect == .killDoesNotWait {
             return done(greenlet, step, .done)

@@ -42,12 +42,24 @@ private struct ProgramGenerator {
     private var unit = 1
     /// Few programs spin, since spinning takes time.
     private var maySpin = false
+    /// How many steps of 20 are about the shared objects, in simple steps; and which ones these are.
+    private var objectPart = 0
+    private var objectKinds: [ObjectKind] = []
+    /// Where everybody meets; nil for anywhere.
+    private var meetingPlace: Int?
+
+    private enum ObjectKind { case event, semaphore, queue }
 
     init(seed: UInt64) { numbers = SeededNumbers(seed: seed) }
 
     mutating func makeProgram() -> RandomProgram {
         unit = [1, 1, 1000, 50_000, 20_000_000].randomElement(using: &numbers)!
         maySpin = chance(1, of: 30)
+        objectPart = pick([0, 3, 3, 6, 14])
+        // Whose line is long shows more than who has met everything.
+        let all: [ObjectKind] = [.event, .semaphore, .queue]
+        objectKinds = chance(1, of: 2) ? all : [pick(all + [.semaphore])]
+        meetingPlace = chance(1, of: 2) ? nil : Int.random(in: 0..<6, using: &numbers)
         raws = (0..<Int.random(in: 1...6, using: &numbers)).map { _ in chance(1, of: 8) }
         // Most programs have somebody to wait for.
         raws[0] = false
@@ -105,6 +117,10 @@ private struct ProgramGenerator {
     private mutating func steps(atMost most: Int, _ place: inout Place) -> [Step] {
         var made: [Step] = []
         for _ in 0..<Int.random(in: 0...most, using: &numbers) {
+            if objectKinds.contains(.semaphore), chance(objectPart, of: 60) {
+                made += takeBack()
+                continue
+            }
             // The number is taken first, so that a timeout or link can be known by it to what comes later.
             lastID += 1
             let id = lastID
@@ -127,6 +143,7 @@ private struct ProgramGenerator {
     private mutating func action(_ id: Int, _ place: inout Place) -> Action {
         if place.depth < 3, chance(place.depth == 0 ? 5 : 3, of: 10) { return compound(id, &place) }
         if maySpin, !place.isHub, chance(1, of: 5) { return .spin(Int.random(in: 500...3000, using: &numbers)) }
+        if chance(objectPart, of: 20) { return object() }
         switch Int.random(in: 0..<100, using: &numbers) {
         case 0..<19: return .sleep(duration())
         case 19..<22: return .compute(max(0, duration()))
@@ -134,7 +151,10 @@ private struct ProgramGenerator {
         case 30..<36: return .startAfter(pick(raws.indices.filter { !raws[$0] }), duration())
         case 36..<48: return kill(place)
         case 48..<52:
-            return .killAll(some { $0.anyoneOrMain() }, kind(), isBlocking: chance(2, of: 3), timeout: limit())
+            let isSticky = chance(1, of: 5)
+            return .killAll(
+                some { isSticky ? $0.anyone() : $0.anyoneOrMain() }, kind(), isBlocking: chance(2, of: 3),
+                timeout: limit(), isSticky: isSticky)
         case 52..<60: return .join(joinable(for: place), timeout: limit())
         case 60..<68:
             if chance(1, of: 5) { return .get(joinable(for: place), .nonBlocking) }
@@ -157,9 +177,44 @@ private struct ProgramGenerator {
         var target = anyone()
         if chance(1, of: 12) { target = Who.main }
         if place.own >= 0, chance(1, of: 8) { target = place.own }
-        if target == Who.main || raws[target] { return .kill(target, kind(), .function) }
+        // A sticky kill of main would outlast the program.
+        let isSticky = target != Who.main && chance(1, of: 4)
+        if target == Who.main || raws[target] { return .kill(target, kind(), .function, isSticky: isSticky) }
         let mode: KillMode = pick([.function, .nonBlocking, .blocking(timeout: nil), .blocking(timeout: limit())])
-        return .kill(target, kind(), mode)
+        return .kill(target, kind(), mode, isSticky: isSticky)
+    }
+
+    /// Gives permits to those who wait, and takes them before anybody runs.
+    private mutating func takeBack() -> [Step] {
+        let semaphore = place(RandomProgram.permits.count)
+        let count = pick([1, 2, 2, 3])
+        return (0..<count).map { _ in step(.release(semaphore)) }
+            + (0..<count).map { _ in step(.acquire(semaphore, timeout: 0)) }
+    }
+
+    private mutating func place(_ count: Int) -> Int {
+        (meetingPlace ?? Int.random(in: 0..<count, using: &numbers)) % count
+    }
+
+    /// About one of the shared objects. There are few, so that greenlets meet there.
+    private mutating func object() -> Action {
+        let roll = Int.random(in: 0..<100, using: &numbers)
+        let timeout = limit()
+        switch pick(objectKinds) {
+        case .event:
+            let event = place(RandomProgram.eventCount)
+            if roll < 50 { return .waitForEvent(event, timeout: timeout) }
+            return roll < 80 ? .setEvent(event) : .clearEvent(event)
+        case .semaphore:
+            let semaphore = place(RandomProgram.permits.count)
+            if roll < 45 { return .acquire(semaphore, timeout: timeout) }
+            return roll < 85 ? .release(semaphore) : .waitForPermit(semaphore, timeout: timeout)
+        case .queue:
+            let queue = place(RandomProgram.queueSizes.count)
+            if roll < 3 { return .shutDown(queue, isImmediate: roll < 1) }
+            if roll < 50 { return .put(queue, timeout: timeout) }
+            return .take(queue, timeout: timeout, isPeek: roll > 85)
+        }
     }
 
     private mutating func timeout(_ id: Int, _ place: inout Place) -> Action {

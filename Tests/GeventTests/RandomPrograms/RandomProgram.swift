@@ -8,6 +8,13 @@ struct RandomProgram: Hashable, Sendable {
         var steps: [Step]
     }
 
+    /// The objects that its greenlets share: so many of each kind, by their place.
+    static let eventCount = 2
+    /// With so many permits each.
+    static let permits = [0, 1, 2]
+    /// With room for so many elements each; nil is without end.
+    static let queueSizes: [Int?] = [1, 2, nil]
+
     var main: [Step]
     var greenlets: [Body]
 }
@@ -63,8 +70,8 @@ indirect enum Action: Hashable, Sendable {
     case spin(Int)
     /// Lets time pass without parking.
     case compute(Int)
-    case kill(Int, ThrownKind, KillMode)
-    case killAll([Int], ThrownKind, isBlocking: Bool, timeout: Int?)
+    case kill(Int, ThrownKind, KillMode, isSticky: Bool)
+    case killAll([Int], ThrownKind, isBlocking: Bool, timeout: Int?, isSticky: Bool)
     case join(Int, timeout: Int?)
     case get(Int, GetMode)
     case joinAll([Int], timeout: Int?, isThrowing: Bool, count: Int?)
@@ -88,6 +95,16 @@ indirect enum Action: Hashable, Sendable {
     case post([Step])
     case stopCallback(Int)
     case state(Int)
+    case setEvent(Int)
+    case clearEvent(Int)
+    case waitForEvent(Int, timeout: Int?)
+    case acquire(Int, timeout: Int?)
+    case release(Int)
+    case waitForPermit(Int, timeout: Int?)
+    /// The element is the number of the step.
+    case put(Int, timeout: Int?)
+    case take(Int, timeout: Int?, isPeek: Bool)
+    case shutDown(Int, isImmediate: Bool)
 
     /// The steps inside, for what goes through a whole program.
     var blocks: [[Step]] {
@@ -139,6 +156,9 @@ enum Fault: Hashable, Sendable {
     case limit(Int?)
     case wouldBlockForever
     case blockedInHub
+    case queueFull
+    case queueEmpty
+    case queueShutDown
     case other(String)
 }
 
@@ -157,6 +177,8 @@ struct StateSeen: Hashable, Sendable {
 enum Outcome: Hashable, Sendable {
     case done
     case value(Int)
+    /// What a wait with a limit says.
+    case came(Bool)
     case list([Int])
     case threw(Fault)
     /// The scope's own timeout had fired.
@@ -217,16 +239,17 @@ extension RandomProgram: CustomStringConvertible {
 extension Action {
     var targets: [Int] {
         switch self {
-        case .start(let target), .startAfter(let target, _), .kill(let target, _, _), .join(let target, _),
+        case .start(let target), .startAfter(let target, _), .kill(let target, _, _, _), .join(let target, _),
             .get(let target, _), .link(let target, _, _), .state(let target):
             [target]
-        case .killAll(let targets, _, _, _), .joinAll(let targets, _, _, _): targets
+        case .killAll(let targets, _, _, _, _), .joinAll(let targets, _, _, _): targets
         default: []
         }
     }
 
     var phrase: String {
         func limit(_ timeout: Int?) -> String { timeout.map { ", timeout \($0) ns" } ?? "" }
+        func sticky(_ isSticky: Bool) -> String { isSticky ? ", sticky" : "" }
         func span(_ duration: Int?) -> String { duration.map { "\($0) ns" } ?? "nil" }
         func raising(_ kind: ThrownKind?) -> String { kind.map { ", throwing \($0)" } ?? "" }
         return switch self {
@@ -235,11 +258,14 @@ extension Action {
         case .sleep(let duration): "sleep \(duration) ns"
         case .compute(let duration): "compute for \(duration) ns"
         case .spin(let count): "yield \(count) times"
-        case .kill(let target, let kind, .function): "Gevent.kill \(target == Who.main ? "main" : "\(target)"), \(kind)"
-        case .kill(let target, let kind, .nonBlocking): "kill \(target) without blocking, \(kind)"
-        case .kill(let target, let kind, .blocking(let timeout)): "kill \(target), \(kind)\(limit(timeout))"
-        case .killAll(let targets, let kind, let isBlocking, let timeout):
-            "killAll \(targets)\(isBlocking ? "" : " without blocking"), \(kind)\(limit(timeout))"
+        case .kill(let target, let kind, .function, let isSticky):
+            "Gevent.kill \(target == Who.main ? "main" : "\(target)"), \(kind)\(sticky(isSticky))"
+        case .kill(let target, let kind, .nonBlocking, let isSticky):
+            "kill \(target) without blocking, \(kind)\(sticky(isSticky))"
+        case .kill(let target, let kind, .blocking(let timeout), let isSticky):
+            "kill \(target), \(kind)\(limit(timeout))\(sticky(isSticky))"
+        case .killAll(let targets, let kind, let isBlocking, let timeout, let isSticky):
+            "killAll \(targets)\(isBlocking ? "" : " without blocking"), \(kind)\(limit(timeout))\(sticky(isSticky))"
         case .join(let target, let timeout): "join \(target)\(limit(timeout))"
         case .get(let target, .nonBlocking): "get \(target) without blocking"
         case .get(let target, .blocking(let timeout)): "get \(target)\(limit(timeout))"
@@ -263,6 +289,16 @@ extension Action {
         case .post: "posted job:"
         case .stopCallback(let id): "stop the callback of step \(id)"
         case .state(let target): "look at \(target)"
+        case .setEvent(let event): "set event \(event)"
+        case .clearEvent(let event): "clear event \(event)"
+        case .waitForEvent(let event, let timeout): "wait for event \(event)\(limit(timeout))"
+        case .acquire(let semaphore, let timeout): "acquire semaphore \(semaphore)\(limit(timeout))"
+        case .release(let semaphore): "release semaphore \(semaphore)"
+        case .waitForPermit(let semaphore, let timeout): "wait for semaphore \(semaphore)\(limit(timeout))"
+        case .put(let queue, let timeout): "put into queue \(queue)\(limit(timeout))"
+        case .take(let queue, let timeout, false): "take from queue \(queue)\(limit(timeout))"
+        case .take(let queue, let timeout, true): "peek at queue \(queue)\(limit(timeout))"
+        case .shutDown(let queue, let isImmediate): "shut queue \(queue) down\(isImmediate ? " at once" : "")"
         }
     }
 }

@@ -70,7 +70,9 @@ struct RandomProgramTests {
             .first { try !Comparison(of: $0, defect: defect).isEqual }
         let program = try #require(found, "no program of \(most) shows it")
         let smallest = try program.minimised { try !Comparison(of: $0, defect: defect).isEqual }
-        #expect(smallest.stepCount <= 10, "\(smallest)")
+        // Who loses a place in a line has met many others there.
+        #expect(
+            smallest.stepCount <= ([.losesPlaceInLine, .overtakesPassedOver].contains(defect) ? 14 : 10), "\(smallest)")
         #expect(try Comparison(of: smallest).isEqual, "it is the defect that shows")
         #expect(try !Comparison(of: smallest, defect: defect).isEqual)
     }
@@ -93,11 +95,13 @@ struct RandomProgramTests {
                 "start", "startAfter", "sleep", "spin", "compute", "kill", "killAll", "join", "get", "joinAll", "link",
                 "unlink", "withTimeout", "withSilentTimeout", "withTimeoutValue", "startTimeout", "startTimeoutAgain",
                 "cancelTimeout", "catching", "cleaningUp", "fail", "returning", "callback", "stopCallback", "post",
-                "state",
+                "state", "setEvent", "clearEvent", "waitForEvent", "acquire", "release", "waitForPermit", "put", "take",
+                "shutDown",
             ])
         #expect(
             faults == [
                 "failure", "exit", "timeout", "silentTimeout", "limit", "wouldBlockForever", "blockedInHub",
+                "queueFull", "queueEmpty", "queueShutDown",
             ])
     }
 

@@ -9,6 +9,9 @@
 //   it parks next; two exits thrown before the victim sees the first are one;
 // - the end of a greenlet is told in the order of registration: who waits is made ready, and from the first closure on
 //   the rest is left to a callback of the hub;
+// - a sticky error is raised wherever its victim would park, and nothing that comes after it ever is;
+// - whoever waits for an object stands in a line; what is handed over was received, whatever happens before the receiver
+//   runs; a free permit may be taken by whoever runs first, and who was passed over is handed the next;
 // - with nothing ready and nothing pending, main is told that it would block forever.
 
 /// Runs a program on the model.
@@ -50,12 +53,32 @@ enum PlantedDefect: CaseIterable, Sendable {
     case unboundedStep
     /// A failure is not reported.
     case losesReport
+    /// A sticky error is raised once.
+    case raisesStickyOnce
+    /// What is thrown into a greenlet after a sticky error takes its place.
+    case stickyGivesWay
+    /// Who finds an event set overtakes those who were woken by it and have not run.
+    case overtakesWoken
+    /// Who was passed over for a permit goes to the back of the line.
+    case losesPlaceInLine
+    /// A permit that is released while somebody waits is theirs at once.
+    case handsPermitOver
+    /// Who waits for room is not told when an element is taken.
+    case losesRoom
+    /// Who waits for a queue is woken by the end of it as if served.
+    case servesRefused
+    /// Of those who were passed over, the last comes first.
+    case overtakesPassedOver
 }
 
 /// An error on its way. `origin` is the timeout it comes from, which may take it back.
 struct ModelError {
     let fault: Fault
     var origin: Int?
+    var isSticky = false
+
+    /// A second one says nothing new.
+    var isKill: Bool { isExit && origin == nil }
 
     var isExit: Bool {
         if case .exit = fault { return true }
@@ -102,6 +125,16 @@ enum ModelWait {
     case joinAll([ModelGreenlet], isThrowing: Bool, wanted: Int)
     case killAll([ModelGreenlet], limit: Int?)
     case hub
+    case event
+    /// Only lets those go first who were woken before.
+    case courtesy(Outcome)
+    case courtesyForPermits(ModelSemaphore)
+    case permit(ModelSemaphore, deadline: Int64?)
+    /// Was passed over, and is handed the next one.
+    case nextPermit
+    case anyPermit(ModelSemaphore)
+    case put
+    case take
 }
 
 enum ModelVerdict {
@@ -166,6 +199,10 @@ final class ModelGreenlet {
     /// How its wait ended; nil while it is parked.
     var verdict: ModelVerdict?
     var pending: [ModelError] = []
+    /// What it was handed while it was parked.
+    var handed: Int?
+    /// The queue it waits for was shut down.
+    var isRefused = false
     var tellees: [ModelTellee] = []
     var isTelling = false
     var result: ModelFlow?
@@ -190,6 +227,41 @@ final class ModelGreenlet {
         if case .threw(let error) = result, !error.isExit { return error.fault }
         return nil
     }
+}
+
+final class ModelEvent {
+    var isSet = false
+    var line: [ModelGreenlet] = []
+    /// How many entries there had been in the ready queue when somebody was woken last.
+    var wakeMark = 0
+}
+
+final class ModelSemaphore {
+    enum Wish {
+        case permit
+        /// With the place in which it was chosen before.
+        case passedOver(Int)
+        case look
+    }
+
+    var permits: Int
+    var line: [(greenlet: ModelGreenlet, wish: Wish)] = []
+    /// The places of those who were woken for a free permit and have not run.
+    var chosen: [ObjectIdentifier: Int] = [:]
+    var lastPlace = 0
+    var wakeMark = 0
+
+    init(_ permits: Int) { self.permits = permits }
+}
+
+final class ModelQueue {
+    let limit: Int
+    var isShutDown = false
+    var elements: [Int] = []
+    var takers: [(greenlet: ModelGreenlet, isPeek: Bool)] = []
+    var putters: [(greenlet: ModelGreenlet, element: Int)] = []
+
+    init(_ limit: Int?) { self.limit = limit ?? .max }
 }
 
 struct ModelTimer {

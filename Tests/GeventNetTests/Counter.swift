@@ -1,0 +1,1 @@
+../GeventTests/Counter.swift

@@ -1,0 +1,319 @@
+import GeventNet
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+/// A program whose one greenlet waits for sockets in every way there is, and counts what it has open.
+private final class SocketProgram: KillableProgram {
+    /// What has been entered and not left.
+    var open = 0
+    /// Called before each wait.
+    var beforeWait: () -> Void = {}
+    var finished = false
+    private let living: LivingObjects
+
+    init(_ living: LivingObjects) { self.living = living }
+
+    /// It ought to be gone in the end.
+    private func made<Object: AnyObject>(_ object: Object) -> Object {
+        living.watch(object)
+        return object
+    }
+
+    private func scope(_ body: () throws -> Void) throws {
+        open += 1
+        defer { open -= 1 }
+        try body()
+    }
+
+    private func wait(_ body: () throws -> Void) throws {
+        beforeWait()
+        try scope(body)
+    }
+
+    /// A wait that its own limit ends.
+    private func waitInVain(_ body: () throws -> Void) throws {
+        do { try wait(body) } catch let error as SocketError where error.code == .timedOut {}
+    }
+
+    func run() throws {
+        try scope {
+            try connect()
+            try connectToFullQueue()
+            try read()
+            try write()
+            try serve()
+            try serveStatus()
+        }
+        finished = true
+    }
+
+    /// Cleanup that must not be interrupted half-way: it does not wait.
+    private func end(_ greenlet: Greenlet<Void>) { try? Gevent.kill(greenlet) }
+
+    private func later(_ body: @escaping () throws -> Void) -> Greenlet<Void> {
+        spawn(after: .milliseconds(1)) { try self.scope(body) }
+    }
+
+    // MARK: Connecting
+
+    private func connect() throws {
+        let listener = made(try Socket.listen(on: .loopback()))
+        defer { listener.close() }
+        try waitInVain { _ = try listener.accept(timeout: .milliseconds(1)) }
+        let client = later {
+            let socket = try Socket.connect(to: listener.localAddress)
+            try sleep(for: .seconds(10))
+            socket.close()
+        }
+        defer { end(client) }
+        try wait { made(try listener.accept().socket).close() }
+        try wait { made(try Socket.connect(to: listener.localAddress)).close() }
+        let socket = made(try Socket(family: .ipv4))
+        defer { socket.close() }
+        try wait { try socket.connect(to: listener.localAddress, timeout: .seconds(10)) }
+    }
+
+    /// Nothing tells when there is room in the queue of a Unix listener.
+    private func connectToFullQueue() throws {
+        let listener = try Socket.listen(on: .unix("@gevent-kill-everywhere-\(getpid())"), backlog: 0)
+        defer { listener.close() }
+        var waiting: [Socket] = []
+        defer { for socket in waiting { socket.close() } }
+        while true {
+            do {
+                waiting.append(try Socket.connect(to: listener.localAddress, timeout: .zero))
+            } catch let error as SocketError where error.code == .wouldBlock {
+                break
+            }
+        }
+        try waitInVain { try Socket.connect(to: listener.localAddress, timeout: .milliseconds(2)).close() }
+        let acceptor = later { try listener.accept().socket.close() }
+        defer { end(acceptor) }
+        try wait { try Socket.connect(to: listener.localAddress).close() }
+    }
+
+    // MARK: Reading and writing
+
+    private func read() throws {
+        let (source, sink) = try Socket.pair()
+        for socket in [source, sink] { living.watch(socket) }
+        defer {
+            source.close()
+            sink.close()
+        }
+        let writer = spawn {
+            try self.scope {
+                for _ in 0..<20 {
+                    try sleep(for: .milliseconds(1))
+                    try sink.writeAll([1, 2, 3, 4])
+                }
+                try sink.shutdown(.write)
+            }
+        }
+        defer { end(writer) }
+        var buffer = [UInt8](repeating: 0, count: 100)
+        try waitInVain { _ = try source.read(timeout: .microseconds(1)) }
+        try wait { _ = try source.read() }
+        try wait { _ = try buffer.withUnsafeMutableBytes { try source.read(into: $0) } }
+        try wait { _ = try source.waitReadable() }
+        try wait {
+            // The bytes are on loan while the body waits.
+            try source.withReadBytes { bytes in
+                try self.wait { try sleep(for: .milliseconds(1)) }
+                #expect(!bytes.isEmpty)
+            }
+        }
+        try wait { _ = try source.readExactly(10) }
+        try waitInVain { _ = try source.readExactly(10, timeout: .microseconds(1)) }
+        try wait { while try !source.read(upTo: 100_000).isEmpty {} }
+    }
+
+    private func write() throws {
+        let (source, sink) = try Socket.pair()
+        for socket in [source, sink] { living.watch(socket) }
+        defer {
+            source.close()
+            sink.close()
+        }
+        try fill(sink)
+        try waitInVain { _ = try sink.write([1], timeout: .milliseconds(1)) }
+        try waitInVain { try sink.writeAll([1, 2], timeout: .milliseconds(1)) }
+        let reader = spawn {
+            try self.scope {
+                repeat { try sleep(for: .milliseconds(1)) } while try !source.read(upTo: 100_000).isEmpty
+            }
+        }
+        defer { end(reader) }
+        try wait { _ = try sink.waitWritable() }
+        try fill(sink)
+        try wait { _ = try sink.write([1]) }
+        try wait { try sink.writeAll([UInt8](repeating: 1, count: 1_000_000)) }
+        sink.close()
+        try wait { try reader.join() }
+    }
+
+    // MARK: Servers
+
+    /// A client that talks until it is hung up on.
+    private func client(of address: SocketAddress) -> Greenlet<Void> {
+        spawn {
+            try self.scope {
+                let socket = try Socket.connect(to: address)
+                defer { socket.close() }
+                do {
+                    try socket.writeAll("help\n")
+                    while try !socket.read().isEmpty {}
+                } catch is SocketError {}
+            }
+        }
+    }
+
+    /// Its handlers go on for ever unless they are killed.
+    private func makeServer() -> StreamServer {
+        made(StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } })
+    }
+
+    private func serve() throws {
+        let server = makeServer()
+        try server.start()
+        // One more than it serves at once.
+        let clients = (0..<3).map { _ in client(of: server.address) }
+        // A stop that is interrupted leaves nothing running, so there is nothing to do but end the clients.
+        var mustStop = true
+        defer {
+            for client in clients { end(client) }
+            if mustStop { stopWithoutWaiting { try server.stop(timeout: .zero) } }
+        }
+        try wait { while server.handlerCount < 2 { try sleep(for: .milliseconds(1)) } }
+        try wait {
+            mustStop = false
+            try server.stop(timeout: .milliseconds(1))
+        }
+        try serveForever()
+    }
+
+    private func serveForever() throws {
+        let other = makeServer()
+        let late = later {
+            let client = self.client(of: other.address)
+            defer { self.end(client) }
+            try sleep(for: .milliseconds(2))
+            try other.stop(timeout: .milliseconds(1))
+        }
+        defer { end(late) }
+        // Not started before, and stopped when it is interrupted.
+        try wait { try other.serveForever(stopTimeout: .milliseconds(1)) }
+    }
+
+    private func serveStatus() throws {
+        let server = made(try StatusServer())
+        try server.start()
+        let client = client(of: server.localAddress)
+        defer {
+            end(client)
+            stopWithoutWaiting { try server.stop() }
+        }
+        try wait { try sleep(for: .milliseconds(2)) }
+        try wait { try server.stop(timeout: .milliseconds(1)) }
+    }
+
+    /// Whoever is killed for good cannot wait in its clean-up, so somebody else does.
+    private func stopWithoutWaiting(_ stop: @escaping () throws -> Void) {
+        spawn { try self.scope { try stop() } }
+    }
+}
+
+@Suite struct KillEverywhereInSocketsTests {
+    /// Runs the program, interrupts it as `arrange` says, and returns how it ended. What is left behind is an error of
+    /// `withNet`, or of the checks here.
+    private static func run(
+        on loop: TestLoop = .configured, _ arrange: @escaping @Sendable (Hub, SocketProgram, Greenlet<Void>) -> Void
+    ) throws -> KilledRun {
+        let before = openDescriptors()
+        let outcome = try withHub(on: loop) { hub in
+            var errors: [any Error] = []
+            hub.errorHandler = { error, _ in errors.append(error) }
+            let living = LivingObjects()
+            let outcome = try runHere(hub, living, arrange)
+            #expect(living.remaining() == [])
+            // Who was interrupted, and clients of listeners that went with it.
+            #expect(errors.allSatisfy { $0 is Struck || $0 is Timeout || $0 is SocketError }, "\(errors)")
+            return outcome
+        }
+        #expect(openDescriptors() == before)
+        return outcome
+    }
+
+    private static func runHere(
+        _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, SocketProgram, Greenlet<Void>) -> Void
+    ) throws -> KilledRun {
+        let program = SocketProgram(living)
+        living.watch(program)
+        let victim = Greenlet { try program.run() }
+        arrange(hub, program, victim)
+        victim.start()
+        try victim.join()
+        _ = try hub.join()
+        #expect(program.open == 0)
+        expectNothingLeft(in: hub)
+        program.beforeWait = {}
+        return KilledRun(victim, finished: program.finished)
+    }
+
+    private static func waitCount() throws -> Int {
+        let waits = Counter()
+        let undisturbed = try run { _, program, _ in program.beforeWait = { waits.add() } }
+        try #require(undisturbed.isFinished)
+        return waits.count
+    }
+
+    @Test(arguments: Interruption.allCases)
+    func interruptedAtEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
+        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
+            try Self.run { hub, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target { try? interruption.strikeOnceParked(victim, on: hub) }
+                    waits += 1
+                }
+            }
+        }
+    }
+
+    @Test(arguments: Interruption.kills)
+    func interruptedJustBeforeEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
+        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
+            try Self.run { _, program, victim in
+                var waits = 0
+                program.beforeWait = {
+                    if waits == target { try? interruption.strike(victim) }
+                    waits += 1
+                }
+            }
+        }
+    }
+
+    /// Also between being woken and running, and in the later waits of calls that have several. On virtual time, which
+    /// makes few rounds of it.
+    @Test(arguments: Interruption.kills)
+    func interruptedAfterAnyRoundItLeavesNothingBehind(interruption: Interruption) throws {
+        var target = 0
+        var hasFinished = false
+        while !hasFinished {
+            let round = target
+            let outcome = try Self.run(on: .virtual) { hub, program, victim in
+                RoundCounter.start(on: hub, until: { program.finished || victim.isDead }) { count in
+                    if count == round { try interruption.strike(victim) }
+                    return count < round
+                }
+            }
+            #expect(outcome.isFinished || outcome.isEnded(by: interruption), "round \(round): \(outcome.description)")
+            hasFinished = outcome.isFinished
+            target += 1
+        }
+        #expect(target > 20)
+    }
+}

@@ -1,0 +1,1 @@
+../GeventTests/KillSurvey.swift

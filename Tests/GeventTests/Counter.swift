@@ -1,0 +1,9 @@
+import Synchronization
+
+/// A counter that any thread may use.
+final class Counter: Sendable {
+    private let value = Atomic<Int>(0)
+    var count: Int { value.load(ordering: .sequentiallyConsistent) }
+    @discardableResult
+    func add(_ amount: Int = 1) -> Int { value.add(amount, ordering: .sequentiallyConsistent).newValue }
+}
