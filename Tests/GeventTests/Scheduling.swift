@@ -400,40 +400,6 @@ struct SchedulingTests {
         #expect(log == ["1"])
     }
 
-    @Test("The switch interval bounds how long what is ready keeps the hub from its timers")
-    func switchInterval() throws {
-        /// How many of those that are ready run, each for a millisecond, before the hub sees that a timeout is due.
-        func ranBeforeTimers(_ interval: Duration?) throws -> Int {
-            try withHub(on: .custom { try VirtualLoop() }) { hub in
-                let loop = try #require(hub.loop as? VirtualLoop)
-                if let interval { hub.switchInterval = interval }
-                var count = 0
-                let timeout = Timeout(.milliseconds(1))
-                let watcher = spawn {
-                    timeout.start()
-                    do { try sleep(for: .seconds(1000)) } catch let caught as Timeout where caught === timeout {}
-                }
-                try sleep()
-                let greenlets = (0..<200).map { _ in
-                    spawn {
-                        if timeout.isPending { count += 1 }
-                        loop.advance(by: .milliseconds(1))
-                    }
-                }
-                try joinAll(greenlets + [watcher])
-                return count
-            }
-        }
-        let (shortest, usual, longer) = try (
-            ranBeforeTimers(.zero), ranBeforeTimers(nil), ranBeforeTimers(.milliseconds(100))
-        )
-        // The clock is read after one, two, four more and so on.
-        #expect(shortest <= 4)
-        #expect((5...16).contains(usual))
-        #expect((100..<200).contains(longer))
-        #expect(try ranBeforeTimers(.seconds(1)) == 200)
-    }
-
     @Test("spawn(function, arguments) passes the arguments on")
     func spawnWithArguments() throws {
         @Sendable func add(_ a: Int, _ b: Double, _ c: String) -> String { "\(a) \(b) \(c)" }
