@@ -35,11 +35,13 @@ private final class DebugInformation {
         }
     }
 
-    private static var places: [String: WritableKeyPath<gevent_dwarf, gevent_bytes>] { [
-        ".debug_info": \.info, ".debug_abbrev": \.abbreviations, ".debug_line": \.lines, ".debug_str": \.strings,
-        ".debug_line_str": \.line_strings, ".debug_str_offsets": \.string_offsets, ".debug_addr": \.addresses,
-        ".debug_ranges": \.ranges, ".debug_rnglists": \.range_lists,
-    ] }
+    private static var places: [String: WritableKeyPath<gevent_dwarf, gevent_bytes>] {
+        [
+            ".debug_info": \.info, ".debug_abbrev": \.abbreviations, ".debug_line": \.lines, ".debug_str": \.strings,
+            ".debug_line_str": \.line_strings, ".debug_str_offsets": \.string_offsets, ".debug_addr": \.addresses,
+            ".debug_ranges": \.ranges, ".debug_rnglists": \.range_lists,
+        ]
+    }
 
     /// The lines known of an address, and how long all names together are: so each is read to its end.
     func look(at address: UInt) -> (lines: [UInt32], length: Int) {

@@ -57,7 +57,7 @@ struct DumpTests {
         #expect(dump.contains("spawned at "))
     }
 
-    @Test("It tells where each greenlet waits, by function, file and line, also below a scope or a function of one's own")
+    @Test("It tells where each greenlet waits, by function, file and line, also below scopes and functions")
     func whereTheyWait() throws {
         let (dump, lines) = try withHub { hub in
             var lines: [String: UInt] = [:]
