@@ -13,9 +13,9 @@ let settings: [SwiftSetting] = [
 ]
 
 // libev and libuv are not on every machine, and `swift build` builds every target that the root package declares. So a
-// loop whose C header is not there is left out when swift-gevent itself is built, and `swift run gevent-demo` works on a
-// machine with nothing but Swift. A package that depends on swift-gevent always finds the products: targets it does not
-// use are not built for it, and if it uses one without the header, the compiler says what to install.
+// loop whose C header is not there is left out when swift-gevent itself is built, and `swift run gevent-demo` works on
+// a machine with nothing but Swift. A package that depends on swift-gevent always finds the products: targets it does
+// not use are not built for it, and if it uses one without the header, the compiler says what to install.
 //
 // GEVENT_WITH_LIBEV and GEVENT_WITH_LIBUV, set to 1 or 0, override what is found here: for headers in a place that only
 // the compiler knows, and for cross-compiling. They also help when SwiftPM does not look again: it remembers what a

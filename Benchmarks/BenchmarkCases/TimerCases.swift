@@ -66,8 +66,8 @@ private func manyTimers(starting: Bool) -> Case {
     }
 }
 
-/// Delayed starts, which is what a timer can do without a greenlet behind it. The thread is blocked until all are due, so
-/// that no waiting is measured; they fire in the order of their deadlines, which is not the one they were made in.
+/// Delayed starts, which is what a timer can do without a greenlet behind it. The thread is blocked until all are due,
+/// so that no waiting is measured; they fire in the order of their deadlines, which is not the one they were made in.
 private func timersFire(_ hub: Hub, _ run: Run) throws {
     var fired = 0
     let last = Duration.milliseconds(500)

@@ -4,11 +4,11 @@ import Gevent
 import GeventTesting
 import Glibc
 
-// Runs every case of the table, each run on a fresh thread with a hub of its own on the loop that GEVENT_LOOP chooses; the
-// ones that the loop takes part in on every loop that is linked, unless GEVENT_LOOP names one.
+// Runs every case of the table, each run on a fresh thread with a hub of its own on the loop that GEVENT_LOOP chooses;
+// the ones that the loop takes part in on every loop that is linked, unless GEVENT_LOOP names one.
 //
-// The unit is one run of so many operations: the plugin divides nothing, so the name says by what to divide. What a case
-// says of memory is in a name too: the plugin has no metric for it that would not count the process' other cases.
+// The unit is one run of so many operations: the plugin divides nothing, so the name says by what to divide. What a
+// case says of memory is in a name too: the plugin has no metric for it that would not count the process' other cases.
 let benchmarks: @Sendable () -> Void = {
     for one in allCases where one.figure != .memory {
         for loop in one.reachesLoop ? loops : [nil] { declare(one, on: loop) }

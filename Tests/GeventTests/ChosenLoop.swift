@@ -4,8 +4,8 @@ import Testing
 
 @testable import Gevent
 
-/// `ci/test` runs this target once for each loop, and looks for what the first test prints: that the environment and the
-/// hub mean the same loop is then known from the hub itself.
+/// `ci/test` runs this target once for each loop, and looks for what the first test prints: that the environment and
+/// the hub mean the same loop is then known from the hub itself.
 @Suite("The loop that was asked for")
 struct ChosenLoopTests {
     @Test("The tests run on the loop that GEVENT_LOOP names, and say so")

@@ -30,7 +30,8 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
         }
     }
 
-    /// The same in `victim` itself, so that it happens once that has parked, or, if it does not park, when it does next.
+    /// The same in `victim` itself, so that it happens once that has parked, or, if it does not park, when it does
+    /// next.
     func strikeOnceParked(_ victim: AnyGreenlet, on hub: Hub) throws {
         // Callbacks and timers take their turn after the victim has left the CPU.
         if self == .timeout { try strike(victim) } else { hub.runCallback { try strike(victim) } }
@@ -117,8 +118,8 @@ func expectNothingLeft(in hub: Hub, sourceLocation: SourceLocation = #_sourceLoc
         "watched descriptors": (0..<CInt(openDescriptorLimit)).count { isWatched($0, by: hub) },
     ]
     #expect(counts.filter { $0.value != 0 } == [:], sourceLocation: sourceLocation)
-    // What is ended is ended at once: the longest sleeps of all programs, of a second and more, are never slept out. On a
-    // real clock that says nothing.
+    // What is ended is ended at once: the longest sleeps of all programs, of a second and more, are never slept out. On
+    // a real clock that says nothing.
     if hub.loop is VirtualLoop { #expect(hub.now.nanoseconds < 900_000_000, sourceLocation: sourceLocation) }
 }
 
@@ -131,8 +132,8 @@ private func isWatched(_ fileDescriptor: CInt, by hub: Hub) -> Bool {
 }
 
 /// Requires that the interruption at each of the `count` moments that an undisturbed run has ends the program. `run`
-/// interrupts it at the given one. At the last `tooLate` of them the last wait may be over, and nothing is left that could
-/// raise it.
+/// interrupts it at the given one. At the last `tooLate` of them the last wait may be over, and nothing is left that
+/// could raise it.
 func requireTheEnd(
     by interruption: Interruption, atEvery moment: String, of count: Int, tooLate: Int = 0,
     sourceLocation: SourceLocation = #_sourceLocation, _ run: (Int) throws -> KilledRun
@@ -179,7 +180,8 @@ final class RoundCounter {
     private let atRound: (Int) throws -> Bool
     private var lastSwitchCount: UInt64 = 0
 
-    /// Calls `atRound` in each round until it returns false or `isOver`. An interruption meets every order of events then.
+    /// Calls `atRound` in each round until it returns false or `isOver`. An interruption meets every order of events
+    /// then.
     @discardableResult
     static func start(on hub: Hub, until isOver: @escaping () -> Bool, _ atRound: @escaping (Int) throws -> Bool)
         -> RoundCounter

@@ -15,8 +15,8 @@ func shell(_ script: String) throws -> pid_t {
     return pid
 }
 
-/// Runs `body` in a forked child, waits without parking, and returns the child's exit code: what `body` returns, or 99 if it throws. The child is
-/// killed if it hangs.
+/// Runs `body` in a forked child, waits without parking, and returns the child's exit code: what `body` returns, or 99
+/// if it throws. The child is killed if it hangs.
 func inChild(_ body: () throws -> CInt) throws -> CInt? {
     switch try Gevent.fork() {
     case .child: runAndExit(body)

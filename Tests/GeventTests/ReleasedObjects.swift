@@ -290,8 +290,8 @@ struct ReplacedObjectsTests {
 
 @Suite("Many errors thrown into one greenlet")
 struct ManyPendingErrorsTests {
-    /// Throws `count` errors into the current greenlet and catches them all. Returns the CPU time it took and whether they
-    /// came in order.
+    /// Throws `count` errors into the current greenlet and catches them all. Returns the CPU time it took and whether
+    /// they came in order.
     private static func takeErrors(_ count: Int) throws -> (nanoseconds: Int, inOrder: Bool) {
         let start = cpuTime()
         for index in 0..<count { try kill(AnyGreenlet.current, throwing: Numbered(number: index)) }

@@ -122,14 +122,15 @@ struct SemaphoreTests {
     @Test("A chain of greenlets that acquire, spawn the next and end, terminates")
     func chain() throws {
         try withHub(allowingLeftovers: true) { _ in
-            // Two chains alternate between taking the permit and giving it back, each link in a greenlet of its own; a third
-            // greenlet only wants the permit once, which stops them.
+            // Two chains alternate between taking the permit and giving it back, each link in a greenlet of its own; a
+            // third greenlet only wants the permit once, which stops them.
             let semaphore = Semaphore(1)
             var isOver = false
             var links = 0
             func acquireThenSpawn() throws {
                 links += 1
-                // Far more than it takes: chains that starve the third are cut here, and it is the permit that it lacks.
+                // Far more than it takes: chains that starve the third are cut here, and it is the permit that it
+                // lacks.
                 if isOver || links > 1000 { return }
                 try semaphore.acquire()
                 spawn { try releaseThenSpawn() }

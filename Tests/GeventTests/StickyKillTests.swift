@@ -118,8 +118,8 @@ struct StickyKillTests {
         }
     }
 
-    /// Runs the waits one after the other in a greenlet that a sticky kill has reached, and requires that each throws its
-    /// error. `prepare` is given a way to say what comes last.
+    /// Runs the waits one after the other in a greenlet that a sticky kill has reached, and requires that each throws
+    /// its error. `prepare` is given a way to say what comes last.
     private static func expectThrownAtEvery(
         _ prepare: @escaping @Sendable ((@escaping () throws -> Void) -> Void) throws -> [(String, () throws -> Void)]
     ) throws {

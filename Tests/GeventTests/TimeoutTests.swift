@@ -243,15 +243,16 @@ struct TimeoutTests {
             }
             try joinAll([source, victim])
         }
-        // Both deadlines are equal. The source's is the earlier started, so it is woken first; but the timeout finds the
-        // victim still parked, for the source has yet to run.
+        // Both deadlines are equal. The source's is the earlier started, so it is woken first; but the timeout finds
+        // the victim still parked, for the source has yet to run.
         #expect(log == ["join: threw 1 second", "false", "sleep: returned"])
         let gap = try logged { log, hub in
             let loop = try #require(hub.loop as? VirtualLoop)
             let never = Greenlet {}
             let victim = spawn {
                 let timeout = Timeout.startNew(.milliseconds(10))
-                // Its own limit ends this wait; the Timeout is due at the same look at the timers, before the victim runs.
+                // Its own limit ends this wait; the Timeout is due at the same look at the timers, before the victim
+                // runs.
                 log.outcome("join") { try never.join(timeout: .milliseconds(9)) }
                 log.note("pending: \(timeout.isPending)")
                 timeout.cancel()

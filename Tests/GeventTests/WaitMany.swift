@@ -1,7 +1,7 @@
 import Gevent
 import GeventTesting
-// Both, on purpose: `wait` is libc's name too, and the calls below have to mean this library's. `Semaphore` is a type of
-// Glibc's too, and needs its module's name where it stands as a type.
+// Both, on purpose: `wait` is libc's name too, and the calls below have to mean this library's. `Semaphore` is a type
+// of Glibc's too, and needs its module's name where it stands as a type.
 import Glibc
 import Testing
 

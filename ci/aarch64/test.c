@@ -1,6 +1,7 @@
-// Exercises the C part of the core without Swift: the switch with every register it has to keep, stacks and their guards,
-// the ready queue, waits and timers. Built for AArch64 and run under qemu by ci/aarch64/run; any other architecture will
-// do too: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S ci/aarch64/test.c
+// Exercises the C part of the core without Swift: the switch with every register it has to keep, stacks and their
+// guards, the ready queue, waits and timers. Built for AArch64 and run under qemu by ci/aarch64/run; any other
+// architecture will do too: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S
+// ci/aarch64/test.c
 
 #include <errno.h>
 #include <signal.h>

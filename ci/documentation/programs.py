@@ -110,7 +110,7 @@ def compile_and_run(build, program):
         (directory / name).write_text(text)
     compiled = subprocess.run(
         [
-            *["swiftc", *FLAGS, *build.search_paths, "-module-name", program.name, "-o", str(executable)],
+            *["swiftc", "-g", *FLAGS, *build.search_paths, "-module-name", program.name, "-o", str(executable)],
             *[str(directory / name) for name in files],
             *[str(build.library), "-Xlinker", "-rpath", "-Xlinker", str(build.library.parent)],
         ],

@@ -1,5 +1,5 @@
-// Counts allocations by standing in front of the C library's allocator: linking this is enough, in a program, since what
-// a program defines goes before what its libraries do. For glibc only, whose allocator has second names.
+// Counts allocations by standing in front of the C library's allocator: linking this is enough, in a program, since
+// what a program defines goes before what its libraries do. For glibc only, whose allocator has second names.
 #pragma once
 
 #include <stdint.h>

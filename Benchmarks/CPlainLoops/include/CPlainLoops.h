@@ -16,6 +16,6 @@ static inline int64_t plain_now(void) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/// Polls `descriptors`, all of them registered for reading, `rounds` times without waiting, and puts what is ready into an
-/// array of (descriptor, readiness). Returns the nanoseconds of all rounds, or -1; `seen` gets the number of events.
+/// Polls `descriptors`, all of them registered for reading, `rounds` times without waiting, and puts what is ready into
+/// an array of (descriptor, readiness). Returns the nanoseconds of all rounds, or -1; `seen` gets the number of events.
 int64_t plain_epoll_polls(const int *descriptors, int count, int rounds, int64_t *seen);

@@ -12,8 +12,8 @@
 // Options: --server-pid PID to account for that process: its processor time in `echo` and `accept`, its resident memory
 // in `idle`. --cpu C to run on that processor.
 //
-// "started" is printed, on a line of its own, when all connections stand and have been used once; then the measured part
-// begins, or in `idle` the holding. The JSON comes at the end, in one line. Exit status 0 only if nothing failed.
+// "started" is printed, on a line of its own, when all connections stand and have been used once; then the measured
+// part begins, or in `idle` the holding. The JSON comes at the end, in one line. Exit status 0 only if nothing failed.
 
 #include "CLoad.h"
 

@@ -1,5 +1,5 @@
-// What the commands in Benchmarks/ are made of. Each measurement has a process of its own, so one's memory is not the next
-// one's, and a crash ends one figure. `usage` below says what it prints.
+// What the commands in Benchmarks/ are made of. Each measurement has a process of its own, so one's memory is not the
+// next one's, and a crash ends one figure. `usage` below says what it prints.
 
 import BenchmarkCases
 import CCountAllocations
@@ -96,8 +96,8 @@ func measured(_ one: Case, operations: Int) throws -> Result {
     return try onFreshHub(one, operations: operations, isCounted: count_instructions_is_on() != 0)
 }
 
-/// On the main thread, where most programs have their only hub, and where malloc, which gives every other thread an arena that
-/// it enlarges page by page, makes few system calls.
+/// On the main thread, where most programs have their only hub, and where malloc, which gives every other thread an
+/// arena that it enlarges page by page, makes few system calls.
 func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result {
     let hub = try Hub.start()
     let result = try run(one, on: hub, operations: operations, isCounted: isCounted)

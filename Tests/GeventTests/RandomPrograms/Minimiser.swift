@@ -1,5 +1,5 @@
-// Makes a program smaller for as long as it stays interesting: leaves out steps, puts what is inside a block in the block's
-// place, and makes steps plainer.
+// Makes a program smaller for as long as it stays interesting: leaves out steps, puts what is inside a block in the
+// block's place, and makes steps plainer.
 
 extension RandomProgram {
     /// The smallest program found for which `isInteresting` holds. It holds for this one.

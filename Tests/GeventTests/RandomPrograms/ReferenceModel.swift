@@ -10,7 +10,8 @@
 // - the end of a greenlet is told in the order of registration: who waits is made ready, and from the first closure on
 //   the rest is left to a callback of the hub;
 // - a sticky error is raised wherever its victim would park, and nothing that comes after it ever is;
-// - whoever waits for an object stands in a line; what is handed over was received, whatever happens before the receiver
+// - whoever waits for an object stands in a line; what is handed over was received, whatever happens before the
+//   receiver
 //   runs; a free permit may be taken by whoever runs first, and who was passed over is handed the next;
 // - with nothing ready and nothing pending, main is told that it would block forever.
 

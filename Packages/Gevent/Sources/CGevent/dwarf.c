@@ -189,8 +189,8 @@ static const char *indexed_text(const gevent_dwarf *dwarf, const unit *of, uint6
     return text_at(dwarf->strings, offset);
 }
 
-/// An attribute's value. What nobody asks for is skipped rightly, and has no meaning. A form that is not known makes the
-/// reader bad, since nobody knows where the next one begins.
+/// An attribute's value. What nobody asks for is skipped rightly, and has no meaning. A form that is not known makes
+/// the reader bad, since nobody knows where the next one begins.
 static value read_value(const gevent_dwarf *dwarf, const unit *of, reader *from, uint64_t form, int64_t implicit) {
     value it = {.form = form};
     switch (form) {
@@ -695,8 +695,8 @@ static row find_row(const line_table *table, uintptr_t address, uintptr_t start,
 
 // MARK: places
 
-/// The calls inlined around an address, from the function itself inwards. What lies deeper than this is left out, but for
-/// the call that leads there.
+/// The calls inlined around an address, from the function itself inwards. What lies deeper than this is left out, but
+/// for the call that leads there.
 enum { NEST_MOST = GEVENT_PLACES_MOST + 1 };
 typedef struct nest {
     entry calls[NEST_MOST];

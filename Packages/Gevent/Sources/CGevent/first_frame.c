@@ -6,8 +6,8 @@
 
 // The words of a stack that was left, from its stack pointer up. In two registers lie the first call and its argument.
 #if defined(__x86_64__)
-// The words and registers of switch_x86_64.S, the return address, then two words that keep the entry aligned and end the
-// chain of frame records.
+// The words and registers of switch_x86_64.S, the return address, then two words that keep the entry aligned and end
+// the chain of frame records.
 enum { ARGUMENT = 8, FUNCTION = 9, RETURN_ADDRESS = 12, WORDS = 15 };
 #elif defined(__aarch64__)
 enum { FUNCTION = 0, ARGUMENT = 1, RETURN_ADDRESS = 11, WORDS = 26 };

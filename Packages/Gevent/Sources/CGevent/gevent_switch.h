@@ -19,8 +19,8 @@ void gevent_stack_entry(void);
 /// `context` current and all words zero.
 void *gevent_first_frame(char *top, void (*function)(void *), gevent_context *context);
 
-/// Where the context's address lies above a stack pointer that can be loaded, and where the frame pointer does, with the
-/// return address behind it; in words.
+/// Where the context's address lies above a stack pointer that can be loaded, and where the frame pointer does, with
+/// the return address behind it; in words.
 #if defined(__x86_64__)
 enum { GEVENT_FRAME_CONTEXT = 5, GEVENT_FRAME_POINTER = 11 };
 #elif defined(__aarch64__)

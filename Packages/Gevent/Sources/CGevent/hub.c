@@ -20,8 +20,8 @@ extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak))
 
 // MARK: switching
 //
-// A ready context is its stack pointer, and everything that travels with it lies at that address. So a yield touches the
-// stacks of both sides and the hub, and nothing else.
+// A ready context is its stack pointer, and everything that travels with it lies at that address. So a yield touches
+// the stacks of both sides and the hub, and nothing else.
 
 #if GEVENT_TSAN
 #define SWITCHES __attribute__((no_sanitize("thread")))
@@ -39,8 +39,8 @@ static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
 }
 #endif
 
-/// The one place where stacks change: stores the running stack's pointer to `*save` and continues on `load`. Inlined where
-/// nothing is left to do afterwards, so that it is a jump and no frame is built for it.
+/// The one place where stacks change: stores the running stack's pointer to `*save` and continues on `load`. Inlined
+/// where nothing is left to do afterwards, so that it is a jump and no frame is built for it.
 SWITCHES __attribute__((always_inline)) static inline bool switch_stacks(
     gevent_hub *hub, void **save, void *load, bool is_over) {
     (void)is_over;
@@ -118,8 +118,9 @@ static void clear_words(gevent_hub *hub) {
 
 static void greenlet_entry(void *argument);
 
-// With many ready, what those that run soon will touch is on its way into the cache by then. The distances were measured;
-// what lies at the places of entries that are not there yet is an address of the past, and harmless to prefetch.
+// With many ready, what those that run soon will touch is on its way into the cache by then. The distances were
+// measured; what lies at the places of entries that are not there yet is an address of the past, and harmless to
+// prefetch.
 
 /// In a row of starts: the object, which has two lines.
 __attribute__((always_inline)) static inline void prefetch_start(const gevent_hub *hub) {
@@ -212,8 +213,8 @@ SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
                     (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0;
     if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
-    // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer is
-    // too late at 100,000 ready (15 % more), farther is lost again at 1,000.
+    // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer
+    // is too late at 100,000 ready (15 % more), farther is lost again at 1,000.
     uintptr_t soon = ring[(head + 6) & mask];
     __builtin_prefetch((void *)soon);
     __builtin_prefetch((char *)soon + 64);

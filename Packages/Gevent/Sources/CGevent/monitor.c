@@ -16,17 +16,17 @@
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
 enum { SAMPLE_SIGNAL = SIGURG };
 
-/// Other threads read here what the hub writes with plain stores, and the handler reads stacks where sanitizers put what
-/// nobody should touch.
+/// Other threads read here what the hub writes with plain stores, and the handler reads stacks where sanitizers put
+/// what nobody should touch.
 #define LOOKS __attribute__((noinline, no_sanitize("thread", "address")))
 
 // MARK: counters
 
-// Each counter is an aligned word that only the hub's thread writes, so another thread reads an earlier value or a later
-// one and never a mixture. Each only grows. So if the sum of four reads, taken at different moments, is what it was, no
-// counter has moved between the last read of the first sum and the first read of the second, and that is all that is
-// concluded from it. No other memory is read on the strength of it, so no order is needed. The hub's stores on its hot
-// path stay plain ones; the reads are volatile and not atomic because ThreadSanitizer looks at every atomic.
+// Each counter is an aligned word that only the hub's thread writes, so another thread reads an earlier value or a
+// later one and never a mixture. Each only grows. So if the sum of four reads, taken at different moments, is what it
+// was, no counter has moved between the last read of the first sum and the first read of the second, and that is all
+// that is concluded from it. No other memory is read on the strength of it, so no order is needed. The hub's stores on
+// its hot path stay plain ones; the reads are volatile and not atomic because ThreadSanitizer looks at every atomic.
 LOOKS static uint64_t read_word(const uint64_t *word) { return *(const volatile uint64_t *)word; }
 
 LOOKS uint64_t gevent_hub_activity(const gevent_hub *hub) {
@@ -221,8 +221,8 @@ LOOKS const gevent_sample *gevent_sampling_take(
         }
         __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
     }
-    // The thread holds the signal back. Contexts stay readable as long as their hub exists, so a name can be had without
-    // it; that it is the name of the right one shows in the activity.
+    // The thread holds the signal back. Contexts stay readable as long as their hub exists, so a name can be had
+    // without it; that it is the name of the right one shows in the activity.
     describe_current(hub, sample);
     sample->isa = NULL;
     sample->program_counter = 0;
@@ -322,8 +322,8 @@ static size_t place_of(const gevent_sample *sample, uintptr_t frame_pointer) {
 }
 
 /// What was called by code with frame records and has none itself, as the C library on x86-64: its return addresses lie
-/// somewhere on the stack, among others that were left there. Looks from one place on, up to the record that comes next;
-/// if that is not known, finds it. Returns whether it got there.
+/// somewhere on the stack, among others that were left there. Looks from one place on, up to the record that comes
+/// next; if that is not known, finds it. Returns whether it got there.
 static bool add_guesses(walk *walk, size_t from, size_t *record) {
     enum { REACH = 512 };
     const gevent_sample *sample = walk->sample;
@@ -349,8 +349,9 @@ static bool add_guesses(walk *walk, size_t from, size_t *record) {
     return false;
 }
 
-/// The same behind a record that leads to `address`, in a function that has none, as where the C library calls back. The
-/// records pass over whoever called that function, or end there. Adds nothing unless it gets to `record`; returns that.
+/// The same behind a record that leads to `address`, in a function that has none, as where the C library calls back.
+/// The records pass over whoever called that function, or end there. Adds nothing unless it gets to `record`; returns
+/// that.
 static size_t add_hidden_callers(walk *walk, uintptr_t address, size_t inner, size_t record) {
     uintptr_t function = (uintptr_t)gevent_function_start((const void *)address);
     // Without symbols no function has a prologue to look at.

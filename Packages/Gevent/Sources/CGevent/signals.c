@@ -53,9 +53,9 @@ static void handler(int number) {
     int interrupted_errno = errno;
     for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
         // The race: a thread closes its inbox while this one is about to write to the descriptor, whose number may then
-        // be somebody else's. The visitor announces itself before it looks at the number, and the closer takes the number
-        // away before it looks for visitors, all in one order for everybody: either the visitor finds no number, or the
-        // closer finds the visitor and waits.
+        // be somebody else's. The visitor announces itself before it looks at the number, and the closer takes the
+        // number away before it looks for visitors, all in one order for everybody: either the visitor finds no number,
+        // or the closer finds the visitor and waits.
         atomic_fetch_add(&inbox->visitors, 1);
         int descriptor = atomic_load(&inbox->descriptor);
         if (descriptor >= 0 && atomic_load(&inbox->wanted[number])) {

@@ -128,8 +128,8 @@ __attribute__((noinline)) static const gevent_spawn_site *make(gevent_spawn_site
     if (sites->count >= 2 * GEVENT_SPAWN_SITES_MOST) return NULL;
     if (sites->count >= GEVENT_SPAWN_SITES_MOST) return intern(sites, wanted.frames, wanted.count, NULL);
     if (wanted.limit == 0) return intern(sites, wanted.frames, wanted.count, wanted.spawner);
-    // A greenlet that spawns its successor for ever comes to a chain that is its own: what the limit cuts off is what the
-    // new level adds. From then on it is found at once.
+    // A greenlet that spawns its successor for ever comes to a chain that is its own: what the limit cuts off is what
+    // the new level adds. From then on it is found at once.
     const gevent_spawn_site *parent = trimmed(sites, wanted.spawner, limit - 1);
     const gevent_spawn_site *site = intern(sites, wanted.frames, wanted.count, parent);
     if (site) add(sites, &wanted, site);

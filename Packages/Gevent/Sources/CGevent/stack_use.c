@@ -18,8 +18,8 @@ size_t gevent_stack_used(const gevent_context *context) {
     unsigned char resident[AT_ONCE];
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     char *low = context->stack_low, *high = context->stack_high;
-    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low on
-    // a system that swaps.
+    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low
+    // on a system that swaps.
     for (char *from = low; from < high; from += page * AT_ONCE) {
         size_t left = ((size_t)(high - from) + page - 1) / page, count = left < AT_ONCE ? left : AT_ONCE;
         if (mincore(from, count * page, resident) != 0) return 0;

@@ -19,8 +19,9 @@ enum {
     SLAB_SIZE = 64 << 20,
     // Swift emits no stack probes, so a large frame can step over a small guard. Sixteen pages cost what one does.
     GUARD_PAGES = 16,
-    // Equal offsets in equal slots fall into the same cache sets, so tops are staggered, over eight distances: with sixteen
-    // the lowest leave frames of ordinary depth too little of their page, and two greenlets in five take a second one.
+    // Equal offsets in equal slots fall into the same cache sets, so tops are staggered, over eight distances: with
+    // sixteen the lowest leave frames of ordinary depth too little of their page, and two greenlets in five take a
+    // second one.
     STAGGER = 128,
     STAGGER_STEPS = 8,
 };

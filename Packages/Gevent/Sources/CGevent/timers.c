@@ -194,8 +194,8 @@ void gevent_timers_cancel(gevent_timers *timers, gevent_timer *timer) {
 
 gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now) {
     uint64_t now_tick = tick_of(now);
-    // What the heap holds comes before all that the wheel holds. So slots are opened one by one, and however many timers are
-    // due at once, the heap stays small.
+    // What the heap holds comes before all that the wheel holds. So slots are opened one by one, and however many
+    // timers are due at once, the heap stays small.
     while (timers->heap_count == 0 && timers->horizon <= now_tick) {
         int level = lowest_level(timers);
         uint64_t start = level < 0 ? UINT64_MAX : slot_start(timers, (unsigned)level);

@@ -1,5 +1,5 @@
-/// Counts of durations in buckets that are each an eighth of a power of two wide or less: a value is known to 6 percent,
-/// whatever its size, and recording one is an addition.
+/// Counts of durations in buckets that are each an eighth of a power of two wide or less: a value is known to 6
+/// percent, whatever its size, and recording one is an addition.
 struct Histogram {
     private static let stepsPerDoubling = 8
     private var counts = [Int](repeating: 0, count: 64 * stepsPerDoubling)

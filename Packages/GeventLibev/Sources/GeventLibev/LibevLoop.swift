@@ -14,10 +14,10 @@ internal import Glibc
 ///
 /// ## How libev is kept from aborting
 /// `ev_io_start` only takes a note. libev registers with the kernel at its next run, and if the descriptor was closed
-/// meanwhile an assertion of its ends the process, in the builds that distributions ship. So what changed since the last
-/// poll is confirmed right before libev runs, and everything before it registers everything anew, which it announces by
-/// `ev_fork`. The backends other than epoll name every descriptor to the kernel again and again, so on those everything
-/// is confirmed for each poll; their cost grows with the number of descriptors anyway.
+/// meanwhile an assertion of its ends the process, in the builds that distributions ship. So what changed since the
+/// last poll is confirmed right before libev runs, and everything before it registers everything anew, which it
+/// announces by `ev_fork`. The backends other than epoll name every descriptor to the kernel again and again, so on
+/// those everything is confirmed for each poll; their cost grows with the number of descriptors anyway.
 public final class LibevLoop: Loop {
     /// "libev".
     public static var backendName: String { "libev" }

@@ -16,8 +16,8 @@ internal import Glibc
 /// `uv_poll_start` only takes a note. libuv registers with the kernel at its next run, and if the kernel refuses then,
 /// because the descriptor was closed meanwhile or memory has run out, it aborts the process. So this loop registers
 /// first, by the same system call on the same epoll descriptor: that is where errors come from, and libuv finds the
-/// descriptor there already, which it takes in its stride. What changed since the last poll is confirmed once more right
-/// before libuv runs. It costs three system calls for each change of interest; the hub makes one per connection.
+/// descriptor there already, which it takes in its stride. What changed since the last poll is confirmed once more
+/// right before libuv runs. It costs three system calls for each change of interest; the hub makes one per connection.
 public final class LibuvLoop: Loop {
     /// "libuv".
     public static var backendName: String { "libuv" }
@@ -77,9 +77,9 @@ public final class LibuvLoop: Loop {
 
     /// A loop on one that exists, which must belong to the calling thread and not be running.
     ///
-    /// The hub runs it from now on; what lives on it already goes on living. It is neither closed nor otherwise changed,
-    /// and has to outlive this object. ``close()`` takes our handles off it; call it in any case. Like every handle of
-    /// libuv's they need one more run for that, so run the loop once more before `uv_loop_close`.
+    /// The hub runs it from now on; what lives on it already goes on living. It is neither closed nor otherwise
+    /// changed, and has to outlive this object. ``close()`` takes our handles off it; call it in any case. Like every
+    /// handle of libuv's they need one more run for that, so run the loop once more before `uv_loop_close`.
     ///
     /// libuv allows one poll handle per descriptor: what others watch on this loop, the hub cannot.
     ///
@@ -261,8 +261,8 @@ public final class LibuvLoop: Loop {
     /// Moves libuv to a fresh epoll descriptor.
     ///
     /// The kernel watches files, not numbers. A watched number that was closed without being removed, while a duplicate
-    /// of it lives on (in a child process, perhaps), stays in the set under a number that can no longer take it out, and
-    /// reports for ever. libuv does not pass such events on but polls again at once, inside `uv_run`, with no end.
+    /// of it lives on (in a child process, perhaps), stays in the set under a number that can no longer take it out,
+    /// and reports for ever. libuv does not pass such events on but polls again at once, inside `uv_run`, with no end.
     ///
     /// An adopted loop stays as it is: other threads may be using its `uv_async_t`s at this moment, and would abort.
     private func rebuild() throws(LoopError) {

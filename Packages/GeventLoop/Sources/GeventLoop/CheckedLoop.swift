@@ -7,8 +7,8 @@ internal import Glibc
 /// message that names the call. The ``waker`` is the base loop's own and is exempt. `GEVENT_DEBUG_LOOP=1` puts one
 /// around the loop of every hub.
 ///
-/// Logged are interest, polls, fork recovery and closing, with the loop's time and the thread; reading the clock is only
-/// checked, as there would be little else to see.
+/// Logged are interest, polls, fork recovery and closing, with the loop's time and the thread; reading the clock is
+/// only checked, as there would be little else to see.
 public final class CheckedLoop<Base: Loop>: Loop {
     /// The wrapped loop's name: the wrapper is not a kind of loop of its own.
     public static var backendName: String { Base.backendName }

@@ -45,7 +45,8 @@ public final class EventWaker: LoopWaker {
     /// Puts a fresh counter behind the same number: the old one is shared with the parent process, whose loop would
     /// be woken by this one's wakes. For ``Loop/recoverAfterFork()``.
     ///
-    /// Replacing by `dup3` is atomic, so a `wake()` at the same moment reaches one of the two and never a closed number.
+    /// Replacing by `dup3` is atomic, so a `wake()` at the same moment reaches one of the two and never a closed
+    /// number.
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public func replaceAfterFork() throws(LoopError) {

@@ -37,7 +37,8 @@ public protocol LoopWaker: AnyObject, Sendable {
 ///    is a no-op, even from a thread that still holds the waker.
 /// 7. **Bad descriptors** (-1, closed, or of a kind the kernel cannot poll) are a ``LoopError``, never an abort.
 ///    Closing a descriptor that is being watched neither aborts nor hangs, and removing it afterwards is harmless.
-/// 8. **Fork.** After ``recoverAfterFork()`` in the child the loop works and has no registrations; the core re-arms what
+/// 8. **Fork.** After ``recoverAfterFork()`` in the child the loop works and has no registrations; the core re-arms
+///    what
 ///    it needs. The child never touches the parent's kernel objects. Wakers handed out before still wake.
 /// 9. **Confinement.** Everything but ``waker``, when used on another thread or after ``close()``, traps in debug
 ///    builds. Closing twice is harmless. ``CheckedLoop`` enforces this in release builds too.
@@ -48,7 +49,8 @@ public protocol Loop: AnyObject {
     /// The loop's time: monotonic, and virtual under test.
     var now: LoopInstant { get }
 
-    /// The steps in which ``poll(until:into:)`` can wait: a nanosecond, or a millisecond where the system has no better.
+    /// The steps in which ``poll(until:into:)`` can wait: a nanosecond, or a millisecond where the system has no
+    /// better.
     ///
     /// A deadline is kept no more exactly than this; it always rounds up.
     var timerResolution: Duration { get }

@@ -3,10 +3,10 @@ internal import Synchronization
 
 /// A kind of loop that this program can use: a name and a way to make one.
 ///
-/// A backend registers itself by being linked: its C shim has a constructor that hands
-/// `gevent_loop_backend_linked` a function, and that function calls ``register(_:)`` when the list is first needed. No
-/// import and no call is necessary. A loop of your own, or one in a static archive whose constructor the linker dropped,
-/// calls ``register(_:)`` itself before the first hub is made.
+/// A backend registers itself by being linked: its C shim has a constructor that hands `gevent_loop_backend_linked` a
+/// function, and that function calls ``register(_:)`` when the list is first needed. No import and no call is
+/// necessary. A loop of your own, or one in a static archive whose constructor the linker dropped, calls
+/// ``register(_:)`` itself before the first hub is made.
 public struct LoopBackend: Sendable {
     /// The name `GEVENT_LOOP` selects it by; compared without regard to case.
     public let name: String

@@ -28,7 +28,8 @@ public struct LoopInstant: Sendable, Hashable, Comparable, CustomStringConvertib
     @inlinable
     public func advanced(by duration: Duration) -> LoopInstant {
         let attoseconds = duration.attoseconds
-        // Nearly every duration there is: less than 2.6 hours. Divided by 2⁹ it fits 64 bits, and 2⁹ · 5⁹ is a nanosecond.
+        // Nearly every duration there is: less than 2.6 hours. Divided by 2⁹ it fits 64 bits, and 2⁹ · 5⁹ is a
+        // nanosecond.
         if attoseconds >= 0 && attoseconds < 1 << 73 {
             var step = UInt64(truncatingIfNeeded: attoseconds >> 9) / 1_953_125
             if UInt64(truncatingIfNeeded: attoseconds) != step &* 1_000_000_000 { step += 1 }

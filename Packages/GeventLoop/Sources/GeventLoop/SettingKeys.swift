@@ -105,8 +105,8 @@ extension SettingKey where Value == Bool {
                 + "standard error.")
     }
 
-    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers who spawned it and where, and shares locals with its
-    /// tree.
+    /// `GEVENT_TRACK_GREENLET_TREE`: whether each greenlet remembers who spawned it and where, and shares locals with
+    /// its tree.
     public static var trackGreenletTree: SettingKey<Bool> {
         yesOrNo(
             "GEVENT_TRACK_GREENLET_TREE", default: "true",

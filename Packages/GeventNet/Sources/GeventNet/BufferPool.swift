@@ -24,8 +24,8 @@ final class BufferPool {
     /// Beyond these, buffers go back to the system: a burst of slow writers should not be paid for ever after.
     private static let mostKept = 16
 
-    // Unchecked exclusivity: each access is a call of an array's that runs nothing of anybody else's, and each read on a
-    // socket makes two.
+    // Unchecked exclusivity: each access is a call of an array's that runs nothing of anybody else's, and each read on
+    // a socket makes two.
     @exclusivity(unchecked) private var free: [UnsafeMutableRawPointer] = []
 
     private init() {

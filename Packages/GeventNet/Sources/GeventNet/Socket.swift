@@ -11,18 +11,19 @@ internal import Glibc
 /// let answer = try socket.read()
 /// ```
 ///
-/// Calls look blocking and park only the calling greenlet. The system call comes first and the wait after it, so what is
-/// ready does not yield; the exception is a read that follows a short one, see
+/// Calls look blocking and park only the calling greenlet. The system call comes first and the wait after it, so what
+/// is ready does not yield; the exception is a read that follows a short one, see
 /// ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``.
 ///
 /// **Timeouts.** Each call that may park takes a `timeout`; nil, the default, means the socket's own ``timeout``. No
-/// timeout at all parks for as long as it takes; zero or less never parks and throws `wouldBlock`; a positive one throws
-/// `timedOut` when it is over. It limits one wait in ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``,
+/// timeout at all parks for as long as it takes; zero or less never parks and throws `wouldBlock`; a positive one
+/// throws `timedOut` when it is over. It limits one wait in ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``,
 /// ``write(_:timeout:)-(UnsafeRawBufferPointer,_)`` and ``accept(timeout:)``, and the whole of
 /// ``connect(to:timeout:)-method``, ``readExactly(_:timeout:)`` and `writeAll`.
 ///
-/// **Who may use it.** A socket belongs to the hub of the thread it was made on; other threads are thrown `HubError` with
-/// `.wrongThread`. At most one greenlet may wait to read and one to write; a further one is thrown `.concurrentUse`.
+/// **Who may use it.** A socket belongs to the hub of the thread it was made on; other threads are thrown `HubError`
+/// with `.wrongThread`. At most one greenlet may wait to read and one to write; a further one is thrown
+/// `.concurrentUse`.
 ///
 /// **What is thrown.** ``SocketError``, `HubError`, and what interrupts the greenlet: a kill or a timeout from outside,
 /// after which the socket is as it was, except that part of a longer read or write has happened.
@@ -71,8 +72,8 @@ public final class Socket {
 
     /// A socket that is neither bound nor connected.
     ///
-    /// Makes the thread's hub if there is none. Never parks. Throws ``SocketError`` if there are no descriptors or memory
-    /// left, and what making the hub throws.
+    /// Makes the thread's hub if there is none. Never parks. Throws ``SocketError`` if there are no descriptors or
+    /// memory left, and what making the hub throws.
     ///
     /// gevent: `socket.socket(family, type)`.
     public init(family: SocketAddress.Family, type: Kind = .stream) throws {
@@ -199,8 +200,8 @@ public final class Socket {
         }
     }
 
-    /// Gives the descriptor up without closing it and returns it; non-blocking, as it was. Greenlets that wait on it are
-    /// thrown ``SocketError`` with code `closed`. Never parks.
+    /// Gives the descriptor up without closing it and returns it; non-blocking, as it was. Greenlets that wait on it
+    /// are thrown ``SocketError`` with code `closed`. Never parks.
     ///
     /// gevent: `socket.detach()`.
     public func detach() throws -> CInt {

@@ -34,7 +34,8 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
 
     // MARK: Making
 
-    /// An address from its text: "127.0.0.1:80", "[::1]:80", ":80", "*:80", "80", "unix:/path", "unix:@name" or "/path".
+    /// An address from its text: "127.0.0.1:80", "[::1]:80", ":80", "*:80", "80", "unix:/path", "unix:@name" or
+    /// "/path".
     ///
     /// Without a host it means every IPv4 interface; "[::]:80" is every interface, IPv4 included.
     ///

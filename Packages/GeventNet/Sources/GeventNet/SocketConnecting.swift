@@ -7,8 +7,8 @@ internal import Glibc
 extension Socket {
     /// A socket connected to `address`. If this throws, whatever the reason, no half-open socket is left.
     ///
-    /// Parks until the connection stands; `timeout` is for the whole, and nil waits until the kernel gives up, which can
-    /// be minutes. Throws as described at ``Socket``.
+    /// Parks until the connection stands; `timeout` is for the whole, and nil waits until the kernel gives up, which
+    /// can be minutes. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.create_connection(address, timeout)`.
     @available(*, noasync)
@@ -26,8 +26,8 @@ extension Socket {
     /// Connects to `address`. Parks until the connection stands; the timeout is for the whole.
     ///
     /// A timeout of zero begins and throws `wouldBlock`; calling again asks how it went. After any other error the
-    /// socket is good for closing only. Throws as described at ``Socket``; ``SocketError`` with code `badAddress` if the
-    /// address is of another family.
+    /// socket is good for closing only. Throws as described at ``Socket``; ``SocketError`` with code `badAddress` if
+    /// the address is of another family.
     ///
     /// gevent: `socket.connect(address)`.
     @available(*, noasync)
@@ -63,8 +63,8 @@ extension Socket {
 
     /// Gives the socket its own address; port 0 lets the system choose one. Never parks.
     ///
-    /// The path of a Unix address must not exist; the file stays when the socket is closed. Throws ``SocketError``, which
-    /// names the address.
+    /// The path of a Unix address must not exist; the file stays when the socket is closed. Throws ``SocketError``,
+    /// which names the address.
     ///
     /// gevent: `socket.bind(address)`.
     public func bind(to address: SocketAddress) throws {

@@ -5,10 +5,10 @@ internal import Glibc
 // Reading.
 //
 // After a read that got less than it had room for, the kernel's buffer is known to have been empty, so the next read
-// waits first: the attempt would nearly always fail, and a failed attempt costs a third of what a good one does. Nothing
-// is missed by that, because the loop is level-triggered. Data that came in between, and the end of the stream or an
-// error behind the data that was read, make the descriptor readable, so the wait ends at the loop's next look. It is
-// not done with a timeout of zero, which asks what is there now.
+// waits first: the attempt would nearly always fail, and a failed attempt costs a third of what a good one does.
+// Nothing is missed by that, because the loop is level-triggered. Data that came in between, and the end of the stream
+// or an error behind the data that was read, make the descriptor readable, so the wait ends at the loop's next look. It
+// is not done with a timeout of zero, which asks what is there now.
 
 extension Socket {
     /// Reads what is there into `buffer`, parking if nothing is; returns how many bytes, or 0 at the end of the stream.
@@ -73,8 +73,8 @@ extension Socket {
         return try body(loan.bytes)
     }
 
-    /// What ``withReadBytes(upTo:timeout:_:)`` does before it calls its body: apart, so that the rest is compiled for the
-    /// body at hand.
+    /// What ``withReadBytes(upTo:timeout:_:)`` does before it calls its body: apart, so that the rest is compiled for
+    /// the body at hand.
     @usableFromInline
     func borrowBytes(upTo limit: Int, _ timeout: Duration?) throws -> BufferLoan {
         precondition(limit > 0, "a read of at most \(limit) bytes could not be told from the end of the stream")

@@ -47,8 +47,8 @@ extension Socket {
         return Patience(timeout ?? self.timeout)
     }
 
-    /// Waits until another attempt is due. Afterwards the call tries again, also if the time was up meanwhile: what came
-    /// in at the last moment counts.
+    /// Waits until another attempt is due. Afterwards the call tries again, also if the time was up meanwhile: what
+    /// came in at the last moment counts.
     ///
     /// `coversWholeCall`: whether the limit is for all the waits of the call together, and not for each.
     func wait(

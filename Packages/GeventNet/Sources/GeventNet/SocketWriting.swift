@@ -5,10 +5,11 @@ internal import Glibc
 // Writing. A peer that is gone is EPIPE or ECONNRESET, never a signal.
 
 extension Socket {
-    /// Writes some of `bytes`, parking if there is no room at all; returns how many, at least 1 unless `bytes` is empty.
+    /// Writes some of `bytes`, parking if there is no room at all; returns how many, at least 1 unless `bytes` is
+    /// empty.
     ///
-    /// One system call, no copy and no allocation. "Written" means handed to the kernel, not received by the peer. Throws
-    /// as described at ``Socket``.
+    /// One system call, no copy and no allocation. "Written" means handed to the kernel, not received by the peer.
+    /// Throws as described at ``Socket``.
     ///
     /// gevent: `socket.send(data)`.
     @available(*, noasync)
@@ -39,9 +40,9 @@ extension Socket {
 
     /// Writes all of `bytes`, parking as often as it takes; the timeout is for the whole.
     ///
-    /// Nothing to write is no system call and cannot time out. A timeout of zero writes what there is room for and throws
-    /// if that is not everything. How much was written before an error is not told: the connection is of no use then.
-    /// Throws as described at ``Socket``.
+    /// Nothing to write is no system call and cannot time out. A timeout of zero writes what there is room for and
+    /// throws if that is not everything. How much was written before an error is not told: the connection is of no use
+    /// then. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.sendall(data)`.
     @available(*, noasync)

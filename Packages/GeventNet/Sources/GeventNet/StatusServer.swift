@@ -8,9 +8,10 @@ internal import Glibc
 /// try status.start()
 /// ```
 ///
-/// `nc 127.0.0.1 7001` then prints a report of the greenlets and the statistics of the hub, and is done. A client that sends
-/// a line within ``patience`` is asked for more instead, and gets an answer to each: `greenlets`, `stats`, `settings`,
-/// `help`, `quit`. So `echo settings | nc …` asks for one thing, and `(echo help; cat) | nc …` begins a conversation.
+/// `nc 127.0.0.1 7001` then prints a report of the greenlets and the statistics of the hub, and is done. A client that
+/// sends a line within ``patience`` is asked for more instead, and gets an answer to each: `greenlets`, `stats`,
+/// `settings`, `help`, `quit`. So `echo settings | nc …` asks for one thing, and `(echo help; cat) | nc …` begins a
+/// conversation.
 ///
 /// Whoever can connect can read it: there is no password. So it listens on this machine only, unless told otherwise. It
 /// answers only when the hub's thread gets round to it: of a greenlet that blocks the thread, a `Monitor` tells.
@@ -20,8 +21,8 @@ public final class StatusServer {
     /// How long a client may take for its first line before it gets the whole report; 200 ms.
     public var patience = Duration.milliseconds(200)
 
-    /// How long a conversation may be silent before it is ended; five minutes. A client that does not take what it asked for
-    /// is given as long.
+    /// How long a conversation may be silent before it is ended; five minutes. A client that does not take what it
+    /// asked for is given as long.
     public var idleTimeout = Duration.seconds(300)
 
     /// Most clients at a time; others wait.
@@ -52,7 +53,8 @@ public final class StatusServer {
     /// Whether it accepts connections.
     public var isStarted: Bool { server?.isStarted ?? false }
 
-    /// Begins to listen and to accept. No effect on a started server. Never parks. Throws as ``StreamServer/start()`` does.
+    /// Begins to listen and to accept. No effect on a started server. Never parks. Throws as ``StreamServer/start()``
+    /// does.
     public func start() throws {
         if let server { return try server.start() }
         // The server is not retained by what it serves: what a handler needs is fixed now.

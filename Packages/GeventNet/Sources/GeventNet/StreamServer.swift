@@ -13,11 +13,12 @@ internal import Glibc
 /// try server.serveForever()
 /// ```
 ///
-/// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that a
-/// handler throws is reported to the hub's error handler and touches nothing but its own connection; an exit is silent.
+/// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that
+/// a handler throws is reported to the hub's error handler and touches nothing but its own connection; an exit is
+/// silent.
 ///
-/// When the system is short of descriptors or memory, accepting pauses: ``minDelay``, doubling up to ``maxDelay``, until
-/// it succeeds again. The shortage is reported once. An error that cannot pass closes the server.
+/// When the system is short of descriptors or memory, accepting pauses: ``minDelay``, doubling up to ``maxDelay``,
+/// until it succeeds again. The shortage is reported once. An error that cannot pass closes the server.
 ///
 /// A server is used on the thread of one hub and serves once: what was stopped stays stopped. It goes on serving until
 /// then, even if nobody holds it. gevent: `gevent.server.StreamServer`.
@@ -180,11 +181,11 @@ public final class StreamServer {
         try joinAll(handlers, timeout: .seconds(1))
     }
 
-    /// Starts the server if need be, and parks until it is stopped from another greenlet; then waits as ``stop(timeout:)``
-    /// does and returns.
+    /// Starts the server if need be, and parks until it is stopped from another greenlet; then waits as
+    /// ``stop(timeout:)`` does and returns.
     ///
-    /// Returns at once if it was stopped before. If this greenlet is killed or timed out, the server is stopped, and then
-    /// the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did.
+    /// Returns at once if it was stopped before. If this greenlet is killed or timed out, the server is stopped, and
+    /// then the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did.
     ///
     /// gevent: `BaseServer.serve_forever(stop_timeout=None)`.
     @available(*, noasync)
@@ -319,9 +320,9 @@ extension StreamServer: Sendable {}
 
 /// Guesses whether another connection waits behind the one that was accepted.
 ///
-/// An attempt that finds none is dear: the kernel makes a file and a socket before it looks. Nothing is missed without it,
-/// since the loop is level-triggered. But if many come in, an attempt is cheaper than another look by the hub, whose turn
-/// may take a while.
+/// An attempt that finds none is dear: the kernel makes a file and a socket before it looks. Nothing is missed without
+/// it, since the loop is level-triggered. But if many come in, an attempt is cheaper than another look by the hub,
+/// whose turn may take a while.
 private struct Arrivals {
     /// The last time that no more was found, only one had been.
     private var comeAlone = false

@@ -4,8 +4,8 @@ internal import Glibc
 
 /// A waker made of a pipe: a byte in it is a wake that was not yet seen.
 ///
-/// It owns both ends and closes them when its last holder lets go, so a wake after the loop was closed fills a pipe that
-/// nobody reads and can never hit a number that was reused.
+/// It owns both ends and closes them when its last holder lets go, so a wake after the loop was closed fills a pipe
+/// that nobody reads and can never hit a number that was reused.
 final class WakePipe: LoopWaker {
     let readEnd: CInt
     private let writeEnd: CInt

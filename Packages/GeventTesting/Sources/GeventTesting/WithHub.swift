@@ -46,7 +46,8 @@ public struct HubLeftovers: Error, Sendable, Hashable, CustomStringConvertible {
 /// Runs `body` as the main greenlet of a hub of its own, on a fresh thread, and returns or throws what it does.
 ///
 /// When `body` has returned, everything it started has to be over: otherwise ``HubLeftovers`` is thrown, unless
-/// `allowingLeftovers` is true. The hub is destroyed either way. Blocks the calling thread, so call it from a plain one.
+/// `allowingLeftovers` is true. The hub is destroyed either way. Blocks the calling thread, so call it from a plain
+/// one.
 ///
 /// ```swift
 /// @Test func sleepersWakeInOrder() throws {

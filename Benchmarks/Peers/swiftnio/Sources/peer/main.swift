@@ -58,8 +58,8 @@ func serve(echoes: Bool) throws {
     exit(0)
 }
 
-/// Scheduled tasks: start them all, cancel them all, start them again and let them fire. A tenth of what others do: a cancel
-/// looks for its task among all that are pending, and a million would take minutes.
+/// Scheduled tasks: start them all, cancel them all, start them again and let them fire. A tenth of what others do: a
+/// cancel looks for its task among all that are pending, and a million would take minutes.
 func timers(_ name: String, _ reported: Int) throws {
     let count = 100_000
     let loop = group.next()

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/// The lock of a hub's mailbox. Whoever forks holds that of their own thread's hub, so a child's is usable; a Swift Mutex
-/// would not be even then, since it names its owner by a thread number that it remembers from before the fork.
+/// The lock of a hub's mailbox. Whoever forks holds that of their own thread's hub, so a child's is usable; a Swift
+/// Mutex would not be even then, since it names its owner by a thread number that it remembers from before the fork.
 typedef struct gevent_mailbox_lock gevent_mailbox_lock;
 
 /// Aborts without memory.

@@ -36,8 +36,8 @@ typedef struct gevent_hub_functions {
     void (*run_hub)(void *hub);                                     // the loop, on the hub's stack
 } gevent_hub_functions;
 
-/// Told of a switch before it happens, on the stack that is left. `is_start`: the target begins to run there. `is_over`:
-/// the stack that is left is never resumed by its greenlet, which has ended.
+/// Told of a switch before it happens, on the stack that is left. `is_start`: the target begins to run there.
+/// `is_over`: the stack that is left is never resumed by its greenlet, which has ended.
 typedef void (*gevent_switch_watcher)(
     void *owner, gevent_context *origin, gevent_context *target, bool is_start, bool is_over);
 
@@ -142,12 +142,12 @@ gevent_ready_entry gevent_ready_pop(gevent_hub *hub);
 /// The current context leaves the CPU and returns when somebody has made it ready. The caller has seen to that.
 void gevent_park(gevent_hub *hub);
 
-/// Has every switch told to `watcher`, which may look at everything and change nothing; null for an end of that. It costs
-/// nothing while there is none. Greenlets that begin on the stack of one that has ended do so without a switch.
+/// Has every switch told to `watcher`, which may look at everything and change nothing; null for an end of that. It
+/// costs nothing while there is none. Greenlets that begin on the stack of one that has ended do so without a switch.
 void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher);
 
-/// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at only
-/// if some context has something to see to, since the rest of a yield does not touch it.
+/// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at
+/// only if some context has something to see to, since the rest of a yield does not touch it.
 static inline uint8_t gevent_attention(const gevent_hub *hub) {
     if (__builtin_expect(hub->attention_count == 0, 1)) return GEVENT_ATTENTION_NONE;
     return hub->current->attention;
@@ -220,8 +220,8 @@ static inline void gevent_deferred_cancel(gevent_hub *hub, gevent_deferred *defe
 /// set by the caller beforehand.
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
 
-/// The same, but control goes straight to `target`, which is parked and whose wait this ends with `outcome`. When it has
-/// been handed over too often without the hub, `target` takes its turn in the ready queue instead.
+/// The same, but control goes straight to `target`, which is parked and whose wait this ends with `outcome`. When it
+/// has been handed over too often without the hub, `target` takes its turn in the ready queue instead.
 uint8_t gevent_wait_for_switch(
     gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome);
 

@@ -1,5 +1,6 @@
-// Who spawned whom. Each greenlet remembers its spawner weakly, and shares a store with its whole tree, for one word and a
-// few nanoseconds: what a spawner and its children have in common is one record, which lives until the last of them goes.
+// Who spawned whom. Each greenlet remembers its spawner weakly, and shares a store with its whole tree, for one word
+// and a few nanoseconds: what a spawner and its children have in common is one record, which lives until the last of
+// them goes.
 //
 // A greenlet's `kin` is one of
 //   0              unknown: tracking is off;
@@ -43,12 +44,12 @@ uintptr_t gevent_kin_make_own(struct gevent_hub *hub, uintptr_t kin, void *owner
 /// The tree whose members share a store with the greenlet of this kin, or null.
 static inline gevent_tree *gevent_kin_tree(uintptr_t kin) { return kin ? gevent_kin_family(kin)->tree : NULL; }
 
-/// Begins a new tree with the greenlet `owner`; `store` is a retained object for it, or null for one to be made when it is
-/// asked for. Those it has spawned stay where they are. Null given to main or the hub makes each child begin a tree of its
-/// own again. Returns the new kin.
+/// Begins a new tree with the greenlet `owner`; `store` is a retained object for it, or null for one to be made when it
+/// is asked for. Those it has spawned stay where they are. Null given to main or the hub makes each child begin a tree
+/// of its own again. Returns the new kin.
 ///
-/// A store that nobody shares any more is given back in `dropped`, else null. Whatever it holds may run code of its own when
-/// it goes, so the caller releases it once the greenlet has its new kin.
+/// A store that nobody shares any more is given back in `dropped`, else null. Whatever it holds may run code of its own
+/// when it goes, so the caller releases it once the greenlet has its new kin.
 uintptr_t gevent_kin_begin_tree(struct gevent_hub *hub, uintptr_t kin, void *owner, void *store, void **dropped);
 
 /// One more child of the greenlet whose kin this is, own family included. Returns the child's kin.
@@ -66,8 +67,8 @@ static inline void *gevent_kin_spawner(uintptr_t kin) {
     return family ? family->owner : NULL;
 }
 
-/// The greenlet of this kin goes. `hub` is null if the greenlet's hub is gone. The stores that nobody shares any more are
-/// given back in `dropped`, at most two, for the caller to release at the end.
+/// The greenlet of this kin goes. `hub` is null if the greenlet's hub is gone. The stores that nobody shares any more
+/// are given back in `dropped`, at most two, for the caller to release at the end.
 void gevent_kin_leave_slowly(struct gevent_hub *hub, uintptr_t kin, void *dropped[2]);
 
 /// The same where nothing is left to free. Returns false if there is.

@@ -1,4 +1,5 @@
-// The values a greenlet has of greenlet locals: a small open hash table by the local's number, which is never used twice.
+// The values a greenlet has of greenlet locals: a small open hash table by the local's number, which is never used
+// twice.
 #pragma once
 
 #include <stdbool.h>

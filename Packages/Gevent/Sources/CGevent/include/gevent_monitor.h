@@ -1,8 +1,8 @@
 // What a thread that watches a hub may look at: two counters, and a sample that the hub's own thread takes of itself.
 //
-// The watcher asks by a signal. The handler runs on the hub's thread, in the middle of whatever keeps it busy, and copies
-// the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault. What the copy means
-// is worked out by the watcher.
+// The watcher asks by a signal. The handler runs on the hub's thread, in the middle of whatever keeps it busy, and
+// copies the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault. What the
+// copy means is worked out by the watcher.
 #pragma once
 
 #include <pthread.h>
@@ -12,8 +12,8 @@
 
 struct gevent_hub;
 
-/// What the hub does as one number that only grows: switches, starts, callbacks, polls. Equal twice means that nothing of
-/// the kind happened in between. Any thread, while the hub exists.
+/// What the hub does as one number that only grows: switches, starts, callbacks, polls. Equal twice means that nothing
+/// of the kind happened in between. Any thread, while the hub exists.
 uint64_t gevent_hub_activity(const struct gevent_hub *hub);
 
 /// Whether the hub is in a poll. Any thread, while the hub exists.
@@ -44,8 +44,8 @@ typedef struct gevent_sample {
     uintptr_t words[GEVENT_SAMPLE_WORDS];
 } gevent_sample;
 
-/// Makes samples of this thread's hub possible: installs the handler once per process, and lets the signal through to this
-/// thread. 0 or an errno. On the hub's thread.
+/// Makes samples of this thread's hub possible: installs the handler once per process, and lets the signal through to
+/// this thread. 0 or an errno. On the hub's thread.
 int gevent_sampling_start(struct gevent_hub *hub);
 
 /// On the hub's thread, when nobody asks any more.
@@ -54,9 +54,9 @@ void gevent_sampling_stop(struct gevent_hub *hub);
 /// In a forked child, before anybody asks.
 void gevent_sampling_reset(struct gevent_hub *hub);
 
-/// Asks `thread`, the hub's, for a sample and waits for it for at most `milliseconds`. Returns it if the thread answered,
-/// otherwise one with no more than what can be read from outside. Null if the hub has gone on since its activity was
-/// `activity`. Valid until the next call. One thread at a time, and not the hub's.
+/// Asks `thread`, the hub's, for a sample and waits for it for at most `milliseconds`. Returns it if the thread
+/// answered, otherwise one with no more than what can be read from outside. Null if the hub has gone on since its
+/// activity was `activity`. Valid until the next call. One thread at a time, and not the hub's.
 const gevent_sample *gevent_sampling_take(
     struct gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds);
 
@@ -68,8 +68,8 @@ typedef struct gevent_frame {
 /// The calls that lead to where the sample was taken, innermost first. Returns how many.
 size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most);
 
-/// Around what a watcher does for a report. A fork waits until no watcher is at it: whatever lock the report takes, of the
-/// C library, the dynamic loader or Swift's runtime, would be held in the child for ever.
+/// Around what a watcher does for a report. A fork waits until no watcher is at it: whatever lock the report takes, of
+/// the C library, the dynamic loader or Swift's runtime, would be held in the child for ever.
 void gevent_report_begins(void);
 void gevent_report_ends(void);
 

@@ -19,8 +19,8 @@ void gevent_signal_inbox_close(gevent_signal_inbox *inbox);
 /// Readable when a signal has been counted.
 int gevent_signal_inbox_descriptor(gevent_signal_inbox *inbox);
 
-/// From now on the signal is counted for this inbox, and the calling thread, which opened it, does not block it. 0 or an
-/// error number. Harmless if it is watched already.
+/// From now on the signal is counted for this inbox, and the calling thread, which opened it, does not block it. 0 or
+/// an error number. Harmless if it is watched already.
 int gevent_signal_watch(gevent_signal_inbox *inbox, int number);
 
 /// The last inbox that stops watching a signal restores what the process did about it before, unless somebody else has

@@ -1,5 +1,6 @@
-// Where greenlets are made: a bounded walk over frame pointers, chained to the record of the greenlet that made this one,
-// interned, so that a record costs nanoseconds and a pointer. Addresses are turned into names only when they are printed.
+// Where greenlets are made: a bounded walk over frame pointers, chained to the record of the greenlet that made this
+// one, interned, so that a record costs nanoseconds and a pointer. Addresses are turned into names only when they are
+// printed.
 #pragma once
 
 #include <stddef.h>
@@ -43,8 +44,8 @@ enum { GEVENT_SPAWN_SITES_MOST = 1 << 14 };
 uint32_t gevent_spawn_site_limit(void);
 void gevent_spawn_site_set_limit(uint32_t limit);
 
-/// Records the caller and its callers, and `spawner` as where they were spawned in turn. A frame record above `high` ends
-/// the walk. Null if nothing could be recorded.
+/// Records the caller and its callers, and `spawner` as where they were spawned in turn. A frame record above `high`
+/// ends the walk. Null if nothing could be recorded.
 const gevent_spawn_site *gevent_spawn_site_capture(
     gevent_spawn_sites *sites, const gevent_spawn_site *spawner, const void *high);
 void gevent_spawn_sites_destroy(gevent_spawn_sites *sites);

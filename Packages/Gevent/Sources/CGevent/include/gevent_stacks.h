@@ -58,8 +58,8 @@ gevent_context *gevent_stacks_in_slot(const gevent_stacks *stacks, uint32_t slot
 /// The context whose stack holds `address`, or null. Linear in the slabs.
 gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address);
 
-/// How deep a context's stack has ever been in use, in bytes, whoever used it: from its top to the lowest byte that is not
-/// zero in a page that is there. Looks through memory; changes none.
+/// How deep a context's stack has ever been in use, in bytes, whoever used it: from its top to the lowest byte that is
+/// not zero in a page that is there. Looks through memory; changes none.
 size_t gevent_stack_used(const gevent_context *context);
 
 /// The same, the most over all stacks that were not trimmed. Linear in the stacks ever used.

@@ -17,8 +17,8 @@ typedef struct gevent_place {
 
 enum { GEVENT_PLACES_MOST = 16 };
 
-/// What the call before `return_address` stands in: innermost first what was inlined there, and last the function itself.
-/// Returns how many, at least one. Any thread.
+/// What the call before `return_address` stands in: innermost first what was inlined there, and last the function
+/// itself. Returns how many, at least one. Any thread.
 size_t gevent_places_of(const void *return_address, gevent_place places[GEVENT_PLACES_MOST]);
 
 /// Writes "function (file:line)", demangled if it is Swift's, "function + offset" if the line is not known, or

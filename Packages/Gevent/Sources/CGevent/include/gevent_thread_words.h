@@ -26,8 +26,8 @@ typedef struct gevent_thread_snapshot gevent_thread_snapshot;
 gevent_thread_snapshot *gevent_thread_snapshot_take(void);
 void gevent_thread_snapshot_free(gevent_thread_snapshot *snapshot);
 
-/// The one word that is null in `before` and `after`, and the same non-null value in `inside` and `deeper`: the owner of
-/// a stack of bindings that is made for the first and goes with the last.
+/// The one word that is null in `before` and `after`, and the same non-null value in `inside` and `deeper`: the owner
+/// of a stack of bindings that is made for the first and goes with the last.
 gevent_thread_word gevent_find_pushed_word(
     const gevent_thread_snapshot *before, const gevent_thread_snapshot *inside, const gevent_thread_snapshot *deeper,
     const gevent_thread_snapshot *after);

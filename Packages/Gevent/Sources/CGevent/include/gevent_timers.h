@@ -49,7 +49,8 @@ typedef struct gevent_timer_key {
 typedef struct gevent_timers {
     gevent_timer_key *heap;  // every timer whose tick is below the horizon
     uint32_t heap_count, heap_capacity;
-    // The two counts apart: side by side they are changed as one vector, which has to wait for the two stores before it.
+    // The two counts apart: side by side they are changed as one vector, which has to wait for the two stores before
+    // it.
     uint64_t count;
     uint64_t horizon;  // in ticks; the wheel holds the timers at or beyond it
     uint64_t referenced_count;

@@ -2,9 +2,9 @@ public import CGevent
 
 /// A flow of control that belongs to the hub of one thread: its identity, its state, and how errors are thrown into it.
 ///
-/// The root of the class tree. ``Greenlet`` adds an outcome; ``RawGreenlet`` is a bare coroutine; the thread's own stack
-/// is the *main greenlet*, and the hub itself appears as a greenlet inside hub callbacks. Like all its subclasses it is
-/// confined to the thread that made it.
+/// The root of the class tree. ``Greenlet`` adds an outcome; ``RawGreenlet`` is a bare coroutine; the thread's own
+/// stack is the *main greenlet*, and the hub itself appears as a greenlet inside hub callbacks. Like all its subclasses
+/// it is confined to the thread that made it.
 ///
 /// gevent: `greenlet.greenlet`.
 open class AnyGreenlet: CustomStringConvertible {
@@ -70,7 +70,8 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// The greenlet that is running on this thread.
     ///
-    /// In main it is the main greenlet, in a hub callback the hub. Makes the thread's hub if there is none. Never parks.
+    /// In main it is the main greenlet, in a hub callback the hub. Makes the thread's hub if there is none. Never
+    /// parks.
     ///
     /// gevent: `gevent.getcurrent()`.
     public static var current: AnyGreenlet {
@@ -241,9 +242,9 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the current
-    /// greenlet, or parks, when this one is gone. It finds the hub, and like the hub it cannot wait: there is no greenlet
-    /// left that could be killed or timed out.
+    /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the
+    /// current greenlet, or parks, when this one is gone. It finds the hub, and like the hub it cannot wait: there is
+    /// no greenlet left that could be killed or timed out.
     @inline(__always)
     final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
@@ -252,8 +253,8 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// Lets go of what the context of a greenlet that is over still holds.
     ///
-    /// Whatever that is may run code of its own when it goes, so before this the end and the outcome are on record, and the
-    /// stack is the hub's.
+    /// Whatever that is may run code of its own when it goes, so before this the end and the outcome are on record, and
+    /// the stack is the hub's.
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         self.context = nil

@@ -50,8 +50,8 @@ extension AnyGreenlet {
         details?.dropInheritedLocals(hub)
     }
 
-    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready and links' own greenlets are
-    /// started at once; from the first closure on that has to be called, the rest is left to a callback of the hub.
+    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready and links' own greenlets
+    /// are started at once; from the first closure on that has to be called, the rest is left to a callback of the hub.
     final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
         if isNotifying || tellLinks(hub, isOnHub: false) { return }
         isNotifying = true
@@ -64,8 +64,8 @@ extension AnyGreenlet {
         }
     }
 
-    /// Tells links until none is left, those added meanwhile included, or until the next has to be called: that is done on
-    /// the hub, and not before the greenlets of earlier ones have begun. Returns whether none is left.
+    /// Tells links until none is left, those added meanwhile included, or until the next has to be called: that is done
+    /// on the hub, and not before the greenlets of earlier ones have begun. Returns whether none is left.
     private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, isOnHub: Bool) -> Bool {
         guard let links else { return true }
         var mayCall = isOnHub
@@ -149,8 +149,8 @@ final class EndCounter {
         if stopsAtFailure && firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
     }
 
-    /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may have
-    /// been told last, or not yet. What counts is when they ended.
+    /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may
+    /// have been told last, or not yet. What counts is when they ended.
     func settle(_ members: UnsafeBufferPointer<AnyGreenlet>) {
         if lastOrder != nil && ended.count == members.count { return }
         let over = members.filter(\.isDead)

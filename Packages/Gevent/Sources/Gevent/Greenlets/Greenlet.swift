@@ -40,8 +40,8 @@ open class Greenlet<Output>: JoinableGreenlet {
 
     /// The body of a subclass. Recording the outcome, links and the error report happen around it.
     ///
-    /// Inside a subclass the members hide the functions of the same name: write `Gevent.spawn { }`, `Gevent.spawnLinked { }`
-    /// and `Gevent.kill(other)` there.
+    /// Inside a subclass the members hide the functions of the same name: write `Gevent.spawn { }`, `Gevent.spawnLinked
+    /// { }` and `Gevent.kill(other)` there.
     ///
     /// ```swift
     /// final class Fetcher: Greenlet<String> {
@@ -101,7 +101,8 @@ open class Greenlet<Output>: JoinableGreenlet {
     }
 
     /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
-    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
+    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not
+    /// touched.
     @available(*, noasync)
     public final func get(timeout: Timeout) throws -> Output {
         _ = try ownHub()

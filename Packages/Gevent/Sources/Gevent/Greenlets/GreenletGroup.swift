@@ -49,9 +49,9 @@ public final class GreenletGroup: CustomStringConvertible {
 
     /// Makes a greenlet that the scope waits for, and starts it. Returns before the body runs.
     ///
-    /// Members may spawn into their group too. Once the scope is ending by an error, what is spawned is over at once, with
-    /// a ``GreenletExit``, and never runs. Once it is over, or on another thread, spawning is a programming error and
-    /// traps.
+    /// Members may spawn into their group too. Once the scope is ending by an error, what is spawned is over at once,
+    /// with a ``GreenletExit``, and never runs. Once it is over, or on another thread, spawning is a programming error
+    /// and traps.
     @inlinable
     @discardableResult
     public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
@@ -71,8 +71,8 @@ public final class GreenletGroup: CustomStringConvertible {
         return greenlet
     }
 
-    /// Throws `error` into each member that is not over, without waiting for them: the scope does. Those that have not run
-    /// never run. The group goes on, and later members run.
+    /// Throws `error` into each member that is not over, without waiting for them: the scope does. Those that have not
+    /// run never run. The group goes on, and later members run.
     ///
     /// An `error` that is no exit makes the members fail, and with them the scope. Traps on another thread.
     public func killAll(throwing error: any Error = GreenletExit(), sticky: Bool = false) {
@@ -244,8 +244,8 @@ extension GreenletGroup: Sendable {}
 
 /// Whether they are one error, thrown twice: what `get` throws is the failure itself.
 private func isSameError(_ first: any Error, _ second: any Error) -> Bool {
-    // Invariant: on Linux an `any Error` is one reference to a box, which storing and throwing on keep. The casts say that
-    // it is that reference which is looked at, and not what is in the box.
+    // Invariant: on Linux an `any Error` is one reference to a box, which storing and throwing on keep. The casts say
+    // that it is that reference which is looked at, and not what is in the box.
     unsafeBitCast(first as any Error, to: UInt.self) == unsafeBitCast(second as any Error, to: UInt.self)
 }
 
@@ -271,13 +271,14 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
 ///
 /// Returns what `body` returns. The first greenlet that fails, first in time, ends the scope: the others are thrown a
 /// ``GreenletExit``, `body` is interrupted by a ``ControlError`` if it still runs, and once all are over the failure is
-/// thrown on; it is not reported as well. A silent death is no failure. When `body` throws first, or the caller is killed
-/// or timed out, the greenlets are thrown an exit just so, and that error is thrown on. A kill or a timeout of the caller
-/// is thrown on even if a greenlet failed before it; then that failure is reported. So is every later failure.
+/// thrown on; it is not reported as well. A silent death is no failure. When `body` throws first, or the caller is
+/// killed or timed out, the greenlets are thrown an exit just so, and that error is thrown on. A kill or a timeout of
+/// the caller is thrown on even if a greenlet failed before it; then that failure is reported. So is every later
+/// failure.
 ///
-/// Nothing interrupts the wait for greenlets that are ending. What is thrown into the caller meanwhile is raised where it
-/// next parks, after the scope, and hurries the greenlets: those that still live are thrown another exit, which interrupts
-/// clean-up that waits. If the caller's kill is sticky, so are theirs.
+/// Nothing interrupts the wait for greenlets that are ending. What is thrown into the caller meanwhile is raised where
+/// it next parks, after the scope, and hurries the greenlets: those that still live are thrown another exit, which
+/// interrupts clean-up that waits. If the caller's kill is sticky, so are theirs.
 ///
 /// Throws ``HubError`` with `.blockedInHub` in a hub callback.
 ///
@@ -293,8 +294,8 @@ public func withGroup<Value>(_ body: (GreenletGroup) throws -> Value) throws -> 
 /// Runs `body` and parks until `greenlet` is over. If `body` throws, or the wait is interrupted, the greenlet is killed
 /// with that very error, and the error is thrown on once the greenlet is over.
 ///
-/// What the greenlet fails with is thrown by ``Greenlet/get(blocking:timeout:)`` only. The greenlet is not started by this.
-/// A second interruption ends the wait for a greenlet that is killed, and is thrown instead.
+/// What the greenlet fails with is thrown by ``Greenlet/get(blocking:timeout:)`` only. The greenlet is not started by
+/// this. A second interruption ends the wait for a greenlet that is killed, and is thrown instead.
 ///
 /// gevent: `with greenlet:`.
 @available(*, noasync)

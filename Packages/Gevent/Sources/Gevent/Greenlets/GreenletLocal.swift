@@ -12,17 +12,18 @@ internal import Synchronization
 /// }
 /// ```
 ///
-/// A greenlet's value is made by the default closure when it is first read, and freed when the greenlet ends or the local
-/// goes, whichever comes first; neither keeps the other alive. Main and raw greenlets have values too, and so has the hub,
-/// for its callbacks. Reading costs a few nanoseconds, so that a local may stand where a task-local would. A task-local
-/// that is bound around a wait follows its greenlet only where ``RuntimeFacts/swapsTaskWords`` is true, and no greenlet
-/// inherits one.
+/// A greenlet's value is made by the default closure when it is first read, and freed when the greenlet ends or the
+/// local goes, whichever comes first; neither keeps the other alive. Main and raw greenlets have values too, and so has
+/// the hub, for its callbacks. Reading costs a few nanoseconds, so that a local may stand where a task-local would. A
+/// task-local that is bound around a wait follows its greenlet only where ``RuntimeFacts/swapsTaskWords`` is true, and
+/// no greenlet inherits one.
 ///
-/// With `inheriting: true` a greenlet begins with a copy of the value its spawner has when it makes it, if that has one.
-/// What is copied is the value: of a class, the reference. Programs without inheriting locals pay nothing for them.
+/// With `inheriting: true` a greenlet begins with a copy of the value its spawner has when it makes it, if that has
+/// one. What is copied is the value: of a class, the reference. Programs without inheriting locals pay nothing for
+/// them.
 ///
-/// The local itself is Sendable and may be a global constant; each thread's greenlets have their own values, which need not
-/// be Sendable. When it goes, values on other threads are freed as soon as their hubs run.
+/// The local itself is Sendable and may be a global constant; each thread's greenlets have their own values, which need
+/// not be Sendable. When it goes, values on other threads are freed as soon as their hubs run.
 ///
 /// gevent: `gevent.local.local`, and `gevent.contextvars.ContextVar` for the inheriting form.
 public final class GreenletLocal<Value>: Sendable {
@@ -36,8 +37,8 @@ public final class GreenletLocal<Value>: Sendable {
     /// The serial of the only hub where it has been used; `nowhere`, or `manyHubs`.
     private let usage = Atomic<UInt32>(nowhere)
 
-    /// A local whose value in a greenlet is what `makeDefault` returns there, until another is assigned. The closure must
-    /// not park.
+    /// A local whose value in a greenlet is what `makeDefault` returns there, until another is assigned. The closure
+    /// must not park.
     public init(_ name: String = "", inheriting: Bool = false, default makeDefault: @escaping @Sendable () -> Value) {
         self.name = name
         isInheriting = inheriting
@@ -48,8 +49,8 @@ public final class GreenletLocal<Value>: Sendable {
 
     /// The current greenlet's value.
     ///
-    /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; using the local again within such a
-    /// change traps.
+    /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; using the local again within
+    /// such a change traps.
     public var value: Value {
         @inlinable get {
             if let hub = gevent_hub_current(), let locals = hub.pointee.current.pointee.locals,

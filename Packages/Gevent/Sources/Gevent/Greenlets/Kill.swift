@@ -10,9 +10,10 @@ extension JoinableGreenlet {
     /// and returns silently when the time is up. A blocking kill of oneself unwinds on the spot. No effect on the dead.
     ///
     /// A `sticky` error is raised again at every later call that would park, until the body ends: code that swallows it
-    /// with `try?` gets no further, and clean-up that waits fails at once. What was thrown earlier and not raised yet comes
-    /// first; whatever is thrown later, kills and timeouts alike, is never raised, since the sticky error always comes
-    /// before it. Code that never parks runs on, and a loop that ignores the error for ever spins and stops its thread.
+    /// with `try?` gets no further, and clean-up that waits fails at once. What was thrown earlier and not raised yet
+    /// comes first; whatever is thrown later, kills and timeouts alike, is never raised, since the sticky error always
+    /// comes before it. Code that never parks runs on, and a loop that ignores the error for ever spins and stops its
+    /// thread.
     ///
     /// Throws only when the caller itself is interrupted while it waits, never what becomes of the victim.
     ///
@@ -36,9 +37,9 @@ extension JoinableGreenlet {
 /// Throws `error` into any greenlet of this thread, main and raw ones included, without parking.
 ///
 /// One that has not run never runs; no effect on the dead. A `sticky` error is raised again at every later call that
-/// would park, see ``JoinableGreenlet/kill(throwing:blocking:timeout:sticky:)``; in main, which has no end, until its hub
-/// is destroyed. Throws ``HubError`` with `.wrongThread` for a greenlet of another thread, and with `.invalidSwitch` for
-/// the hub, into which nothing can be thrown.
+/// would park, see ``JoinableGreenlet/kill(throwing:blocking:timeout:sticky:)``; in main, which has no end, until its
+/// hub is destroyed. Throws ``HubError`` with `.wrongThread` for a greenlet of another thread, and with
+/// `.invalidSwitch` for the hub, into which nothing can be thrown.
 ///
 /// gevent: `gevent.kill(greenlet, exception=GreenletExit)`.
 public func kill(

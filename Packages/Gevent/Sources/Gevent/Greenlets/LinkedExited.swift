@@ -11,8 +11,8 @@
 ///
 /// What is caught is one of the three kinds: ``LinkedCompleted``, ``LinkedKilled``, which counts as completed, and
 /// ``LinkedFailed``. A class tree, because `catch` then tells kinds from subkinds by itself, and a kind is still a type
-/// with members of its own. Errors cross threads and the ended greenlet must not, so it is described, not held; its value
-/// is not described, since that may be of any size.
+/// with members of its own. Errors cross threads and the ended greenlet must not, so it is described, not held; its
+/// value is not described, since that may be of any size.
 ///
 /// A ``ControlError``, since it has nothing to do with the call that throws it.
 ///

@@ -98,9 +98,9 @@ extension Greenlet {
     /// Calls `callback` once, with this greenlet, when it is over: in a greenlet of its own, so it may park without
     /// delaying other links, and an error it throws is reported and stops nothing else.
     ///
-    /// Links are told in registration order, whatever their kinds. Never called inside `link` itself: on a greenlet that is
-    /// over, `callback` runs as soon as the caller parks or yields. Registered twice, it runs twice. Traps on a foreign
-    /// thread.
+    /// Links are told in registration order, whatever their kinds. Never called inside `link` itself: on a greenlet
+    /// that is over, `callback` runs as soon as the caller parks or yields. Registered twice, it runs twice. Traps on a
+    /// foreign thread.
     ///
     /// gevent: `Greenlet.link(callback)`.
     @discardableResult
@@ -154,8 +154,8 @@ extension JoinableGreenlet {
         return link
     }
 
-    /// Removes a registration of any kind. One that was removed before, has run, or is another greenlet's is fine. Traps on
-    /// a foreign thread.
+    /// Removes a registration of any kind. One that was removed before, has run, or is another greenlet's is fine.
+    /// Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.unlink(callback)`.
     public final func unlink(_ link: GreenletLink) {
@@ -164,7 +164,8 @@ extension JoinableGreenlet {
         link.cancel()
     }
 
-    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none. Traps on a foreign thread.
+    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none. Traps on a foreign
+    /// thread.
     ///
     /// gevent: `Greenlet.has_links()`.
     public final var hasLinks: Bool {
@@ -172,8 +173,8 @@ extension JoinableGreenlet {
         return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
-    /// Removes every registration that was not told; greenlets parked in `join` or `get` go on waiting. Traps on a foreign
-    /// thread.
+    /// Removes every registration that was not told; greenlets parked in `join` or `get` go on waiting. Traps on a
+    /// foreign thread.
     ///
     /// gevent: `Greenlet.unlink_all()`.
     public final func unlinkAll() {

@@ -1,10 +1,11 @@
 extension JoinableGreenlet {
-    /// Raises a ``LinkedExited`` in `receiver` when this greenlet ends as `condition` says: where the receiver waits, or at
-    /// its next switch point. Never parks.
+    /// Raises a ``LinkedExited`` in `receiver` when this greenlet ends as `condition` says: where the receiver waits,
+    /// or at its next switch point. Never parks.
     ///
-    /// A receiver that has not run by then never runs; a dead one is ignored. The receiver is not kept alive by the link.
-    /// With other links it is told in registration order. On a greenlet that is over, the error is raised in the receiver
-    /// as soon as the caller parks, with one exception: linked to the *current* greenlet, this call itself throws it.
+    /// A receiver that has not run by then never runs; a dead one is ignored. The receiver is not kept alive by the
+    /// link. With other links it is told in registration order. On a greenlet that is over, the error is raised in the
+    /// receiver as soon as the caller parks, with one exception: linked to the *current* greenlet, this call itself
+    /// throws it.
     ///
     /// ```swift
     /// try greenlet.link(to: .current)
@@ -43,11 +44,11 @@ extension JoinableGreenlet {
 }
 
 extension Greenlet {
-    /// Makes a greenlet, starts it and links it to the current one, in which a ``LinkedExited`` is raised when the new one
-    /// ends as `condition` says. Returns before the body runs.
+    /// Makes a greenlet, starts it and links it to the current one, in which a ``LinkedExited`` is raised when the new
+    /// one ends as `condition` says. Returns before the body runs.
     ///
-    /// With `.error` it says "die with my child"; with `.exit`, the default, that a background greenlet is to outlive its
-    /// spawner. In a hub callback there is nobody to throw into: a programming error, which traps.
+    /// With `.error` it says "die with my child"; with `.exit`, the default, that a background greenlet is to outlive
+    /// its spawner. In a hub callback there is nobody to throw into: a programming error, which traps.
     ///
     /// gevent: `Greenlet.spawn_link(function)`, `spawn_link_value`, `spawn_link_exception`.
     @inlinable

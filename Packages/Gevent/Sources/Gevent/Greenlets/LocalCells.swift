@@ -1,5 +1,5 @@
-// Where the values of greenlet locals are: in a table for each greenlet, and in a list for each local, so that either can
-// go and take them along.
+// Where the values of greenlet locals are: in a table for each greenlet, and in a list for each local, so that either
+// can go and take them along.
 
 internal import CGevent
 
@@ -68,8 +68,8 @@ class AnyLocalCell {
 
 @usableFromInline
 final class LocalCell<Value>: AnyLocalCell {
-    // Unchecked, because `isBeingModified` is the check: a flag of the greenlet's own, which costs less than the runtime's
-    // list of accesses and, unlike that, may stay set over a wait.
+    // Unchecked, because `isBeingModified` is the check: a flag of the greenlet's own, which costs less than the
+    // runtime's list of accesses and, unlike that, may stay set over a wait.
     @usableFromInline @exclusivity(unchecked) var storage: Value
     @usableFromInline @exclusivity(unchecked) var isBeingModified = false
 
@@ -204,8 +204,8 @@ extension Hub {
         }
     }
 
-    /// The hub goes, and so does every value. What a value does when it goes may make others; those of the last round are
-    /// never freed.
+    /// The hub goes, and so does every value. What a value does when it goes may make others; those of the last round
+    /// are never freed.
     func dropAllLocals() {
         for _ in 0..<100 where !localRosters.isEmpty {
             for id in Array(localRosters.keys) { dropLocal(id) }

@@ -18,9 +18,9 @@ struct PendingError {
 
 /// The errors that wait to be raised in one greenlet, the earliest first; never empty.
 ///
-/// Adding one and taking one do not depend on how many there are: a greenlet linked to many may be thrown all their ends.
-/// Nearly always there is one, which costs this object and nothing else. Nothing is released in here but what a caller
-/// was given: the last hold on an error may run code that throws into the same greenlet.
+/// Adding one and taking one do not depend on how many there are: a greenlet linked to many may be thrown all their
+/// ends. Nearly always there is one, which costs this object and nothing else. Nothing is released in here but what a
+/// caller was given: the last hold on an error may run code that throws into the same greenlet.
 final class PendingErrors {
     // Unchecked exclusivity: nothing in here calls out, except for the conditions it is given, which only look.
     @exclusivity(unchecked) private(set) var first: PendingError
@@ -42,8 +42,8 @@ final class PendingErrors {
         isMeant(first) || others[head...].contains { isMeant($0!) }
     }
 
-    /// Adds one behind the others, none of which is sticky. Two kills that arrive before the victim has seen the first are
-    /// one kill, and that is the sticky one if one is; returns the one that gave way.
+    /// Adds one behind the others, none of which is sticky. Two kills that arrive before the victim has seen the first
+    /// are one kill, and that is the sticky one if one is; returns the one that gave way.
     func add(_ new: PendingError) -> PendingError? {
         guard new.isKill && hasKill else {
             append(new)

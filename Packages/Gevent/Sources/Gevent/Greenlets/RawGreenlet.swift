@@ -2,8 +2,8 @@ internal import CGevent
 
 /// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end nobody waits for.
 ///
-/// ``spawnRaw(_:)`` starts one. One that is only made runs when ``AnyGreenlet/switchTo()`` hands control to it. An error
-/// its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
+/// ``spawnRaw(_:)`` starts one. One that is only made runs when ``AnyGreenlet/switchTo()`` hands control to it. An
+/// error its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
 ///
 /// gevent: what `gevent.spawn_raw` returns.
 public final class RawGreenlet: AnyGreenlet {
@@ -20,8 +20,8 @@ public final class RawGreenlet: AnyGreenlet {
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
-    /// The hub's child, whoever happens to run when the link is told: neither the tree nor the locals of that one are its
-    /// business.
+    /// The hub's child, whoever happens to run when the link is told: neither the tree nor the locals of that one are
+    /// its business.
     init(ofLinkOn hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
         isOfLink = true
@@ -83,8 +83,8 @@ public final class RawGreenlet: AnyGreenlet {
 
 /// Starts a bare coroutine that runs `body`. Returns before the body runs; never parks.
 ///
-/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Traps if the thread has no hub and none can be made;
-/// see ``Hub/start()``.
+/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Traps if the thread has no hub and none can be
+/// made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_raw(function, *args)`.
 @discardableResult

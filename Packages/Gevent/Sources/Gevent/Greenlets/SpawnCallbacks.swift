@@ -11,11 +11,11 @@ public final class SpawnCallback {
 extension SpawnCallback: Sendable {}
 
 extension AnyGreenlet {
-    /// Calls `callback` with each greenlet of this thread that is started from now on, at once or later: in the call that
-    /// starts it, before it is queued, and once for each registration, in no particular order.
+    /// Calls `callback` with each greenlet of this thread that is started from now on, at once or later: in the call
+    /// that starts it, before it is queued, and once for each registration, in no particular order.
     ///
-    /// Not when a greenlet is made, and not for raw ones. The callback may end the greenlet, and then it never runs; one
-    /// that starts greenlets itself is called for those too. Until it is removed it is kept, by this thread's hub.
+    /// Not when a greenlet is made, and not for raw ones. The callback may end the greenlet, and then it never runs;
+    /// one that starts greenlets itself is called for those too. Until it is removed it is kept, by this thread's hub.
     ///
     /// gevent: `Greenlet.add_spawn_callback(callback)`, which is told of every thread's.
     @discardableResult

@@ -2,7 +2,8 @@
 
 internal import CGevent
 
-/// Counts a new greenlet among the children of the current one. Returns its kin, and where the current one was made itself.
+/// Counts a new greenlet among the children of the current one. Returns its kin, and where the current one was made
+/// itself.
 @inline(__always)
 func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>
@@ -63,8 +64,8 @@ extension AnyGreenlet {
 
     /// Where it was made, and where the greenlets were made that led to it, the latest first.
     ///
-    /// Recording costs nanoseconds; names are looked up when the stack is printed. Nil for main, the hub and raw greenlets,
-    /// and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on a foreign thread.
+    /// Recording costs nanoseconds; names are looked up when the stack is printed. Nil for main, the hub and raw
+    /// greenlets, and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawning_stack`.
     public final var spawningStack: SpawningStack? {
@@ -72,8 +73,8 @@ extension AnyGreenlet {
         return spawnSite.map(SpawningStack.init)
     }
 
-    /// How many levels of spawning a ``spawningStack`` keeps, from 0, which keeps none, to 255; 10 unless it is set. For
-    /// greenlets made from now on, in the whole process.
+    /// How many levels of spawning a ``spawningStack`` keeps, from 0, which keeps none, to 255; 10 unless it is set.
+    /// For greenlets made from now on, in the whole process.
     ///
     /// A program in which greenlets spawn greenlets for ever comes round to the same few records, so memory is bounded.
     ///
@@ -85,10 +86,11 @@ extension AnyGreenlet {
 
     /// What the greenlet and all its descendants share.
     ///
-    /// Each child of main, and of the hub, begins a tree of its own, unless a store was assigned to main. Assigning a store
-    /// begins a new tree with this greenlet: what it spawns from then on shares that store, and what it has spawned keeps
-    /// the old one. The store goes with the last of its tree. Nil for main and the hub until one is assigned; always nil,
-    /// and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take part. Traps on a foreign thread.
+    /// Each child of main, and of the hub, begins a tree of its own, unless a store was assigned to main. Assigning a
+    /// store begins a new tree with this greenlet: what it spawns from then on shares that store, and what it has
+    /// spawned keeps the old one. The store goes with the last of its tree. Nil for main and the hub until one is
+    /// assigned; always nil, and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take
+    /// part. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.spawn_tree_locals`.
     public final var spawnTreeLocals: SpawnTreeLocals? {

@@ -17,8 +17,8 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
             }
         }
 
-        /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no frame
-        /// of their own, and neither has one whose last act was the call.
+        /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no
+        /// frame of their own, and neither has one whose last act was the call.
         public var frames: [String] { symbolicated(addresses) }
 
         /// One function a line.

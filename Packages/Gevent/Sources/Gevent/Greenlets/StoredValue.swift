@@ -1,8 +1,9 @@
 // Where a greenlet keeps the value of its body: in two words of its own if the value fits there, in a box if not.
 //
 // Not a stored property of type `Output?`: the end of every object that has one asks the runtime for the metadata of
-// `Optional<Output>`, which is a sixth of the price of a short greenlet. Here the value is destroyed by its own type alone. All of
-// it is inlined, since an unspecialised call would ask for metadata just so: that of `UnsafeMutablePointer<Output>`.
+// `Optional<Output>`, which is a sixth of the price of a short greenlet. Here the value is destroyed by its own type
+// alone. All of it is inlined, since an unspecialised call would ask for metadata just so: that of
+// `UnsafeMutablePointer<Output>`.
 
 extension JoinableGreenlet {
     /// Room for a small value, or for the address of a large one.

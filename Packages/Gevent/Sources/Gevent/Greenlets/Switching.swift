@@ -6,15 +6,15 @@ extension AnyGreenlet {
     /// Hands control straight to this greenlet; the caller stays behind until somebody switches back to it, or this
     /// greenlet ends.
     ///
-    /// Not for applications: events and queues say what is waited for, and this does not. It is for coroutines that hand
-    /// control to each other. Only two kinds of greenlets can be switched to: one that left by `switchTo` or
-    /// ``throwInto(_:)`` itself, and a ``RawGreenlet`` that has not been started, which then runs. Any other switch, into
-    /// a greenlet that waits for something else, is ready, was started in the usual way or is over, is thrown back as
-    /// ``HubError`` with `.invalidSwitch` and does not disturb that greenlet. Switching to oneself does nothing.
+    /// Not for applications: events and queues say what is waited for, and this does not. It is for coroutines that
+    /// hand control to each other. Only two kinds of greenlets can be switched to: one that left by `switchTo` or
+    /// ``throwInto(_:)`` itself, and a ``RawGreenlet`` that has not been started, which then runs. Any other switch,
+    /// into a greenlet that waits for something else, is ready, was started in the usual way or is over, is thrown back
+    /// as ``HubError`` with `.invalidSwitch` and does not disturb that greenlet. Switching to oneself does nothing.
     ///
     /// The parent of every greenlet is the hub: when this one waits in the usual way, what is ready runs. Kills and
-    /// timeouts reach the caller as in any wait. To keep timers and descriptors going, now and then a switch takes the way
-    /// over the ready queue.
+    /// timeouts reach the caller as in any wait. To keep timers and descriptors going, now and then a switch takes the
+    /// way over the ready queue.
     ///
     /// gevent: `greenlet.switch()`.
     @available(*, noasync)
@@ -33,13 +33,13 @@ extension AnyGreenlet {
         }
     }
 
-    /// Raises `error` in this greenlet where it waits, at once: control goes straight to it, and the caller stays behind as
-    /// in ``switchTo()``.
+    /// Raises `error` in this greenlet where it waits, at once: control goes straight to it, and the caller stays
+    /// behind as in ``switchTo()``.
     ///
     /// Not for applications, which use `kill`. One that has never run ends with `error` without a switch: its start is
     /// cancelled, its outcome recorded, its links are told. Thrown into oneself it is thrown right here. Throws
-    /// ``HubError`` with `.invalidSwitch`, and disturbs nothing, if the greenlet does not wait: it is ready, over, or the
-    /// hub.
+    /// ``HubError`` with `.invalidSwitch`, and disturbs nothing, if the greenlet does not wait: it is ready, over, or
+    /// the hub.
     ///
     /// gevent: `greenlet.throw(error)`, `Greenlet.throw(error)`.
     @available(*, noasync)

@@ -1,7 +1,7 @@
 internal import Glibc
 
-/// A lock with the value it guards, for what lives on in a forked child. There a `Mutex` of the standard library cannot be
-/// contended for: it names its holder by a number that the forking thread remembers from its parent, and traps.
+/// A lock with the value it guards, for what lives on in a forked child. There a `Mutex` of the standard library cannot
+/// be contended for: it names its holder by a number that the forking thread remembers from its parent, and traps.
 ///
 /// Unchecked, because `value` is touched only with the lock held.
 final class ForkableMutex<Value>: @unchecked Sendable {

@@ -57,8 +57,8 @@ public final class Hub {
 
     /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
     ///
-    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must not
-    /// park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
+    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must
+    /// not park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
     /// default, prints through ``errorOutput``.
     ///
     /// gevent: `Hub.handle_error`.
@@ -70,9 +70,9 @@ public final class Hub {
     /// gevent: `Hub.NOT_ERROR`.
     public var quietErrors: [any Error.Type] = []
 
-    /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of being
-    /// reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet of a
-    /// group it is a failure like others, which the scope throws on. ``KeyboardInterrupt`` unless set.
+    /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of
+    /// being reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet
+    /// of a group it is a failure like others, which the scope throws on. ``KeyboardInterrupt`` unless set.
     ///
     /// gevent: `Hub.SYSTEM_ERROR`.
     public var systemErrors: [any Error.Type] = [KeyboardInterrupt.self]
@@ -118,8 +118,8 @@ public final class Hub {
 
     /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task; and
-    /// ``ConfigurationError`` if another setting than the loop has a bad value.
+    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task;
+    /// and ``ConfigurationError`` if another setting than the loop has a bad value.
     @discardableResult
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
         if gevent_hub_current() != nil {
@@ -156,8 +156,8 @@ public final class Hub {
         return try Hub(loop: loop, reason: reason, configuration: configuration)
     }
 
-    /// A call hidden in a synchronous helper gets past `noasync`. It would block a thread of the pool, and its greenlets
-    /// would be stranded there.
+    /// A call hidden in a synchronous helper gets past `noasync`. It would block a thread of the pool, and its
+    /// greenlets would be stranded there.
     private static func refuseTasks() throws {
         if gevent_current_task() != nil { throw HubError.inTask }
     }
@@ -276,8 +276,8 @@ public final class Hub {
         }
         if isBeingDestroyed { return }
         isBeingDestroyed = true
-        // What is released from here on may run code of the program's, in main. If that parked, greenlets would run that
-        // are to end or have been taken out of the queue, and nothing would bring main back.
+        // What is released from here on may run code of the program's, in main. If that parked, greenlets would run
+        // that are to end or have been taken out of the queue, and nothing would bring main back.
         gevent_attention_disown(gevent_hub_main(pointer))
         noticeFork()
         let abandoned = abandonInherited()
@@ -317,8 +317,8 @@ public final class Hub {
         gevent_attention_disown(main)
     }
 
-    /// Also what is attached meanwhile. Each is taken off first, so that who looks for one while it closes gets another,
-    /// which is closed in its turn.
+    /// Also what is attached meanwhile. Each is taken off first, so that who looks for one while it closes gets
+    /// another, which is closed in its turn.
     private func closeServices() {
         var left = services.count + 100
         while left > 0, !services.isEmpty {
@@ -374,8 +374,8 @@ public final class Hub {
         for greenlet in delayedGreenlets() where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
     }
 
-    /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link and
-    /// attach, so this is done again until nothing has come of it.
+    /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link
+    /// and attach, so this is done again until nothing has come of it.
     private func finish() {
         let rounds = 100
         for round in 0..<rounds {

@@ -45,8 +45,8 @@ extension HubCallback: Sendable {}
 extension Hub {
     /// Calls `body` on the hub soon, in turn with greenlets that were started or woken before.
     ///
-    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported, or raised in main
-    /// if it is one of ``systemErrors``. On this hub's own thread only; other threads use ``HubHandle/post(_:)``.
+    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported, or raised in
+    /// main if it is one of ``systemErrors``. On this hub's own thread only; other threads use ``HubHandle/post(_:)``.
     ///
     /// gevent: `loop.run_callback(func)`.
     @discardableResult

@@ -14,8 +14,8 @@ public final class HubHandle: Sendable {
 
     /// Everything in it is looked at with the lock held.
     nonisolated(unsafe) private var mailbox = Mailbox()
-    /// Not a Mutex, which does not survive a fork. Also known to the hub's C part, so as to be held while the process is
-    /// copied. `nonisolated(unsafe)`: a C lock, made for use from any thread, and never another one.
+    /// Not a Mutex, which does not survive a fork. Also known to the hub's C part, so as to be held while the process
+    /// is copied. `nonisolated(unsafe)`: a C lock, made for use from any thread, and never another one.
     nonisolated(unsafe) let lock = gevent_mailbox_lock_create()!
     /// A hint for the hub, so that an iteration without mail takes no lock. Set inside the lock, so that a hub that
     /// takes the lock and finds no job cannot miss it.
@@ -28,12 +28,12 @@ public final class HubHandle: Sendable {
 
     deinit { gevent_mailbox_lock_destroy(lock) }
 
-    /// Calls `job` on the hub's thread, soon; posts of one thread in their order. Returns whether the hub is there to do
-    /// so. Any thread; never parks and never blocks longer than another post.
+    /// Calls `job` on the hub's thread, soon; posts of one thread in their order. Returns whether the hub is there to
+    /// do so. Any thread; never parks and never blocks longer than another post.
     ///
     /// The job runs on the hub and must not park; it may spawn. A hub in which nothing else can happen reports that it
-    /// would block forever although a post might come: ``Hub/hold()`` makes it wait. In a forked child the hubs of other
-    /// threads do not exist, and refuse.
+    /// would block forever although a post might come: ``Hub/hold()`` makes it wait. In a forked child the hubs of
+    /// other threads do not exist, and refuse.
     ///
     /// gevent: `loop.run_callback_threadsafe(func)`.
     @discardableResult

@@ -5,8 +5,8 @@ protocol HubService: AnyObject {
     /// main, before greenlets are ended. Must not park.
     func hubWillClose()
 
-    /// This is a forked child, whose loop has been repaired and knows no descriptor any more: makes anew what a child does
-    /// not inherit. On the hub's thread. Must not park.
+    /// This is a forked child, whose loop has been repaired and knows no descriptor any more: makes anew what a child
+    /// does not inherit. On the hub's thread. Must not park.
     func hubDidFork()
 }
 

@@ -27,8 +27,8 @@ public struct HubStatistics: Sendable, Hashable {
     /// Stacks whose memory is kept for the next greenlet.
     public let idleStacks: Int
 
-    /// Greenlets started per second, on average over the hub's life; 0 if no time has passed. Two statistics give the rate
-    /// between them: the difference of ``spawnCount`` by that of ``uptime``.
+    /// Greenlets started per second, on average over the hub's life; 0 if no time has passed. Two statistics give the
+    /// rate between them: the difference of ``spawnCount`` by that of ``uptime``.
     public var spawnsPerSecond: Double {
         uptime > .zero ? Double(spawnCount) / (uptime / .seconds(1)) : 0
     }

@@ -1,4 +1,5 @@
-// Finds, once per process, the runtime's thread-local words that must travel with a greenlet. See gevent_thread_words.h.
+// Finds, once per process, the runtime's thread-local words that must travel with a greenlet. See
+// gevent_thread_words.h.
 
 internal import CGevent
 internal import Glibc

@@ -6,8 +6,8 @@
 /// print(try answer.get())
 /// ```
 ///
-/// It stays ready once it is. Setting it again replaces the outcome as a whole. May be made before any hub exists; belongs
-/// to the thread that first uses it. Nothing to do with Swift's `async`.
+/// It stays ready once it is. Setting it again replaces the outcome as a whole. May be made before any hub exists;
+/// belongs to the thread that first uses it. Nothing to do with Swift's `async`.
 ///
 /// gevent: `gevent.event.AsyncResult`.
 public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
@@ -61,7 +61,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     @inlinable
     public func set(_ value: Value) { set(.success(value)) }
 
-    /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like ``set(_:)-(Value)``.
+    /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like
+    /// ``set(_:)-(Value)``.
     ///
     /// gevent: `AsyncResult.set_exception(exception)`.
     @inlinable
@@ -76,10 +77,11 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
         didBecomeReady(isFirst: isFirst)
     }
 
-    /// Waits for the outcome, for at most `timeout`, and returns the value or throws the error; every call does the same.
+    /// Waits for the outcome, for at most `timeout`, and returns the value or throws the error; every call does the
+    /// same.
     ///
-    /// Parks unless there is an outcome. Throws a ``Timeout`` when the time is up, and at once for a timeout of zero or less
-    /// or `blocking: false` if there is none; and what ``Event/wait(timeout:)`` throws.
+    /// Parks unless there is an outcome. Throws a ``Timeout`` when the time is up, and at once for a timeout of zero or
+    /// less or `blocking: false` if there is none; and what ``Event/wait(timeout:)`` throws.
     ///
     /// gevent: `AsyncResult.get(block=True, timeout=None)`.
     @inlinable
@@ -93,8 +95,9 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
         return try outcome()
     }
 
-    /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error it
-    /// carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not touched.
+    /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
+    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not
+    /// touched.
     @available(*, noasync)
     public func get(timeout: Timeout) throws -> Value {
         _ = try home.hub()
@@ -113,11 +116,11 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
         return try stored.get()
     }
 
-    /// Parks until there is an outcome, or for at most `timeout`, and returns the value; nil for an error or an exit, and
-    /// when the time is up.
+    /// Parks until there is an outcome, or for at most `timeout`, and returns the value; nil for an error or an exit,
+    /// and when the time is up.
     ///
-    /// If there is an outcome it comes after those who had to wait and have not run yet. Throws neither the stored error nor
-    /// a timeout of its own, but what ``Event/wait(timeout:)`` throws.
+    /// If there is an outcome it comes after those who had to wait and have not run yet. Throws neither the stored
+    /// error nor a timeout of its own, but what ``Event/wait(timeout:)`` throws.
     ///
     /// gevent: `AsyncResult.wait(timeout=None)`.
     @available(*, noasync)
@@ -139,7 +142,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
         return try stored.get()
     }
 
-    /// "<AsyncResult unset>", "<AsyncResult value>", "<AsyncResult error: …>" or "<AsyncResult exit>", and how many wait.
+    /// "<AsyncResult unset>", "<AsyncResult value>", "<AsyncResult error: …>" or "<AsyncResult exit>", and how many
+    /// wait.
     public var description: String {
         let state =
             switch result {
@@ -154,8 +158,8 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
 extension Greenlet {
     /// Copies this greenlet's outcome to `result` when it is over: value, error or exit.
     ///
-    /// Happens on the hub, in turn with the other links. On a greenlet that is over it happens as soon as the caller parks or
-    /// yields. Repeatable. Traps on a foreign thread.
+    /// Happens on the hub, in turn with the other links. On a greenlet that is over it happens as soon as the caller
+    /// parks or yields. Repeatable. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(result)`.
     @discardableResult

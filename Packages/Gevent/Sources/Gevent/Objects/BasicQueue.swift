@@ -58,8 +58,9 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
 
     /// Adds an element; parks until there is room, or for at most `timeout`.
     ///
-    /// Throws ``QueueFull`` when the time is up, and at once for `blocking: false`, a timeout of zero or less and in a hub
-    /// callback; ``QueueShutDown``; and what is thrown into the greenlet meanwhile, with which the element was not added.
+    /// Throws ``QueueFull`` when the time is up, and at once for `blocking: false`, a timeout of zero or less and in a
+    /// hub callback; ``QueueShutDown``; and what is thrown into the greenlet meanwhile, with which the element was not
+    /// added.
     ///
     /// gevent: `Queue.put(item, block=True, timeout=None)`.
     @available(*, noasync)
@@ -210,9 +211,9 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
 
     // MARK: Shutting down
 
-    /// Closes the queue: puts fail at once with ``QueueShutDown``, gets take what is left and then fail, and everyone who
-    /// waits is thrown it. With `immediate`, what is left is dropped and counts as done. Repeatable; never parks. Traps on a
-    /// foreign thread.
+    /// Closes the queue: puts fail at once with ``QueueShutDown``, gets take what is left and then fail, and everyone
+    /// who waits is thrown it. With `immediate`, what is left is dropped and counts as done. Repeatable; never parks.
+    /// Traps on a foreign thread.
     ///
     /// gevent: `Queue.shutdown(immediate=False)`.
     public final func shutdown(immediate: Bool = false) {

@@ -24,8 +24,8 @@ public final class Event: WaitableObject, CustomStringConvertible {
     public override var isReady: Bool { isSet }
 
     /// Sets the flag and makes everyone who waits ready, in the order in which they came; they run when the caller next
-    /// parks. All of them find that the wait succeeded, even if the flag is cleared before they run. Never parks; works in a
-    /// hub callback. Traps on a foreign thread.
+    /// parks. All of them find that the wait succeeded, even if the flag is cleared before they run. Never parks; works
+    /// in a hub callback. Traps on a foreign thread.
     ///
     /// gevent: `Event.set()`.
     public func set() {
@@ -45,11 +45,12 @@ public final class Event: WaitableObject, CustomStringConvertible {
         isSet = false
     }
 
-    /// Parks until the event is set, or for at most `timeout`. Returns whether it was set; that the time is up is no error.
+    /// Parks until the event is set, or for at most `timeout`. Returns whether it was set; that the time is up is no
+    /// error.
     ///
-    /// Returns true at once if it is set, but comes after those who had to wait and have not run yet. A timeout of zero or
-    /// less only looks. Throws what is thrown into the greenlet meanwhile: a kill, a ``Timeout`` started elsewhere; and
-    /// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+    /// Returns true at once if it is set, but comes after those who had to wait and have not run yet. A timeout of zero
+    /// or less only looks. Throws what is thrown into the greenlet meanwhile: a kill, a ``Timeout`` started elsewhere;
+    /// and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
     ///
     /// gevent: `Event.wait(timeout=None)`.
     @available(*, noasync)

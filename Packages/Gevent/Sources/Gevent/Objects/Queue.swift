@@ -14,8 +14,8 @@
 ///
 /// gevent: `gevent.queue.Queue`, and `gevent.queue.JoinableQueue` where that is kept apart.
 public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
-    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming error and
-    /// traps.
+    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming
+    /// error and traps.
     @inlinable
     public init(maxSize: Int? = nil) {
         super.init(maxSize: maxSize, storage: FirstInFirstOut())
@@ -34,8 +34,8 @@ public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
         unfinished = other.unfinished
     }
 
-    /// Another queue with the same limit, the same elements and as many unfinished tasks. Nobody waits for it, and it is not
-    /// shut down.
+    /// Another queue with the same limit, the same elements and as many unfinished tasks. Nobody waits for it, and it
+    /// is not shut down.
     ///
     /// gevent: `JoinableQueue.copy()`.
     public func copy() -> Queue<Element> { Queue(copying: self) }
@@ -45,10 +45,11 @@ public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
     /// gevent: `JoinableQueue.unfinished_tasks`.
     public var unfinishedTasks: Int { unfinished }
 
-    /// Reports that an element which was taken has been dealt with; after the last, everyone in ``join(timeout:)`` goes on.
+    /// Reports that an element which was taken has been dealt with; after the last, everyone in ``join(timeout:)`` goes
+    /// on.
     ///
-    /// Never parks; works in a hub callback. One report more than elements were put is a programming error and traps, and so
-    /// does a foreign thread.
+    /// Never parks; works in a hub callback. One report more than elements were put is a programming error and traps,
+    /// and so does a foreign thread.
     ///
     /// gevent: `JoinableQueue.task_done()`.
     public func taskDone() {
@@ -57,11 +58,11 @@ public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
         didFinish(1)
     }
 
-    /// Parks until every element has been reported done, or for at most `timeout`. Returns whether that came before the time
-    /// was up; at once if there is nothing to wait for.
+    /// Parks until every element has been reported done, or for at most `timeout`. Returns whether that came before the
+    /// time was up; at once if there is nothing to wait for.
     ///
-    /// Throws what is thrown into the greenlet meanwhile; ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`,
-    /// `.blockedInHub`.
+    /// Throws what is thrown into the greenlet meanwhile; ``HubError`` with `.wouldBlockForever` in main,
+    /// `.wrongThread`, `.blockedInHub`.
     ///
     /// gevent: `JoinableQueue.join(timeout=None)`.
     @available(*, noasync)

@@ -2,9 +2,9 @@ public import CGevent
 
 /// The part of a queue that does not depend on what is in it: who waits on which side, and how.
 ///
-/// At any moment either there is no element, or nobody waits for one; and either there is room, or nobody waits for some.
-/// What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has what it
-/// waited for, whatever happens to it before it runs.
+/// At any moment either there is no element, or nobody waits for one; and either there is room, or nobody waits for
+/// some. What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has
+/// what it waited for, whatever happens to it before it runs.
 public class QueueLines {
     @usableFromInline @exclusivity(unchecked) final var home = Home()
     /// Somebody waits, or waited, or the queue was shut down: the short ways are closed.
@@ -38,15 +38,16 @@ public class QueueLines {
         return maxSize
     }
 
-    /// Whether the current greenlet may wait for a queue at all. A hub callback may not; there it is as if no time were left.
+    /// Whether the current greenlet may wait for a queue at all. A hub callback may not; there it is as if no time were
+    /// left.
     @usableFromInline
     final func mayWait(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
         if let timeout, timeout <= .zero { return false }
         return gevent_attention(hub) != UInt8(GEVENT_ATTENTION_IS_HUB)
     }
 
-    /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the time
-    /// was up; throws ``QueueShutDown`` if the queue was shut down meanwhile.
+    /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the
+    /// time was up; throws ``QueueShutDown`` if the queue was shut down meanwhile.
     @usableFromInline
     final func park(
         for purpose: Int, _ place: UnsafeMutableRawPointer, _ timeout: Duration?,

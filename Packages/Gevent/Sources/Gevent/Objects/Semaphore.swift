@@ -7,9 +7,9 @@ internal import CGevent
 /// try slots.withPermit { try download() }
 /// ```
 ///
-/// A permit that is released while others wait is free until the first of them runs, and a running greenlet may take it;
-/// whoever was passed over that way is handed the next one. May be made before any hub exists; belongs to the thread that
-/// first uses it.
+/// A permit that is released while others wait is free until the first of them runs, and a running greenlet may take
+/// it; whoever was passed over that way is handed the next one. May be made before any hub exists; belongs to the
+/// thread that first uses it.
 ///
 /// gevent: `gevent.lock.Semaphore`.
 public class Semaphore: WaitableObject, CustomStringConvertible {
@@ -39,8 +39,8 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
 
     // MARK: Acquiring
 
-    /// Takes a permit; parks until there is one, or for at most `timeout`. Returns whether it has one: false when the time
-    /// is up, and at once for `blocking: false` or a timeout of zero or less if none is free.
+    /// Takes a permit; parks until there is one, or for at most `timeout`. Returns whether it has one: false when the
+    /// time is up, and at once for `blocking: false` or a timeout of zero or less if none is free.
     ///
     /// Throws what is thrown into the greenlet meanwhile, with which it has no permit; ``HubError`` with
     /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
@@ -112,8 +112,8 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
 
     // MARK: Releasing
 
-    /// Gives a permit back, or one more, and returns how many are free then. Never parks; works in a hub callback. Traps on a
-    /// foreign thread.
+    /// Gives a permit back, or one more, and returns how many are free then. Never parks; works in a hub callback.
+    /// Traps on a foreign thread.
     ///
     /// gevent: `Semaphore.release()`.
     @discardableResult
@@ -132,7 +132,8 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
         }
         counter += 1
         if counter == 1 { recordReadiness(hub) }
-        // As many are chosen as there are permits; those who only want to know are told as long as one is left for them.
+        // As many are chosen as there are permits; those who only want to know are told as long as one is left for
+        // them.
         while counter > chosenCount, let link = line.first {
             if link.pointee.kind == GEVENT_LINK_ACQUIRE {
                 chosenCount += 1
@@ -149,8 +150,8 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
 
     // MARK: Waiting without taking
 
-    /// Parks until a permit is free, or for at most `timeout`, and takes none. Returns how many are free by then: possibly
-    /// none, when the time is up or somebody was quicker. Throws what ``acquire(blocking:timeout:)`` throws.
+    /// Parks until a permit is free, or for at most `timeout`, and takes none. Returns how many are free by then:
+    /// possibly none, when the time is up or somebody was quicker. Throws what ``acquire(blocking:timeout:)`` throws.
     ///
     /// gevent: `Semaphore.wait(timeout=None)`.
     @available(*, noasync)

@@ -9,8 +9,8 @@
 ///
 /// gevent: `gevent.queue.Queue` of the versions that keep `JoinableQueue` apart.
 public final class SimpleQueue<Element>: BasicQueue<FirstInFirstOut<Element>> {
-    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming error and
-    /// traps.
+    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming
+    /// error and traps.
     @inlinable
     public init(maxSize: Int? = nil) {
         super.init(maxSize: maxSize, storage: FirstInFirstOut())

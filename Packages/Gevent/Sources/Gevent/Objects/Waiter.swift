@@ -1,7 +1,7 @@
 public import CGevent
 
-/// A slot for one value or error, and for one greenlet that waits for it: what callbacks of other libraries are turned into
-/// waits with.
+/// A slot for one value or error, and for one greenlet that waits for it: what callbacks of other libraries are turned
+/// into waits with.
 ///
 /// ```swift
 /// let waiter = Waiter<Reply>()
@@ -35,8 +35,8 @@ public final class Waiter<Value>: CustomStringConvertible {
     @inlinable
     public var isReady: Bool { stored != nil }
 
-    /// Gives a value: whoever waits for it becomes ready. A second one replaces it. Never parks; works in a hub callback.
-    /// Traps on a foreign thread.
+    /// Gives a value: whoever waits for it becomes ready. A second one replaces it. Never parks; works in a hub
+    /// callback. Traps on a foreign thread.
     ///
     /// gevent: `Waiter.switch(value)`.
     @inlinable
@@ -59,8 +59,8 @@ public final class Waiter<Value>: CustomStringConvertible {
 
     /// Parks until there is a value or an error, and returns or throws it; at once if there is.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if another greenlet waits already, and what is thrown into the greenlet
-    /// meanwhile.
+    /// Throws ``HubError`` with `.concurrentUse` if another greenlet waits already, and what is thrown into the
+    /// greenlet meanwhile.
     ///
     /// gevent: `Waiter.get()`.
     @inlinable

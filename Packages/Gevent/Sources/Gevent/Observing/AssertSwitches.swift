@@ -18,12 +18,12 @@ public struct NoSwitchError: Error, Sendable, Hashable, CustomStringConvertible 
     }
 }
 
-/// Runs `body` and returns what it does, and throws ``NoSwitchError`` if it did not let others run: no greenlet was switched
-/// to, or, with `hubOnly`, the hub was not, which looks at timers and descriptors.
+/// Runs `body` and returns what it does, and throws ``NoSwitchError`` if it did not let others run: no greenlet was
+/// switched to, or, with `hubOnly`, the hub was not, which looks at timers and descriptors.
 ///
 /// With `maxBlockingTime` only a block that took longer than that, on the loop's clock, has to have switched. Nests. An
-/// error that `body` throws passes through, and nothing is added to it. Costs two readings of the clock. For tests and for
-/// finding what blocks.
+/// error that `body` throws passes through, and nothing is added to it. Costs two readings of the clock. For tests and
+/// for finding what blocks.
 ///
 /// gevent: `gevent.util.assert_switches(max_blocking_time=None, hub_only=False)`.
 @available(*, noasync)

@@ -14,14 +14,14 @@ public struct BlockingReport: Sendable, Hashable, CustomStringConvertible {
 
     /// Who ran.
     public let culprit: Culprit
-    /// Its kind and name, as in ``AnyGreenlet/description``; an override of that is not called, and a name is cut after 47
-    /// bytes.
+    /// Its kind and name, as in ``AnyGreenlet/description``; an override of that is not called, and a name is cut after
+    /// 47 bytes.
     public let greenlet: String
     /// For how long at least it has run without a switch.
     public let duration: Duration
-    /// Where it is, innermost first, one call a line. A call marked with a question mark was found on the stack without a
-    /// frame record that leads to it, and may be a remnant of an earlier one. Empty if the thread holds back the signal
-    /// by which it is asked.
+    /// Where it is, innermost first, one call a line. A call marked with a question mark was found on the stack without
+    /// a frame record that leads to it, and may be a remnant of an earlier one. Empty if the thread holds back the
+    /// signal by which it is asked.
     public let backtrace: [String]
 
     /// Several lines, as they are printed.

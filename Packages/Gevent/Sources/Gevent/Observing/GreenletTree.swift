@@ -2,9 +2,9 @@ internal import CGevent
 
 /// Every greenlet of a thread that is started and not over, under the one that spawned it.
 ///
-/// A list in depth-first order, each greenlet before those it spawned, so that trees of any depth do. Main and, if it has
-/// spawned something or is running, the hub stand there like the others. Whoever was spawned by a greenlet that is over
-/// stands at the root, and without `GEVENT_TRACK_GREENLET_TREE` all do.
+/// A list in depth-first order, each greenlet before those it spawned, so that trees of any depth do. Main and, if it
+/// has spawned something or is running, the hub stand there like the others. Whoever was spawned by a greenlet that is
+/// over stands at the root, and without `GEVENT_TRACK_GREENLET_TREE` all do.
 ///
 /// It holds the greenlets, so let go of it soon. Confined to their thread.
 ///
@@ -63,8 +63,8 @@ public struct GreenletTree: CustomStringConvertible {
             })
     }
 
-    /// The greenlets of the calling thread. Works in greenlets, in main and in hub callbacks; never parks. Linear in the
-    /// greenlets there are and in the stacks ever used.
+    /// The greenlets of the calling thread. Works in greenlets, in main and in hub callbacks; never parks. Linear in
+    /// the greenlets there are and in the stacks ever used.
     ///
     /// gevent: `GreenletTree.current_tree()`.
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
@@ -133,12 +133,12 @@ extension GreenletTree: Sendable {}
 @available(*, unavailable)
 extension GreenletTree.Node: Sendable {}
 
-/// A report of every greenlet of the calling thread that is started and not over: what it is doing, what it waits for and
-/// since when, where it was spawned, and its locals, each under the greenlet that spawned it.
+/// A report of every greenlet of the calling thread that is started and not over: what it is doing, what it waits for
+/// and since when, where it was spawned, and its locals, each under the greenlet that spawned it.
 ///
-/// Shows at most `limit` greenlets and says how many it leaves out. Works in greenlets, in main and in hub callbacks, and
-/// never parks; it calls the `description` of greenlets, of what they wait for and of their locals, which must not park
-/// either. Looking up names takes milliseconds. Another thread's greenlets only that thread can look at:
+/// Shows at most `limit` greenlets and says how many it leaves out. Works in greenlets, in main and in hub callbacks,
+/// and never parks; it calls the `description` of greenlets, of what they wait for and of their locals, which must not
+/// park either. Looking up names takes milliseconds. Another thread's greenlets only that thread can look at:
 /// `handle.post { print(dumpGreenlets()) }` makes it do so.
 ///
 /// gevent: `gevent.util.format_run_info()`, `gevent.util.print_run_info()`.

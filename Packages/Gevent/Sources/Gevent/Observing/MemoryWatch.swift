@@ -1,6 +1,7 @@
 internal import Glibc
 
-/// The memory of the process has passed a limit, one way or the other; see ``Monitor/watchMemory(limit:every:reading:)``.
+/// The memory of the process has passed a limit, one way or the other; see
+/// ``Monitor/watchMemory(limit:every:reading:)``.
 public enum MemoryEvent: Sendable, Hashable, CustomStringConvertible {
     /// More than `limit` bytes are used: for the first time, or more than when it was last looked at.
     ///

@@ -8,16 +8,16 @@ internal import Glibc
 /// monitor.onBlocking { report in metrics.count("blocked", report.greenlet) }
 /// ```
 ///
-/// ``Hub/startMonitor()`` starts it, or `GEVENT_MONITOR_THREAD_ENABLE` for every hub; it ends with its hub. Whatever runs on
-/// the hub's thread for longer than ``maxBlockingTime`` without a switch is reported: a greenlet, main, a callback of the
-/// hub; once in each such period while it lasts. A hub that sleeps in a poll is not.
+/// ``Hub/startMonitor()`` starts it, or `GEVENT_MONITOR_THREAD_ENABLE` for every hub; it ends with its hub. Whatever
+/// runs on the hub's thread for longer than ``maxBlockingTime`` without a switch is reported: a greenlet, main, a
+/// callback of the hub; once in each such period while it lasts. A hub that sleeps in a poll is not.
 ///
-/// The hub pays nothing for it until there is something to report. Then its thread is sent `SIGURG`, by which it tells where
-/// it is: calls that a signal interrupts, such as libc's `usleep`, return early. A handler that the program installed before
-/// is called for signals of its own; one that it installs later leaves reports without a backtrace.
+/// The hub pays nothing for it until there is something to report. Then its thread is sent `SIGURG`, by which it tells
+/// where it is: calls that a signal interrupts, such as libc's `usleep`, return early. A handler that the program
+/// installed before is called for signals of its own; one that it installs later leaves reports without a backtrace.
 ///
-/// Usable from any thread. Functions and hooks are called on the monitor's thread, one after the other, and must not wait for
-/// the hub; they reach it through ``handle``.
+/// Usable from any thread. Functions and hooks are called on the monitor's thread, one after the other, and must not
+/// wait for the hub; they reach it through ``handle``.
 ///
 /// gevent: `gevent._monitor.PeriodicMonitoringThread`.
 public final class Monitor: Sendable {
@@ -39,7 +39,8 @@ public final class Monitor: Sendable {
 
     // MARK: Blocking
 
-    /// How long something may run without a switch before it is reported. Zero or less is a programming error and traps.
+    /// How long something may run without a switch before it is reported. Zero or less is a programming error and
+    /// traps.
     ///
     /// From `GEVENT_MAX_BLOCKING_TIME` at first. A report comes between one and two such times after the last switch.
     ///

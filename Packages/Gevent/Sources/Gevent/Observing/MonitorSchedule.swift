@@ -192,8 +192,8 @@ final class MonitorSchedule: @unchecked Sendable {
         withExtendedLifetime(dropped) {}
     }
 
-    /// In a forked child: the thread is not there, and the lock may be held by it for ever. What the lock guards is whole:
-    /// the thread itself only moves the moments at which something is due.
+    /// In a forked child: the thread is not there, and the lock may be held by it for ever. What the lock guards is
+    /// whole: the thread itself only moves the moments at which something is due.
     func startAgain(_ monitor: Monitor) {
         guard let watched else { return }
         state.makeAnew()

@@ -13,8 +13,8 @@ extension Hub {
 
     /// Starts a thread that watches this hub, and returns it; the same one while there is one.
     ///
-    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``MonitorError`` if the system has no thread or memory
-    /// for it, and ``HubError`` with `.wrongThread` or `.destroyed`. Never parks.
+    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``MonitorError`` if the system has no thread or
+    /// memory for it, and ``HubError`` with `.wrongThread` or `.destroyed`. Never parks.
     ///
     /// gevent: `Hub.start_periodic_monitoring_thread()`.
     @discardableResult
@@ -27,8 +27,8 @@ extension Hub {
         return monitor
     }
 
-    /// Ends the thread that watches this hub, and waits until it is over: for as long as a function or hook that is just
-    /// being called takes. No effect without one. On the hub's own thread; traps elsewhere.
+    /// Ends the thread that watches this hub, and waits until it is over: for as long as a function or hook that is
+    /// just being called takes. No effect without one. On the hub's own thread; traps elsewhere.
     public func stopMonitor() {
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         guard let service = services.first(where: { $0 is MonitorService }) else { return }
@@ -40,13 +40,13 @@ extension Hub {
 
     /// Called at each switch of this hub, with who is left and who comes; nil, the default, for no calls.
     ///
-    /// `origin` is nil if it is a greenlet that has ended. The hub and main appear like any greenlet. A greenlet that yields
-    /// while nobody else is ready does not switch.
+    /// `origin` is nil if it is a greenlet that has ended. The hub and main appear like any greenlet. A greenlet that
+    /// yields while nobody else is ready does not switch.
     ///
     /// It is called before the switch, on the stack that is left, which may be small, and must be quick. It may look at
     /// anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming error, and
-    /// ends the process if it makes anything ready. While there is none, switches cost what they always do; with one, each
-    /// takes the long way.
+    /// ends the process if it makes anything ready. While there is none, switches cost what they always do; with one,
+    /// each takes the long way.
     ///
     /// gevent: `greenlet.settrace(callback)`.
     public var switchHook: ((_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void)? {
@@ -80,13 +80,13 @@ extension Hub {
 
     /// Writes what every greenlet of this hub does, and when, to a file that ui.perfetto.dev and chrome://tracing open.
     ///
-    /// There is a track for each greenlet, one for the hub and one for its polls. Times are the system's monotonic clock,
-    /// whatever the loop's is. `%p` in `path` stands for the process's number. A file that is there is replaced, unless
-    /// another hub of this process is writing to it: several hubs share one. Ends a trace that is being written.
+    /// There is a track for each greenlet, one for the hub and one for its polls. Times are the system's monotonic
+    /// clock, whatever the loop's is. `%p` in `path` stands for the process's number. A file that is there is replaced,
+    /// unless another hub of this process is writing to it: several hubs share one. Ends a trace that is being written.
     ///
     /// What is known is written before the hub sleeps, when there are 64 KiB of it, and at the end of the hub or of the
-    /// process; so the file of a process that was killed lacks little, and can be opened. In a forked child the trace goes
-    /// on only if its name has a `%p`. If writing fails, that is printed once and the trace ends.
+    /// process; so the file of a process that was killed lacks little, and can be opened. In a forked child the trace
+    /// goes on only if its name has a `%p`. If writing fails, that is printed once and the trace ends.
     ///
     /// `GEVENT_TRACE` does this for every hub. Throws ``LoopError`` if the file cannot be opened, and ``HubError`` with
     /// `.wrongThread` or `.destroyed`. Never parks.

@@ -1,11 +1,11 @@
 internal import CGevent
 
 extension AnyGreenlet {
-    /// The bytes of its stack that have been in use at the deepest, so far; nil if it has no stack of the library's: main,
-    /// a greenlet that has not run, one that is over.
+    /// The bytes of its stack that have been in use at the deepest, so far; nil if it has no stack of the library's:
+    /// main, a greenlet that has not run, one that is over.
     ///
-    /// An upper bound: stacks are used again, and what an earlier greenlet has touched counts too. Nothing is recorded while
-    /// greenlets run; asking looks through the stack's memory, which takes microseconds.
+    /// An upper bound: stacks are used again, and what an earlier greenlet has touched counts too. Nothing is recorded
+    /// while greenlets run; asking looks through the stack's memory, which takes microseconds.
     public final var stackHighWaterMark: Int? {
         let hub = requireOwnHub()
         guard let context, context != gevent_hub_main(hub) else { return nil }

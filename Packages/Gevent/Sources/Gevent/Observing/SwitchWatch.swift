@@ -1,10 +1,10 @@
 internal import CGevent
 
-/// Who is told what a hub does: a trace, a hook, or both. Installed only while there is one, since then every switch takes
-/// the long way.
+/// Who is told what a hub does: a trace, a hook, or both. Installed only while there is one, since then every switch
+/// takes the long way.
 ///
-/// Everything here runs in the middle of the scheduler, mostly on the stack of a greenlet that is about to leave it. So it
-/// looks and does not touch: nothing is made ready, nothing parks.
+/// Everything here runs in the middle of the scheduler, mostly on the stack of a greenlet that is about to leave it. So
+/// it looks and does not touch: nothing is made ready, nothing parks.
 final class SwitchWatch: HubService {
     var trace: Trace? {
         didSet {

@@ -39,7 +39,8 @@ final class Trace {
 
     private var buffer: [UInt8] = []
     private static let bufferSize = 64 << 10
-    /// Tracks whose name is not in the file: where a greenlet was spawned is found out on the hub's stack, which is large.
+    /// Tracks whose name is not in the file: where a greenlet was spawned is found out on the hub's stack, which is
+    /// large.
     private var unnamed: [Track] = []
     private var siteTexts: [UnsafePointer<gevent_spawn_site>: String] = [:]
     private var isOver = false

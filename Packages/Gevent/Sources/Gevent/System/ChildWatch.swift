@@ -4,9 +4,9 @@ internal import Glibc
 /// Watches a child process and takes its status when it ends, once, for everybody who waits for it.
 ///
 /// It becomes ready when the child is over. Making one for a child that has ended is fine, as long as nobody has waited
-/// for it. It goes on until it is ready, is cancelled or its hub is destroyed, whoever holds it; it keeps the hub waiting
-/// unless told otherwise. The kernel reports the end through a descriptor, or by SIGCHLD where it is too old for that
-/// (before Linux 5.3). Confined to the thread of its hub.
+/// for it. It goes on until it is ready, is cancelled or its hub is destroyed, whoever holds it; it keeps the hub
+/// waiting unless told otherwise. The kernel reports the end through a descriptor, or by SIGCHLD where it is too old
+/// for that (before Linux 5.3). Confined to the thread of its hub.
 ///
 /// gevent: `loop.child(pid)`.
 public final class ChildWatch: WaitableObject, CustomStringConvertible {
@@ -30,8 +30,8 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
 
     /// Watches `pid`, a child of this process that nobody has waited for.
     ///
-    /// Makes the thread's hub if there is none. Throws ``ChildError`` if it is no such child, and ``LoopError`` if there
-    /// are no descriptors left.
+    /// Makes the thread's hub if there is none. Throws ``ChildError`` if it is no such child, and ``LoopError`` if
+    /// there are no descriptors left.
     public init(pid: CInt, referenced: Bool = true) throws {
         hub = Hub.of(try currentHub())
         self.pid = pid

@@ -3,14 +3,14 @@ internal import Glibc
 
 /// Watches what a path names: its contents and attributes change, it is created, deleted, or replaced by a rename.
 ///
-/// The kernel tells (inotify), so nothing is polled; one descriptor serves all watches of a hub. The file, its directory
-/// and even the directories above it need not exist: then the nearest one that does is watched until the next appears.
-/// Not told, because the kernel does not: that a directory above the file's own is renamed, that what a symbolic link
-/// points to is replaced, what other machines do on a network file system. Two changes in one clock tick of the file
-/// system that leave the size as it was look like one.
+/// The kernel tells (inotify), so nothing is polled; one descriptor serves all watches of a hub. The file, its
+/// directory and even the directories above it need not exist: then the nearest one that does is watched until the next
+/// appears. Not told, because the kernel does not: that a directory above the file's own is renamed, that what a
+/// symbolic link points to is replaced, what other machines do on a network file system. Two changes in one clock tick
+/// of the file system that leave the size as it was look like one.
 ///
-/// A watch with `onChange` goes on until it is closed or its hub is destroyed, whoever holds it; any other ends with its
-/// last reference. Confined to the thread of its hub.
+/// A watch with `onChange` goes on until it is closed or its hub is destroyed, whoever holds it; any other ends with
+/// its last reference. Confined to the thread of its hub.
 ///
 /// gevent: `loop.stat(path, interval)`.
 public final class FileWatch: CustomStringConvertible {
@@ -44,8 +44,8 @@ public final class FileWatch: CustomStringConvertible {
 
     /// Watches `path` from now on. Never parks.
     ///
-    /// `onChange` runs after each change, in a greenlet of its own, never two at a time: changes that come meanwhile lead
-    /// to one more call. Its errors are reported, and the watch goes on. `referenced` says whether a watch with
+    /// `onChange` runs after each change, in a greenlet of its own, never two at a time: changes that come meanwhile
+    /// lead to one more call. Its errors are reported, and the watch goes on. `referenced` says whether a watch with
     /// `onChange` keeps the hub waiting; a parked ``wait(timeout:)`` always does.
     ///
     /// Throws ``LoopError``: with `.outOfResources` if descriptors or the user's inotify watches have run out, with

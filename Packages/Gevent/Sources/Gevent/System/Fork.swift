@@ -13,8 +13,8 @@ public enum ForkResult: Sendable, Hashable {
 ///
 /// Only the calling thread goes on in the child, with its hub: the loop is repaired there, and greenlets that wait or
 /// are queued, timers and signal registrations exist in both processes. The hubs of other threads do not exist in the
-/// child, whose posts to them are refused. The parent's is not touched. A child that is not to go on with what was begun
-/// before ends itself, or destroys its hub, which then never runs or unwinds that.
+/// child, whose posts to them are refused. The parent's is not touched. A child that is not to go on with what was
+/// begun before ends itself, or destroys its hub, which then never runs or unwinds that.
 ///
 /// **With other threads in the process the child may only exec**, or end by `_exit`: whatever lock another thread held,
 /// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it. The
@@ -37,9 +37,9 @@ public func fork() throws -> ForkResult {
 
 /// Repairs the hub in a child that was forked by other means than ``fork()``: by a C library, say.
 ///
-/// A child that does not call it is repaired all the same before it polls or waits for a descriptor; called first thing,
-/// it also tells apart exactly what was queued before the fork. Repeatable. Nothing happens without a hub or in a process
-/// that was not forked. Never parks. Throws ``LoopError`` if the system cannot provide new kernel objects.
+/// A child that does not call it is repaired all the same before it polls or waits for a descriptor; called first
+/// thing, it also tells apart exactly what was queued before the fork. Repeatable. Nothing happens without a hub or in
+/// a process that was not forked. Never parks. Throws ``LoopError`` if the system cannot provide new kernel objects.
 ///
 /// gevent: `gevent.reinit()`.
 public func reinit() throws {
@@ -131,8 +131,8 @@ extension Hub {
         }
     }
 
-    /// They never run again. Their stacks, if they have any, go with the hub; what those hold is lost. The caller's hold
-    /// on the greenlets has to outlive the call.
+    /// They never run again. Their stacks, if they have any, go with the hub; what those hold is lost. The caller's
+    /// hold on the greenlets has to outlive the call.
     func abandon(_ greenlets: [AnyGreenlet]) {
         // All of them first: whatever runs because something is released or told finds none of them.
         let remains = greenlets.map { $0.isInherited ? leave($0) : takeApart($0) }

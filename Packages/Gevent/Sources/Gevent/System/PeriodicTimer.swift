@@ -95,9 +95,9 @@ extension PeriodicTimer: Sendable {}
 
 /// Runs `body` in a greenlet of its own every `interval`, first after `startingAfter`, or after one interval.
 ///
-/// Ticks come at the start plus multiples of the interval and do not drift. Unless `referenced`, the timer does not keep
-/// the hub waiting; one that is referenced keeps ``Hub/join(timeout:)`` from returning until it is cancelled. Never
-/// parks. Traps if `interval` is not positive; a negative `startingAfter` is zero.
+/// Ticks come at the start plus multiples of the interval and do not drift. Unless `referenced`, the timer does not
+/// keep the hub waiting; one that is referenced keeps ``Hub/join(timeout:)`` from returning until it is cancelled.
+/// Never parks. Traps if `interval` is not positive; a negative `startingAfter` is zero.
 ///
 /// gevent: `loop.timer(after, repeat).start(callback)`.
 @discardableResult

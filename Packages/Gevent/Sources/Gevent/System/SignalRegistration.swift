@@ -3,8 +3,8 @@ internal import Glibc
 
 /// A handler that is told of a signal: what ``onSignal(_:referenced:_:)`` returns.
 ///
-/// It stays in place until it is cancelled or its hub is destroyed, whoever holds this object. Confined to the thread of
-/// its hub.
+/// It stays in place until it is cancelled or its hub is destroyed, whoever holds this object. Confined to the thread
+/// of its hub.
 ///
 /// gevent: what `gevent.signal_handler` returns.
 public final class SignalRegistration {
@@ -93,13 +93,14 @@ extension SignalRegistration: Sendable {}
 
 /// Runs `handler` in a new greenlet each time the process gets the signal.
 ///
-/// The registration does not keep the hub waiting unless it is `referenced`, and stays in place when the handler throws;
-/// the error is raised in main. Signals of one kind that come faster than the kernel hands them out become one. A
-/// signal may have any number of registrations, on any number of hubs: each of them gets each delivery. The calling
-/// thread unblocks the signal for as long as it has registrations for it. System calls that it interrupts are restarted.
+/// The registration does not keep the hub waiting unless it is `referenced`, and stays in place when the handler
+/// throws; the error is raised in main. Signals of one kind that come faster than the kernel hands them out become one.
+/// A signal may have any number of registrations, on any number of hubs: each of them gets each delivery. The calling
+/// thread unblocks the signal for as long as it has registrations for it. System calls that it interrupts are
+/// restarted.
 ///
-/// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be told
-/// of, and ``LoopError`` if there are no descriptors left.
+/// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be
+/// told of, and ``LoopError`` if there are no descriptors left.
 ///
 /// gevent: `gevent.signal_handler(signum, handler)`.
 @discardableResult

@@ -210,8 +210,8 @@ extension Hub {
 
 /// A file descriptor that is waited on again and again, and closed through this object: the base of sockets.
 ///
-/// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and with
-/// `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
+/// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and
+/// with `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
 public final class WatchedDescriptor {
     private let hub: Hub
     /// The number, or -1 once it is closed.
@@ -233,8 +233,8 @@ public final class WatchedDescriptor {
 
     /// Parks until a read would not block, or for at most `timeout`; returns whether it became ready.
     ///
-    /// Readiness may be spurious: retry on EAGAIN. Throws ``LoopError`` with EBADF when it is closed, also while waiting;
-    /// ``HubError`` with `.concurrentUse` if another greenlet waits to read; and what interrupts the greenlet.
+    /// Readiness may be spurious: retry on EAGAIN. Throws ``LoopError`` with EBADF when it is closed, also while
+    /// waiting; ``HubError`` with `.concurrentUse` if another greenlet waits to read; and what interrupts the greenlet.
     @available(*, noasync)
     public func waitReadable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()

@@ -1,7 +1,7 @@
 public import CGevent
 
-/// Which hub an object belongs to: that of the thread that first uses it. Making the object makes no hub, so it may be a
-/// global.
+/// Which hub an object belongs to: that of the thread that first uses it. Making the object makes no hub, so it may be
+/// a global.
 ///
 /// A number and not a reference: it stays comparable when the hub is gone.
 @usableFromInline

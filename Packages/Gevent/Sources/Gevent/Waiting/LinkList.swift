@@ -1,7 +1,7 @@
 public import CGevent
 
-/// Who waits for an object, in the order in which they came. A record of the hub's, taken for the first and kept until the
-/// object goes, so that waiting allocates nothing.
+/// Who waits for an object, in the order in which they came. A record of the hub's, taken for the first and kept until
+/// the object goes, so that waiting allocates nothing.
 @usableFromInline
 struct LinkList {
     @usableFromInline var record: UnsafeMutablePointer<gevent_links>?
@@ -71,8 +71,8 @@ struct LinkList {
         return taken
     }
 
-    /// The object is going away. Whoever waits for it keeps it, so what is linked is closures; or the waits of greenlets
-    /// that were abandoned with their stacks.
+    /// The object is going away. Whoever waits for it keeps it, so what is linked is closures; or the waits of
+    /// greenlets that were abandoned with their stacks.
     @usableFromInline
     mutating func drop(home: Home) {
         guard let record else { return }

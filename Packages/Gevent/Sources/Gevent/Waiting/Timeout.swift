@@ -10,9 +10,9 @@ internal import Synchronization
 /// try work()
 /// ```
 ///
-/// ``withTimeout(_:throwing:_:)`` is this with less to forget. A timeout has identity: whether the one you caught is the
-/// one you started, `===` tells. It acts only where its greenlet switches, so a loop that never parks never sees it.
-/// Started and never cancelled, it fires in whatever its greenlet does by then, even if nobody holds it any more.
+/// ``withTimeout(_:throwing:_:)`` is this with less to forget. A timeout has identity: whether the one you caught is
+/// the one you started, `===` tells. It acts only where its greenlet switches, so a loop that never parks never sees
+/// it. Started and never cancelled, it fires in whatever its greenlet does by then, even if nobody holds it any more.
 ///
 /// Confined in use to the thread it was started on; Sendable because every error is.
 ///
@@ -41,7 +41,8 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
     /// A timeout of `duration` that throws itself, or `error`.
     ///
-    /// Nil never fires and costs no timer. Zero and less fire when the hub next looks at its timers, so a yield may win.
+    /// Nil never fires and costs no timer. Zero and less fire when the hub next looks at its timers, so a yield may
+    /// win.
     ///
     /// gevent: `Timeout(seconds=None, exception=None, ref=True)`.
     public init(_ duration: Duration?, throwing error: (any Error)? = nil, referenced: Bool = true) {
@@ -164,8 +165,8 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
 
     /// Cancels the timeout if it is pending; otherwise does nothing. It can be started again.
     ///
-    /// What has fired but was not raised yet in the current greenlet is taken back too: after `cancel()` in the greenlet
-    /// that started it, it is never seen.
+    /// What has fired but was not raised yet in the current greenlet is taken back too: after `cancel()` in the
+    /// greenlet that started it, it is never seen.
     ///
     /// gevent: `Timeout.cancel()`.
     public func cancel() {

@@ -107,8 +107,8 @@ private func readyPlaces(
 
 /// Runs the hub until nothing is left to do, or for at most `timeout`. Returns whether it ran out of work.
 ///
-/// Greenlets parked where nobody can wake them do not count as work. From main only, like ``Hub/join(timeout:)``, which this
-/// is.
+/// Greenlets parked where nobody can wake them do not count as work. From main only, like ``Hub/join(timeout:)``, which
+/// this is.
 ///
 /// gevent: `gevent.wait(timeout=None)`.
 @available(*, noasync)
@@ -117,8 +117,8 @@ public func wait(timeout: Duration? = nil) throws -> Bool {
     try Hub.of(currentHub()).join(timeout: timeout)
 }
 
-/// Parks until all of `objects` are ready, or `count` of them, or for at most `timeout`. Returns those that are, in the order
-/// in which they became ready; a duplicate counts, and is returned, each time.
+/// Parks until all of `objects` are ready, or `count` of them, or for at most `timeout`. Returns those that are, in the
+/// order in which they became ready; a duplicate counts, and is returned, each time.
 ///
 /// The timeout is silent and gives the partial list; one of zero or less only looks. A count of zero or less, and an
 /// empty list, give an empty list at once. Nothing is taken from what is waited for: a ``Semaphore`` keeps its permits.
@@ -146,13 +146,13 @@ public func wait(
     try readyPlaces(in: objects, timeout: timeout, count: count).map { objects[$0] }
 }
 
-/// Calls `body` with each of `objects` as soon as it is ready, in the order in which they become ready, until all were, or
-/// `count` of them, or the time is up. Returns how many it was called with.
+/// Calls `body` with each of `objects` as soon as it is ready, in the order in which they become ready, until all were,
+/// or `count` of them, or the time is up. Returns how many it was called with.
 ///
-/// All objects are linked before the first call, and a call may park without any being lost; the time counts from the start
-/// and includes what `body` takes, but does not interrupt it. Whichever way this ends, also by an error of `body`, every link
-/// is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it throws ``HubError`` with `.destroyed` if a call
-/// has destroyed the hub and there is more to wait for.
+/// All objects are linked before the first call, and a call may park without any being lost; the time counts from the
+/// start and includes what `body` takes, but does not interrupt it. Whichever way this ends, also by an error of
+/// `body`, every link is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it throws ``HubError`` with
+/// `.destroyed` if a call has destroyed the hub and there is more to wait for.
 ///
 /// ```swift
 /// try iwait(downloads, timeout: .seconds(10)) { download in
@@ -170,8 +170,8 @@ public func iwait<Object: Waitable>(
     return try eachReady(in: objects, timeout: timeout, count: count) { place, _ in try body(objects[place]) }
 }
 
-/// The same with a block that can end it, as `break` ends a loop: this returns once the block has set its second argument and
-/// returned.
+/// The same with a block that can end it, as `break` ends a loop: this returns once the block has set its second
+/// argument and returned.
 ///
 /// ```swift
 /// try iwait(searches) { search, stop in

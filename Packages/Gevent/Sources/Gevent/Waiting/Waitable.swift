@@ -3,8 +3,8 @@ internal import CGevent
 /// What can be waited for together with others, by ``wait(_:timeout:count:)->[Object]`` and
 /// ``iwait(_:timeout:count:_:)-(_,_,_,(Object)->Void)``.
 ///
-/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most easily
-/// by passing the calls on to an ``Event`` it has:
+/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most
+/// easily by passing the calls on to an ``Event`` it has:
 ///
 /// ```swift
 /// final class Download: Waitable {
@@ -21,16 +21,16 @@ public protocol Waitable: AnyObject {
 
     /// Sees to it that `callback` is called once, on the hub, soon after the object has become ready, or soon if it is.
     ///
-    /// Never called inside `rawLink` itself. `callback` must not park, and an error it throws is reported. On the thread of
-    /// the object's hub. Each registration has its own token, which is removed before it is called. A type that calls its
-    /// callbacks itself makes a ``WaitLink`` and calls ``WaitLink/tell()``.
+    /// Never called inside `rawLink` itself. `callback` must not park, and an error it throws is reported. On the
+    /// thread of the object's hub. Each registration has its own token, which is removed before it is called. A type
+    /// that calls its callbacks itself makes a ``WaitLink`` and calls ``WaitLink/tell()``.
     @discardableResult
     func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink
 
     /// Removes a registration. One that was removed before, or has been called, is fine.
     ///
-    /// By default it cancels `link`, after which its callback is not called any more, and leaves it to its owner to forget
-    /// it.
+    /// By default it cancels `link`, after which its callback is not called any more, and leaves it to its owner to
+    /// forget it.
     func unlink(_ link: WaitLink)
 }
 
@@ -60,8 +60,8 @@ public final class WaitLink {
     /// Whether the callback is still to be called.
     public var isPending: Bool { callback != nil }
 
-    /// Queues the call of the callback on this thread's hub; at most one call comes of it, however often it is told. Never
-    /// parks, and works in a hub callback too.
+    /// Queues the call of the callback on this thread's hub; at most one call comes of it, however often it is told.
+    /// Never parks, and works in a hub callback too.
     public func tell() { tell(requireHub()) }
 
     /// After this the callback is never called. Repeatable. On the thread of its hub.
@@ -128,9 +128,9 @@ public class WaitableObject: Waitable {
     /// gevent: `linkcount()`.
     public final var linkCount: Int { line.count }
 
-    /// Calls `callback` once, on the hub, soon after the object has become ready, or soon if it is; never inside `rawLink`
-    /// itself. It must not park: that is reported as ``HubError`` with `.blockedInHub`, like an error it throws. The order
-    /// of registration is kept. Traps on a foreign thread.
+    /// Calls `callback` once, on the hub, soon after the object has become ready, or soon if it is; never inside
+    /// `rawLink` itself. It must not park: that is reported as ``HubError`` with `.blockedInHub`, like an error it
+    /// throws. The order of registration is kept. Traps on a foreign thread.
     ///
     /// gevent: `rawlink(callback)`.
     @discardableResult
@@ -199,7 +199,8 @@ public class WaitableObject: Waitable {
         }
     }
 
-    /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this one.
+    /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this
+    /// one.
     final func park(
         _ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?,
         showing object: UnsafeRawPointer? = nil
@@ -212,8 +213,8 @@ public class WaitableObject: Waitable {
         return try Gevent.wait(hub, kind, object ?? UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
     }
 
-    /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet. Without a
-    /// poll. On the hub, or if there is something to raise, nobody is let go first.
+    /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet.
+    /// Without a poll. On the hub, or if there is something to raise, nobody is let go first.
     @inline(__always)
     final func letEarlierGoFirst(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
         if hub.pointee.ready_head >= wakeMark { return }
@@ -226,8 +227,8 @@ public class WaitableObject: Waitable {
 extension WaitableObject: Sendable {}
 
 extension JoinableGreenlet: Waitable {
-    /// Calls `callback` once, on the hub, soon after the greenlet is over, or soon if it is; never inside `rawLink` itself.
-    /// It must not park. Traps on a foreign thread.
+    /// Calls `callback` once, on the hub, soon after the greenlet is over, or soon if it is; never inside `rawLink`
+    /// itself. It must not park. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.rawlink(callback)`.
     @discardableResult

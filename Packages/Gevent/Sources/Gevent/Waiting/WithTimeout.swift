@@ -1,8 +1,8 @@
 /// Runs `body` under a timeout, which is cancelled on every way out.
 ///
 /// When the time is up, the timeout, or `error` if given, is thrown where `body` waits. Scopes nest: each sees only its
-/// own expiry, and equal deadlines fire in the order started. Nil never fires. Throws ``HubError`` with `.blockedInHub` in
-/// a hub callback.
+/// own expiry, and equal deadlines fire in the order started. Nil never fires. Throws ``HubError`` with `.blockedInHub`
+/// in a hub callback.
 ///
 /// ```swift
 /// do {
@@ -43,8 +43,8 @@ public func withTimeout<Value>(
     }
 }
 
-/// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others among
-/// it; and ``HubError`` with `.blockedInHub` in a hub callback.
+/// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others
+/// among it; and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// gevent: `with Timeout(seconds, False):`.
 @available(*, noasync)
