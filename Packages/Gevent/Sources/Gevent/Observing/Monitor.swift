@@ -80,8 +80,8 @@ public final class Monitor: Sendable {
     /// - Parameters:
     ///   - limit: bytes.
     ///   - period: how often; nil for `GEVENT_MONITOR_MEMORY_PERIOD`.
-    ///   - reading: how much is used, nil if that is not known. By default what the kernel says is resident; a program may
-    ///     count what it knows better.
+    ///   - reading: how much is used, nil if that is not known. By default what the kernel says is resident; a program
+    ///     may count what it knows better.
     ///
     /// gevent: `PeriodicMonitoringThread.install_monitor_memory_usage()`.
     public func watchMemory(
