@@ -247,6 +247,10 @@ struct FileWatchTests {
             }
             #expect(weakly != nil)
             #expect(try hub.join())
+            weakly?.isReferenced = true
+            #expect(try weakly?.isReferenced == true && !hub.join(timeout: .milliseconds(1)))
+            weakly?.isReferenced = false
+            #expect(try hub.join())
             directory.write("file", "1")
             try waitUntil { called }
             try weakly?.close()

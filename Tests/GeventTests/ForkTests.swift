@@ -86,6 +86,38 @@ struct ForkTests {
         }
     }
 
+    @Test("With other threads the first fork warns, unless the caller knows; a monitor's thread is no other")
+    func threads() async throws {
+        let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
+            try withHub(on: .configured) { hub in
+                // This one, and the process' first.
+                require(gevent_other_threads() > 0, 1)
+                if case .parent(let pid) = try Gevent.fork(allowingThreads: true) {
+                    waitpid(pid, nil, 0)
+                } else {
+                    _exit(0)
+                }
+                printToStandardError("first\n")
+                for _ in 0..<2 {
+                    let code = try inChild {
+                        if gevent_other_threads() != 0 { return 1 }
+                        try hub.startMonitor()
+                        // It takes its name itself.
+                        for _ in 0..<10_000 where gevent_other_threads() != 0 { try sleep(for: .milliseconds(1)) }
+                        if gevent_other_threads() != 0 { return 2 }
+                        return try onFreshThread { gevent_other_threads() } == 1 ? 0 : 3
+                    }
+                    require(code == 0, 2)
+                }
+            }
+            exit(0)
+        }
+        let lines = text(result.standardErrorContent).split(separator: "\n")
+        let warnings = lines.indices.filter { lines[$0].hasPrefix("gevent: fork() beside ") }
+        #expect(warnings.count == 1, "\(lines)")
+        #expect(warnings.first == lines.firstIndex(of: "first").map { $0 + 1 }, "\(lines)")
+    }
+
     @Test("Fact 78: a child that destroys its hub never runs or unwinds what was there before; the parent does, once")
     func destroyedInTheChild() async {
         await #expect(processExitsWith: .success) {

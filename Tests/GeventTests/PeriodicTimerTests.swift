@@ -115,6 +115,19 @@ struct PeriodicTimerTests {
             }
             #expect(try hub.join())
             #expect(ticks == 5)
+            #expect(!idle.isReferenced && timer?.isReferenced == false)
+            // It may be changed, and the next tick comes when it would have come.
+            let due = hub.now.advanced(by: .milliseconds(40))
+            var late: [PeriodicTimer] = []
+            late.append(
+                every(.milliseconds(40), referenced: false) {
+                    #expect(hub.now >= due)
+                    late[0].isReferenced = false
+                })
+            late[0].isReferenced = true
+            #expect(try hub.join())
+            #expect(late[0].tickCount == 1 && late[0].isActive)
+            late.removeLast().cancel()
             idle.cancel()
         }
     }

@@ -1,10 +1,13 @@
 #define _GNU_SOURCE
 #include "gevent_fork.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "gevent_hub.h"
@@ -90,4 +93,27 @@ void gevent_fork_watch(void) {
 int gevent_fork(void) {
     pid_t pid = fork();
     return pid < 0 ? -errno : pid;
+}
+
+static bool is_monitor(int tasks, const char *number) {
+    char path[64], name[sizeof GEVENT_MONITOR_THREAD] = {0};
+    snprintf(path, sizeof path, "%.16s/comm", number);
+    int file = openat(tasks, path, O_RDONLY | O_CLOEXEC);
+    // Gone meanwhile.
+    if (file < 0) return true;
+    ssize_t length = read(file, name, sizeof name - 1);
+    close(file);
+    return length == sizeof name - 1 && strcmp(name, GEVENT_MONITOR_THREAD) == 0;
+}
+
+int gevent_other_threads(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    if (!tasks) return 0;
+    int count = 0;
+    for (struct dirent *task; (task = readdir(tasks));) {
+        if (task->d_name[0] == '.' || atoi(task->d_name) == gevent_this_thread_number()) continue;
+        if (!is_monitor(dirfd(tasks), task->d_name)) count++;
+    }
+    closedir(tasks);
+    return count;
 }

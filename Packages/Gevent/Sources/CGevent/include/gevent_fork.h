@@ -22,3 +22,9 @@ void gevent_fork_watch(void);
 
 /// `fork()`, which Swift does not import. The negated errno if it fails.
 int gevent_fork(void);
+
+/// The names of the monitors' threads, which a child does not miss.
+#define GEVENT_MONITOR_THREAD "gevent-monitor"
+
+/// How many threads this process has besides the calling one, monitors not counted; 0 if nobody tells.
+int gevent_other_threads(void);

@@ -162,7 +162,7 @@ final class MonitorSchedule: @unchecked Sendable {
         let error = pthread_create(
             &thread, nil,
             { argument in
-                gevent_name_this_thread("gevent-monitor")
+                gevent_name_this_thread(GEVENT_MONITOR_THREAD)
                 let monitor = Unmanaged<Monitor>.fromOpaque(argument!).takeRetainedValue()
                 monitor.schedule.run(monitor)
                 return nil

@@ -69,6 +69,18 @@ public final class FileWatch: CustomStringConvertible {
         }
     }
 
+    /// Whether it keeps the hub waiting. Only a watch with `onChange` can, until it is closed; a parked
+    /// ``wait(timeout:)`` always does.
+    ///
+    /// gevent: `watcher.ref`.
+    public var isReferenced: Bool {
+        get { hold != nil }
+        set {
+            if keeper == nil || newValue == isReferenced { return }
+            hold = newValue ? hub.hold() : nil
+        }
+    }
+
     /// Parks until the attributes change, or for at most `timeout`; returns whether they have.
     ///
     /// A change that nobody was told of by a wait is told by the next one at once, so none is missed between two waits.

@@ -1,5 +1,6 @@
 internal import CGevent
 internal import Glibc
+internal import Synchronization
 
 /// Which of the two processes this is.
 public enum ForkResult: Sendable, Hashable {
@@ -19,13 +20,15 @@ public enum ForkResult: Sendable, Hashable {
 /// **With other threads in the process the child may only exec**, or end by `_exit`: whatever lock another thread held,
 /// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it. The
 /// thread of a ``Monitor`` does not count as long as the program's own functions and hooks on it take no locks: a fork
-/// waits until it is done with a report.
+/// waits until it is done with a report. If there are others, the first fork of a process warns of that on standard
+/// error; `allowingThreads` says that the caller knows.
 ///
 /// Throws ``LoopError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
 ///
 /// gevent: `gevent.fork()`.
 @available(*, noasync)
-public func fork() throws -> ForkResult {
+public func fork(allowingThreads: Bool = false) throws -> ForkResult {
+    if !allowingThreads { warnOfThreads() }
     let pid = gevent_fork()
     if pid < 0 { throw LoopError(errno: -pid, operation: "fork") }
     if pid > 0 { return .parent(pid) }
@@ -35,7 +38,20 @@ public func fork() throws -> ForkResult {
     return .child
 }
 
-/// Repairs the hub in a child that was forked by other means than ``fork()``: by a C library, say.
+private let hasWarnedOfThreads = Atomic(false)
+
+private func warnOfThreads() {
+    let count = gevent_other_threads()
+    if count == 0 || hasWarnedOfThreads.exchange(true, ordering: .relaxed) { return }
+    printToStandardError(
+        """
+        gevent: fork() beside \(count) other thread\(count == 1 ? "" : "s"): the child may only exec or _exit, since \
+        whatever lock they hold is held in it for ever. fork(allowingThreads: true) leaves this out.
+
+        """)
+}
+
+/// Repairs the hub in a child that was forked by other means than ``fork(allowingThreads:)``: by a C library, say.
 ///
 /// A child that does not call it is repaired all the same before it polls or waits for a descriptor; called first
 /// thing, it also tells apart exactly what was queued before the fork. Repeatable. Nothing happens without a hub or in

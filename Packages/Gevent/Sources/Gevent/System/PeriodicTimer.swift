@@ -24,7 +24,7 @@ public final class PeriodicTimer {
     private let firstTick: LoopInstant
     /// The number of the tick that comes, on the grid that begins with ``firstTick``.
     private var nextTick: Int128 = 0
-    private let isReferenced: Bool
+    private var keepsHubWaiting: Bool
     private var body: (() throws -> Void)?
     private var timer: HubTimer?
     private var isRunning = false
@@ -36,12 +36,25 @@ public final class PeriodicTimer {
         self.hub = hub
         self.interval = interval
         self.body = body
-        isReferenced = referenced
+        keepsHubWaiting = referenced
         let now = hub.loop.now
         firstTick = now.advanced(by: delay)
         timer = HubTimer(hub.pointer) { [unowned self] in tick() }
         startTimer(now)
         hub.periodicTimers.add(self)
+    }
+
+    /// Whether it keeps the hub waiting; false once it is cancelled.
+    ///
+    /// gevent: `timer.ref`.
+    public var isReferenced: Bool {
+        get { isActive && keepsHubWaiting }
+        set {
+            if !isActive || newValue == keepsHubWaiting { return }
+            if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
+            keepsHubWaiting = newValue
+            startTimer(hub.loop.now)
+        }
     }
 
     /// Prevents further ticks. One that runs is not interrupted; one that was started and has not run yet does not.
@@ -66,7 +79,7 @@ public final class PeriodicTimer {
         // Computed from the start each time, so that nothing adds up.
         let (offset, overflows) = interval.attoseconds.multipliedReportingOverflow(by: nextTick)
         let deadline = overflows ? .distantFuture : firstTick.advanced(by: Duration(attoseconds: offset))
-        timer?.start(at: deadline, now: now, referenced: isReferenced)
+        timer?.start(at: deadline, now: now, referenced: keepsHubWaiting)
     }
 
     private func tick() {
