@@ -96,4 +96,26 @@ struct DebugInformationTests {
         // Not all was spoilt so far that nothing was found.
         #expect(length > 0)
     }
+
+    @Test("A place is a function with file and line, or how far into it; what the optimiser did to it is left out")
+    func text() {
+        func text(_ symbol: StaticString?, file: StaticString? = nil, image: StaticString? = nil) -> String {
+            func pointer(_ text: StaticString?) -> UnsafePointer<CChar>? {
+                text.map { UnsafeRawPointer($0.utf8Start).assumingMemoryBound(to: CChar.self) }
+            }
+            var place = gevent_place(
+                symbol: pointer(symbol), file: pointer(file), line: 7, offset: 18, image: pointer(image))
+            var text = [CChar](repeating: 0, count: 200)
+            gevent_place_text(&place, &text, text.count)
+            return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+        }
+        #expect(text("qsort", file: "a.c") == "qsort (a.c:7)")
+        #expect(text("qsort") == "qsort + 18")
+        #expect(text(nil, image: "libc.so.6") == "libc.so.6+0x12")
+        #expect(text(nil) == "0x12")
+        let append = "Swift.ContiguousArray.append(__owned A) -> ()"
+        #expect(text("$ss15ContiguousArrayV6appendyyxnF", file: "a.swift") == "\(append) (a.swift:7)")
+        #expect(text("$ss15ContiguousArrayV6appendyyxnFSu_Tg5", file: "a.swift") == "\(append) (a.swift:7)")
+        #expect(text("$ss15ContiguousArrayV6appendyyxnFSiSgSbc_Tg5") == "\(append) + 18")
+    }
 }

@@ -326,7 +326,7 @@ struct MonitorTests {
                     let before = reports.count
                     burnTheProcessor { reports.count > before }
                     let code = try inChild {
-                        guard dumpGreenlets().contains("spawned at closure") else { return 1 }
+                        guard dumpGreenlets().contains("forkedDuringReports") else { return 1 }
                         let before = reports.count
                         burnTheProcessor { reports.count > before }
                         hub.stopMonitor()

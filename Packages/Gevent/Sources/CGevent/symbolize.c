@@ -199,13 +199,26 @@ size_t gevent_places_of(const void *return_address, gevent_place places[GEVENT_P
     return count;
 }
 
+/// Without what the optimiser did to the function, which is long and tells its reader nothing.
+static const char *without_specialization(const char *name) {
+    static const char *const prefixes[] = {"generic specialization <", "function signature specialization <"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) != 0) continue;
+        const char *at = name + strlen(prefixes[i]);
+        // To the bracket that closes the prefix'; those of arrows close nothing.
+        for (int depth = 1; *at && depth > 0; at++) depth += *at == '<' ? 1 : *at == '>' && at[-1] != '-' ? -1 : 0;
+        if (strncmp(at, " of ", 4) == 0) return without_specialization(at + 4);
+    }
+    return name;
+}
+
 void gevent_place_text(const gevent_place *place, char *text, size_t size) {
     if (!place->symbol) {
         snprintf(text, size, "%s%s0x%zx", place->image ? place->image : "", place->image ? "+" : "", place->offset);
         return;
     }
     char *readable = swift_demangle ? swift_demangle(place->symbol, strlen(place->symbol), NULL, NULL, 0) : NULL;
-    const char *name = readable ? readable : place->symbol;
+    const char *name = readable ? without_specialization(readable) : place->symbol;
     if (place->file) snprintf(text, size, "%s (%s:%u)", name, place->file, place->line);
     else snprintf(text, size, "%s + %zu", name, place->offset);
     free(readable);

@@ -21,8 +21,8 @@ enum { GEVENT_PLACES_MOST = 16 };
 /// itself. Returns how many, at least one. Any thread.
 size_t gevent_places_of(const void *return_address, gevent_place places[GEVENT_PLACES_MOST]);
 
-/// Writes "function (file:line)", demangled if it is Swift's, "function + offset" if the line is not known, or
-/// "image+0xoffset". Any thread.
+/// Writes "function (file:line)", demangled if it is Swift's and without what the optimiser made of it, "function +
+/// offset" if the line is not known, or "image+0xoffset". Any thread.
 void gevent_place_text(const gevent_place *place, char *text, size_t size);
 
 /// The start of the function that `address` lies in, or null if no symbol covers it. Any thread.
