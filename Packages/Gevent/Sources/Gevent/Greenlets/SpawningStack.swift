@@ -17,8 +17,9 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
             }
         }
 
-        /// The functions, innermost first, without the library's own. In an optimised build inlined functions have no
-        /// frame of their own, and neither has one whose last act was the call.
+        /// The functions, innermost first, without the library's own: each with its file and line, if the program has
+        /// debug information, which also knows what was inlined. One whose last act was the call may be missing in an
+        /// optimised build.
         public var frames: [String] { symbolicated(addresses) }
 
         /// One function a line.

@@ -133,13 +133,14 @@ extension GreenletTree: Sendable {}
 @available(*, unavailable)
 extension GreenletTree.Node: Sendable {}
 
-/// A report of every greenlet of the calling thread that is started and not over: what it is doing, what it waits for
-/// and since when, where it was spawned, and its locals, each under the greenlet that spawned it.
+/// A report of every greenlet of the calling thread that is started and not over: what it is doing, what it waits for,
+/// since when and from where, where it was spawned, and its locals, each under the greenlet that spawned it. Places are
+/// functions with file and line, as far as the program has symbols and debug information.
 ///
 /// Shows at most `limit` greenlets and says how many it leaves out. Works in greenlets, in main and in hub callbacks,
 /// and never parks; it calls the `description` of greenlets, of what they wait for and of their locals, which must not
-/// park either. Looking up names takes milliseconds. Another thread's greenlets only that thread can look at:
-/// `handle.post { print(dumpGreenlets()) }` makes it do so.
+/// park either. The first look at a place takes about a millisecond. Another thread's greenlets only that thread can
+/// look at: `handle.post { print(dumpGreenlets()) }` makes it do so.
 ///
 /// gevent: `gevent.util.format_run_info()`, `gevent.util.print_run_info()`.
 public func dumpGreenlets(limit: Int = 1000) -> String {
