@@ -1,5 +1,6 @@
 // GeventEpoll is a dependency of this test target and is not imported here: being linked has to be enough.
 import GeventLoop
+import Glibc
 import Testing
 
 /// A loop that can do nothing but be chosen.
@@ -43,7 +44,9 @@ struct RegistryTests {
         #expect(loop.label == "second")
     }
 
-    @Test("Any thread may register and list")
+    // Threads that had to wait for a `Mutex` of the standard library got it from the kernel, of which ThreadSanitizer
+    // sees nothing: it takes what they do next for a race.
+    @Test("Any thread may register and list", .enabled(if: dlsym(nil, "__tsan_init") == nil))
     func threads() async {
         await withTaskGroup(of: Void.self) { group in
             for number in 0..<8 {
