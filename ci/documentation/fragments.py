@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import subprocess
 import urllib.parse
 
 from . import markdown, symbols, toolchain
@@ -69,16 +68,9 @@ def compile_all(build, blocks):
         "".join(f"import {name}\n" for name in sorted([*IMPORTS, *modules]))
         + "".join(as_declaration(number, block) for number, block in enumerate(blocks))
     )
-    result = subprocess.run(
-        # Results that nobody uses are a matter of the reader's program.
-        [
-            *["swiftc", "-typecheck", "-suppress-warnings", *(flag for flag in FLAGS if flag != "-warnings-as-errors")],
-            *[*build.search_paths, "-module-name", "Fragments", str(source), str(ASSUMED)],
-        ],
-        cwd=toolchain.ROOT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
+    # Results that nobody uses are a matter of the reader's program.
+    result = toolchain.run(
+        *["swiftc", "-typecheck", "-suppress-warnings", *(flag for flag in FLAGS if flag != "-warnings-as-errors")],
+        *[*build.search_paths, "-module-name", "Fragments", source, ASSUMED],
     )
     return [] if result.returncode == 0 else [f"error: blocks in doc comments do not compile:\n{result.stderr.strip()}"]

@@ -108,32 +108,17 @@ def compile_and_run(build, program):
         arguments = []
     for name, text in files.items():
         (directory / name).write_text(text)
-    compiled = subprocess.run(
-        [
-            *["swiftc", "-g", *FLAGS, *build.search_paths, "-module-name", program.name, "-o", str(executable)],
-            *[str(directory / name) for name in files],
-            *[str(build.library), "-Xlinker", "-rpath", "-Xlinker", str(build.library.parent)],
-        ],
-        cwd=toolchain.ROOT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
+    compiled = toolchain.run(
+        *["swiftc", "-g", *FLAGS, *build.search_paths, "-module-name", program.name, "-o", executable],
+        *[directory / name for name in files],
+        *[build.library, "-Xlinker", "-rpath", "-Xlinker", build.library.parent],
     )
     if compiled.returncode != 0:
         return f"does not compile:\n{compiled.stderr.strip()}"
     if "compile only" in program.marks:
         return None
     try:
-        result = subprocess.run(
-            [executable, *arguments],
-            cwd=directory,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=LIMIT,
-        )
+        result = toolchain.run(executable, *arguments, cwd=directory, env=environment(), limit=LIMIT)
     except subprocess.TimeoutExpired:
         return f"runs for longer than {LIMIT} s"
     return judge(program, result)

@@ -2,7 +2,6 @@
 and names of gevent's, which it answers with ours. No test that compiles can tell."""
 
 import pathlib
-import subprocess
 
 from . import toolchain
 
@@ -15,17 +14,10 @@ def check(build):
 
 def compare(build, source):
     """Whether what the compiler says of `source` is what that expects, line by line."""
-    result = subprocess.run(
-        # Of the library's own declarations, which are mentioned too, nothing is expected.
-        [
-            *["swiftc", "-frontend", "-typecheck", "-swift-version", "6", "-verify", "-verify-ignore-unrelated"],
-            *[*build.search_paths, str(source)],
-        ],
-        cwd=toolchain.ROOT,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
+    # Of the library's own declarations, which are mentioned too, nothing is expected.
+    result = toolchain.run(
+        *["swiftc", "-frontend", "-typecheck", "-swift-version", "6", "-verify", "-verify-ignore-unrelated"],
+        *[*build.search_paths, source],
     )
     if result.returncode == 0:
         return []

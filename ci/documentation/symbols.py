@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import urllib.parse
 
 from . import toolchain
@@ -79,24 +78,13 @@ def convert(name, catalog, graph_directory, archive, dependencies):
     """
     shutil.rmtree(archive, ignore_errors=True)
     archive.parent.mkdir(parents=True, exist_ok=True)
-    result = subprocess.run(
-        [
-            str(word)
-            for word in [
-                toolchain.toolchain_program("docc"),
-                "convert",
-                *([catalog] if catalog else []),
-                *["--additional-symbol-graph-dir", graph_directory, "--output-dir", archive],
-                *["--fallback-display-name", name, "--fallback-bundle-identifier", f"swift-gevent.{name}"],
-                *["--fallback-default-module-kind", "Module"],
-                *["--emit-fixits", "--enable-experimental-external-link-support"],
-                *[word for dependency in dependencies for word in ("--dependency", dependency)],
-            ]
-        ],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
+    result = toolchain.run(
+        *[toolchain.toolchain_program("docc"), "convert", *([catalog] if catalog else [])],
+        *["--additional-symbol-graph-dir", graph_directory, "--output-dir", archive],
+        *["--fallback-display-name", name, "--fallback-bundle-identifier", f"swift-gevent.{name}"],
+        *["--fallback-default-module-kind", "Module"],
+        *["--emit-fixits", "--enable-experimental-external-link-support"],
+        *[word for dependency in dependencies for word in ("--dependency", dependency)],
     )
     output = result.stdout + result.stderr
     found = [shorten(complaint) for complaint in complaints(output)]

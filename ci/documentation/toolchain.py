@@ -15,13 +15,19 @@ class Failed(Exception):
     pass
 
 
-def output_of(*command, limit=600, cwd=ROOT):
+def run(*command, limit=300, cwd=ROOT, env=None):
+    """What became of a command, with what it printed as text."""
     words = [str(word) for word in command]
-    result = subprocess.run(
-        words, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit
+    return subprocess.run(
+        words, cwd=cwd, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit
     )
+
+
+def output_of(*command, limit=600, cwd=ROOT):
+    result = run(*command, limit=limit, cwd=cwd)
     if result.returncode != 0:
-        raise Failed(f"{' '.join(words[:2])}: status {result.returncode}\n{result.stdout}{result.stderr}")
+        words = " ".join(str(word) for word in command[:2])
+        raise Failed(f"{words}: status {result.returncode}\n{result.stdout}{result.stderr}")
     return result.stdout
 
 
