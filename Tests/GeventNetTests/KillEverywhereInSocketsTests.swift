@@ -237,7 +237,7 @@ private final class SocketProgram: KillableProgram {
             var errors: [any Error] = []
             hub.errorHandler = { error, _ in errors.append(error) }
             let living = LivingObjects()
-            let outcome = try runHere(hub, living, arrange)
+            let outcome = try runToTheEnd(SocketProgram(living), on: hub, living, arrange)
             #expect(living.remaining() == [])
             // Who was interrupted, and clients of listeners that went with it.
             #expect(errors.allSatisfy { $0 is Struck || $0 is Timeout || $0 is SocketError }, "\(errors)")
@@ -247,53 +247,14 @@ private final class SocketProgram: KillableProgram {
         return outcome
     }
 
-    private static func runHere(
-        _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, SocketProgram, Greenlet<Void>) -> Void
-    ) throws -> KilledRun {
-        let program = SocketProgram(living)
-        living.watch(program)
-        let victim = Greenlet { try program.run() }
-        arrange(hub, program, victim)
-        victim.start()
-        try victim.join()
-        _ = try hub.join()
-        #expect(program.open == 0)
-        expectNothingLeft(in: hub)
-        program.beforeWait = {}
-        return KilledRun(victim, finished: program.finished)
-    }
-
-    private static func waitCount() throws -> Int {
-        let waits = Counter()
-        let undisturbed = try run { _, program, _ in program.beforeWait = { waits.add() } }
-        try #require(undisturbed.isFinished)
-        return waits.count
-    }
-
     @Test(arguments: Interruption.allCases)
     func interruptedAtEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
-            try Self.run { hub, program, victim in
-                var waits = 0
-                program.beforeWait = {
-                    if waits == target { try? interruption.strikeOnceParked(victim, on: hub) }
-                    waits += 1
-                }
-            }
-        }
+        try requireTheEndAtEveryWait(by: interruption) { try Self.run($0) }
     }
 
     @Test(arguments: Interruption.kills)
     func interruptedJustBeforeEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
-            try Self.run { _, program, victim in
-                var waits = 0
-                program.beforeWait = {
-                    if waits == target { try? interruption.strike(victim) }
-                    waits += 1
-                }
-            }
-        }
+        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.run($0) }
     }
 
     /// Also between being woken and running, and in the later waits of calls that have several. On virtual time, which

@@ -64,7 +64,7 @@ struct DebugInformationTests {
     func lines() throws {
         let information = try DebugInformation()
         defer { gevent_dwarf_close(&information.dwarf) }
-        var random = SeededGenerator(seed: 1)
+        var random = SeededNumbers(seed: 1)
         let looks = (0..<300).map { _ in information.look(at: UInt.random(in: information.code, using: &random)) }
         #expect(looks.filter { $0.lines.contains { $0 > 0 } }.count > 100)
         #expect(information.look(at: 0).lines.isEmpty)
@@ -77,7 +77,7 @@ struct DebugInformationTests {
     @Test("Whatever is spoilt in it, a look at it ends and stays within it")
     func spoilt() throws {
         let information = try DebugInformation()
-        var random = SeededGenerator(seed: 2)
+        var random = SeededNumbers(seed: 2)
         var length = 0
         for _ in 0..<60 {
             var undo: [(UnsafeMutableRawPointer, UInt8)] = []

@@ -395,7 +395,7 @@ struct LocalTableTests {
             let table = gevent_locals_make(hub.pointer)!
             defer { gevent_locals_free(hub.pointer, table) }
             var model: [UInt64: Int] = [:]
-            var random = SeededGenerator(seed: 11)
+            var random = SeededNumbers(seed: 11)
             for step in 1...50_000 {
                 // Clusters, and keys that share their low bits.
                 let key = UInt64.random(in: 1...24, using: &random) + 64 * UInt64.random(in: 0...3, using: &random)

@@ -57,7 +57,7 @@ struct IdentifierTests {
     func poolAgainstModel() {
         var pool = IdentifierPool()
         var taken: Set<Int> = []
-        var random = SeededGenerator(seed: 7)
+        var random = SeededNumbers(seed: 7)
         for _ in 0..<20_000 {
             if taken.isEmpty || Int.random(in: 0..<100, using: &random) < 55 {
                 let expected = (0...taken.count).first { !taken.contains($0) }
@@ -73,19 +73,5 @@ struct IdentifierTests {
                 taken = []
             }
         }
-    }
-}
-
-/// The same sequence for the same seed, on every machine (xorshift64*).
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed &* 0x9e37_79b9_7f4a_7c15 | 1 }
-
-    mutating func next() -> UInt64 {
-        state ^= state >> 12
-        state ^= state << 25
-        state ^= state >> 27
-        return state &* 0x2545_f491_4f6c_dd1d
     }
 }

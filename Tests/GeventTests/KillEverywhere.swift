@@ -26,67 +26,39 @@ struct KillEverywhereTests {
         _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, WaitingProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
         let program = WaitingProgram(living)
-        living.watch(program)
-        let victim = Greenlet { try program.run() }
-        arrange(hub, program, victim)
-        victim.start()
-        try victim.join()
-        _ = try hub.join()
-        #expect(victim.isDead)
-        #expect(program.open == 0)
+        let outcome = try runToTheEnd(program, on: hub, living, arrange)
         #expect(program.witnesses == 0)
         #expect(!program.somethingIsStillTaken)
-        expectNothingLeft(in: hub)
-        program.beforeWait = {}
-        return KilledRun(victim, finished: program.finished)
+        return outcome
     }
 
-    /// Runs the program undisturbed, and returns how many waits it has.
-    private static func waitCount(on loop: TestLoop = .virtual) throws -> Int {
-        let waits = Counter()
-        let undisturbed = try run(on: loop) { _, program, _ in
+    /// The same with the processes that the program starts if it is told to.
+    private static func runWithProcesses(
+        on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, WaitingProgram, Greenlet<Void>) -> Void
+    ) throws -> KilledRun {
+        try run(on: loop) { hub, program, victim in
             program.callsSystem = true
-            program.beforeWait = { waits.add() }
+            arrange(hub, program, victim)
         }
-        try #require(undisturbed.isFinished)
-        return waits.count
     }
 
     @Test(
         "Interrupted while parked at the n-th wait, for every n, it ends by that and leaves nothing behind",
         arguments: Interruption.allCases)
-    func atEveryWait(interruption: Interruption) throws { try Self.interruptAtEveryWait(interruption, on: .virtual) }
+    func atEveryWait(interruption: Interruption) throws {
+        try requireTheEndAtEveryWait(by: interruption) { try Self.runWithProcesses($0) }
+    }
 
     @Test("The same on a real clock, where all these waits take their time")
-    func atEveryWaitInRealTime() throws { try Self.interruptAtEveryWait(.kill, on: .configured) }
-
-    private static func interruptAtEveryWait(_ interruption: Interruption, on loop: TestLoop) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: waitCount(on: loop)) { target in
-            try run(on: loop) { hub, program, victim in
-                var waits = 0
-                program.callsSystem = true
-                program.beforeWait = {
-                    if waits == target { try? interruption.strikeOnceParked(victim, on: hub) }
-                    waits += 1
-                }
-            }
-        }
+    func atEveryWaitInRealTime() throws {
+        try requireTheEndAtEveryWait(by: .kill) { try Self.runWithProcesses(on: .configured, $0) }
     }
 
     @Test(
         "Interrupted just before the n-th wait, for every n, it ends by that and leaves nothing behind",
         arguments: Interruption.kills)
     func beforeEveryWait(interruption: Interruption) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
-            try Self.run { _, program, victim in
-                var waits = 0
-                program.callsSystem = true
-                program.beforeWait = {
-                    if waits == target { try? interruption.strike(victim) }
-                    waits += 1
-                }
-            }
-        }
+        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.runWithProcesses($0) }
     }
 
     @Test(

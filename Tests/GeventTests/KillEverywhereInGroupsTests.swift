@@ -103,43 +103,19 @@ struct KillEverywhereInGroupsTests {
         }
     }
 
-    /// Runs the program undisturbed, and returns how many waits it has.
-    private static func waitCount(on loop: TestLoop = .virtual) throws -> Int {
-        let waits = Counter()
-        let undisturbed = try run(on: loop) { _, program, _ in program.beforeWait = { waits.add() } }
-        try #require(undisturbed.isFinished)
-        return waits.count
-    }
-
     @Test("Interrupted while it or a member is parked at the n-th wait, for every n", arguments: Interruption.kills)
     func atEveryWait(interruption: Interruption) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount()) { target in
-            try Self.run { hub, program, victim in
-                var waits = 0
-                program.beforeWait = {
-                    if waits == target { try? interruption.strikeOnceParked(victim, on: hub) }
-                    waits += 1
-                }
-            }
-        }
+        try requireTheEndAtEveryWait(by: interruption) { try Self.run($0) }
     }
 
     @Test("Interrupted just before the n-th wait, for every n", arguments: bothLoops, Interruption.kills)
     func beforeEveryWait(loop: TestLoop, interruption: Interruption) throws {
-        try requireTheEnd(by: interruption, atEvery: "wait", of: Self.waitCount(on: loop)) { target in
-            try Self.run(on: loop) { hub, program, victim in
-                var waits = 0
-                program.beforeWait = {
-                    if waits == target { try? interruption.strike(victim) }
-                    waits += 1
-                }
-            }
-        }
+        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.run(on: loop, $0) }
     }
 
     @Test("Killed again at the m-th wait after the n-th, for every n and many m")
     func twice() throws {
-        let count = try Self.waitCount()
+        let count = try waitCount { try Self.run($0) }
         for distance in 1..<6 {
             try requireTheEnd(by: .kill, atEvery: "wait", of: count) { target in
                 try Self.run { hub, program, victim in
@@ -175,7 +151,7 @@ struct KillEverywhereInGroupsTests {
 
     @Test("A member that fails at the n-th wait, for every n, ends what is linked to it by scopes and nothing else")
     func failureAtEveryWait() throws {
-        for target in 0..<(try Self.waitCount()) {
+        for target in 0..<(try waitCount { try Self.run($0) }) {
             let reached = try withHub { hub in
                 hub.errorHandler = { _, _ in }
                 let program = ScopedProgram()

@@ -63,6 +63,11 @@ struct Struck: Error {}
 protocol KillableProgram: AnyObject {
     /// It has come to its end.
     var finished: Bool { get }
+    /// What has been entered and not left.
+    var open: Int { get }
+    /// Called before each wait.
+    var beforeWait: () -> Void { get set }
+    func run() throws
 }
 
 /// How a program went whose main greenlet somebody meant to interrupt.
@@ -131,6 +136,25 @@ private func isWatched(_ fileDescriptor: CInt, by hub: Hub) -> Bool {
     return entry.reader != nil || entry.writer != nil || entry.watch != nil || entry.armed != 0 || entry.woken != 0
 }
 
+/// Runs a program whose main greenlet is interrupted as `arrange` says until its hub has nothing to do any more, and
+/// requires that nothing of it is left there.
+func runToTheEnd<Program: KillableProgram>(
+    _ program: Program, on hub: Hub, _ living: LivingObjects, sourceLocation: SourceLocation = #_sourceLocation,
+    _ arrange: (Hub, Program, Greenlet<Void>) -> Void
+) throws -> KilledRun {
+    living.watch(program)
+    let victim = Greenlet { try program.run() }
+    arrange(hub, program, victim)
+    victim.start()
+    try victim.join()
+    _ = try hub.join()
+    #expect(victim.isDead, sourceLocation: sourceLocation)
+    #expect(program.open == 0, sourceLocation: sourceLocation)
+    expectNothingLeft(in: hub, sourceLocation: sourceLocation)
+    program.beforeWait = {}
+    return KilledRun(victim, finished: program.finished)
+}
+
 /// Requires that the interruption at each of the `count` moments that an undisturbed run has ends the program. `run`
 /// interrupts it at the given one. At the last `tooLate` of them the last wait may be over, and nothing is left that
 /// could raise it.
@@ -149,10 +173,42 @@ func requireTheEnd(
     }
 }
 
-/// The same after each round of the hub that an undisturbed run has. `run` runs a new program, arranged as it is told.
+/// Runs a new program, arranged as it is told.
+typealias ProgramRun =
+    (_ arrange: @escaping @Sendable (Hub, any KillableProgram, Greenlet<Void>) -> Void) throws -> KilledRun
+
+/// How many waits an undisturbed run has.
+func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: ProgramRun) throws -> Int {
+    let waits = Counter()
+    let undisturbed = try run { _, program, _ in program.beforeWait = { waits.add() } }
+    try #require(undisturbed.isFinished, sourceLocation: sourceLocation)
+    return waits.count
+}
+
+/// The same at each wait: once the victim, or whoever waits there, has parked, or just before.
+func requireTheEndAtEveryWait(
+    by interruption: Interruption, justBefore: Bool = false, sourceLocation: SourceLocation = #_sourceLocation,
+    _ run: ProgramRun
+) throws {
+    let count = try waitCount(sourceLocation: sourceLocation, of: run)
+    try requireTheEnd(by: interruption, atEvery: "wait", of: count, sourceLocation: sourceLocation) { target in
+        try run { hub, program, victim in
+            func strike() throws {
+                if justBefore { return try interruption.strike(victim) }
+                try interruption.strikeOnceParked(victim, on: hub)
+            }
+            var waits = 0
+            program.beforeWait = {
+                if waits == target { try? strike() }
+                waits += 1
+            }
+        }
+    }
+}
+
+/// The same after each round of the hub that an undisturbed run has.
 func requireTheEndAfterEveryRound(
-    by interruption: Interruption, sourceLocation: SourceLocation = #_sourceLocation,
-    _ run: (_ arrange: @escaping @Sendable (Hub, any KillableProgram, Greenlet<Void>) -> Void) throws -> KilledRun
+    by interruption: Interruption, sourceLocation: SourceLocation = #_sourceLocation, _ run: ProgramRun
 ) throws {
     let rounds = Counter()
     let undisturbed = try run { hub, program, _ in

@@ -87,7 +87,7 @@ private final class Wheel {
 @Suite("Timers in C")
 struct TimersCTests {
     /// What kinds of deadlines a program may have: near, far, equal, absurd, past.
-    private static func deadline(_ now: Int64, _ random: inout SeededGenerator) -> Int64 {
+    private static func deadline(_ now: Int64, _ random: inout SeededNumbers) -> Int64 {
         let ahead: Int64
         switch Int.random(in: 0..<12, using: &random) {
         case 0: ahead = 0
@@ -109,7 +109,7 @@ struct TimersCTests {
 
     @Test("Any sequence of starts, cancels and advances does what a sorted list does", arguments: [1, 2, 3, 4, 5, 6])
     func againstReference(seed: UInt64) {
-        var random = SeededGenerator(seed: seed)
+        var random = SeededNumbers(seed: seed)
         let size = [4, 30, 300, 3000][Int(seed) % 4]
         let wheel = Wheel(size)
         var reference = ReferenceTimers()
@@ -258,7 +258,7 @@ struct TimersCTests {
     func many() {
         let size = 100_000
         let wheel = Wheel(size)
-        var random = SeededGenerator(seed: 11)
+        var random = SeededNumbers(seed: 11)
         var deadlines: [Int64] = []
         for timer in 0..<size {
             let deadline = Int64.random(in: 0..<60_000_000_000, using: &random)

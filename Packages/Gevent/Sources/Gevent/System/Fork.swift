@@ -41,6 +41,7 @@ public func fork(allowingThreads: Bool = false) throws -> ForkResult {
 private let hasWarnedOfThreads = Atomic(false)
 
 private func warnOfThreads() {
+    if hasWarnedOfThreads.load(ordering: .relaxed) { return }
     let count = gevent_other_threads()
     if count == 0 || hasWarnedOfThreads.exchange(true, ordering: .relaxed) { return }
     printToStandardError(
