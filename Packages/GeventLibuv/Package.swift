@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.3
 import PackageDescription
 
 // A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
