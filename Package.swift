@@ -72,10 +72,10 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
     name: "swift-gevent",
     products: [
-        // The core with the epoll loop linked in: nothing to install, nothing to configure.
+        // Every product that holds the core also links the epoll loop, so a program that depends on one alone runs.
         .library(name: "Gevent", targets: ["Gevent", "GeventEpoll"]),
-        .library(name: "GeventNet", targets: ["GeventNet"]),
-        .library(name: "GeventTesting", targets: ["GeventTesting"]),
+        .library(name: "GeventNet", targets: ["GeventNet", "GeventEpoll"]),
+        .library(name: "GeventTesting", targets: ["GeventTesting", "GeventEpoll"]),
     ],
     dependencies: [
         // Used by the examples only. They are not products, so no consumer ever fetches it.
