@@ -13,6 +13,9 @@ OTHERS = {"apt-get", "cd", "curl", "docker", "echo", "git", "kill", "lldb", "mkd
 SWIFT = {"build", "format", "package", "run", "test"}
 VARIABLE = re.compile(r"\bGEVENT_[A-Z_]*[A-Z]\b")
 LINK = re.compile(r"\]\((?!https?:|#|doc:)([^)#\s]+)\)")
+ABSENT = re.compile(r"<!--\s*absent:\s*(.*?)\s*-->", re.DOTALL)
+# Packages that ci/test installs.
+NEEDED = re.compile(r"^\s*(?:.* )?need ([\w.+-]+) ", re.MULTILINE)
 # A path of ours: it begins with one of the folders, and has no placeholder in it.
 OUR_PATH = re.compile(r"^(?:Packages|Tests|Benchmarks|ci)/[\w./-]*$")
 
@@ -103,6 +106,45 @@ def check_variables(blocks, known):
             for name in VARIABLE.findall(line):
                 if name not in known:
                     yield f"{block.file}:{number}: error: nothing reads {name}"
+
+
+def check_absent(name, text):
+    """That what a page says is missing is missing: <!-- absent: NAME, … --> lists what would be declared otherwise."""
+    for match in ABSENT.finditer(text):
+        for word in re.split(r",\s*", match[1].strip()):
+            kinds = "class|struct|enum|actor|protocol|func|typealias"
+            declaration = re.compile(rf"^\s*(?:public|open) [^({{=]*\b(?:{kinds}) {word}\b", re.MULTILINE)
+            for file in toolchain.ROOT.glob("Packages/*/Sources/**/*.swift"):
+                if declaration.search(file.read_text(encoding="utf-8")):
+                    line = text.count("\n", 0, match.start()) + 1
+                    yield f"{name}:{line}: error: {word} is not missing any more: {file.relative_to(toolchain.ROOT)}"
+
+
+def check_release():
+    """That the places which repeat the version, or names of modules, agree with the sources."""
+    version = toolchain.version()
+    changes = (toolchain.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    if f"\n## {version}\n" not in changes:
+        yield f"CHANGELOG.md:1: error: there is no section {version}, which is the version in Exports.swift"
+    index = (toolchain.ROOT / ".spi.yml").read_text(encoding="utf-8")
+    for name in re.search(r"documentation_targets: \[(.*)\]", index)[1].split(", "):
+        if name not in toolchain.modules():
+            yield f".spi.yml:1: error: there is no target {name}"
+    # An image that lacks a package would install it each time it is started.
+    image = (toolchain.ROOT / ".devcontainer" / "Dockerfile").read_text(encoding="utf-8")
+    for package in NEEDED.findall((toolchain.ROOT / "ci" / "test").read_text(encoding="utf-8")):
+        if not re.search(rf"(?<!\S){re.escape(package)}(?!\S)", image):
+            yield f".devcontainer/Dockerfile:1: error: ci/test needs {package}"
+
+
+def check_version(blocks):
+    """That manifests on pages ask for the version that this is."""
+    version = toolchain.version()
+    for block in blocks:
+        for number, line in enumerate(block.text.splitlines(), block.line):
+            for asked in re.findall(r'swift-gevent/swift-gevent".*from: "([^"]+)"', line):
+                if asked != version:
+                    yield f"{block.file}:{number}: error: asks for version {asked}; this is {version}"
 
 
 def check_prose(name, text, known):

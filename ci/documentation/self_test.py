@@ -66,6 +66,10 @@ def run(build):
     page = "`GEVENT_NONSENSE`, `ci/test --nonsense`, `ci/nonsense`, `ci/test`, [a](ci/test), [b](ci/nonsense)\n"
     found = list(commands.check_prose("Page.md", page, {"GEVENT_LOOP"}))
     expect(page, len(found), 4)
+    page = "<!-- absent: NoSuchType,\nSocketAddress -->"
+    expect(page, ["SocketAddress is not missing" in problem for problem in commands.check_absent("Page.md", page)], [True])
+    page = "```swift\n.package(url: \"https://github.com/swift-gevent/swift-gevent\", from: \"0.0.9\")\n```\n"
+    expect(page, len(list(commands.check_version(markdown.blocks("Page.md", page)))), 1)
     try:
         markdown.blocks("Page.md", "<!-- compile olny -->\n```swift\n```\n")
         expect("an unknown mark", "accepted", "refused")
@@ -75,7 +79,7 @@ def run(build):
     expect("a broken block in a comment", "Sample.swift:7:" in "".join(fragments.compile_all(build, [block])), True)
     failures += refused(build)
     failures += planted_module(build)
-    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 9} samples, {len(failures)} not judged as expected")
+    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 11} samples, {len(failures)} not judged as expected")
     return failures
 
 

@@ -31,6 +31,13 @@ def output_of(*command, limit=600, cwd=ROOT):
     return result.stdout
 
 
+@functools.cache
+def version():
+    """Ours, as the sources say it."""
+    text = (ROOT / "Packages" / "Gevent" / "Sources" / "Gevent" / "Exports.swift").read_text(encoding="utf-8")
+    return re.search(r'^public let version = "(.*)"$', text, re.MULTILINE)[1]
+
+
 @dataclasses.dataclass
 class Module:
     name: str
