@@ -16,9 +16,14 @@ MARKS = {
     "manifest": "the block is what stands in Package.swift, or part of it",
     "prints": "the block is what the program before it prints",
     "prints errors": "the block is what the program before it prints on standard error; … stands for any text",
+    "part": "the block is part of a file, which only the replay puts together",
 }
-# These carry text: Swift that the block needs and the reader does not.
-TEXT_MARKS = {"before": "what stands above the block", "after": "what stands below it"}
+# These carry text: Swift that the block needs and the reader does not, or a reason.
+TEXT_MARKS = {
+    "before": "what stands above the block",
+    "after": "what stands below it",
+    "not run": "why the replay does not run these commands",
+}
 
 
 class Misuse(Exception):
@@ -34,6 +39,7 @@ class Block:
     marks: set = dataclasses.field(default_factory=set)
     before: str = ""
     after: str = ""
+    not_run: str = ""
 
     def __str__(self):
         return f"{self.file}:{self.line}"
@@ -47,7 +53,8 @@ def read_marks(comments, block):
         if stripped in MARKS:
             block.marks.add(stripped)
         elif colon and keyword in TEXT_MARKS:
-            setattr(block, keyword, getattr(block, keyword) + textwrap.dedent(text.strip("\n")) + "\n")
+            attribute = keyword.replace(" ", "_")
+            setattr(block, attribute, getattr(block, attribute) + textwrap.dedent(text.strip("\n")) + "\n")
         else:
             known = ", ".join([*MARKS, *(f"{name}: …" for name in TEXT_MARKS)])
             raise Misuse(f"{block}: nobody knows the mark <!-- {stripped.splitlines()[0]} -->; there are: {known}")

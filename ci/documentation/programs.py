@@ -68,21 +68,28 @@ class Program:
 def programs(blocks):
     """The programs of one file, in order."""
     found = []
+    is_for_command = False
     for block in blocks:
         if block.marks & {"prints", "prints errors"}:
+            if is_for_command:
+                continue
             if not found:
                 raise Misuse(f"{block}: there is no program above that could print this")
             if "prints" in block.marks:
                 found[-1].printed = (found[-1].printed or "") + block.text
             else:
                 found[-1].errors = (found[-1].errors or "") + block.text
-        elif block.language == "swift" and "manifest" not in block.marks:
+        elif block.language == "":
+            # Only the replay runs commands; this one runs the program above.
+            is_for_command = block.text != "swift run\n"
+        elif block.language == "swift" and not block.marks & {"manifest", "part"}:
             if "continues" in block.marks:
                 if not found:
                     raise Misuse(f"{block}: there is no program above that it could continue")
                 found[-1].blocks.append(block)
             else:
                 found.append(Program([block]))
+            is_for_command = False
     return found
 
 
@@ -166,7 +173,7 @@ def check_manifest(build, block):
     text = block.text
     if "swift-tools-version" not in text:
         arguments = text.strip().rstrip(",")
-        head = "// swift-tools-version: 6.1\nimport PackageDescription\n"
+        head = "// swift-tools-version: 6.3\nimport PackageDescription\n"
         text = f'{head}let package = Package(name: "part", {arguments})\n'
     (directory / "Package.swift").write_text(text)
     try:

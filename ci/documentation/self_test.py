@@ -14,6 +14,8 @@ PAGES = [
     ("<!-- fails -->\n```swift\nfatalError(\"no\")\n```\n", None),
     ("```swift\nlet answer = 42\n```\nand\n<!-- continues -->\n```swift\nprint(answer)\n```\n", None),
     ("<!-- before:\nfunc fetch() -> Int { 1 }\n-->\n```swift\nprint(fetch())\n```\n", None),
+    # The replay compares what a command prints.
+    ("```swift\nprint(1)\n```\n```\nGEVENT_LOOP=x swift run\n```\n<!-- prints -->\n```text\n2\n```\n", None),
     (
         "```swift\nimport Gevent\nimport GeventTesting\nimport Testing\n@Test func fails() throws {\n"
         "    try withHub { hub in try sleep(for: .seconds(60)); #expect(hub.timerResolution == .zero) }\n}\n```\n",
