@@ -25,7 +25,8 @@ extension Facts {
         [
             (
                 "stack of a greenlet",
-                "\(runtime.stackBytes >> 10) KiB of address space, \(runtime.guardBytes >> 10) of them guard"
+                "\(runtime.stackBytes >> 10) KiB, which is the setting rounded up to an odd number of pages: "
+                    + "\(runtime.guardBytes >> 10) KiB guard, \((runtime.stackBytes - runtime.guardBytes) >> 10) KiB to use"
             ),
             ("guard pages", runtime.guardPages),
             ("exclusive accesses", runtime.exclusiveAccesses),

@@ -26,7 +26,8 @@ public struct RuntimeFacts: Sendable, Hashable {
     public let accessTracking: AccessTracking
     /// Whether the Concurrency runtime's words follow a greenlet. If not, task-locals bound around a wait leak.
     public let swapsTaskWords: Bool
-    /// Bytes of address space a stack takes, its guard included.
+    /// Bytes of address space a stack takes, its guard included: `GEVENT_STACK_SIZE`, rounded up to an odd number of
+    /// pages.
     public let stackSize: Int
     /// Bytes of it that guard.
     public let guardSize: Int
