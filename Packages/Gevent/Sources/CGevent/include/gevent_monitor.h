@@ -1,8 +1,9 @@
-// What a thread that watches a hub may look at: two counters, and a sample that the hub's own thread takes of itself.
+// What a thread that watches a hub may look at: two counters, and a sample of what the hub's thread is doing.
 //
-// The watcher asks by a signal. The handler runs on the hub's thread, in the middle of whatever keeps it busy, and
-// copies the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault. What the
-// copy means is worked out by the watcher.
+// A thread that sleeps in the kernel is not disturbed: the kernel tells where it is, and the watcher copies the top of
+// its stack. One that runs is asked by a signal. The handler runs on the hub's thread, in the middle of whatever keeps
+// it busy, and copies the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault.
+// What the copy means is worked out by the watcher.
 #pragma once
 
 #include <pthread.h>
@@ -54,8 +55,8 @@ void gevent_sampling_stop(struct gevent_hub *hub);
 /// In a forked child, before anybody asks.
 void gevent_sampling_reset(struct gevent_hub *hub);
 
-/// Asks `thread`, the hub's, for a sample and waits for it for at most `milliseconds`. Returns it if the thread
-/// answered, otherwise one with no more than what can be read from outside. Null if the hub has gone on since its
+/// Takes a sample of `thread`, the hub's. If it runs, it is asked by the signal and has `milliseconds` to answer. If it
+/// does not, the sample has no more than what can be read from outside. Null if the hub has gone on since its
 /// activity was `activity`. Valid until the next call. One thread at a time, and not the hub's.
 const gevent_sample *gevent_sampling_take(
     struct gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds);
@@ -68,17 +69,5 @@ typedef struct gevent_frame {
 /// The calls that lead to where the sample was taken, innermost first. Returns how many.
 size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most);
 
-/// Around what a watcher does for a report. A fork waits until no watcher is at it: whatever lock the report takes, of
-/// the C library, the dynamic loader or Swift's runtime, would be held in the child for ever.
-void gevent_report_begins(void);
-void gevent_report_ends(void);
-
-// Around a fork, from fork.c.
-void gevent_reports_before_fork(void);
-void gevent_reports_after_fork(void);
-
 /// The kernel's number of the calling thread.
 int gevent_this_thread_number(void);
-
-/// The calling thread's name in debuggers and top; cut after 15 bytes.
-void gevent_name_this_thread(const char *name);

@@ -20,8 +20,8 @@ public struct BlockingReport: Sendable, Hashable, CustomStringConvertible {
     /// For how long at least it has run without a switch.
     public let duration: Duration
     /// Where it is, innermost first, one call a line. A call marked with a question mark was found on the stack without
-    /// a frame record that leads to it, and may be a remnant of an earlier one. Empty if the thread holds back the
-    /// signal by which it is asked.
+    /// a frame record that leads to it, and may be a remnant of an earlier one. Empty if the thread runs and
+    /// holds back the signal by which it is asked.
     public let backtrace: [String]
 
     /// Several lines, as they are printed.
