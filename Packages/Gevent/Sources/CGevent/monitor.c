@@ -15,6 +15,7 @@
 #include "gevent_futex.h"
 #include "gevent_hub.h"
 #include "gevent_monitor.h"
+#include "gevent_monitor_memory.h"
 #include "gevent_symbolize.h"
 
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
@@ -54,10 +55,14 @@ enum {
     TAKEN = 3,    // the watcher's again
 };
 
+enum { REFUSED_MOST = 10 };
+
 typedef struct request {
     gevent_sample sample;  // first, so that a sample is its request
     int thread;            // the kernel's number of the hub's thread
     bool was_blocked;      // the signal, before
+    uintptr_t refused[REFUSED_MOST];  // one of these is the lock for which the kernel does not let the thread wait
+    size_t refused_count;
 } request;
 
 static struct sigaction previous;
@@ -66,14 +71,20 @@ static bool takes(gevent_sample *sample, uint32_t from, uint32_t to) {
     return __atomic_compare_exchange_n(&sample->state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
+LOOKS void gevent_describe_context(const gevent_hub *hub, const gevent_context *context, gevent_identity *identity) {
+    identity->owner = *(void *const volatile *)&context->owner;
+    identity->isa = NULL;
+    identity->kind = context == &hub->main   ? GEVENT_SAMPLE_OF_MAIN
+                     : context == &hub->root ? GEVENT_SAMPLE_OF_HUB
+                                             : GEVENT_SAMPLE_OF_GREENLET;
+    size_t last = sizeof identity->name - 1;
+    for (size_t i = 0; i < last; i++) identity->name[i] = ((const volatile char *)context->name)[i];
+    identity->name[last] = 0;
+}
+
 LOOKS static const gevent_context *describe_current(const gevent_hub *hub, gevent_sample *sample) {
     const gevent_context *context = *(gevent_context *const volatile *)&hub->current;
-    sample->owner = *(void *const volatile *)&context->owner;
-    sample->kind = context == &hub->main   ? GEVENT_SAMPLE_OF_MAIN
-                   : context == &hub->root ? GEVENT_SAMPLE_OF_HUB
-                                           : GEVENT_SAMPLE_OF_GREENLET;
-    for (size_t i = 0; i < sizeof sample->name; i++) sample->name[i] = ((const volatile char *)context->name)[i];
-    sample->name[sizeof sample->name - 1] = 0;
+    gevent_describe_context(hub, context, &sample->who);
     return context;
 }
 
@@ -95,11 +106,30 @@ LOOKS static void copy_stack(const gevent_context *context, gevent_sample *sampl
     sample->word_count = count;
 }
 
+/// The kernel refuses to let a thread wait for a lock that it holds itself, if the lock says by whom it is held, as
+/// those of Swift do. What asks for it again and again is nearly always found right behind the system call.
+static void note_refused(request *asked, const ucontext_t *machine) {
+    asked->refused_count = 0;
+#if defined(__x86_64__)
+    const greg_t *registers = machine->uc_mcontext.gregs;
+    static const unsigned char system_call[] = {0x0f, 0x05};
+    if (registers[REG_RAX] != -EDEADLK || memcmp((const char *)registers[REG_RIP] - 2, system_call, 2) != 0) return;
+    asked->refused[asked->refused_count++] = (uintptr_t)registers[REG_RDI];
+#elif defined(__aarch64__)
+    const uint64_t *registers = (const uint64_t *)machine->uc_mcontext.regs;
+    const uint32_t *code = (const uint32_t *)machine->uc_mcontext.pc;
+    if ((int64_t)registers[0] != -EDEADLK || code[-1] != 0xd4000001) return;
+    // The result lies where the address was; the caller has it in a register that survives calls.
+    for (size_t i = 0; i < REFUSED_MOST; i++) asked->refused[asked->refused_count++] = registers[19 + i];
+#endif
+}
+
 LOOKS static void take(const gevent_hub *hub, gevent_sample *sample, const ucontext_t *machine) {
     sample->activity = gevent_hub_activity(hub);
+    note_refused((request *)sample, machine);
     const gevent_context *context = describe_current(hub, sample);
     // Whoever runs is retained, and an object begins with its class.
-    sample->isa = sample->owner ? *(void *const volatile *)sample->owner : NULL;
+    sample->who.isa = sample->who.owner ? *(void *const volatile *)sample->who.owner : NULL;
 #if defined(__x86_64__)
     const greg_t *registers = machine->uc_mcontext.gregs;
     sample->program_counter = (uintptr_t)registers[REG_RIP];
@@ -253,11 +283,44 @@ static bool find_sleep(int thread, sleep_place *place) {
     return true;
 }
 
-/// Copies memory of this process that another thread may unmap at any moment. Returns how many bytes it got.
-static size_t copy_memory(void *to, uintptr_t from, size_t size) {
+size_t gevent_copy_memory(void *to, uintptr_t from, size_t size) {
     struct iovec local = {to, size}, remote = {(void *)from, size};
     ssize_t count = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
     return count < 0 ? 0 : (size_t)count;
+}
+
+/// Whether the lock at `address`, as Swift and the kernel have it, is held by the thread.
+static bool is_held(uintptr_t address, int thread) {
+    uint32_t word;
+    if (gevent_copy_memory(&word, address, sizeof word) != sizeof word) return false;
+    return (word & FUTEX_TID_MASK) == (uint32_t)thread;
+}
+
+/// The same of a pthread_mutex_t, as the C library has it on both architectures: the word that is slept on, a count,
+/// and the owner's number.
+static bool is_held_mutex(uintptr_t address, int thread) {
+    enum { CONTENDED = 2, OWNER = 2 };
+    uint32_t words[3];
+    if (gevent_copy_memory(words, address, sizeof words) != sizeof words) return false;
+    return words[0] == CONTENDED && words[OWNER] == (uint32_t)thread;
+}
+
+/// The lock that the thread sleeps for although it holds it itself, or 0.
+static uintptr_t own_lock_asleep(const sleep_place *place, int thread) {
+    if (place->system_call != SYS_futex) return 0;
+    switch ((int)place->arguments[1] & FUTEX_CMD_MASK) {
+    case FUTEX_LOCK_PI: return is_held(place->arguments[0], thread) ? place->arguments[0] : 0;
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET: return is_held_mutex(place->arguments[0], thread) ? place->arguments[0] : 0;
+    default: return 0;
+    }
+}
+
+/// The same for a thread that the kernel does not let sleep.
+static uintptr_t own_lock_refused(const request *asked) {
+    for (size_t i = 0; i < asked->refused_count; i++)
+        if (is_held(asked->refused[i], asked->thread)) return asked->refused[i];
+    return 0;
 }
 
 /// A sample of a thread that sleeps in the kernel, taken without waking it: a signal would cut its call short. Its
@@ -269,14 +332,14 @@ LOOKS static bool take_asleep(const gevent_hub *hub, request *asked) {
     if (!find_sleep(asked->thread, &before)) return false;
     sample->activity = gevent_hub_activity(hub);
     const gevent_context *context = describe_current(hub, sample);
-    sample->isa = NULL;
-    if (sample->owner) copy_memory(&sample->isa, (uintptr_t)sample->owner, sizeof sample->isa);
+    gevent_copy_memory(&sample->who.isa, (uintptr_t)sample->who.owner, sizeof sample->who.isa);
     sample->program_counter = before.program_counter;
     sample->frame_pointer = sample->link_register = 0;
     size_t count = words_to_copy(context, sample, before.stack_pointer);
-    size_t size = copy_memory(sample->words, sample->stack_pointer, count * sizeof *sample->words);
+    size_t size = gevent_copy_memory(sample->words, sample->stack_pointer, count * sizeof *sample->words);
     sample->word_count = size / sizeof *sample->words;
     if (count > 0 && sample->word_count == 0) return false;
+    sample->own_lock = own_lock_asleep(&before, asked->thread);
     return find_sleep(asked->thread, &after) && memcmp(&before, &after, sizeof before) == 0;
 }
 
@@ -288,12 +351,15 @@ LOOKS const gevent_sample *gevent_sampling_take(
     enum { LOOKS_AT_MOST = 3 };
     bool is_taken = false;
     for (int i = 0; i < LOOKS_AT_MOST && !is_taken; i++) is_taken = take_asleep(hub, asked);
-    if (!is_taken && is_installed()) is_taken = ask(asked, thread, milliseconds);
+    if (!is_taken && is_installed() && ask(asked, thread, milliseconds)) {
+        is_taken = true;
+        sample->own_lock = own_lock_refused(asked);
+    }
     if (is_taken) return sample->activity == activity ? sample : NULL;
     // The thread holds the signal back. Contexts stay readable as long as their hub exists, so a name can be had
     // without it; that it is the name of the right one shows in the activity.
     describe_current(hub, sample);
-    sample->isa = NULL;
+    sample->own_lock = 0;
     sample->program_counter = 0;
     sample->word_count = 0;
     return gevent_hub_activity(hub) == activity ? sample : NULL;

@@ -284,7 +284,7 @@ struct BlockingWatch {
         // A thread that is not asked to hold the signal back answers as soon as it gets a processor.
         let patience: UInt32 = 200
         guard let sample = gevent_sampling_take(hub, hubThread, activity, patience) else { return nil }
-        return BlockingReport(sample, duration: duration)
+        return BlockingReport(sample, of: hub, duration: duration)
     }
 }
 
