@@ -406,6 +406,38 @@ struct MonitorTests {
         }
     }
 
+    @Test("A fork waits for a function of the monitor, and such a function may fork", .enabled(if: !isSanitized))
+    func forkedDuringFunctions() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let monitor = try hub.startMonitor()
+                let (begun, ended, children) = (Counter(), Counter(), Counter())
+                try monitor.addFunction(period: .milliseconds(1)) { _ in
+                    begun.add()
+                    usleep(10_000)
+                    ended.add()
+                }
+                for _ in 0..<5 {
+                    let before = begun.count
+                    while begun.count == before { try sleep(for: .milliseconds(1)) }
+                    // As the child has them, they tell whether it was forked in the middle of a call.
+                    let code = try inRawChild { begun.count == ended.count ? 0 : 1 }
+                    if code != 0 { exit(code ?? 90) }
+                }
+                try monitor.addFunction(period: .milliseconds(1)) { _ in
+                    let child = plainFork()
+                    if child == 0 { _exit(7) }
+                    var status: CInt = 0
+                    if waitpid(child, &status, 0) == child, status == 7 << 8 { children.add() }
+                }
+                let start = realTime()
+                while children.count < 3, realTime() - start < longest { try sleep(for: .milliseconds(1)) }
+                if children.count < 3 { exit(91) }
+            }
+            exit(0)
+        }
+    }
+
     @Test("A monitor that a child starts before its hub is repaired is one thread", .enabled(if: !isSanitized))
     func begunInChild() async {
         await #expect(processExitsWith: .success) {
