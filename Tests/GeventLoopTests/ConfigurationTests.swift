@@ -40,7 +40,7 @@ struct ConfigurationTests {
     @Test(
         "A size that is not one, or out of range, is an error",
         arguments: [
-            "", "k", "big", "-64k", "64x", "1.5m", "16383", "65m", "99999999999999999999", "9223372036854775807g",
+            "k", "big", "-64k", "64x", "1.5m", "16383", "65m", "99999999999999999999", "9223372036854775807g",
         ])
     func badSizes(text: String) throws {
         let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_STACK_SIZE": text]) }
@@ -56,7 +56,30 @@ struct ConfigurationTests {
         #expect(try resolve(["GEVENT_DEBUG_LOOP": text]).debugLoop)
     }
 
-    @Test("No comes in five spellings", arguments: ["0", "false", "off", "no", "", "No", "  "])
+    @Test("A variable that is empty or blank is unset, whichever it is", arguments: ["", "  ", "\t"])
+    func blank(text: String) throws {
+        let environment = Dictionary(uniqueKeysWithValues: Setting.all.map { ($0.name, text) })
+        #expect(try resolve(environment).settings == resolve([:]).settings)
+    }
+
+    @Test("Control characters of a bad value are escaped in the message")
+    func escapes() throws {
+        let error = try #require(throws: ConfigurationError.self) {
+            try resolve(["GEVENT_STACK_SIZE": "\u{1B}[2J\r\n\u{202E}\u{85}é\"\\"])
+        }
+        #expect(
+            error.message.hasPrefix(
+                "GEVENT_STACK_SIZE=\"\\u{1B}[2J\\r\\n\\u{202E}\\u{0085}é\"\\\": not a value"))
+        let loop = try #require(throws: ConfigurationError.self) {
+            _ = try resolve(["GEVENT_LOOP": "libuv\u{7}\n"]).makeLoop(from: [])
+        }
+        #expect(!loop.message.unicodeScalars.contains { $0.properties.generalCategory == .control })
+        #expect(loop.message.contains("libuv\\u{07}\\n"))
+        let failure = LoopError(errno: 2, operation: "open \u{1B}", fileDescriptor: nil)
+        #expect(failure.description.hasPrefix("open \\u{1B}: ENOENT"))
+    }
+
+    @Test("No comes in four spellings", arguments: ["0", "false", "off", "no", "No", " no "])
     func no(text: String) throws {
         #expect(try !resolve(["GEVENT_TRACK_GREENLET_TREE": text]).trackGreenletTree)
     }

@@ -44,7 +44,7 @@ struct ObservationSettingsTests {
 
     @Test(
         "A time that is not one, or out of range, is an error",
-        arguments: ["", "ms", "soon", "-1", "0", "0.5ms", "2h", "1e3", "1.2.3", "99999999999999999999", "5 parsecs"])
+        arguments: ["ms", "soon", "-1", "0", "0.5ms", "2h", "1e3", "1.2.3", "99999999999999999999", "5 parsecs"])
     func badTimes(text: String) throws {
         let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_MAX_BLOCKING_TIME": text]) }
         #expect(error.code == .invalidValue)

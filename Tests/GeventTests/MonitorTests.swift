@@ -24,11 +24,28 @@ private func burnTheProcessor(until isOver: () -> Bool) {
     while !isOver(), realTime() - start < longest {}
 }
 
-/// Keeps its thread waiting in libc until `isOver`. The signal that asks where it is ends each wait early.
+/// Keeps its thread waiting in libc until `isOver`.
 @inline(never)
 private func blockInLibc(until isOver: () -> Bool) {
     let start = realTime()
-    while !isOver(), realTime() - start < longest { usleep(1_000_000) }
+    while !isOver(), realTime() - start < longest { usleep(250_000) }
+}
+
+/// Blocks its thread in one call that a signal would cut short, and returns for how long.
+@inline(never)
+private func blockOnce(in call: String) -> Duration {
+    let start = realTime()
+    switch call {
+    case "usleep": usleep(300_000)
+    case "nanosleep":
+        var time = timespec(tv_sec: 0, tv_nsec: 300_000_000)
+        nanosleep(&time, nil)
+    case "poll": poll(nil, 0, 300)
+    default:
+        var time = timeval(tv_sec: 0, tv_usec: 300_000)
+        select(0, nil, nil, nil, &time)
+    }
+    return realTime() - start
 }
 
 /// What libc is to call back with.
@@ -106,6 +123,22 @@ struct MonitorTests {
             #expect(report.greenlet == greenlet.description)
             if !isSanitized {
                 #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("blocking") }, "\(report)")
+            }
+        }
+    }
+
+    @Test(
+        "A call that blocks the thread takes its whole time, and the report names its caller",
+        arguments: ["usleep", "nanosleep", "poll", "select"])
+    func undisturbed(call: String) throws {
+        try withMonitor(limit: .milliseconds(10)) { _, _, reports in
+            let duration = try spawn { blockOnce(in: call) }.get()
+            #expect(duration >= .milliseconds(300))
+            // It is asleep nearly all the time; a first report may come before it is.
+            let report = try #require(firstReport(of: "blockOnce", in: reports))
+            if !isSanitized {
+                #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("undisturbed") }, "\(report)")
+                #expect(report.backtrace.contains { $0.contains(call == "usleep" ? "nanosleep" : call) }, "\(report)")
             }
         }
     }
@@ -316,6 +349,38 @@ struct MonitorTests {
         }
     }
 
+    /// A server that forks its workers first thing does this. Each try is a process of its own: what the Swift runtime
+    /// does only once, it does there under its locks.
+    @Test("A child that is forked right after the hub was made goes on, with its monitor", .enabled(if: !isSanitized))
+    func forkedAtStart() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_MONITOR_THREAD_ENABLE", "1", 1)
+            let code: CInt = try onFreshThread {
+                for _ in 0..<25 {
+                    let code = try inRawChild {
+                        let hub = try Hub.start()
+                        let code = try inRawChild {
+                            let greenlets = (1...3).map { number in spawn { "\(number) \(AnyGreenlet.current)" } }
+                            guard try greenlets.map({ try $0.get() }).count == 3 else { return 1 }
+                            try sleep(for: .milliseconds(1))
+                            guard let monitor = hub.monitor else { return 2 }
+                            let calls = Counter()
+                            try monitor.addFunction(period: .milliseconds(1)) { _ in calls.add() }
+                            while calls.count < 2 { try sleep(for: .milliseconds(1)) }
+                            hub.stopMonitor()
+                            return 0
+                        }
+                        // 90: the alarm ended it.
+                        return code ?? 90
+                    }
+                    if code != 0 { return code ?? 91 }
+                }
+                return 0
+            }
+            exit(code)
+        }
+    }
+
     @Test("A fork waits for a report that is being made: the child can make its own", .enabled(if: !isSanitized))
     func forkedDuringReports() async {
         await #expect(processExitsWith: .success) {
@@ -336,6 +401,38 @@ struct MonitorTests {
                     if code != 0 { exit(code ?? 99) }
                 }
                 try parked.kill()
+            }
+            exit(0)
+        }
+    }
+
+    @Test("A fork waits for a function of the monitor, and such a function may fork", .enabled(if: !isSanitized))
+    func forkedDuringFunctions() async {
+        await #expect(processExitsWith: .success) {
+            try withHub(on: .configured) { hub in
+                let monitor = try hub.startMonitor()
+                let (begun, ended, children) = (Counter(), Counter(), Counter())
+                try monitor.addFunction(period: .milliseconds(1)) { _ in
+                    begun.add()
+                    usleep(10_000)
+                    ended.add()
+                }
+                for _ in 0..<5 {
+                    let before = begun.count
+                    while begun.count == before { try sleep(for: .milliseconds(1)) }
+                    // As the child has them, they tell whether it was forked in the middle of a call.
+                    let code = try inRawChild { begun.count == ended.count ? 0 : 1 }
+                    if code != 0 { exit(code ?? 90) }
+                }
+                try monitor.addFunction(period: .milliseconds(1)) { _ in
+                    let child = plainFork()
+                    if child == 0 { _exit(7) }
+                    var status: CInt = 0
+                    if waitpid(child, &status, 0) == child, status == 7 << 8 { children.add() }
+                }
+                let start = realTime()
+                while children.count < 3, realTime() - start < longest { try sleep(for: .milliseconds(1)) }
+                if children.count < 3 { exit(91) }
             }
             exit(0)
         }

@@ -309,6 +309,61 @@ struct TraceTests {
                 "gevent: there is no trace: open the trace /nowhere/trace.json: ENOENT"))
     }
 
+    /// What another user may have left where a trace is to be written.
+    @Test(
+        "A trace is not written through a link, into a FIFO, a device or another user's file",
+        arguments: [
+            "symbolic link", "dangling link", "hard link", "FIFO", "FIFO with a reader", "device", "another user's",
+        ])
+    func unsafePlaces(kind: String) throws {
+        let (file, victim) = (TemporaryFile(), TemporaryFile())
+        let text = "precious"
+        try Data(text.utf8).write(to: URL(fileURLWithPath: victim.path))
+        var path = file.path
+        var reader: CInt = -1
+        defer { close(reader) }
+        let reason: String
+        switch kind {
+        case "symbolic link":
+            try #require(symlink(victim.path, path) == 0)
+            reason = "symbolic link"
+        case "dangling link":
+            try #require(symlink(victim.path + ".new", path) == 0)
+            reason = "symbolic link"
+        case "hard link":
+            try #require(link(victim.path, path) == 0)
+            reason = "hard link"
+        case "FIFO", "FIFO with a reader":
+            try #require(mkfifo(path, 0o600) == 0)
+            if kind != "FIFO" { reader = open(path, O_RDONLY | O_NONBLOCK) }
+            reason = "it is not a regular file"
+        case "device":
+            path = "/dev/null"
+            reason = "it is not a regular file"
+        default:
+            guard geteuid() == 0 else { return }
+            path = victim.path
+            try #require(chown(path, 65534, 65534) == 0)
+            reason = "it belongs to another user"
+        }
+        try withHub { [path] hub in
+            let error = #expect(throws: LoopError.self) { try hub.startTrace(to: path) }
+            #expect(error?.description.hasPrefix("open the trace \(path): ") == true, "\(String(describing: error))")
+            #expect(error?.description.contains(reason) == true, "\(String(describing: error))")
+            #expect(!hub.isTracing)
+        }
+        #expect(try String(decoding: victim.contents(), as: UTF8.self) == text)
+        #expect(access(victim.path + ".new", F_OK) != 0)
+    }
+
+    @Test("A file of ours is replaced as a whole")
+    func replaces() throws {
+        let file = TemporaryFile()
+        try Data(String(repeating: "old ", count: 10_000).utf8).write(to: URL(fileURLWithPath: file.path))
+        try withHub { hub in try hub.startTrace(to: file.path) }
+        #expect(try TraceContents(file).hubs.count == 1)
+    }
+
     @Test("A trace that cannot be written any more says so once and ends")
     func cannotWrite() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
@@ -324,7 +379,7 @@ struct TraceTests {
             }
         }
         let printed = text(result.standardErrorContent)
-        #expect(printed.components(separatedBy: "ends here: File too large").count == 2)
+        #expect(printed.components(separatedBy: "ends here: EFBIG (File too large)").count == 2)
     }
 
     @Test("%p in the name stands for the process")

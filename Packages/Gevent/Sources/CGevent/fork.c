@@ -12,6 +12,7 @@
 
 #include "gevent_hub.h"
 #include "gevent_monitor.h"
+#include "gevent_monitor_thread.h"
 #include "gevent_signals.h"
 
 struct gevent_mailbox_lock {
@@ -55,7 +56,7 @@ static gevent_mailbox_lock *own_lock(void) {
 }
 
 static void before_fork(void) {
-    gevent_reports_before_fork();
+    gevent_monitors_before_fork();
     gevent_signals_before_fork();
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_lock(&lock->mutex);
@@ -65,7 +66,7 @@ static void after_fork_in_parent(void) {
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_unlock(&lock->mutex);
     gevent_signals_after_fork_in_parent();
-    gevent_reports_after_fork();
+    gevent_monitors_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void) {
@@ -80,7 +81,7 @@ static void after_fork_in_child(void) {
         pthread_mutex_unlock(&lock->mutex);
     }
     gevent_signals_after_fork_in_child();
-    gevent_reports_after_fork();
+    gevent_monitors_after_fork_in_child();
 }
 
 static void watch(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }

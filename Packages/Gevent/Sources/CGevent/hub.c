@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "gevent_hub.h"
+#include "gevent_once.h"
 #include "gevent_overflow.h"
 #include "gevent_sanitizers.h"
 #include "gevent_switch.h"
@@ -37,6 +38,12 @@ static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
     gevent_context *context = gevent_stacks_find(&hub->stacks, stack_pointer);
     return context ? context : &hub->main;
 }
+#endif
+
+#ifdef DEBUG
+#define WARN_IN_INITIALIZER(context) gevent_once_warn(context)
+#else
+#define WARN_IN_INITIALIZER(context)
 #endif
 
 /// The one place where stacks change: stores the running stack's pointer to `*save` and continues on `load`. Inlined
@@ -208,6 +215,7 @@ SWITCHES __attribute__((noinline)) static bool yield_slowly(gevent_hub *hub) {
 SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     gevent_hub *hub = gevent_this_thread_hub;
     if (__builtin_expect(!hub, 0)) return yield_slowly(hub);
+    WARN_IN_INITIALIZER(hub->current);
     uint64_t head = hub->ready_head, tail = hub->ready_tail, mask = hub->ready_mask;
     uintptr_t *ring = hub->ready, entry = ring[head & mask];
     bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
@@ -331,6 +339,7 @@ void gevent_wait_abandon(gevent_context *context) {
 
 static inline gevent_context *begin_wait(gevent_hub *hub, uint8_t kind, const void *object) {
     gevent_context *self = hub->current;
+    WARN_IN_INITIALIZER(self);
     self->wait_state = GEVENT_WAIT_PARKED;
     hub->parked_count++;
     self->wait_kind = kind;

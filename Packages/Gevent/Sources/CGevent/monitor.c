@@ -1,16 +1,21 @@
 #define _GNU_SOURCE
 #include <errno.h>
-#include <semaphore.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "gevent_futex.h"
 #include "gevent_hub.h"
 #include "gevent_monitor.h"
+#include "gevent_monitor_memory.h"
 #include "gevent_symbolize.h"
 
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
@@ -47,12 +52,17 @@ enum {
     IDLE = 0,     // the watcher's
     WANTED = 1,   // the first to take it out of this state has it
     TAKING = 2,   // the handler's
+    TAKEN = 3,    // the watcher's again
 };
+
+enum { REFUSED_MOST = 10 };
 
 typedef struct request {
     gevent_sample sample;  // first, so that a sample is its request
-    sem_t answered;
-    bool was_blocked;  // the signal, before
+    int thread;            // the kernel's number of the hub's thread
+    bool was_blocked;      // the signal, before
+    uintptr_t refused[REFUSED_MOST];  // one of these is the lock for which the kernel does not let the thread wait
+    size_t refused_count;
 } request;
 
 static struct sigaction previous;
@@ -61,48 +71,78 @@ static bool takes(gevent_sample *sample, uint32_t from, uint32_t to) {
     return __atomic_compare_exchange_n(&sample->state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
-LOOKS static void describe_current(const gevent_hub *hub, gevent_sample *sample) {
-    const gevent_context *context = *(gevent_context *const volatile *)&hub->current;
-    sample->owner = *(void *const volatile *)&context->owner;
-    sample->kind = context == &hub->main   ? GEVENT_SAMPLE_OF_MAIN
-                   : context == &hub->root ? GEVENT_SAMPLE_OF_HUB
-                                           : GEVENT_SAMPLE_OF_GREENLET;
-    for (size_t i = 0; i < sizeof sample->name; i++) sample->name[i] = ((const volatile char *)context->name)[i];
-    sample->name[sizeof sample->name - 1] = 0;
+LOOKS void gevent_describe_context(const gevent_hub *hub, const gevent_context *context, gevent_identity *identity) {
+    identity->owner = *(void *const volatile *)&context->owner;
+    identity->isa = NULL;
+    identity->kind = context == &hub->main   ? GEVENT_SAMPLE_OF_MAIN
+                     : context == &hub->root ? GEVENT_SAMPLE_OF_HUB
+                                             : GEVENT_SAMPLE_OF_GREENLET;
+    size_t last = sizeof identity->name - 1;
+    for (size_t i = 0; i < last; i++) identity->name[i] = ((const volatile char *)context->name)[i];
+    identity->name[last] = 0;
 }
 
-LOOKS static void copy_stack(const gevent_context *context, gevent_sample *sample) {
+LOOKS static const gevent_context *describe_current(const gevent_hub *hub, gevent_sample *sample) {
+    const gevent_context *context = *(gevent_context *const volatile *)&hub->current;
+    gevent_describe_context(hub, context, &sample->who);
+    return context;
+}
+
+/// Sets where the copy of the stack begins, and returns how long it is to be.
+LOOKS static size_t words_to_copy(const gevent_context *context, gevent_sample *sample, uintptr_t stack_pointer) {
     uintptr_t low = (uintptr_t)context->stack_low, high = (uintptr_t)context->stack_high;
-    uintptr_t from = (sample->stack_pointer + sizeof(uintptr_t) - 1) & ~(uintptr_t)(sizeof(uintptr_t) - 1);
+    uintptr_t from = (stack_pointer + sizeof(uintptr_t) - 1) & ~(uintptr_t)(sizeof(uintptr_t) - 1);
     sample->stack_pointer = from;
-    sample->word_count = 0;
     // In the middle of a switch the stack and the context may be two different ones.
-    if (from < low || from >= high) return;
+    if (from < low || from >= high) return 0;
     size_t count = (high - from) / sizeof(uintptr_t);
-    if (count > GEVENT_SAMPLE_WORDS) count = GEVENT_SAMPLE_WORDS;
-    const volatile uintptr_t *words = (const volatile uintptr_t *)from;
+    return count < GEVENT_SAMPLE_WORDS ? count : GEVENT_SAMPLE_WORDS;
+}
+
+LOOKS static void copy_stack(const gevent_context *context, gevent_sample *sample, uintptr_t stack_pointer) {
+    size_t count = words_to_copy(context, sample, stack_pointer);
+    const volatile uintptr_t *words = (const volatile uintptr_t *)sample->stack_pointer;
     for (size_t i = 0; i < count; i++) sample->words[i] = words[i];
     sample->word_count = count;
 }
 
+/// The kernel refuses to let a thread wait for a lock that it holds itself, if the lock says by whom it is held, as
+/// those of Swift do. What asks for it again and again is nearly always found right behind the system call.
+static void note_refused(request *asked, const ucontext_t *machine) {
+    asked->refused_count = 0;
+#if defined(__x86_64__)
+    const greg_t *registers = machine->uc_mcontext.gregs;
+    static const unsigned char system_call[] = {0x0f, 0x05};
+    if (registers[REG_RAX] != -EDEADLK || memcmp((const char *)registers[REG_RIP] - 2, system_call, 2) != 0) return;
+    asked->refused[asked->refused_count++] = (uintptr_t)registers[REG_RDI];
+#elif defined(__aarch64__)
+    const uint64_t *registers = (const uint64_t *)machine->uc_mcontext.regs;
+    const uint32_t *code = (const uint32_t *)machine->uc_mcontext.pc;
+    if ((int64_t)registers[0] != -EDEADLK || code[-1] != 0xd4000001) return;
+    // The result lies where the address was; the caller has it in a register that survives calls.
+    for (size_t i = 0; i < REFUSED_MOST; i++) asked->refused[asked->refused_count++] = registers[19 + i];
+#endif
+}
+
 LOOKS static void take(const gevent_hub *hub, gevent_sample *sample, const ucontext_t *machine) {
     sample->activity = gevent_hub_activity(hub);
-    describe_current(hub, sample);
+    note_refused((request *)sample, machine);
+    const gevent_context *context = describe_current(hub, sample);
     // Whoever runs is retained, and an object begins with its class.
-    sample->isa = sample->owner ? *(void *const volatile *)sample->owner : NULL;
+    sample->who.isa = sample->who.owner ? *(void *const volatile *)sample->who.owner : NULL;
 #if defined(__x86_64__)
     const greg_t *registers = machine->uc_mcontext.gregs;
     sample->program_counter = (uintptr_t)registers[REG_RIP];
-    sample->stack_pointer = (uintptr_t)registers[REG_RSP];
+    uintptr_t stack_pointer = (uintptr_t)registers[REG_RSP];
     sample->frame_pointer = (uintptr_t)registers[REG_RBP];
     sample->link_register = 0;
 #elif defined(__aarch64__)
     sample->program_counter = machine->uc_mcontext.pc;
-    sample->stack_pointer = machine->uc_mcontext.sp;
+    uintptr_t stack_pointer = machine->uc_mcontext.sp;
     sample->frame_pointer = machine->uc_mcontext.regs[29];
     sample->link_register = machine->uc_mcontext.regs[30];
 #endif
-    copy_stack(hub->current, sample);
+    copy_stack(context, sample, stack_pointer);
 }
 
 /// Only async-signal-safe calls, and few: the thread may have been anywhere.
@@ -112,7 +152,8 @@ static void handler(int signal, siginfo_t *info, void *machine_context) {
     gevent_sample *sample = hub ? hub->sample : NULL;
     if (sample && takes(sample, WANTED, TAKING)) {
         take(hub, sample, machine_context);
-        sem_post(&((request *)sample)->answered);
+        __atomic_store_n(&sample->state, TAKEN, __ATOMIC_RELEASE);
+        gevent_futex_wake(&sample->state);
     }
     bool is_ours = info->si_code == SI_QUEUE && info->si_value.sival_ptr == &previous;
     if (!is_ours) {
@@ -151,7 +192,7 @@ int gevent_sampling_start(gevent_hub *hub) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     request *made = calloc(1, sizeof *made);
     if (!made) return ENOMEM;
-    sem_init(&made->answered, 0, 0);
+    made->thread = gevent_this_thread_number();
     pthread_once(&once, install);
     hub->sample = &made->sample;
     // Threads of a dispatch queue hold all signals back, and so do those that they make.
@@ -172,7 +213,6 @@ void gevent_sampling_stop(gevent_hub *hub) {
     }
     // The handler runs on this very thread: before this line or after it.
     *(gevent_sample *volatile *)&hub->sample = NULL;
-    sem_destroy(&given->answered);
     free(given);
 }
 
@@ -180,51 +220,146 @@ void gevent_sampling_reset(gevent_hub *hub) {
     request *given = (request *)hub->sample;
     if (!given) return;
     given->sample.state = IDLE;
-    sem_init(&given->answered, 0, 0);
+    given->thread = gevent_this_thread_number();
 }
 
 /// Returns whether the handler has answered.
-static bool wait_for_answer(request *asked, unsigned milliseconds) {
-    struct timespec deadline;
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += milliseconds / 1000;
-    deadline.tv_nsec += milliseconds % 1000 * 1000000L;
-    if (deadline.tv_nsec >= 1000000000L) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000L;
-    }
+static bool wait_for_answer(gevent_sample *sample, unsigned milliseconds) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t deadline = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + milliseconds * INT64_C(1000000);
     for (;;) {
-        if (sem_timedwait(&asked->answered, &deadline) == 0) return true;
-        if (errno == EINTR) continue;
-        if (takes(&asked->sample, WANTED, IDLE)) return false;
-        // The handler came first; it is at it, and never waits.
-        while (sem_wait(&asked->answered) != 0) {}
-        return true;
+        uint32_t state = __atomic_load_n(&sample->state, __ATOMIC_ACQUIRE);
+        if (state == TAKEN) return true;
+        // The handler never waits, so once it is at work its end is waited for without a limit.
+        if (gevent_futex_wait(&sample->state, state, state == WANTED ? deadline : INT64_MAX) == ETIMEDOUT &&
+            takes(sample, WANTED, IDLE))
+            return false;
     }
+}
+
+/// Asks the thread by the signal. Returns whether it answered.
+static bool ask(request *asked, pthread_t thread, unsigned milliseconds) {
+    gevent_sample *sample = &asked->sample;
+    __atomic_store_n(&sample->state, WANTED, __ATOMIC_RELEASE);
+    union sigval mark = {.sival_ptr = &previous};
+    // If it cannot be sent, somebody else's signal may still be answered.
+    bool is_sent = pthread_sigqueue(thread, SAMPLE_SIGNAL, mark) == 0;
+    bool is_taken = wait_for_answer(sample, is_sent ? milliseconds : 0);
+    __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
+    return is_taken;
+}
+
+// MARK: sleeping threads
+
+/// Where a thread is that sleeps in the kernel, as the kernel tells it.
+typedef struct sleep_place {
+    long system_call;  // -1 if it is not in one: it waits for a page
+    uintptr_t arguments[6];
+    uintptr_t stack_pointer, program_counter;
+} sleep_place;
+
+/// Returns whether the thread sleeps; if not it runs, waits for a processor, or the kernel does not tell.
+static bool find_sleep(int thread, sleep_place *place) {
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", thread);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    *place = (sleep_place){0};
+    uintptr_t *arguments = place->arguments;
+    int count = sscanf(
+        text, "%ld %" SCNxPTR " %" SCNxPTR " %" SCNxPTR " %" SCNxPTR " %" SCNxPTR " %" SCNxPTR " %" SCNxPTR
+        " %" SCNxPTR, &place->system_call, &arguments[0], &arguments[1], &arguments[2], &arguments[3], &arguments[4],
+        &arguments[5], &place->stack_pointer, &place->program_counter);
+    if (count == 9) return true;
+    // Outside a call there are no arguments.
+    if (count != 3 || place->system_call >= 0) return false;
+    place->stack_pointer = arguments[0];
+    place->program_counter = arguments[1];
+    return true;
+}
+
+size_t gevent_copy_memory(void *to, uintptr_t from, size_t size) {
+    struct iovec local = {to, size}, remote = {(void *)from, size};
+    ssize_t count = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+    return count < 0 ? 0 : (size_t)count;
+}
+
+/// Whether the lock at `address`, as Swift and the kernel have it, is held by the thread.
+static bool is_held(uintptr_t address, int thread) {
+    uint32_t word;
+    if (gevent_copy_memory(&word, address, sizeof word) != sizeof word) return false;
+    return (word & FUTEX_TID_MASK) == (uint32_t)thread;
+}
+
+/// The same of a pthread_mutex_t, as the C library has it on both architectures: the word that is slept on, a count,
+/// and the owner's number.
+static bool is_held_mutex(uintptr_t address, int thread) {
+    enum { CONTENDED = 2, OWNER = 2 };
+    uint32_t words[3];
+    if (gevent_copy_memory(words, address, sizeof words) != sizeof words) return false;
+    return words[0] == CONTENDED && words[OWNER] == (uint32_t)thread;
+}
+
+/// The lock that the thread sleeps for although it holds it itself, or 0.
+static uintptr_t own_lock_asleep(const sleep_place *place, int thread) {
+    if (place->system_call != SYS_futex) return 0;
+    switch ((int)place->arguments[1] & FUTEX_CMD_MASK) {
+    case FUTEX_LOCK_PI: return is_held(place->arguments[0], thread) ? place->arguments[0] : 0;
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET: return is_held_mutex(place->arguments[0], thread) ? place->arguments[0] : 0;
+    default: return 0;
+    }
+}
+
+/// The same for a thread that the kernel does not let sleep.
+static uintptr_t own_lock_refused(const request *asked) {
+    for (size_t i = 0; i < asked->refused_count; i++)
+        if (is_held(asked->refused[i], asked->thread)) return asked->refused[i];
+    return 0;
+}
+
+/// A sample of a thread that sleeps in the kernel, taken without waking it: a signal would cut its call short. Its
+/// memory stands still while it sleeps; that it has slept all the time shows when it is looked at again. Returns
+/// whether there is one.
+LOOKS static bool take_asleep(const gevent_hub *hub, request *asked) {
+    gevent_sample *sample = &asked->sample;
+    sleep_place before, after;
+    if (!find_sleep(asked->thread, &before)) return false;
+    sample->activity = gevent_hub_activity(hub);
+    const gevent_context *context = describe_current(hub, sample);
+    gevent_copy_memory(&sample->who.isa, (uintptr_t)sample->who.owner, sizeof sample->who.isa);
+    sample->program_counter = before.program_counter;
+    sample->frame_pointer = sample->link_register = 0;
+    size_t count = words_to_copy(context, sample, before.stack_pointer);
+    size_t size = gevent_copy_memory(sample->words, sample->stack_pointer, count * sizeof *sample->words);
+    sample->word_count = size / sizeof *sample->words;
+    if (count > 0 && sample->word_count == 0) return false;
+    sample->own_lock = own_lock_asleep(&before, asked->thread);
+    return find_sleep(asked->thread, &after) && memcmp(&before, &after, sizeof before) == 0;
 }
 
 LOOKS const gevent_sample *gevent_sampling_take(
     gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds) {
     request *asked = (request *)hub->sample;
     gevent_sample *sample = &asked->sample;
-    if (is_installed()) {
-        __atomic_store_n(&sample->state, WANTED, __ATOMIC_RELEASE);
-        union sigval mark = {.sival_ptr = &previous};
-        if (pthread_sigqueue(thread, SAMPLE_SIGNAL, mark) == 0) {
-            if (wait_for_answer(asked, milliseconds)) {
-                __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
-                return sample->activity == activity ? sample : NULL;
-            }
-        } else if (!takes(sample, WANTED, IDLE)) {
-            // Somebody else's signal was answered.
-            while (sem_wait(&asked->answered) != 0) {}
-        }
-        __atomic_store_n(&sample->state, IDLE, __ATOMIC_RELAXED);
+    // It may have been between two calls, or waiting for a processor on its way into one.
+    enum { LOOKS_AT_MOST = 3 };
+    bool is_taken = false;
+    for (int i = 0; i < LOOKS_AT_MOST && !is_taken; i++) is_taken = take_asleep(hub, asked);
+    if (!is_taken && is_installed() && ask(asked, thread, milliseconds)) {
+        is_taken = true;
+        sample->own_lock = own_lock_refused(asked);
     }
+    if (is_taken) return sample->activity == activity ? sample : NULL;
     // The thread holds the signal back. Contexts stay readable as long as their hub exists, so a name can be had
     // without it; that it is the name of the right one shows in the activity.
     describe_current(hub, sample);
-    sample->isa = NULL;
+    sample->own_lock = 0;
     sample->program_counter = 0;
     sample->word_count = 0;
     return gevent_hub_activity(hub) == activity ? sample : NULL;
@@ -370,7 +505,8 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
     add(&walk, sample->program_counter + 1, false);
     size_t record = place_of(sample, sample->frame_pointer);
     if (record != SIZE_MAX && !is_return_address(sample->words[record + 1])) record = SIZE_MAX;
-    if (!has_frame(sample->program_counter) || is_past_frame(sample->program_counter)) {
+    // Of a thread that sleeps the frame pointer is not known.
+    if (!sample->frame_pointer || !has_frame(sample->program_counter) || is_past_frame(sample->program_counter)) {
         if (sample->link_register && is_return_address(sample->link_register))
             add(&walk, sample->link_register, false);
         else
@@ -388,25 +524,6 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
     return walk.count;
 }
 
-// MARK: forks
-
-static pthread_mutex_t reporting = PTHREAD_MUTEX_INITIALIZER;
-
-void gevent_report_begins(void) { pthread_mutex_lock(&reporting); }
-
-void gevent_report_ends(void) { pthread_mutex_unlock(&reporting); }
-
-void gevent_reports_before_fork(void) { pthread_mutex_lock(&reporting); }
-
-// In the child too, where the thread that forked is the one that has locked it.
-void gevent_reports_after_fork(void) { pthread_mutex_unlock(&reporting); }
-
 // MARK: threads
 
 int gevent_this_thread_number(void) { return (int)syscall(SYS_gettid); }
-
-void gevent_name_this_thread(const char *name) {
-    char text[16] = {0};
-    strncpy(text, name, sizeof text - 1);
-    pthread_setname_np(pthread_self(), text);
-}

@@ -10,11 +10,9 @@ typedef struct frame_record {
 
 // The stack is another fiber's, and parts of it are what AddressSanitizer lets nobody touch.
 __attribute__((noinline, no_sanitize("thread", "address"))) size_t
-gevent_parked_frames(const gevent_context *context, void **frames, size_t most) {
-    // Only a wait keeps the stack pointer here; those who merely gave way have it in the ready queue.
-    if (context->wait_state != GEVENT_WAIT_PARKED) return 0;
-    const frame_record *record = (void *)((void **)context->stack_pointer + GEVENT_FRAME_POINTER);
-    uintptr_t end = (uintptr_t)context->stack_high - sizeof *record;
+gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t most) {
+    const frame_record *record = (const void *)((void *const *)stack_pointer + GEVENT_FRAME_POINTER);
+    uintptr_t end = (uintptr_t)stack_high - sizeof *record;
     size_t count = 0;
     while (count < most && record->return_address) {
         frames[count++] = record->return_address;
@@ -24,4 +22,10 @@ gevent_parked_frames(const gevent_context *context, void **frames, size_t most) 
         record = record->caller;
     }
     return count;
+}
+
+size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t most) {
+    // Only a wait keeps the stack pointer here; those who merely gave way have it in the ready queue.
+    if (context->wait_state != GEVENT_WAIT_PARKED) return 0;
+    return gevent_frames_at(context->stack_pointer, context->stack_high, frames, most);
 }

@@ -7,7 +7,7 @@ extension Facts {
         text += section("runtime", runtimeRows)
         text += "\nsettings\n"
         for setting in settings {
-            text += "  \(setting.name)=\"\(setting.value)\" (\(origin(of: setting)))\n"
+            text += "  \(setting.name)=\(setting.value.debugDescription) (\(origin(of: setting)))\n"
             text += "      \(setting.summary)\n      Takes \(setting.type).\n"
         }
         return text

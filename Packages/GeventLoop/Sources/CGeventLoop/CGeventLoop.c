@@ -61,6 +61,8 @@ void gevent_loop_run_registrars(void) {
 }
 
 // By number: the C library's own wrapper is younger than some that we run on.
+const char *gevent_loop_environment(const char *name) { return secure_getenv(name); }
+
 int gevent_loop_thread_id(void) { return (int)syscall(SYS_gettid); }
 
 bool gevent_loop_is_collecting(void) { return collecting; }

@@ -1,4 +1,4 @@
-internal import Glibc
+internal import CGeventLoop
 internal import Synchronization
 
 /// The settings of this process: what the code says, else what the environment says, else the default.
@@ -9,10 +9,14 @@ internal import Synchronization
 ///
 /// The first hub reads them; from then on they are fixed, and a change throws ``ConfigurationError/Code/tooLate``. May
 /// be used from any thread.
+///
+/// A variable that is empty or blank counts as unset. A program that runs with privileges its caller does not have
+/// (set-user-ID, set-group-ID, file capabilities) ignores the environment: the caller must not choose which files it
+/// writes. Such a program sets what it needs in code.
 public final class Configuration: Sendable {
     /// The configuration of this process, which reads the real environment.
     public static let shared = Configuration { name in
-        getenv(name).map { String(cString: $0) }
+        gevent_loop_environment(name).map { String(cString: $0) }
     }
 
     private struct State {
@@ -84,7 +88,8 @@ public final class Configuration: Sendable {
     private func readEnvironment() -> [String: String] {
         var values: [String: String] = [:]
         for setting in Setting.all {
-            values[setting.name] = variable(setting.name)
+            guard let value = variable(setting.name), !trimmed(value).isEmpty else { continue }
+            values[setting.name] = value
         }
         return values
     }

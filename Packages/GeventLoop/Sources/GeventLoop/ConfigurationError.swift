@@ -24,11 +24,11 @@ public struct ConfigurationError: Error, Sendable, Hashable, CustomStringConvert
     /// The whole message, on one line.
     public let message: String
 
-    /// An error with these parts.
+    /// An error with these parts. Control characters in the message, such as those of a variable's value, are escaped.
     public init(_ code: Code, setting: String, message: String) {
         self.code = code
         self.setting = setting
-        self.message = message
+        self.message = printable(message)
     }
 
     /// The message.

@@ -42,7 +42,8 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     /// - Parameters:
     ///   - code: the kind of failure.
     ///   - errno: the system's error number, 0 if none.
-    ///   - operation: what was being done.
+    ///   - operation: what was being done. Control characters in it and in the message, such as those of a file's
+    ///     name, are escaped.
     ///   - fileDescriptor: the descriptor it was done to.
     ///   - message: what went wrong; if nil, made from the code and the error number.
     public init(
@@ -50,9 +51,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     ) {
         self.code = code
         self.errno = errno
-        self.operation = operation
+        self.operation = printable(operation)
         self.fileDescriptor = fileDescriptor
-        self.message = message ?? Self.text(for: code, errno: errno)
+        self.message = message.map(printable) ?? Self.text(for: code, errno: errno)
     }
 
     /// The error for a failed system call, with the code that goes with its error number.

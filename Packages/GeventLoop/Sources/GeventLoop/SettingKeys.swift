@@ -25,7 +25,7 @@ extension SettingKey where Value == String {
         SettingKey(
             "GEVENT_TRACE", type: "the name of a file, in which %p stands for the process's number", default: "",
             summary: "Where to write what each greenlet does and when, for ui.perfetto.dev or chrome://tracing; "
-                + "empty for nowhere.",
+                + "empty for nowhere. A link or another user's file is refused.",
             // Whether it can be written is known only when it is opened.
             parse: { $0 }, format: { $0 })
     }
@@ -122,7 +122,7 @@ extension SettingKey where Value == Bool {
 
     private static func yesOrNo(_ name: String, default defaultText: String, summary: String) -> SettingKey<Bool> {
         SettingKey(
-            name, type: "1, true, on or yes; 0, false, off, no or empty", default: defaultText, summary: summary,
+            name, type: "1, true, on or yes; 0, false, off or no", default: defaultText, summary: summary,
             parse: parseYesOrNo, format: { $0 ? "true" : "false" })
     }
 }
@@ -131,7 +131,7 @@ extension SettingKey where Value == Bool {
 private func parseYesOrNo(_ text: String) -> Bool? {
     switch trimmed(text).lowercased() {
     case "1", "true", "on", "yes": true
-    case "0", "false", "off", "no", "": false
+    case "0", "false", "off", "no": false
     default: nil
     }
 }
@@ -154,7 +154,7 @@ private func parseBytes(_ text: String, in range: ClosedRange<Int>) -> Int? {
 }
 
 @Sendable
-private func isNone(_ text: String) -> Bool { ["", "none"].contains(trimmed(text).lowercased()) }
+private func isNone(_ text: String) -> Bool { trimmed(text).lowercased() == "none" }
 
 /// A time as people write it: 0.1 or 2 for seconds, 100ms, 0.5s, 1m.
 @Sendable

@@ -18,6 +18,7 @@
 #include "gevent_list.h"
 #include "gevent_locals.h"
 #include "gevent_monitor.h"
+#include "gevent_monitor_thread.h"
 #include "gevent_overflow.h"
 #include "gevent_signals.h"
 #include "gevent_spawn_site.h"

@@ -1,8 +1,9 @@
-// What a thread that watches a hub may look at: two counters, and a sample that the hub's own thread takes of itself.
+// What a thread that watches a hub may look at: two counters, and a sample of what the hub's thread is doing.
 //
-// The watcher asks by a signal. The handler runs on the hub's thread, in the middle of whatever keeps it busy, and
-// copies the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault. What the
-// copy means is worked out by the watcher.
+// A thread that sleeps in the kernel is not disturbed: the kernel tells where it is, and the watcher copies the top of
+// its stack. One that runs is asked by a signal. The handler runs on the hub's thread, in the middle of whatever keeps
+// it busy, and copies the registers and the top of the stack: no lock, no allocation, nothing that could wait or fault.
+// What the copy means is worked out by the watcher.
 #pragma once
 
 #include <pthread.h>
@@ -32,13 +33,19 @@ enum {
 
 enum { GEVENT_SAMPLE_WORDS = 8 << 10 };
 
+/// A greenlet by what can be read of it from outside.
+typedef struct gevent_identity {
+    const void *owner;  // the greenlet: an address to name it by, and not to be followed
+    const void *isa;    // its class; null if that is not known
+    uint32_t kind;      // one of GEVENT_SAMPLE_OF
+    char name[48];      // as in the context
+} gevent_identity;
+
 typedef struct gevent_sample {
     uint32_t state;  // who may touch the rest: private to monitor.c
     uint64_t activity;
-    const void *owner;   // the greenlet: an address to name it by, and not to be followed
-    const void *isa;     // its class; null if the hub's thread did not answer
-    uint32_t kind;       // one of GEVENT_SAMPLE_OF
-    char name[48];       // as in the context
+    gevent_identity who;
+    uintptr_t own_lock;  // the lock that the thread waits for although it holds it itself, or 0
     uintptr_t program_counter, stack_pointer, frame_pointer, link_register;
     size_t word_count;   // how much of the stack was copied, from the stack pointer up
     uintptr_t words[GEVENT_SAMPLE_WORDS];
@@ -54,8 +61,8 @@ void gevent_sampling_stop(struct gevent_hub *hub);
 /// In a forked child, before anybody asks.
 void gevent_sampling_reset(struct gevent_hub *hub);
 
-/// Asks `thread`, the hub's, for a sample and waits for it for at most `milliseconds`. Returns it if the thread
-/// answered, otherwise one with no more than what can be read from outside. Null if the hub has gone on since its
+/// Takes a sample of `thread`, the hub's. If it runs, it is asked by the signal and has `milliseconds` to answer. If it
+/// does not, the sample has no more than what can be read from outside. Null if the hub has gone on since its
 /// activity was `activity`. Valid until the next call. One thread at a time, and not the hub's.
 const gevent_sample *gevent_sampling_take(
     struct gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds);
@@ -68,17 +75,27 @@ typedef struct gevent_frame {
 /// The calls that lead to where the sample was taken, innermost first. Returns how many.
 size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames, size_t most);
 
-/// Around what a watcher does for a report. A fork waits until no watcher is at it: whatever lock the report takes, of
-/// the C library, the dynamic loader or Swift's runtime, would be held in the child for ever.
-void gevent_report_begins(void);
-void gevent_report_ends(void);
+enum { GEVENT_OWN_LOCK_FRAMES = 64, GEVENT_OWN_LOCK_HOLDERS = 8 };
 
-// Around a fork, from fork.c.
-void gevent_reports_before_fork(void);
-void gevent_reports_after_fork(void);
+/// A lock that the thread of a sample waits for and holds itself: until the process ends.
+typedef struct gevent_own_lock {
+    gevent_identity *holders;  // who may have taken it: room for GEVENT_OWN_LOCK_HOLDERS
+    size_t holder_count;
+    void **frames;  // where the holder stopped, if it is in the initialiser whose lock it is; room for
+                    // GEVENT_OWN_LOCK_FRAMES
+    size_t frame_count;
+    int initializer;  // which of the frames is that initialiser; -1 if it is another lock, and all of them are guesses
+} gevent_own_lock;
+
+/// Finds out what `sample`, just taken, says of such a lock. Returns whether there is one. The caller sets the two
+/// arrays. On the watcher's thread.
+bool gevent_find_own_lock(struct gevent_hub *hub, const gevent_sample *sample, gevent_own_lock *lock);
+
+struct gevent_context;
+
+/// Describes a context, except for its class. Any thread, while the hub exists.
+void gevent_describe_context(
+    const struct gevent_hub *hub, const struct gevent_context *context, gevent_identity *identity);
 
 /// The kernel's number of the calling thread.
 int gevent_this_thread_number(void);
-
-/// The calling thread's name in debuggers and top; cut after 15 bytes.
-void gevent_name_this_thread(const char *name);

@@ -12,12 +12,16 @@ internal import Glibc
 /// runs on the hub's thread for longer than ``maxBlockingTime`` without a switch is reported: a greenlet, main, a
 /// callback of the hub; once in each such period while it lasts. A hub that sleeps in a poll is not.
 ///
-/// The hub pays nothing for it until there is something to report. Then its thread is sent `SIGURG`, by which it tells
-/// where it is: calls that a signal interrupts, such as libc's `usleep`, return early. A handler that the program
-/// installed before is called for signals of its own; one that it installs later leaves reports without a backtrace.
+/// The hub pays nothing for it until there is something to report. A thread that sleeps in a system call is then looked
+/// at from outside, and the call goes on undisturbed. A thread that runs is sent `SIGURG`, by which it tells where it
+/// is. Two cases remain in which that signal ends a blocking call early, with `EINTR`: the thread enters the call in
+/// the very moment between the look and the signal, or the system hides `/proc/self/task/*/syscall` (a kernel without
+/// it, some sandboxes, and set-user-ID programs). A handler for the signal that the program installed before is called
+/// for signals of its own. One that it installs later leaves reports about running threads without a backtrace.
 ///
 /// Usable from any thread. Functions and hooks are called on the monitor's thread, one after the other, and must not
-/// wait for the hub; they reach it through ``handle``.
+/// wait for the hub; they reach it through ``handle``. A fork waits until the function or hook that runs has returned,
+/// so that the child does not inherit a lock that it holds.
 ///
 /// gevent: `gevent._monitor.PeriodicMonitoringThread`.
 public final class Monitor: Sendable {

@@ -33,6 +33,8 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     private let state: ForkableMutex<State>
+    /// Rung after each change of what is due, or when.
+    private let bell = gevent_bell_create()
     private var watched: Watched?
     private let blockingFunction: Identifier = 0
 
@@ -41,17 +43,20 @@ final class MonitorSchedule: @unchecked Sendable {
             State(maxBlockingTime: maxBlockingTime, printsBlockingReports: printsBlockingReports))
     }
 
+    deinit { gevent_bell_destroy(bell) }
+
     // MARK: From any thread
 
     var maxBlockingTime: Duration {
         get { state.withLock { $0.maxBlockingTime } }
         set {
-            self.state.change { state in
+            self.state.withLock { state in
                 state.maxBlockingTime = newValue
                 guard let index = state.entries.firstIndex(where: { $0.identifier == blockingFunction }) else { return }
                 state.entries[index].period = newValue.nanoseconds
                 state.entries[index].due = monotonicTime() + newValue.nanoseconds
             }
+            gevent_bell_ring(bell)
         }
     }
 
@@ -97,7 +102,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func set(_ identifier: Identifier, every period: Duration?, _ function: @escaping @Sendable (Monitor) -> Void) {
-        let dropped = self.state.change { state in
+        let dropped = self.state.withLock { state in
             let entries = state.entries
             state.entries.removeAll { $0.identifier == identifier }
             if let period {
@@ -109,6 +114,7 @@ final class MonitorSchedule: @unchecked Sendable {
             }
             return entries
         }
+        gevent_bell_ring(bell)
         withExtendedLifetime(dropped) {}
     }
 
@@ -152,24 +158,17 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
-        // The program's signals are for its own threads.
-        var all = sigset_t()
-        var previous = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &previous)
         var thread = pthread_t()
-        let argument = Unmanaged.passRetained(monitor)
-        let error = pthread_create(
-            &thread, nil,
-            { argument in
-                gevent_name_this_thread(GEVENT_MONITOR_THREAD)
-                let monitor = Unmanaged<Monitor>.fromOpaque(argument!).takeRetainedValue()
-                monitor.schedule.run(monitor)
-                return nil
-            }, argument.toOpaque())
-        pthread_sigmask(SIG_SETMASK, &previous, nil)
+        let owner = Unmanaged.passRetained(monitor)
+        let functions = gevent_monitor_functions(
+            step: { owner in
+                let monitor = Unmanaged<Monitor>.fromOpaque(owner!).takeUnretainedValue()
+                return monitor.schedule.step(monitor)
+            },
+            end: { owner in Unmanaged<Monitor>.fromOpaque(owner!).release() })
+        let error = gevent_monitor_thread_start(&thread, bell, owner.toOpaque(), functions)
         if error != 0 {
-            argument.release()
+            owner.release()
             throw .noThread(error)
         }
         watched = Watched(hub: hub, hubThread: pthread_self(), thread: thread)
@@ -178,7 +177,8 @@ final class MonitorSchedule: @unchecked Sendable {
     /// Ends the thread and waits for that. From then on the hub may go.
     func stop() {
         guard let watched else { return }
-        state.change { $0.isStopping = true }
+        state.withLock { $0.isStopping = true }
+        gevent_bell_ring(bell)
         pthread_join(watched.thread, nil)
         gevent_sampling_stop(watched.hub)
         self.watched = nil
@@ -192,8 +192,8 @@ final class MonitorSchedule: @unchecked Sendable {
         withExtendedLifetime(dropped) {}
     }
 
-    /// In a forked child: the thread is not there, and the lock may be held by it for ever. What the lock guards is
-    /// whole: the thread itself only moves the moments at which something is due.
+    /// In a forked child: the thread is not there. It did not hold the lock, since a fork waits for the end of its
+    /// step; a thread of the program's own may have.
     func startAgain(_ monitor: Monitor) {
         guard let watched else { return }
         state.makeAnew()
@@ -208,21 +208,34 @@ final class MonitorSchedule: @unchecked Sendable {
 
     // MARK: On the monitor's thread
 
-    private func run(_ monitor: Monitor) {
-        while let call = next() { call(monitor) }
+    private enum Step {
+        case call(@Sendable (Monitor) -> Void)
+        case wait(until: Int64)
+        case end
     }
 
-    /// Waits until something is due; nil when the end has come.
-    private func next() -> (@Sendable (Monitor) -> Void)? {
-        state.wait { state -> ForkableMutex<State>.Waiting<(@Sendable (Monitor) -> Void)?> in
-            if state.isStopping { return .over(nil) }
+    /// Makes the call that is due, if there is one. Returns when to be called again, or that it is the end.
+    private func step(_ monitor: Monitor) -> Int64 {
+        switch next() {
+        case .call(let call):
+            call(monitor)
+            // At once; a fork that waits comes in between.
+            return 0
+        case .wait(let moment): return moment
+        case .end: return GEVENT_STEP_NEVER
+        }
+    }
+
+    private func next() -> Step {
+        state.withLock { state in
+            if state.isStopping { return .end }
             guard let index = state.entries.indices.min(by: { state.entries[$0].due < state.entries[$1].due }) else {
-                return .untilChange
+                return .wait(until: GEVENT_STEP_WHEN_RUNG)
             }
             let now = monotonicTime()
-            if state.entries[index].due > now { return .until(state.entries[index].due) }
+            if state.entries[index].due > now { return .wait(until: state.entries[index].due) }
             state.entries[index].due = now + state.entries[index].period
-            return .over(state.entries[index].call)
+            return .call(state.entries[index].call)
         }
     }
 
@@ -268,12 +281,10 @@ struct BlockingWatch {
         }
         let duration = Duration.nanoseconds(now - since)
         if duration < limit { return nil }
-        gevent_report_begins()
-        defer { gevent_report_ends() }
         // A thread that is not asked to hold the signal back answers as soon as it gets a processor.
         let patience: UInt32 = 200
         guard let sample = gevent_sampling_take(hub, hubThread, activity, patience) else { return nil }
-        return BlockingReport(sample, duration: duration)
+        return BlockingReport(sample, of: hub, duration: duration)
     }
 }
 

@@ -82,7 +82,9 @@ extension Hub {
     ///
     /// There is a track for each greenlet, one for the hub and one for its polls. Times are the system's monotonic
     /// clock, whatever the loop's is. `%p` in `path` stands for the process's number. A file that is there is replaced,
-    /// unless another hub of this process is writing to it: several hubs share one. Ends a trace that is being written.
+    /// unless another hub of this process is writing to it: several hubs share one. Only a regular file that belongs to
+    /// the process's user and has no other name is replaced. A symbolic link as the last part of the path, another
+    /// user's file, a FIFO and a device are refused. Ends a trace that is being written.
     ///
     /// What is known is written before the hub sleeps, when there are 64 KiB of it, and at the end of the hub or of the
     /// process; so the file of a process that was killed lacks little, and can be opened. In a forked child the trace

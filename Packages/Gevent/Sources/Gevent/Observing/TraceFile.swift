@@ -4,6 +4,10 @@ internal import Synchronization
 /// A file that hubs write trace events to: an array of JSON, whose end may be missing.
 ///
 /// Any thread; a hub hands over whole events.
+///
+/// The name often comes from the environment and lies in a directory that others may write to. So the file must be a
+/// regular one that belongs to this process's user and has no other name; a link that another user left there must
+/// lead to nothing of ours, and a FIFO or a device must not hang the program.
 final class TraceFile: Sendable {
     private struct State {
         /// How many hubs write to it.
@@ -37,8 +41,10 @@ final class TraceFile: Sendable {
         let result = known.withLock { files -> Result<TraceFile, LoopError> in
             let file = files[name].flatMap { $0.owner == process ? $0 : nil } ?? TraceFile(path, name: name)
             let isKnown = files[name] === file
-            if let error = file.addUser(continuing: continuing && isKnown) {
-                return .failure(LoopError(errno: error, operation: "open the trace \(name)"))
+            do throws(LoopError) {
+                try file.addUser(continuing: continuing && isKnown)
+            } catch {
+                return .failure(error)
             }
             files[name] = file
             return .success(file)
@@ -46,16 +52,18 @@ final class TraceFile: Sendable {
         return try result.get()
     }
 
-    /// Returns an errno.
-    private func addUser(continuing: Bool) -> CInt? {
-        state.withLock { state in
+    private func addUser(continuing: Bool) throws(LoopError) {
+        let failure = state.withLock { state -> LoopError? in
             if !state.isOpen {
-                let flags = O_WRONLY | O_CREAT | O_CLOEXEC | (continuing ? 0 : O_TRUNC)
-                let opened = Glibc.open(name, flags, 0o666)
-                if opened < 0 { return errno }
+                let opened: CInt
+                do throws(LoopError) {
+                    opened = try openSafely()
+                } catch {
+                    return error
+                }
                 if let error = continuing ? reopenArray(opened) : beginArray(opened) {
                     Glibc.close(opened)
-                    return error
+                    return LoopError(errno: error, operation: operation)
                 }
                 descriptor.store(opened, ordering: .relaxed)
                 state.isOpen = true
@@ -64,9 +72,48 @@ final class TraceFile: Sendable {
             state.users += 1
             return nil
         }
+        if let failure { throw failure }
+    }
+
+    private var operation: String { "open the trace \(name)" }
+
+    /// Opens or makes the file and changes nothing in one that is not acceptable.
+    private func openSafely() throws(LoopError) -> CInt {
+        // Without O_NONBLOCK, opening a FIFO waits for its reader. On a regular file the flag has no effect.
+        let opened = Glibc.open(name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0o666)
+        if opened < 0 {
+            let error = errno
+            // Of a FIFO without a reader the kernel says "no such device".
+            let message: String? =
+                switch error {
+                case ELOOP: "ELOOP: it is a symbolic link, which is not followed"
+                case ENXIO: "ENXIO: it is not a regular file"
+                default: nil
+                }
+            guard let message else { throw LoopError(errno: error, operation: operation) }
+            throw LoopError(.system, errno: error, operation: operation, message: message)
+        }
+        var status = stat()
+        let error = fstat(opened, &status) == 0 ? 0 : errno
+        let reason: String? =
+            if error != 0 {
+                String(cString: strerror(error))
+            } else if status.st_mode & S_IFMT != S_IFREG {
+                "it is not a regular file"
+            } else if status.st_uid != geteuid() {
+                "it belongs to another user"
+            } else if status.st_nlink > 1 {
+                "it is a file with another name (a hard link)"
+            } else {
+                nil
+            }
+        guard let reason else { return opened }
+        Glibc.close(opened)
+        throw LoopError(.system, errno: error == 0 ? EPERM : error, operation: operation, message: reason)
     }
 
     private func beginArray(_ file: CInt) -> CInt? {
+        if ftruncate(file, 0) != 0 || lseek(file, 0, SEEK_SET) < 0 { return errno }
         // The first event: all others can have their comma in front of them.
         let text = """
             [
@@ -93,7 +140,7 @@ final class TraceFile: Sendable {
             guard state.isOpen, !state.hasFailed else { return false }
             guard let error = TraceFile.write(bytes, to: descriptor.load(ordering: .relaxed)) else { return true }
             state.hasFailed = true
-            printToStandardError("gevent: the trace \(name) ends here: \(String(cString: strerror(error)))\n")
+            printToStandardError("gevent: \(LoopError(errno: error, operation: "the trace \(name) ends here"))\n")
             return false
         }
     }

@@ -19,9 +19,9 @@ public enum ForkResult: Sendable, Hashable {
 ///
 /// **With other threads in the process the child may only exec**, or end by `_exit`: whatever lock another thread held,
 /// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it. The
-/// thread of a ``Monitor`` does not count as long as the program's own functions and hooks on it take no locks: a fork
-/// waits until it is done with a report. If there are others, the first fork of a process warns of that on standard
-/// error; `allowingThreads` says that the caller knows.
+/// thread of a ``Monitor`` does not count: a fork waits until it is done with the report, function or hook that it is
+/// at. If there are others, the first fork of a process warns of that on standard error; `allowingThreads` says that
+/// the caller knows.
 ///
 /// Throws ``LoopError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
 ///

@@ -30,6 +30,11 @@ bool gevent_loop_is_collecting(void);
 /// Writes "EBADF (Bad file descriptor)" or what the C library has of it; always terminates the text.
 void gevent_loop_describe_errno(int code, char *text, size_t capacity);
 
+/// The value of an environment variable; null if it is not set, or if the program runs with privileges that its caller
+/// does not have (AT_SECURE: set-user-ID, set-group-ID, file capabilities). There the caller must not choose what the
+/// program opens or prints.
+const char *gevent_loop_environment(const char *name);
+
 /// The kernel's number of this thread, as `top -H` and debuggers show it.
 int gevent_loop_thread_id(void);
 

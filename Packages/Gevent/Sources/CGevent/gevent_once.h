@@ -1,0 +1,15 @@
+// One-time initialisers of Swift: of globals and of static properties. One that parks has its greenlet's thread wait
+// for itself as soon as a second greenlet touches the same variable: `swift_once` knows threads only.
+#pragma once
+
+#include <stddef.h>
+
+struct gevent_context;
+
+/// The place among `frames`, innermost first, of the innermost one-time initialiser, or -1. It is recognised by its
+/// caller, so the program needs no symbols. Any thread.
+int gevent_once_find(void *const *frames, size_t count);
+
+/// Prints, once for each initialiser, that the running greenlet, whose context it is, is about to park in one. Debug
+/// builds call it at each park; in optimised ones it is not compiled.
+void gevent_once_warn(const struct gevent_context *context);

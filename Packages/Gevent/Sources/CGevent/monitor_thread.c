@@ -1,0 +1,121 @@
+#define _GNU_SOURCE
+#include "gevent_monitor_thread.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gevent_fork.h"
+#include "gevent_futex.h"
+
+// MARK: sections
+
+// Monitors of several hubs are in sections side by side; a fork excludes them all. It comes before those that wait for
+// their next section, so that a monitor with much to do does not keep it out.
+#define SECTIONS_INITIALIZER PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+static pthread_rwlock_t sections = SECTIONS_INITIALIZER;
+
+/// A function of a monitor may itself fork.
+static __thread bool is_in_section = false;
+
+static void enter_section(void) {
+    pthread_rwlock_rdlock(&sections);
+    is_in_section = true;
+}
+
+static void leave_section(void) {
+    is_in_section = false;
+    pthread_rwlock_unlock(&sections);
+}
+
+void gevent_monitors_before_fork(void) {
+    if (is_in_section) pthread_rwlock_unlock(&sections);
+    pthread_rwlock_wrlock(&sections);
+}
+
+void gevent_monitors_after_fork_in_parent(void) {
+    pthread_rwlock_unlock(&sections);
+    if (is_in_section) pthread_rwlock_rdlock(&sections);
+}
+
+void gevent_monitors_after_fork_in_child(void) {
+    // Threads that are not here may be waiting for it.
+    sections = (pthread_rwlock_t)SECTIONS_INITIALIZER;
+    if (is_in_section) pthread_rwlock_rdlock(&sections);
+}
+
+// MARK: the bell
+
+struct gevent_bell {
+    uint32_t is_rung;  // since the thread last looked
+};
+
+gevent_bell *gevent_bell_create(void) {
+    gevent_bell *bell = calloc(1, sizeof *bell);
+    if (!bell) {
+        fputs("gevent: out of memory for a monitor\n", stderr);
+        abort();
+    }
+    return bell;
+}
+
+void gevent_bell_destroy(gevent_bell *bell) { free(bell); }
+
+void gevent_bell_ring(gevent_bell *bell) {
+    // The thread sees what was changed before: it takes the word back with acquire, and then looks at everything.
+    __atomic_store_n(&bell->is_rung, 1, __ATOMIC_RELEASE);
+    gevent_futex_wake(&bell->is_rung);
+}
+
+/// Returns at `moment`, or earlier if the bell rings. A ring since the last call counts, so a change that was made
+/// while the thread took its step is not overlooked.
+static void wait_for_ring(gevent_bell *bell, int64_t moment) {
+    while (!__atomic_exchange_n(&bell->is_rung, 0, __ATOMIC_ACQUIRE)) {
+        if (gevent_futex_wait(&bell->is_rung, 0, moment) == ETIMEDOUT) return;
+    }
+}
+
+// MARK: the thread
+
+typedef struct start {
+    gevent_bell *bell;
+    void *owner;
+    gevent_monitor_functions functions;
+} start;
+
+static void *run(void *argument) {
+    start given = *(start *)argument;
+    free(argument);
+    for (;;) {
+        enter_section();
+        int64_t next = given.functions.step(given.owner);
+        leave_section();
+        if (next == GEVENT_STEP_NEVER) break;
+        wait_for_ring(given.bell, next);
+    }
+    enter_section();
+    given.functions.end(given.owner);
+    leave_section();
+    return NULL;
+}
+
+int gevent_monitor_thread_start(
+    pthread_t *thread, gevent_bell *bell, void *owner, gevent_monitor_functions functions) {
+    start *given = malloc(sizeof *given);
+    if (!given) return ENOMEM;
+    *given = (start){bell, owner, functions};
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(thread, NULL, run, given);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) {
+        free(given);
+        return error;
+    }
+    // By this thread, so that a fork that comes next already knows it for a monitor's.
+    pthread_setname_np(*thread, GEVENT_MONITOR_THREAD);
+    return 0;
+}

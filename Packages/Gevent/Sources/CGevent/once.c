@@ -1,0 +1,99 @@
+#include "gevent_once.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gevent_hub.h"
+#include "gevent_symbolize.h"
+
+// Exported by libswiftCore.
+extern void swift_once(intptr_t *token, void (*function)(void *), void *context) __attribute__((weak));
+
+/// Where an initialiser returns to, in the runtime; null if that is not known.
+static const void *return_address = NULL;
+
+__attribute__((noinline)) static void note_caller(void *context) {
+    *(const void **)context = __builtin_return_address(0);
+}
+
+/// The runtime's function has no symbol that others could ask for, but it calls this as it calls any initialiser.
+static void probe(void) {
+    static intptr_t token = 0;
+    if (swift_once) swift_once(&token, note_caller, &return_address);
+}
+
+int gevent_once_find(void *const *frames, size_t count) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, probe);
+    if (!return_address) return -1;
+    for (size_t i = 1; i < count; i++)
+        if (frames[i] == return_address) return (int)i - 1;
+    return -1;
+}
+
+#ifdef DEBUG
+
+typedef struct frame_record {
+    const struct frame_record *caller;
+    void *return_address;
+} frame_record;
+
+/// Whether it is the first time, as far as the table holds.
+static bool is_new(const void *initializer) {
+    enum { KNOWN_MOST = 64 };
+    static const void *known[KNOWN_MOST];
+    for (size_t i = 0; i < KNOWN_MOST; i++) {
+        const void *expected = NULL;
+        if (__atomic_compare_exchange_n(&known[i], &expected, initializer, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return true;
+        if (expected == initializer) return false;
+    }
+    return false;
+}
+
+static void print_warning(const gevent_context *context, const void *initializer, size_t room) {
+    char name[1024], text[1536];
+    // Finding a name takes some stack, and this one may be small.
+    enum { ROOM = 48 << 10 };
+    if (room >= ROOM) {
+        gevent_place places[GEVENT_PLACES_MOST];
+        gevent_place_text(&places[gevent_places_of(initializer, places) - 1], name, sizeof name);
+    } else {
+        snprintf(name, sizeof name, "the one-time initialization function at %p", initializer);
+    }
+    const char *kind = context == &context->hub->main ? "the main greenlet" : "a greenlet";
+    int length = snprintf(
+        text, sizeof text,
+        "gevent: %s%s%s%s waits in %s. If another greenlet of this thread touches that variable meanwhile, the thread "
+        "stops for ever.\n",
+        kind, context->name[0] ? " \"" : "", context->name, context->name[0] ? "\"" : "", name);
+    if (length <= 0) return;
+    size_t size = (size_t)length < sizeof text ? (size_t)length : sizeof text - 1;
+    ssize_t written = write(STDERR_FILENO, text, size);
+    (void)written;
+}
+
+__attribute__((noinline, no_sanitize("thread", "address"))) void gevent_once_warn(const gevent_context *context) {
+    enum { FRAMES_MOST = 64 };
+    void *frames[FRAMES_MOST];
+    size_t count = 0;
+    const frame_record *record = __builtin_frame_address(0);
+    uintptr_t low = (uintptr_t)context->stack_low, end = (uintptr_t)context->stack_high - sizeof *record;
+    // Somebody else's stack: a C library may have one of its own.
+    if ((uintptr_t)record < low || (uintptr_t)record > end) return;
+    size_t room = (uintptr_t)record - low;
+    while (count < FRAMES_MOST && record->return_address) {
+        frames[count++] = record->return_address;
+        uintptr_t caller = (uintptr_t)record->caller;
+        if (caller <= (uintptr_t)record || caller > end || caller % sizeof(void *)) break;
+        record = record->caller;
+    }
+    int place = gevent_once_find(frames, count);
+    if (place >= 0 && is_new(frames[place])) print_warning(context, frames[place], room);
+}
+
+#endif
