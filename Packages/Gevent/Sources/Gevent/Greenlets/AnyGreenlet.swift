@@ -29,7 +29,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
     @usableFromInline @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) final var phase: Phase = .created
-    /// A notification round is queued or under way.
+    /// It is over, and its links are still to be notified: a link that is made now is notified with them.
     @exclusivity(unchecked) final var isNotifying = false
     /// Begun or queued before this process was forked off: the parent's to end.
     @exclusivity(unchecked) final var isInherited = false
@@ -83,12 +83,13 @@ open class AnyGreenlet: CustomStringConvertible {
         Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner).takeUnretainedValue()
     }
 
-    /// Whether `start` was called, at once or with a delay; stays true.
+    /// Whether it was started, at once or with a delay, and is not over: the same as ``isActive``.
+    ///
+    /// False again after the end, as in gevent; ``isDead`` says whether it is over.
     ///
     /// gevent: `Greenlet.started`.
-    public final var isStarted: Bool {
-        phase != .created && !(phase == .ended && details?.endedUnstarted == true)
-    }
+    @inlinable
+    public final var isStarted: Bool { isActive }
 
     /// Whether it was started and is not over, also while it is only scheduled.
     ///
@@ -364,8 +365,6 @@ extension AnyGreenlet: Sendable {}
 final class GreenletDetails {
     var name: String?
     var minimalID: Int?
-    /// Killed before it was ever started.
-    var endedUnstarted = false
     /// Values of inheriting locals, until it runs.
     var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 

@@ -137,12 +137,11 @@ open class JoinableGreenlet: AnyGreenlet {
     private func end(_ error: (any Error)?, _ context: UnsafeMutablePointer<gevent_context>) {
         let hub = context.pointee.hub!
         if let error { outcomeError = error }
-        recordEnd(error, hub)
-        // Links that a value adds when it goes are told with the others.
+        // Links that are made from here on, by the error handler or by what is released, are notified with the others.
         isNotifying = true
+        recordEnd(error, hub)
         leave(context)
-        isNotifying = false
-        if links != nil { notifyLinks(hub) }
+        notifyLinks(hub)
     }
 
     final override func endUnstarted(_ error: any Error) {

@@ -52,7 +52,7 @@ public final class RawGreenlet: AnyGreenlet {
         recordEnd(error, hub)
         leave(context)
         // Only killAll and those who have switched to it link to a raw greenlet.
-        if links != nil { notifyLinks(hub) }
+        notifyLinks(hub)
     }
 
     @inline(never)

@@ -25,6 +25,8 @@ public final class Hub {
     @exclusivity(unchecked) var events = ReadyEvents()
     /// What was attached to the hub and ends with it.
     private(set) var services: [any HubService] = []
+    /// What the visitor on the hub's stack has to report; see `reportAtOnce`.
+    @exclusivity(unchecked) var reportOfVisitor: (error: any Error, greenlet: AnyGreenlet)?
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
     /// The thread that watches this one, if there is one.
@@ -57,9 +59,10 @@ public final class Hub {
 
     /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
     ///
-    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must
-    /// not park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
-    /// default, prints through ``errorOutput``.
+    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Called as the greenlet
+    /// ends, before its links are notified and before anything else runs. Runs on the hub and must not park; looked up
+    /// at each error. An error it throws is printed, together with the one it was told of. Nil, the default, prints
+    /// through ``errorOutput``.
     ///
     /// gevent: `Hub.handle_error`.
     public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
