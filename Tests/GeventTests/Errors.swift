@@ -173,7 +173,7 @@ struct ErrorTests {
             }
             greenlet.name = "worker"
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["reported cleanup failed of worker"])

@@ -117,7 +117,7 @@ struct LinkTests {
             }
             spawn { log.note("never") }
             try greenlet.kill()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["link", "raw", "unwound"])
@@ -377,7 +377,7 @@ struct LinkTests {
                 let witness = Witness { log.note("released") }
                 let greenlet = Greenlet {}
                 greenlet.link { _ in withExtendedLifetime(witness) {} }
-                try hub.destroy()
+                hub.destroy()
                 log.note("destroyed")
                 withExtendedLifetime(greenlet) {}
             }

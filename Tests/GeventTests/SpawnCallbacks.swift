@@ -118,7 +118,7 @@ struct SpawnCallbackTests {
                 let witness = Witness { gone.add() }
                 AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime(witness) { _ = calls.add() } }
                 spawn {}
-                try Hub.current.destroy()
+                Hub.current.destroy()
             }
             spawn {}
             log.note("\(calls.count) \(gone.count)")

@@ -296,7 +296,7 @@ struct SwitchingTests {
                 try sleep()
                 #expect(hub.statistics.liveGreenlets == 3)
             }
-            try hub.destroy()
+            hub.destroy()
             #expect(witnesses == 0 && weakRaw == nil)
         }
     }

@@ -260,22 +260,24 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws
-    /// ``HubError`` with `.wrongThread` on another thread and `.invalidSwitch` in another greenlet. Each parked
-    /// greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is thrown another, and one
-    /// that does so a hundred times is abandoned with its stack. In a forked child that also holds for what was queued
-    /// or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    /// From main only, and without effect while main is doing it already; on another thread or in another greenlet it
+    /// traps. Main lets the others unwind meanwhile, but nothing can interrupt it: this is the one call that switches
+    /// and does not throw, so it can stand in a `defer`. Each parked greenlet is thrown a ``GreenletExit``; one that
+    /// waits again during its clean-up is thrown another, and after a hundred it is abandoned with its stack.
+    /// In a forked child that also holds for what was queued or parked before the fork, which the parent ends. A thread
+    /// that ends destroys its hub by itself.
     ///
     /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
     /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.
     ///
     /// gevent: `Hub.destroy()`.
     @available(*, noasync)
-    public func destroy() throws {
+    public func destroy() {
         if isDestroyed { return }
-        guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
+        // Not preconditions, which say nothing in an optimised build.
+        guard gevent_hub_current() == pointer else { fatalError("\(HubError.wrongThread)") }
         guard pointer.pointee.current == gevent_hub_main(pointer) else {
-            throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
+            fatalError("\(HubError(.invalidSwitch, "a hub is destroyed from its main greenlet"))")
         }
         if isBeingDestroyed { return }
         isBeingDestroyed = true
@@ -533,11 +535,7 @@ private enum ThreadExit {
         pthread_key_create(&key) { _ in
             // The process's main thread ends with the process; destructors run for other threads only.
             guard let hub = gevent_hub_current() else { return }
-            do {
-                try Hub.of(hub).destroy()
-            } catch {  // control: the thread is over; destroy() throws on misuse alone
-                fatalError("gevent: a thread ended away from its main greenlet: \(error)")
-            }
+            Hub.of(hub).destroy()
         }
         return key
     }()
