@@ -35,7 +35,8 @@ open class AnyGreenlet: CustomStringConvertible {
     @exclusivity(unchecked) final var isInherited = false
     /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
-    /// Its place among the ends of its hub's greenlets; while its start is delayed, the address of the delay's record.
+    /// Its place among the ends of its hub's greenlets. While it runs, `raisedNumber` or 0; while its start is delayed,
+    /// the address of the delay's record.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
     /// What to tell when it ends. A record of the hub's, made for the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
@@ -301,7 +302,7 @@ open class AnyGreenlet: CustomStringConvertible {
         }
         if pending.hasSticky {
             // That one is raised at every park, so nothing behind it would ever be.
-            new.timeout?.wasRaised()
+            new.timeout?.wasDropped()
             return
         }
         _ = pending.add(new)
@@ -338,15 +339,22 @@ open class AnyGreenlet: CustomStringConvertible {
         if pending.first.isSticky { return pending.first.error }
         let (first, isLast) = pending.takeFirst()
         if isLast { forgetPendingErrors() }
-        first.timeout?.wasRaised()
+        first.timeout?.wasRaised(in: self)
         return first.error
+    }
+
+    /// By this number timeouts that were raised in the running greenlet know it again. Unique in the process, also
+    /// among greenlets that are gone.
+    final var raisedNumber: UInt64 {
+        if endOrder == 0 { endOrder = UniqueNumber.next() }
+        return endOrder
     }
 
     /// What was thrown into it is never raised.
     final func dropPendingErrors() {
         guard let pending = pendingErrors else { return }
         forgetPendingErrors()
-        for dropped in pending.all { dropped.timeout?.wasRaised() }
+        for dropped in pending.all { dropped.timeout?.wasDropped() }
     }
 
     private func forgetPendingErrors() {

@@ -226,7 +226,7 @@ public final class GreenletGroup: CustomStringConvertible {
         guard let failure else { throw error }
         if error as? GroupInterruption === interruption { return }
         if (error as? GreenletExit)?.isFrom(self) == true || isSameError(error, failure.error) { return }
-        if error is any ControlError {
+        if isControl(error) {
             // A kill or a timeout of the caller, which nobody may swallow.
             hub.reportAtOnce(failure.error, in: failure.greenlet)
             throw error
