@@ -75,6 +75,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// parks.
     ///
     /// gevent: `gevent.getcurrent()`.
+    @available(*, noasync)
     public static var current: AnyGreenlet {
         current(of: requireHub())
     }

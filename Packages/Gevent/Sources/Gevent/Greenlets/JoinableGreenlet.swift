@@ -59,6 +59,7 @@ open class JoinableGreenlet: AnyGreenlet {
     /// A second start, or one after a kill or the end, is ignored. Traps on another thread than the greenlet's own.
     ///
     /// gevent: `Greenlet.start()`.
+    @available(*, noasync)
     public final func start() {
         let hub = requireOwnHub()
         guard phase == .created else { return }
@@ -74,6 +75,7 @@ open class JoinableGreenlet: AnyGreenlet {
     /// its timers. A later `start()` does not hurry it.
     ///
     /// gevent: `Greenlet.start_later(seconds)`.
+    @available(*, noasync)
     public final func start(after delay: Duration) {
         let hub = requireOwnHub()
         guard phase == .created else { return }

@@ -106,9 +106,11 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Traps with the reason if none can be made; ``start()`` throws it instead.
+    /// If none can be made the program ends with a line that says why, and status 78 if a setting such as
+    /// `GEVENT_LOOP` is wrong; ``start()`` throws the reason instead.
     ///
     /// gevent: `gevent.get_hub()`.
+    @available(*, noasync)
     public static var current: Hub { of(requireHub()) }
 
     /// This thread's hub, made if there is none.
@@ -117,6 +119,7 @@ public final class Hub {
     /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
     /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
+    @available(*, noasync)
     public static func start() throws -> Hub { of(try currentHub()) }
 
     /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
@@ -124,6 +127,7 @@ public final class Hub {
     /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task;
     /// and ``ConfigurationError`` if another setting than the loop has a bad value.
     @discardableResult
+    @available(*, noasync)
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
         if gevent_hub_current() != nil {
             throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
@@ -524,8 +528,18 @@ func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
     do {
         return try Hub.make().pointer
     } catch {  // control: nothing can be thrown into a thread that has no hub yet.
-        fatalError("gevent: \(error)")
+        endProgram(error)
     }
+}
+
+/// Ends the program where a call that cannot throw finds that there can be no hub.
+///
+/// Not a trap: what is wrong is said in one line, which a dump of registers would bury, and the exit status tells a
+/// wrong setting (78, `EX_CONFIG`) from misuse in a task (70, `EX_SOFTWARE`) and from a system that is out of resources
+/// (71, `EX_OSERR`).
+private func endProgram(_ error: any Error) -> Never {
+    printToStandardError("gevent: \(error)\n")
+    exit(error is ConfigurationError ? 78 : error is HubError ? 70 : 71)
 }
 
 /// Destroys the hub of a thread that ends, so that its greenlets unwind and its descriptors are closed.

@@ -117,6 +117,7 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `Semaphore.release()`.
     @discardableResult
+    @available(*, noasync)
     public func release() -> Int {
         let hub = home.requireHub()
         if !line.isEmpty { return releaseToLine(hub) }

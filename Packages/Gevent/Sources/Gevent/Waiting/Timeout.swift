@@ -105,6 +105,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     /// Starting again after it fired or was cancelled is fine.
     ///
     /// gevent: `Timeout.start()`.
+    @available(*, noasync)
     public func start() {
         let hub = requireHub()
         if hasNoTarget(hub) {
@@ -162,6 +163,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     ///
     /// gevent: `Timeout.start_new(seconds, exception)`.
     @discardableResult
+    @available(*, noasync)
     public static func startNew(_ duration: Duration?, throwing error: (any Error)? = nil) -> Timeout {
         let timeout = Timeout(duration, throwing: error)
         timeout.start()
@@ -172,6 +174,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     ///
     /// gevent: `Timeout.start_new(timeout)`.
     @discardableResult
+    @available(*, noasync)
     public static func startNew(_ timeout: Timeout) -> Timeout {
         if !timeout.isPending { timeout.start() }
         return timeout
