@@ -6,6 +6,10 @@ internal import Glibc
 /// There is one per thread, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
 /// `get` just work in `main.swift`. A hub is confined to its thread; other threads reach it through ``handle``.
 ///
+/// While main is parked the hub runs on the process's main thread, and nothing else does: code isolated to `@MainActor`
+/// and blocks of `DispatchQueue.main` wait until main has returned to them, which a program that never does keeps from
+/// running. Give such work another actor or queue.
+///
 /// gevent: `gevent.hub.Hub`.
 public final class Hub {
     let pointer: UnsafeMutablePointer<gevent_hub>
