@@ -74,6 +74,25 @@ struct ReportedAtOnceTests {
                 })
     }
 
+    @Test("A dump that the handler makes shows the greenlets that live, and not the one that has failed")
+    func dumpInTheHandler() throws {
+        let log = try withHub { hub in
+            let log = Log()
+            hub.errorHandler = { _, greenlet in
+                let dump = dumpGreenlets()
+                log.note("\(dump.contains("failing")) \(dump.contains("sleeping")) \(greenlet?.isDead == true)")
+            }
+            let sleeping = spawn { try sleep(for: .seconds(1)) }
+            sleeping.name = "sleeping"
+            try sleep()
+            spawn { throw Boom() }.name = "failing"
+            try sleep()
+            try sleeping.join()
+            return log.entries
+        }
+        #expect(log == ["false true true"])
+    }
+
     @Test("A kill from the error handler reaches the greenlet that ran when the failure was reported")
     func handlerKillsTheKiller() throws {
         let log = try withHub { hub in

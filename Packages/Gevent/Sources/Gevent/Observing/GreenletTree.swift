@@ -173,7 +173,8 @@ extension Hub {
     /// Main, the hub if it has children or is asked for, and all that are started and not over.
     fileprivate func livingGreenlets(hubToo: Bool) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = [mainGreenlet]
-        found += greenletsOnStacks()
+        // One whose failure is being reported is over, and has not left its stack.
+        found += greenletsOnStacks().filter { !$0.isDead }
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
             guard entry & UInt(GEVENT_READY_TAGS) == UInt(GEVENT_READY_START) else { continue }
