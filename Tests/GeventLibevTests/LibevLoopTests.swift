@@ -119,7 +119,7 @@ struct LibevLoopTests {
             #expect(slept == 50)
             #expect(host.counts.pointee.timer >= 5)
             #expect(host.counts.pointee.reads == 5)
-            try hub.destroy()
+            hub.destroy()
             host.end()
         }
     }

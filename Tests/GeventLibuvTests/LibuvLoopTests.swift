@@ -51,7 +51,7 @@ struct LibuvLoopTests {
             #expect(slept == 50)
             #expect(host.counts.pointee.timer >= 5)
             #expect(host.counts.pointee.reads == 5)
-            try hub.destroy()
+            hub.destroy()
             host.end()
         }
     }

@@ -173,7 +173,7 @@ struct ErrorTests {
             }
             greenlet.name = "worker"
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["reported cleanup failed of worker"])
@@ -191,11 +191,12 @@ struct ErrorTests {
             for error in [Boom(), GreenletExit(), OwnExit(), Timeout(.seconds(1))] as [any Error] {
                 log.outcome("guarded") { try guarded(error) }
             }
+            try withTimeout(.seconds(1)) { timeout in log.outcome("guarded") { try guarded(timeout) } }
         }
         #expect(
             log == [
                 "guarded: handled Boom", "guarded: threw GreenletExit", "guarded: threw OwnExit",
-                "guarded: threw 1 second",
+                "guarded: handled 1 second", "guarded: threw 1 second",
             ])
     }
 }

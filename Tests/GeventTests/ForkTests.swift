@@ -74,7 +74,7 @@ struct ForkTests {
                         _ = try withSilentTimeout(.milliseconds(1)) { try waitRead(pipe.readEnd) }
                         hub.handle.post {}
                         try reader.join()
-                        try hub.destroy()
+                        hub.destroy()
                         return 0
                     }
                     require(code == 0, 1)
@@ -161,14 +161,14 @@ struct ForkTests {
                             try parked.join()
                         }
                         // Raw, and without a word to us, the hub learns of the fork when it is destroyed.
-                        try hub.destroy()
+                        hub.destroy()
                         guard own.isDead, joining.isDead else { return 1 }
                         guard parked.isDead, reader.isDead, yielding.isDead, queued.isDead, delayed.isDead else {
                             return 2
                         }
                         // The thread has a new hub for the asking.
                         try sleep(for: .milliseconds(1))
-                        try Hub.current.destroy()
+                        Hub.current.destroy()
                         return 0
                     }
                     require(code == 0, 1)
@@ -196,7 +196,7 @@ struct ForkTests {
                         }
                     }
                     try sleep()
-                    try hub.destroy()
+                    hub.destroy()
                     return ended == 3 ? 0 : 1
                 }
                 require(code == 0, 1)
@@ -325,7 +325,7 @@ struct ForkTests {
                 require(!Hub.exists, 1)
                 guard case .parent(let pid) = result else { exit(2) }
                 require(try waitPID(pid).status.isSuccess, 3)
-                try Hub.current.destroy()
+                Hub.current.destroy()
             }
             try withHub { hub in
                 var child: pid_t = 0

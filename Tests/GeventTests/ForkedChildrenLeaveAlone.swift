@@ -39,7 +39,7 @@ struct ForkedChildrenLeaveAlone {
                 let code = try inChild {
                     released = []
                     local.value = Witness { released.append("own") }
-                    try hub.destroy()
+                    hub.destroy()
                     guard parked.isDead, queued.isDead, delayed.isDead else { return 1 }
                     return released == ["own"] ? 0 : 2
                 }
@@ -75,7 +75,7 @@ struct ForkedChildrenLeaveAlone {
                         let posted = Smuggled(Witness { try? sleep(for: .milliseconds(100)) })
                         hub.handle.post { withExtendedLifetime(posted) {} }
                     }
-                    try hub.destroy()
+                    hub.destroy()
                     return ran == 0 ? 0 : 1
                 }
                 require(code == 0, 1)
@@ -118,7 +118,7 @@ struct ForkedChildrenLeaveAlone {
                 for _ in 0..<5 { try sleep() }
                 if getpid() != parent {
                     alarm(20)
-                    try hub.destroy()
+                    hub.destroy()
                     _exit(unwound == 1 && count == 0 && owner.isDead && owner.exit != nil ? 0 : 1)
                 }
                 try owner.get()
@@ -145,7 +145,7 @@ struct ForkedChildrenLeaveAlone {
                     }
                     try sleep()
                     hub.pointer.pointee.is_forked = true
-                    try hub.destroy()
+                    hub.destroy()
                     return own.isDead && ended == 1 ? 0 : 1
                 }
                 require(code == 0, 1)

@@ -208,7 +208,7 @@ struct GreenletLocalTests {
                 // Never started: it has inherited main's.
                 let never = Greenlet {}
                 try sleep()
-                try hub.destroy()
+                hub.destroy()
                 withExtendedLifetime((parked, never)) {}
             }
         }
@@ -258,7 +258,7 @@ struct GreenletLocalTests {
                 log.note("gone")
                 greenlet.rawLink { log.note("told of \($0.isSuccessful)") }
             }
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["gone", "told of true"])

@@ -65,7 +65,7 @@ struct GreenletStateTests {
             try greenlet.join()
             return state(greenlet)
         }
-        #expect(words == "started dead ready successful value=42 success(42)")
+        #expect(words == "dead ready successful value=42 success(42)")
     }
 
     @Test("After an error: ready, not successful, no value; the error is the very one thrown")
@@ -87,7 +87,7 @@ struct GreenletStateTests {
             log == [
                 "reported GeventTests.BoomObject of <Greenlet<Int> \"g\">",
                 "reported Boom of <Greenlet<Int> \"other\">",
-                "started dead ready error=Boom failure(Boom)",
+                "dead ready error=Boom failure(Boom)",
             ])
     }
 
@@ -131,12 +131,12 @@ struct GreenletStateTests {
         }
         #expect(
             log == [
-                "started dead ready successful exit=GreenletExit failure(GreenletExit)", "get: threw GreenletExit",
-                "started dead ready successful exit=OwnExit failure(OwnExit)", "get: threw OwnExit",
+                "dead ready successful exit=GreenletExit failure(GreenletExit)", "get: threw GreenletExit",
+                "dead ready successful exit=OwnExit failure(OwnExit)", "get: threw OwnExit",
             ])
     }
 
-    @Test("Killed before it was started: dead, ready, successful and never started; after a start: started")
+    @Test("Killed before it ran: dead, ready and successful, whether or not it was started")
     func killedUnstarted() throws {
         let log = try logged { log, _ in
             let made = Greenlet { 1 }
@@ -152,8 +152,8 @@ struct GreenletStateTests {
         #expect(
             log == [
                 "dead ready successful exit=GreenletExit failure(GreenletExit)",
-                "started dead ready successful exit=GreenletExit failure(GreenletExit)",
-                "started dead ready successful exit=GreenletExit failure(GreenletExit)",
+                "dead ready successful exit=GreenletExit failure(GreenletExit)",
+                "dead ready successful exit=GreenletExit failure(GreenletExit)",
             ])
     }
 

@@ -10,12 +10,12 @@ struct HubDestroyTests {
     func destroyTwice() throws {
         try onFreshThread {
             let hub = try Hub.start()
-            try hub.destroy()
-            try hub.destroy()
+            hub.destroy()
+            hub.destroy()
             #expect(!Hub.exists)
             try #expect(spawn { 1 }.get() == 1)
             #expect(Hub.current !== hub)
-            try Hub.current.destroy()
+            Hub.current.destroy()
         }
     }
 
@@ -37,7 +37,7 @@ struct HubDestroyTests {
             let unstarted = spawn { log.note("never") }
             let delayed = spawn(after: .seconds(1)) { log.note("never") }
             unstarted.rawLink { _ in log.note("unstarted's link") }
-            try hub.destroy()
+            hub.destroy()
             log.note("\((greenlets + [unstarted, delayed]).allSatisfy(\.isDead)) \(unstarted.exit != nil)")
             return log.entries
         }
@@ -58,7 +58,7 @@ struct HubDestroyTests {
                 log.note("ends at \(hub.now.nanoseconds)")
             }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(
@@ -80,7 +80,7 @@ struct HubDestroyTests {
             }
             try sleep()
             try kill(main)
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["unwound"])
@@ -104,7 +104,7 @@ struct HubDestroyTests {
                 }
             }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             #expect(sleeper.isDead && spinner.isDead)
             #expect(!timeout.isPending)
             // In the thread's next hub it can be used like any other.
@@ -112,7 +112,7 @@ struct HubDestroyTests {
             try #expect(withTimeout(.seconds(1)) { _ in 1 } == 1)
             timeout.start()
             timeout.cancel()
-            try Hub.current.destroy()
+            Hub.current.destroy()
         }
     }
 
@@ -130,7 +130,7 @@ struct HubDestroyTests {
             spawn { throw Oops() }
             hub.runCallback { log.note("never") }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log.filter { $0 == "reported Oops()" }.count == 2)
@@ -147,7 +147,7 @@ struct HubDestroyTests {
                 // The hub looks at its timers while main stands in the queue.
                 hub.runCallback {}
                 for _ in 0..<2 { try sleep() }
-                try hub.destroy()
+                hub.destroy()
             }
         }
     }
@@ -163,18 +163,46 @@ struct HubDestroyTests {
             let hub = try Hub.start(on: VirtualLoop())
             let replier = Replier(hub.handle)
             hub.handle.post { _ = replier }
-            try hub.destroy()
+            hub.destroy()
         }
     }
 
-    @Test("destroy() away from main is refused")
-    func destroyAway() throws {
-        let log = try logged { log, hub in
-            try spawn { log.note("\(hubErrorCode { try hub.destroy() } == .invalidSwitch)") }.join()
-            hub.runCallback { log.note("\(hubErrorCode { try hub.destroy() } == .invalidSwitch)") }
-            try sleep()
+    @Test("destroy() in another greenlet, or on another thread, stops the program with a message that says so")
+    func destroyAway() async throws {
+        let inGreenlet = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in try spawn { hub.destroy() }.join() }
         }
-        #expect(log == ["true", "true"])
+        #expect(text(inGreenlet.standardErrorContent).contains("a hub is destroyed from its main greenlet"))
+        let elsewhere = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { hub in
+                let hub = Smuggled(hub)
+                try onFreshThread { hub.value.destroy() }
+            }
+        }
+        #expect(text(elsewhere.standardErrorContent).contains("wrongThread"))
+    }
+
+    @Test("destroy() can stand in a defer, also when an error leaves the scope")
+    func destroyInDefer() throws {
+        let log = try onFreshThread {
+            let log = Log()
+            func run() throws {
+                let hub = try Hub.start(on: VirtualLoop())
+                defer { hub.destroy() }
+                spawn {
+                    defer { log.note("unwound") }
+                    try sleep(for: .seconds(1))
+                }
+                try sleep()
+                throw Boom()
+            }
+            log.outcome("run") { try run() }
+            log.note("\(Hub.exists)")
+            return log.entries
+        }
+        #expect(log == ["unwound", "run: threw Boom", "false"])
     }
 
     @Test("A thread that ends destroys its hub: greenlets unwind, descriptors are closed")
@@ -219,7 +247,7 @@ struct HubDestroyTests {
             try ended.join()
             let pipe = try Pipe()
             let watched = try WatchedDescriptor(dup(pipe.readEnd))
-            try hub.destroy()
+            hub.destroy()
             // The next hub's memory is often the last one's.
             let next = try Hub.start(on: VirtualLoop())
             #expect(hubErrorCode { try greenlet.join() } == .destroyed)
@@ -230,7 +258,7 @@ struct HubDestroyTests {
             #expect(hubErrorCode { try watched.close() } == .destroyed)
             #expect(hubErrorCode { _ = try hub.join() } == .destroyed)
             #expect(hub.statistics == HubStatistics())
-            try next.destroy()
+            next.destroy()
         }
     }
 }
@@ -240,5 +268,5 @@ private func makeAndDestroyOne(_ see: (Hub, Greenlet<Void>) -> Void) throws {
     let greenlet = spawn { try sleep(for: .seconds(1000)) }
     see(hub, greenlet)
     try sleep()
-    try hub.destroy()
+    hub.destroy()
 }

@@ -407,7 +407,7 @@ struct KillAndTimeoutTests {
             try sleep(for: .milliseconds(5))
             try victim.kill()
             log.note("exit: \(victim.exit.map { "\($0)" } ?? "none")")
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["resumed", "exit: GreenletExit"])

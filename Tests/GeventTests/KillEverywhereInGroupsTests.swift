@@ -185,7 +185,7 @@ struct KillEverywhereInGroupsTests {
                 let program = ScopedProgram()
                 let victim = spawn { try program.run() }
                 if round > 0 { try sleep(for: .microseconds(round * 250)) }
-                try hub.destroy()
+                hub.destroy()
                 #expect(victim.isDead)
                 return [program.open, program.outlived]
             }

@@ -117,7 +117,7 @@ struct LinkTests {
             }
             spawn { log.note("never") }
             try greenlet.kill()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["link", "raw", "unwound"])
@@ -170,7 +170,7 @@ struct LinkTests {
         }
         #expect(
             log == [
-                "reported raw of nobody", "second raw", "second link", "reported link of <RawGreenlet \"link\">",
+                "reported raw of nobody", "second raw", "reported link of <RawGreenlet \"link\">", "second link",
             ])
     }
 
@@ -351,7 +351,7 @@ struct LinkTests {
             try hub.join()
             log.note("\(hub.now.nanoseconds)")
         }
-        #expect(log == ["first", "released: blockedInHub", "true", "second", "linked last", "0"])
+        #expect(log == ["first", "released: blockedInHub", "second", "true", "linked last", "0"])
     }
 
     @Test("Links of a greenlet that is never started are released with it")
@@ -377,7 +377,7 @@ struct LinkTests {
                 let witness = Witness { log.note("released") }
                 let greenlet = Greenlet {}
                 greenlet.link { _ in withExtendedLifetime(witness) {} }
-                try hub.destroy()
+                hub.destroy()
                 log.note("destroyed")
                 withExtendedLifetime(greenlet) {}
             }

@@ -299,7 +299,7 @@ struct LinksToGreenletsTests {
                 let greenlet = spawnLinked { try sleep(for: .seconds(1)) }
                 witness = greenlet
                 try sleep()
-                try hub.destroy()
+                hub.destroy()
                 #expect(greenlet.isDead)
                 #expect(greenlet.hub == nil)
             }

@@ -95,14 +95,13 @@ struct MisuseTests {
         #expect(text(result.standardErrorContent).contains("wrongThread"))
     }
 
-    @Test("A hub joined or destroyed on another thread, and a descriptor used there, are wrongThread")
+    @Test("A hub joined on another thread, and a descriptor used there, are wrongThread")
     func hubElsewhere() throws {
         try withHub { hub in
             let pipe = try Pipe()
             let things = Smuggled((hub: hub, watched: try WatchedDescriptor(dup(pipe.readEnd))))
             try onFreshThread {
                 #expect(hubErrorCode { _ = try things.value.hub.join() } == .wrongThread)
-                #expect(hubErrorCode { try things.value.hub.destroy() } == .wrongThread)
                 #expect(hubErrorCode { _ = try things.value.watched.waitReadable() } == .wrongThread)
                 #expect(hubErrorCode { try things.value.watched.close() } == .wrongThread)
                 #expect(hubErrorCode { _ = try things.value.watched.detach() } == .wrongThread)
@@ -166,9 +165,8 @@ struct MisuseTests {
 
     @Test("What cannot throw stops the program with the same message")
     func unknownLoopInSpawn() async throws {
-        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+        let result = try await #require(processExitsWith: .exitCode(78), observing: [\.standardErrorContent]) {
             try onFreshThread {
-                dieQuietly()
                 setenv("GEVENT_LOOP", "eploll", 1)
                 spawn {}
             }
@@ -176,6 +174,18 @@ struct MisuseTests {
         let output = text(result.standardErrorContent)
         #expect(output.contains("GEVENT_LOOP=\"eploll\": no loop of that name"))
         #expect(output.contains("Did you mean \"epoll\"?"))
+        #expect(output.hasPrefix("gevent: ") && output.split(separator: "\n").count == 1)
+    }
+
+    @Test("What a helper hides in a task, and cannot throw, stops the program with one line that says why")
+    func unthrowableInATask() async throws {
+        let result = try await #require(processExitsWith: .exitCode(70), observing: [\.standardErrorContent]) {
+            func helper() { spawn {} }
+            await Task.detached { helper() }.value
+        }
+        let output = text(result.standardErrorContent)
+        #expect(output.hasPrefix("gevent: wrongThread: there can be no hub here: this is a task"))
+        #expect(output.split(separator: "\n").count == 1)
     }
 
     @Test("A list of loops takes the first that is usable")

@@ -36,11 +36,11 @@ struct ReleasedDuringDestroy {
                 spawn { withExtendedLifetime(witness) { log.note("ran") } }
             }
             let others = (0..<8).map { _ in spawn { log.note("another ran") } }
-            try hub.destroy()
+            hub.destroy()
             let areExits = others.allSatisfy { $0.isDead && $0.exit != nil }
             log.note("all over: \(areExits)")
             log.note("a new hub: \(try spawn { 1 }.get())")
-            try Hub.current.destroy()
+            Hub.current.destroy()
             return log.entries
         }
         let refused = "threw \(HubError.blockedInHub)"
@@ -60,7 +60,7 @@ struct ReleasedDuringDestroy {
                 let witness = Witness { log.outcome("sleep") { try sleep() } }
                 hub.runCallback { withExtendedLifetime(witness) { log.note("called") } }
             }
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == Array(repeating: "sleep: threw \(HubError.blockedInHub)", count: 3))
@@ -76,7 +76,7 @@ struct ReleasedDuringDestroy {
                 try sleep(for: .seconds(9))
             }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["clean-up: returned"])
@@ -93,7 +93,7 @@ struct ReleasedDuringDestroy {
                 let witness = Witness { log.note("\(local.value)") }
                 spawn { withExtendedLifetime(witness) {} }
             }
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["7"])
@@ -110,7 +110,7 @@ struct ReleasedDuringDestroy {
                 started = Timeout.startNew(.seconds(1))
                 found = started?.isPending
             }
-            try hub.destroy()
+            hub.destroy()
             return (found, started == nil)
         }
         #expect(wasPending == true)
@@ -130,7 +130,7 @@ struct ReleasedDuringDestroy {
                         require(handler(of: SIGUSR1) != 0, 1)
                     }
                 }
-                try hub.destroy()
+                hub.destroy()
                 require(handler(of: SIGUSR1) == 0, 2)
             }
             exit(0)
@@ -156,7 +156,7 @@ struct ReleasedDuringDestroy {
             let log = Log()
             let hub = try Hub.start(on: VirtualLoop())
             hub.addService(Service(log, next: Service(log, next: nil)))
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["first", "second"])
@@ -185,7 +185,7 @@ struct ReleasedDuringDestroy {
                     delayed = third
                 }
             }
-            try hub.destroy()
+            hub.destroy()
             log.note("gone: \(late == nil && delayed == nil)")
             return log.entries.sorted()
         }
@@ -206,7 +206,7 @@ struct ReleasedDuringDestroy {
             }
             go()
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return !Hub.exists
         }
         #expect(isOver)
@@ -228,7 +228,7 @@ struct ReleasedDuringDestroy {
             let hub = Hub.current
             spawn {}
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             log.note("gone: \(late == nil), hub: \(Hub.exists)")
             return log.entries
         }
@@ -241,12 +241,12 @@ struct ReleasedDuringDestroy {
             let log = Log()
             let hub = try Hub.start(on: VirtualLoop())
             let local = GreenletLocal<Witness?>("l") { nil }
-            local.value = Witness { log.outcome("in a local") { try hub.destroy() } }
+            local.value = Witness { log.outcome("in a local") { hub.destroy() } }
             do {
-                let witness = Witness { log.outcome("in a body") { try hub.destroy() } }
+                let witness = Witness { log.outcome("in a body") { hub.destroy() } }
                 spawn { withExtendedLifetime(witness) {} }
             }
-            try hub.destroy()
+            hub.destroy()
             log.note("hub: \(Hub.exists)")
             return log.entries
         }
@@ -277,7 +277,7 @@ struct ReleasedDuringDestroy {
                 let hub = try Hub.start(on: VirtualLoop())
                 weakHub = hub
                 capture(hub)
-                try hub.destroy()
+                hub.destroy()
             }
             try makeAndDestroy()
             return (weakHub == nil, looks)
@@ -294,7 +294,7 @@ struct ReleasedDuringDestroy {
             hub.errorHandler = { error, _ in log.note("reported \(error)") }
             let local = GreenletLocal<Witness?>("l") { nil }
             local.value = Witness { spawn {}.rawLink { (_: Greenlet<Void>) in throw Boom() } }
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["reported Boom"])
@@ -316,7 +316,7 @@ struct ReleasedDuringDestroy {
                 }
             }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return members.filter(\.isDead).count
         }
         #expect(members == 3)

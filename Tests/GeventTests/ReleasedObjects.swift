@@ -33,7 +33,7 @@ struct ReleasedByGreenletsTests {
             }
             try slot.value?.join()
         }
-        #expect(log.prefix(2) == ["ready true, successful false", "get: threw Boom"])
+        #expect(log.dropFirst() == ["ready true, successful false", "get: threw Boom"])
     }
 
     @Test("So does what an error holds that was thrown into it too late to be raised")
@@ -53,7 +53,7 @@ struct ReleasedByGreenletsTests {
             }
             try slot.value?.join()
         }
-        #expect(log.prefix(2) == ["get: threw Boom", "true"])
+        #expect(log.dropFirst() == ["get: threw Boom", "true"])
     }
 
     @Test("What a body captured that never ran finds the outcome too")
@@ -169,7 +169,7 @@ struct ReleasedByGreenletsTests {
             try sleep()
             let tree = GreenletTree.current()
             let before = "\(tree)"
-            try hub.destroy()
+            hub.destroy()
             let after = "\(tree)"
             withExtendedLifetime(greenlets) {}
             return [before, after]

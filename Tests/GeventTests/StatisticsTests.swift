@@ -96,12 +96,16 @@ struct AssertSwitchesTests {
             let ended = spawn {}
             try ended.join()
             log.outcome("no wait") { try assertSwitches { try ended.join() } }
+            // The report is made on the hub's stack, and no other greenlet gets a turn.
+            log.outcome("report") { try assertSwitches { try Greenlet {}.kill(throwing: Boom()) } }
         }
         #expect(
             log == [
                 "nothing: threw a block did not switch to another greenlet in 0 s", "yield: 2", "sleep: returned",
-                "no wait: threw a block did not switch to another greenlet in 0 s",
+                "no wait: threw a block did not switch to another greenlet in 0 s", log[4],
+                "report: threw a block did not switch to another greenlet in 0 s",
             ])
+        #expect(log[4].hasPrefix("reported Boom"))
     }
 
     @Test("It adds nothing when the block threw")

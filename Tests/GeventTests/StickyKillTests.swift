@@ -307,7 +307,7 @@ struct StickyKillTests {
             try sleep()
             try kill(victim, throwing: OwnExit(), sticky: true)
             try kill(.current, sticky: true)
-            try hub.destroy()
+            hub.destroy()
             log.note("\(victim.isDead)")
             try sleep()
             return log.entries

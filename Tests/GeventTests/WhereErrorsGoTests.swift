@@ -171,7 +171,7 @@ struct WhereErrorsGoTests {
                 do { try sleep(for: .seconds(1)) } catch { throw Interrupt() }
             }
             try sleep()
-            try hub.destroy()
+            hub.destroy()
             return log.entries
         }
         #expect(log == ["reported Interrupt"])
@@ -202,7 +202,7 @@ struct WhereErrorsGoTests {
             #expect(greenlet.hub === hub && AnyGreenlet.current.hub === hub)
             let foreign = Smuggled(greenlet)
             try onFreshThread { #expect(foreign.value.hub == nil) }
-            try hub.destroy()
+            hub.destroy()
             #expect(greenlet.hub == nil)
             try sleep()
             #expect(greenlet.hub == nil && AnyGreenlet.current.hub === Hub.current)

@@ -32,9 +32,46 @@ func asyncCalls(_ greenlet: Greenlet<Int>) async throws {
     _ = try AsyncResult<Int>().get()  // expected-error {{unavailable from asynchronous contexts}}
     try Semaphore().acquire()  // expected-error {{unavailable from asynchronous contexts}}
     _ = try Queue<Int>().get()  // expected-error {{unavailable from asynchronous contexts}}
-    try Hub.current.join()  // expected-error {{unavailable from asynchronous contexts}}
-    try Hub.current.destroy()  // expected-error {{unavailable from asynchronous contexts}}
 }
+
+func asyncCallsOfAHub(_ hub: Hub) async throws {
+    try hub.join()  // expected-error {{unavailable from asynchronous contexts}}
+    hub.destroy()  // expected-error {{unavailable from asynchronous contexts}}
+}
+
+// MARK: Calls that need a hub, in an async function
+
+func asyncMaking(_ event: Event, _ permits: Gevent.Semaphore, _ queue: Queue<Int>, _ waiter: Waiter<Int>) async throws {
+    spawn {}  // expected-error {{unavailable from asynchronous contexts}}
+    spawn(add, 1, 2)  // expected-error {{unavailable from asynchronous contexts}}
+    spawn(after: .seconds(1)) {}  // expected-error {{unavailable from asynchronous contexts}}
+    spawnRaw {}  // expected-error {{unavailable from asynchronous contexts}}
+    spawnLinked {}  // expected-error {{unavailable from asynchronous contexts}}
+    Greenlet.spawn {}  // expected-error {{unavailable from asynchronous contexts}}
+    Greenlet.spawn(after: .seconds(1)) {}  // expected-error {{unavailable from asynchronous contexts}}
+    Greenlet.spawnLinked {}  // expected-error {{unavailable from asynchronous contexts}}
+    let greenlet = Greenlet {}  // expected-error {{unavailable from asynchronous contexts}}
+    greenlet.start()  // expected-error {{unavailable from asynchronous contexts}}
+    greenlet.start(after: .seconds(1))  // expected-error {{unavailable from asynchronous contexts}}
+    try kill(greenlet)  // expected-error {{unavailable from asynchronous contexts}}
+    _ = RawGreenlet {}  // expected-error {{unavailable from asynchronous contexts}}
+    _ = AnyGreenlet.current  // expected-error {{unavailable from asynchronous contexts}}
+    _ = Hub.current  // expected-error {{unavailable from asynchronous contexts}}
+    try Hub.start()  // expected-error {{unavailable from asynchronous contexts}}
+    Timeout(nil).start()  // expected-error {{unavailable from asynchronous contexts}}
+    Timeout.startNew(nil)  // expected-error {{unavailable from asynchronous contexts}}
+    _ = dumpGreenlets()  // expected-error {{unavailable from asynchronous contexts}}
+    _ = GreenletTree.current()  // expected-error {{unavailable from asynchronous contexts}}
+    every(.seconds(1)) {}  // expected-error {{unavailable from asynchronous contexts}}
+    event.set()  // expected-error {{unavailable from asynchronous contexts}}
+    permits.release()  // expected-error {{unavailable from asynchronous contexts}}
+    try queue.putNowait(1)  // expected-error {{unavailable from asynchronous contexts}}
+    _ = try queue.getNowait()  // expected-error {{unavailable from asynchronous contexts}}
+    waiter.resume(returning: 1)  // expected-error {{unavailable from asynchronous contexts}}
+    AsyncResult<Int>().set(1)  // expected-error {{unavailable from asynchronous contexts}}
+}
+
+func add(_ a: Int, _ b: Int) -> Int { a + b }
 
 // MARK: What is confined to a thread
 
@@ -100,4 +137,15 @@ func names(_ greenlet: Greenlet<Int>, _ other: Greenlet<Int>, _ result: AsyncRes
     _ = get_hub()  // expected-error {{use Hub.current}}
     _ = Timeout.start_new(1)  // expected-error {{renamed to 'startNew(_:throwing:)'}}
     _ = Timeout(nil).pending  // expected-error {{renamed to 'isPending'}}
+}
+
+// MARK: Names that people guess
+
+func guesses(_ greenlet: Greenlet<Int>) throws {
+    let _: Pool? = nil  // expected-error {{use withGroup { }, with a Semaphore to limit how many run at a time}}
+    _ = Pool(10)  // expected-error {{use withGroup { }, with a Semaphore to limit how many run at a time}}
+    let _: Lock? = nil  // expected-error {{use Semaphore(1) and withPermit { }}}
+    _ = Lock()  // expected-error {{use Semaphore(1) and withPermit { }}}
+    try greenlet.cancel()  // expected-error {{renamed to 'kill(throwing:blocking:timeout:sticky:)'}}
+    gather([greenlet])  // expected-error {{use joinAll(_:) and get(), or withGroup { }}}
 }

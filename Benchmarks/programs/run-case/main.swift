@@ -101,7 +101,7 @@ func measured(_ one: Case, operations: Int) throws -> Result {
 func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result {
     let hub = try Hub.start()
     let result = try run(one, on: hub, operations: operations, isCounted: isCounted)
-    try hub.destroy()
+    hub.destroy()
     return result
 }
 

@@ -192,10 +192,12 @@ final class ModelScheduler {
         guard callback.isPending else { return }
         callback.isPending = false
         switch callback.work {
-        case .report(let fault, let who): report(fault, of: who)
-        case .tell(let greenlet):
-            greenlet.isTelling = false
-            tell(greenlet, inHub: true)
+        case .forget: break
+        case .rawLink(let link, let source):
+            // An earlier link may have removed this one.
+            if link.isCancelled, defect != .callsUnlinked { return }
+            link.isCancelled = true
+            runInHub(link.steps, as: Who.link(link.step), seeing: state(of: source))
         case .steps(let steps, let id): runInHub(steps, as: Who.link(id))
         }
     }
@@ -307,7 +309,6 @@ final class ModelScheduler {
             removeTimers {
                 if case .start(let other) = $0 { other === greenlet } else { false }
             }
-            if greenlet.phase == .made { greenlet.wasStarted = false }
             finish(greenlet, .threw(error))
         case .running:
             if greenlet.pending.last?.isSticky == true {
@@ -344,28 +345,16 @@ final class ModelScheduler {
             // An exit is quiet wherever it ends.
             if let fault = greenlet.failure, greenlet.reportedAs == Who.nobody { report(fault, of: Who.nobody) }
         } else if let fault = greenlet.failure, defect != .losesReport {
-            queue(ModelCallback(.report(fault, of: greenlet.reportedAs)))
+            report(fault, of: greenlet.reportedAs)
         }
         if defect == .losesLink, greenlet.tellees.count > 1 { greenlet.tellees.removeLast() }
         tell(greenlet)
     }
 
-    func tell(_ greenlet: ModelGreenlet, inHub: Bool = false) {
-        if greenlet.isTelling { return }
-        // A raw link is called in the hub, behind the greenlets of links that were told before it.
-        greenlet.isTelling = true
-        var mayCall = inHub
-        while let tellee = greenlet.tellees.first {
-            if case .closure(let link) = tellee {
-                let isMeant = link.kind == .any || link.kind == (greenlet.failure == nil ? .value : .error)
-                if isMeant {
-                    mayCall = false
-                } else if !mayCall {
-                    return queue(ModelCallback(.tell(greenlet)))
-                }
-            }
-            greenlet.tellees.removeFirst()
-            switch tellee {
+    /// Every link takes its place in the ready queue at once.
+    func tell(_ greenlet: ModelGreenlet) {
+        while !greenlet.tellees.isEmpty {
+            switch greenlet.tellees.removeFirst() {
             case .waiter(let waiter): end(waiter, .woken)
             case .member(let waiter, let count):
                 if !count.isSatisfied, count.add(greenlet) {
@@ -375,15 +364,15 @@ final class ModelScheduler {
             case .closure(let link): tell(link, of: greenlet)
             }
         }
-        greenlet.isTelling = false
     }
 
     private func tell(_ link: ModelLink, of greenlet: ModelGreenlet) {
         switch link.kind {
-        case .value where greenlet.failure != nil, .error where greenlet.failure == nil: link.isCancelled = true
-        case .raw:
+        case .value where greenlet.failure != nil, .error where greenlet.failure == nil:
             link.isCancelled = true
-            runInHub(link.steps, as: Who.link(link.step), seeing: state(of: greenlet))
+            // What it captured is released on the hub.
+            queue(ModelCallback(.forget))
+        case .raw: queue(ModelCallback(.rawLink(link, of: greenlet)))
         default:
             let flow = ModelGreenlet(
                 who: Who.link(link.step), isRaw: true, reportedAs: Who.someLink, steps: link.steps)
@@ -397,7 +386,7 @@ final class ModelScheduler {
     func state(of greenlet: ModelGreenlet?) -> StateSeen {
         guard let greenlet else { return StateSeen() }
         var seen = StateSeen(
-            isStarted: greenlet.wasStarted, isActive: greenlet.wasStarted && !greenlet.isOver,
+            isStarted: greenlet.wasStarted && !greenlet.isOver, isActive: greenlet.wasStarted && !greenlet.isOver,
             isDead: greenlet.isOver)
         if greenlet.isRaw || !greenlet.isOver { return seen }
         seen.isReady = true

@@ -7,8 +7,8 @@
 //   many entries as were queued or 4,096, whichever is more; with nothing ready, time jumps to the next deadline;
 // - a wait that was ended is ended: what is thrown into a greenlet between its wake-up and its running is raised when
 //   it parks next; two exits thrown before the victim sees the first are one;
-// - the end of a greenlet is told in the order of registration: who waits is made ready, and from the first closure on
-//   the rest is left to a callback of the hub;
+// - a failure is reported as its greenlet ends; then its links take their places in the ready queue, all at once and in
+//   the order of registration: waiters are resumed, closures get a greenlet or a callback of their own;
 // - a sticky error is raised wherever its victim would park, and nothing that comes after it ever is;
 // - whoever waits for an object stands in a line; what is handed over was received, whatever happens before the
 //   receiver
@@ -172,8 +172,9 @@ final class ModelLink {
 final class ModelCallback {
     enum Work {
         case steps([Step], Int)
-        case report(Fault, of: Int)
-        case tell(ModelGreenlet)
+        case rawLink(ModelLink, of: ModelGreenlet)
+        /// Releases a closure that is not to be called.
+        case forget
     }
 
     let work: Work
@@ -205,7 +206,6 @@ final class ModelGreenlet {
     /// The queue it waits for was shut down.
     var isRefused = false
     var tellees: [ModelTellee] = []
-    var isTelling = false
     var result: ModelFlow?
     var endNumber = 0
     /// What a link's greenlet was made for.

@@ -256,8 +256,24 @@ static void greenlet_entry(void *argument) {
     abort();
 }
 
+SWITCHES __attribute__((noinline)) void gevent_visit_hub(gevent_hub *hub) {
+    gevent_context *self = hub->current;
+    hub->visitor = self;
+    // Not counted as a switch: no other greenlet gets a turn, which is what the monitor looks for.
+    hub->attention_count++;
+    leave_for(hub, &self->stack_pointer, hub->root.stack_pointer, false);
+}
+
+SWITCHES __attribute__((noinline)) void gevent_end_visit(gevent_hub *hub) {
+    gevent_context *visitor = hub->visitor;
+    hub->visitor = NULL;
+    hub->attention_count--;
+    leave_for(hub, &hub->root.stack_pointer, visitor->stack_pointer, false);
+}
+
 gevent_run_result gevent_run_ready(gevent_hub *hub) {
     for (;;) {
+        if (hub->visitor) return GEVENT_RUN_VISIT;
         if (hub->ready_head == hub->ready_tail) return GEVENT_RUN_DRAINED;
         if (hub->ready_head >= hub->ready_limit) return GEVENT_RUN_GRANT_USED;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];

@@ -72,11 +72,8 @@ final class Load {
                 before = after
                 requests += 1
             }
-        } catch let error as SocketError {
-            failed(error)
-        } catch let error as Timeout {
-            failed(error)
-        } catch let error as WrongAnswer {
+        } catch {  // control: passed on; the limit of a round trip is over by now, and an ordinary failure
+            try rethrowControl(error)
             failed(error)
         }
     }

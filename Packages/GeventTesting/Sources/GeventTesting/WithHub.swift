@@ -68,7 +68,7 @@ public func withHub<Value: Sendable>(
         let hub = try startHub(on: loop)
         let result = Result { try body(hub) }  // control: main of a test's own hub; the error is thrown on below
         let leftovers = try settle(hub)
-        try hub.destroy()
+        hub.destroy()
         let value = try result.get()
         if let leftovers, !allowingLeftovers { throw leftovers }
         return value
@@ -90,7 +90,7 @@ private func startConfigured() throws -> Hub {
     let names = value.split { $0 == "," || $0.isWhitespace }
     if names.count == 1, names[0].lowercased() != hub.loopName.lowercased() {
         let error = WrongLoop(asked: String(names[0]), got: hub.loopName, reason: hub.loopReason)
-        try hub.destroy()
+        hub.destroy()
         throw error
     }
     return hub

@@ -76,6 +76,7 @@ typedef struct gevent_hub {
     gevent_switch_watcher watch_switch;
     struct gevent_sample *sample;  // where a monitor wants to be told what runs; null without one
     gevent_hub_functions functions;
+    gevent_context *visitor;      // has the hub's stack do something for it, and waits; null if none does
 
     gevent_context main, root;
     gevent_stacks stacks;
@@ -187,8 +188,16 @@ typedef enum gevent_run_result {
     GEVENT_RUN_GRANT_USED = 1,
     GEVENT_RUN_CALLBACK = 2,
     GEVENT_RUN_NO_STACK = 3,
+    GEVENT_RUN_VISIT = 4,  // a context came by gevent_visit_hub
 } gevent_run_result;
 gevent_run_result gevent_run_ready(gevent_hub *hub);
+
+/// Hands control to the hub's stack, past the ready queue, and returns when the hub has called gevent_end_visit.
+/// Nothing else runs in between. For work that needs the hub's large stack or must not park. Not on that stack itself.
+void gevent_visit_hub(gevent_hub *hub);
+
+/// On the hub's stack: hands control back to the visitor. Returns when the hub runs again.
+void gevent_end_visit(gevent_hub *hub);
 
 // MARK: waits
 

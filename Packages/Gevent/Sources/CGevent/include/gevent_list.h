@@ -41,6 +41,7 @@ enum {
     GEVENT_LINK_COLLECT = 3, // payload: a Swift ReadyCollector, which is told which of its nodes it was
     GEVENT_LINK_SOON = 4,    // payload: a retained Swift WaitLink, which queues its closure
     GEVENT_LINK_GROUP = 5,   // a gevent_member's; payload: the retained Swift GreenletGroup it is a member of
+    GEVENT_LINK_CURSOR = 12, // marks how far a round of notifications has come
 
     // Contexts that wait for more than to be told:
     GEVENT_LINK_ACQUIRE = 6,     // wants a semaphore's permit; payload: its place among those who were chosen
@@ -85,11 +86,31 @@ static inline gevent_member *gevent_links_member(gevent_links *links) {
     return first && first->kind == GEVENT_LINK_GROUP ? (gevent_member *)first : NULL;
 }
 
+/// Whether a program made this link, and can remove it until its closure is called.
+static inline bool gevent_link_is_registration(const gevent_link *link) {
+    return link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_SOON;
+}
+
+/// Puts `cursor` before the first link.
+static inline void gevent_links_begin(gevent_links *links, gevent_link *cursor) {
+    cursor->kind = GEVENT_LINK_CURSOR;
+    gevent_list_append(links->list.next, &cursor->node);
+}
+
+/// Moves `cursor` past the next link and returns that; null at the end. Links may come and go between the calls.
+static inline gevent_link *gevent_links_next(gevent_links *links, gevent_link *cursor) {
+    gevent_node *next = cursor->node.next;
+    if (next == &links->list) return NULL;
+    gevent_node_unlink(&cursor->node);
+    gevent_list_append(next->next, &cursor->node);
+    return (gevent_link *)next;
+}
+
 /// The first registration that a program made, past those who wait; null if there is none.
 static inline gevent_link *gevent_links_first_registration(gevent_links *links) {
     for (gevent_node *node = links->list.next; node != &links->list; node = node->next) {
         gevent_link *link = (gevent_link *)node;
-        if (link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_SOON) return link;
+        if (gevent_link_is_registration(link)) return link;
     }
     return NULL;
 }

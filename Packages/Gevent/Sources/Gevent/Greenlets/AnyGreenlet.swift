@@ -29,13 +29,14 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
     @usableFromInline @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) final var phase: Phase = .created
-    /// A notification round is queued or under way.
+    /// It is over, and its links are still to be notified: a link that is made now is notified with them.
     @exclusivity(unchecked) final var isNotifying = false
     /// Begun or queued before this process was forked off: the parent's to end.
     @exclusivity(unchecked) final var isInherited = false
     /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
-    /// Its place among the ends of its hub's greenlets; while its start is delayed, the address of the delay's record.
+    /// Its place among the ends of its hub's greenlets. While it runs, `raisedNumber` or 0; while its start is delayed,
+    /// the address of the delay's record.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
     /// What to tell when it ends. A record of the hub's, made for the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
@@ -74,6 +75,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// parks.
     ///
     /// gevent: `gevent.getcurrent()`.
+    @available(*, noasync)
     public static var current: AnyGreenlet {
         current(of: requireHub())
     }
@@ -83,12 +85,13 @@ open class AnyGreenlet: CustomStringConvertible {
         Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner).takeUnretainedValue()
     }
 
-    /// Whether `start` was called, at once or with a delay; stays true.
+    /// Whether it was started, at once or with a delay, and is not over: the same as ``isActive``.
+    ///
+    /// False again after the end, as in gevent; ``isDead`` says whether it is over.
     ///
     /// gevent: `Greenlet.started`.
-    public final var isStarted: Bool {
-        phase != .created && !(phase == .ended && details?.endedUnstarted == true)
-    }
+    @inlinable
+    public final var isStarted: Bool { isActive }
 
     /// Whether it was started and is not over, also while it is only scheduled.
     ///
@@ -300,7 +303,7 @@ open class AnyGreenlet: CustomStringConvertible {
         }
         if pending.hasSticky {
             // That one is raised at every park, so nothing behind it would ever be.
-            new.timeout?.wasRaised()
+            new.timeout?.wasDropped()
             return
         }
         _ = pending.add(new)
@@ -337,15 +340,22 @@ open class AnyGreenlet: CustomStringConvertible {
         if pending.first.isSticky { return pending.first.error }
         let (first, isLast) = pending.takeFirst()
         if isLast { forgetPendingErrors() }
-        first.timeout?.wasRaised()
+        first.timeout?.wasRaised(in: self)
         return first.error
+    }
+
+    /// By this number timeouts that were raised in the running greenlet know it again. Unique in the process, also
+    /// among greenlets that are gone.
+    final var raisedNumber: UInt64 {
+        if endOrder == 0 { endOrder = UniqueNumber.next() }
+        return endOrder
     }
 
     /// What was thrown into it is never raised.
     final func dropPendingErrors() {
         guard let pending = pendingErrors else { return }
         forgetPendingErrors()
-        for dropped in pending.all { dropped.timeout?.wasRaised() }
+        for dropped in pending.all { dropped.timeout?.wasDropped() }
     }
 
     private func forgetPendingErrors() {
@@ -364,8 +374,6 @@ extension AnyGreenlet: Sendable {}
 final class GreenletDetails {
     var name: String?
     var minimalID: Int?
-    /// Killed before it was ever started.
-    var endedUnstarted = false
     /// Values of inheriting locals, until it runs.
     var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 

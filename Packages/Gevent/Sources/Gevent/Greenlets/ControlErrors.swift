@@ -11,6 +11,8 @@
 ///     log(error)
 /// }
 /// ```
+///
+/// A ``Timeout`` is one of them only as long as it controls the current greenlet, which ``rethrowControl(_:)`` knows.
 public protocol ControlError: Error {}
 
 /// An error that ends a greenlet silently: nothing is printed and the greenlet counts as successful.
@@ -44,9 +46,17 @@ public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringC
 /// conformance.
 func isExit(_ error: any Error) -> Bool { type(of: error) == GreenletExit.self || error is any GreenletExitError }
 
-/// Throws `error` again if it is a kill or a timeout, and returns otherwise.
+/// Throws `error` again if it is a kill or a timeout of the current greenlet, and returns otherwise.
 ///
-/// For the first line of a `catch { }` around code that parks. Never parks.
+/// For the first line of a `catch { }` around code that parks. A ``Timeout`` is thrown again while it controls the
+/// current greenlet: until its scope is left, or ``Timeout/cancel()`` is called. One whose scope has been left, that of
+/// a call that was given a limit, or one that another greenlet failed with is an ordinary error. Never parks.
 public func rethrowControl(_ error: any Error) throws {
-    if error is any ControlError { throw error }
+    if isControl(error) { throw error }
+}
+
+/// Whether `error` steers the current greenlet from outside.
+func isControl(_ error: any Error) -> Bool {
+    if let timeout = error as? Timeout { return timeout.controlsCurrentGreenlet }
+    return error is any ControlError
 }

@@ -1,4 +1,4 @@
-// How the end of a greenlet reaches those who wait for it: parked greenlets, joinAll, and links.
+// How the end of a greenlet reaches its waiters: parked greenlets, joinAll, and links.
 
 internal import CGevent
 
@@ -41,74 +41,95 @@ extension AnyGreenlet {
         if let error { Hub.of(hub).greenletEnded(self, with: error) }
     }
 
-    /// The same for one that never ran; its links are told. The caller's hold on the body has to outlive the call.
+    /// The same for one that never ran; its links are notified. The caller keeps the body alive until this returns.
     final func recordUnstartedEnd(_ error: any Error, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        if phase == .created { ensureDetails().endedUnstarted = true }
+        isNotifying = true
         recordEnd(error, hub)
-        if links != nil { notifyLinks(hub) }
+        notifyLinks(hub)
         // Last, like the body, since they may run code of their own, and park, when they go.
         details?.dropInheritedLocals(hub)
     }
 
-    /// Tells everyone who is linked, in registration order. Waiting greenlets are made ready and links' own greenlets
-    /// are started at once; from the first closure on that has to be called, the rest is left to a callback of the hub.
+    /// Notifies all links, in registration order. Called once, after the end is recorded; `isNotifying` is set by then.
+    ///
+    /// Every link takes its place in the ready queue now: waiting greenlets are resumed, links' own greenlets start,
+    /// and closures that run on the hub become callbacks of it. So nothing that a later end causes overtakes them.
+    /// Registrations stay in the list until their turn, so that they can still be removed.
     final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        if isNotifying || tellLinks(hub, isOnHub: false) { return }
-        isNotifying = true
-        tellTheRest(hub)
-    }
-
-    private func tellTheRest(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        Hub.of(hub).enqueue {
-            if self.tellLinks(hub, isOnHub: true) { self.isNotifying = false } else { self.tellTheRest(hub) }
-        }
-    }
-
-    /// Tells links until none is left, those added meanwhile included, or until the next has to be called: that is done
-    /// on the hub, and not before the greenlets of earlier ones have begun. Returns whether none is left.
-    private func tellLinks(_ hub: UnsafeMutablePointer<gevent_hub>, isOnHub: Bool) -> Bool {
-        guard let links else { return true }
-        var mayCall = isOnHub
+        defer { isNotifying = false }
+        guard let links else { return }
         while let link = gevent_links_first(links) {
-            if link.pointee.kind == GEVENT_LINK_OBJECT {
-                let registration = Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload)
-                if registration._withUnsafeGuaranteedRef({ $0.startsGreenlet(at: self) }) {
-                    mayCall = false
-                } else if !mayCall {
-                    return false
+            if gevent_link_is_registration(link) {
+                notifyWithCursor(links, hub)
+                break
+            }
+            notifyWaiter(link)
+        }
+        if gevent_list_is_empty(gevent_links_list(links)) { giveBackLinks(hub) }
+    }
+
+    /// Notifies all links; those that stay in the list are passed by a cursor, since links may come and go meanwhile:
+    /// the end of a member ends others of its group, which releases what they captured.
+    @inline(never)
+    private func notifyWithCursor(_ links: UnsafeMutablePointer<gevent_links>, _ hub: UnsafeMutablePointer<gevent_hub>)
+    {
+        var cursor = gevent_link()
+        withUnsafeMutablePointer(to: &cursor) { cursor in
+            gevent_links_begin(links, cursor)
+            while let link = gevent_links_next(links, cursor) {
+                switch Int(link.pointee.kind) {
+                case GEVENT_LINK_OBJECT:
+                    // Only joinable greenlets have registrations.
+                    Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue()
+                        .notify(unsafeDowncast(self, to: JoinableGreenlet.self), hub)
+                case GEVENT_LINK_SOON:
+                    Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().tell(hub)
+                default: notifyWaiter(link)
                 }
             }
-            // Removed before it is told, so that it is told once whatever it does.
-            gevent_node_unlink(&link.pointee.node)
-            switch Int(link.pointee.kind) {
-            case GEVENT_LINK_WAKE:
-                let context = link.pointee.payload.assumingMemoryBound(to: gevent_context.self)
-                gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
-            case GEVENT_LINK_MEMBER:
-                Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
-            case GEVENT_LINK_COLLECT:
-                Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
-            case GEVENT_LINK_SOON:
-                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
-            case GEVENT_LINK_GROUP:
-                GreenletGroup.memberEnded(UnsafeMutableRawPointer(link).assumingMemoryBound(to: gevent_member.self))
-            default:
-                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(self, hub)
-            }
+            gevent_node_unlink(&cursor.pointee.node)
         }
-        self.links = nil
-        gevent_links_give_back(hub, links)
-        return true
     }
 
-    /// What is still linked to a greenlet that is going away was linked to one that never ran: closures only, since
-    /// whoever waits for a greenlet keeps it. Its hub may be gone before it.
+    /// Notifies a link that is no registration.
+    @inline(__always)
+    private func notifyWaiter(_ link: UnsafeMutablePointer<gevent_link>) {
+        // Removed before it is notified, so that this happens once whatever it does.
+        gevent_node_unlink(&link.pointee.node)
+        switch Int(link.pointee.kind) {
+        case GEVENT_LINK_WAKE:
+            let context = link.pointee.payload.assumingMemoryBound(to: gevent_context.self)
+            gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
+        case GEVENT_LINK_MEMBER:
+            Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
+        case GEVENT_LINK_COLLECT:
+            Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
+        default:
+            GreenletGroup.memberEnded(UnsafeMutableRawPointer(link).assumingMemoryBound(to: gevent_member.self))
+        }
+    }
+
+    /// Releases the record of the links of a greenlet that is over once the last registration has left it.
+    final func releaseEmptyLinks() {
+        guard phase == .ended, !isNotifying, let links, gevent_list_is_empty(gevent_links_list(links)),
+            let hub = gevent_hub_current(), hub.pointee.serial == hubSerial
+        else { return }
+        giveBackLinks(hub)
+    }
+
+    private func giveBackLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        gevent_links_give_back(hub, links)
+        links = nil
+    }
+
+    /// What is still linked to a greenlet that is deallocated: registrations only, since waiters keep what they wait
+    /// for. Its hub may be gone before it.
     final func dropLinks() {
         guard let links else { return }
         let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
         while let link = gevent_links_first(links) {
             gevent_node_unlink(&link.pointee.node)
-            if link.pointee.kind == GEVENT_LINK_OBJECT || link.pointee.kind == GEVENT_LINK_SOON {
+            if gevent_link_is_registration(link) {
                 Unmanaged<AnyObject>.fromOpaque(link.pointee.payload).release()
             }
         }
@@ -120,7 +141,7 @@ extension AnyGreenlet {
 final class EndCounter {
     /// Those that are over, in the order in which they ended. Not retained: whoever waits holds all members.
     @exclusivity(unchecked) private(set) var ended: [Unmanaged<AnyGreenlet>] = []
-    /// The place of the last of them among all ends; nil if they were told in another order than they ended.
+    /// The place of the last of them among all ends; nil if they were counted in another order than they ended.
     @exclusivity(unchecked) private var lastOrder: UInt64? = 0
     @exclusivity(unchecked) private(set) var firstFailure: (any Error)?
     private let wanted: Int
@@ -149,8 +170,8 @@ final class EndCounter {
         if stopsAtFailure && firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
     }
 
-    /// After the wait. A link behind a closure is told in a callback, so of two members the one that ended first may
-    /// have been told last, or not yet. What counts is when they ended.
+    /// After the wait. The end of a greenlet may end others, whose links are notified first, so of two members the one
+    /// that ended first may have been counted last, or not yet. What counts is when they ended.
     func settle(_ members: UnsafeBufferPointer<AnyGreenlet>) {
         if lastOrder != nil && ended.count == members.count { return }
         let over = members.filter(\.isDead)

@@ -21,15 +21,17 @@ open class Greenlet<Output>: JoinableGreenlet {
 
     /// A greenlet that will run `body`.
     ///
-    /// Traps if the thread has no hub yet and none can be made, for example because `GEVENT_LOOP` names no loop; call
-    /// ``Hub/start()`` first where that has to be an error.
+    /// Ends the program with a message if the thread has no hub yet and none can be made, for example because
+    /// `GEVENT_LOOP` names no loop; call ``Hub/start()`` first where that has to be an error.
     @inlinable
+    @available(*, noasync)
     public init(_ body: @escaping () throws -> Output) {
         self.body = body
         super.init(hub: requireHub())
     }
 
     /// For subclasses that override ``run()``.
+    @available(*, noasync)
     public init() {
         super.init(hub: requireHub())
     }
@@ -125,11 +127,12 @@ open class Greenlet<Output>: JoinableGreenlet {
 extension Greenlet {
     /// Makes a greenlet and starts it. Returns before the body runs; never parks, and works in a hub callback.
     ///
-    /// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
+    /// Ends the program with a message if the thread has no hub and none can be made; see ``Hub/start()``.
     ///
     /// gevent: `Greenlet.spawn(function, *args)`.
     @inlinable
     @discardableResult
+    @available(*, noasync)
     public static func spawn(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
         let greenlet = Greenlet(body)
         greenlet.start()
@@ -138,11 +141,12 @@ extension Greenlet {
 
     /// Makes a greenlet and starts it `delay` from now. Never parks, and works in a hub callback.
     ///
-    /// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
+    /// Ends the program with a message if the thread has no hub and none can be made; see ``Hub/start()``.
     ///
     /// gevent: `Greenlet.spawn_later(seconds, function, *args)`.
     @inlinable
     @discardableResult
+    @available(*, noasync)
     public static func spawn(after delay: Duration, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
         let greenlet = Greenlet(body)
         greenlet.start(after: delay)
@@ -153,11 +157,12 @@ extension Greenlet {
 /// Makes a greenlet that runs `body`, and starts it. Returns before the body runs; never parks, and works in a hub
 /// callback.
 ///
-/// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
+/// Ends the program with a message if the thread has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn(function, *args)`.
 @inlinable
 @discardableResult
+@available(*, noasync)
 public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
     let greenlet = Greenlet(body)
     greenlet.start()
@@ -173,6 +178,7 @@ public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Out
 /// gevent: `gevent.spawn(function, *args)`.
 @inlinable
 @discardableResult
+@available(*, noasync)
 public func spawn<First, each Rest, Output>(
     _ function: @escaping (First, repeat each Rest) throws -> Output, _ first: First, _ rest: repeat each Rest
 ) -> Greenlet<Output> {
@@ -183,11 +189,12 @@ public func spawn<First, each Rest, Output>(
 
 /// Makes a greenlet that runs `body`, and starts it `delay` from now. Never parks, and works in a hub callback.
 ///
-/// Traps if the thread has no hub and none can be made; see ``Hub/start()``.
+/// Ends the program with a message if the thread has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_later(seconds, function, *args)`.
 @inlinable
 @discardableResult
+@available(*, noasync)
 public func spawn<Output>(after delay: Duration, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
     let greenlet = Greenlet(body)
     greenlet.start(after: delay)

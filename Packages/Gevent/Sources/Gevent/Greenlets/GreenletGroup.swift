@@ -226,16 +226,12 @@ public final class GreenletGroup: CustomStringConvertible {
         guard let failure else { throw error }
         if error as? GroupInterruption === interruption { return }
         if (error as? GreenletExit)?.isFrom(self) == true || isSameError(error, failure.error) { return }
-        if error is any ControlError {
+        if isControl(error) {
             // A kill or a timeout of the caller, which nobody may swallow.
-            report(failure.error, in: failure.greenlet)
+            hub.reportAtOnce(failure.error, in: failure.greenlet)
             throw error
         }
-        report(error, in: owner)
-    }
-
-    private func report(_ error: any Error, in greenlet: AnyGreenlet) {
-        if hub.isDestroyed { hub.report(error, in: greenlet) } else { hub.reportLater(error, in: greenlet) }
+        hub.reportAtOnce(error, in: owner)
     }
 }
 

@@ -51,6 +51,7 @@ public final class GreenletLocal<Value>: Sendable {
     ///
     /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; using the local again within
     /// such a change traps.
+    @available(*, noasync)
     public var value: Value {
         @inlinable get {
             if let hub = gevent_hub_current(), let locals = hub.pointee.current.pointee.locals,
@@ -76,6 +77,7 @@ public final class GreenletLocal<Value>: Sendable {
     }
 
     /// Frees the current greenlet's value, if it has one; read again, it is the default again.
+    @available(*, noasync)
     public func remove() {
         guard let hub = gevent_hub_current() else { return }
         if let cell = LocalTable.existing(hub).flatMap({ gevent_locals_remove($0, id) }) {

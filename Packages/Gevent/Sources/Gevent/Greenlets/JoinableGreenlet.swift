@@ -59,6 +59,7 @@ open class JoinableGreenlet: AnyGreenlet {
     /// A second start, or one after a kill or the end, is ignored. Traps on another thread than the greenlet's own.
     ///
     /// gevent: `Greenlet.start()`.
+    @available(*, noasync)
     public final func start() {
         let hub = requireOwnHub()
         guard phase == .created else { return }
@@ -74,6 +75,7 @@ open class JoinableGreenlet: AnyGreenlet {
     /// its timers. A later `start()` does not hurry it.
     ///
     /// gevent: `Greenlet.start_later(seconds)`.
+    @available(*, noasync)
     public final func start(after delay: Duration) {
         let hub = requireOwnHub()
         guard phase == .created else { return }
@@ -137,12 +139,11 @@ open class JoinableGreenlet: AnyGreenlet {
     private func end(_ error: (any Error)?, _ context: UnsafeMutablePointer<gevent_context>) {
         let hub = context.pointee.hub!
         if let error { outcomeError = error }
-        recordEnd(error, hub)
-        // Links that a value adds when it goes are told with the others.
+        // Links that are made from here on, by the error handler or by what is released, are notified with the others.
         isNotifying = true
+        recordEnd(error, hub)
         leave(context)
-        isNotifying = false
-        if links != nil { notifyLinks(hub) }
+        notifyLinks(hub)
     }
 
     final override func endUnstarted(_ error: any Error) {

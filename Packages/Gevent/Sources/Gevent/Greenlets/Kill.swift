@@ -42,6 +42,7 @@ extension JoinableGreenlet {
 /// `.invalidSwitch` for the hub, into which nothing can be thrown.
 ///
 /// gevent: `gevent.kill(greenlet, exception=GreenletExit)`.
+@available(*, noasync)
 public func kill(
     _ greenlet: AnyGreenlet, throwing error: any Error = GreenletExit(), sticky: Bool = false
 ) throws {

@@ -43,35 +43,35 @@ public final class GreenletLink {
         node.deallocate()
     }
 
-    /// Whether to be told of this end calls nothing, and so can be done anywhere.
-    func startsGreenlet(at greenlet: AnyGreenlet) -> Bool {
-        guard !isRaw, let greenlet = greenlet as? JoinableGreenlet else { return false }
-        return condition.isMet(by: greenlet)
-    }
-
-    /// Runs the closure if the end is one it is told of: in the hub if it is raw, else in a greenlet of its own.
-    func tell(_ greenlet: AnyGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        guard let greenlet = greenlet as? JoinableGreenlet else { return }
-        if !condition.isMet(by: greenlet) { return forgetCallback() }
-        if isRaw {
-            call(greenlet, reportingTo: Hub.of(hub))
+    /// Gives the closure its place in the ready queue, if the end meets the condition: on the hub if the link is raw,
+    /// else in a greenlet of its own. `unlink` can still prevent the call.
+    func notify(_ greenlet: JoinableGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        if !condition.isMet(by: greenlet) {
+            // Forgotten on the hub: what the closure captured may run code of its own, which must not park.
+            let forget = { self.forgetCallback() }
+            leaveList(of: greenlet)
+            Hub.of(hub).enqueue(forget)
+        } else if isRaw {
+            Hub.of(hub).enqueue { try self.takeCallback(greenlet)?(greenlet) }
         } else {
-            // Looked up when the greenlet runs: an earlier link may still remove this one.
-            RawGreenlet(ofLinkOn: hub) { try self.takeCallback()?(greenlet) }.start(hub)
+            RawGreenlet(ofLinkOn: hub) { try self.takeCallback(greenlet)?(greenlet) }.start(hub)
         }
     }
 
-    private func call(_ greenlet: JoinableGreenlet, reportingTo hub: Hub) {
-        do {
-            try takeCallback()?(greenlet)
-        } catch {  // control: raw links run on the hub, where nothing can be killed
-            hub.callbackFailed(error)
-        }
+    /// Returns the closure for its only call; nil if an earlier link removed this one.
+    private func takeCallback(_ greenlet: JoinableGreenlet) -> ((JoinableGreenlet) throws -> Void)? {
+        let taken = callback
+        callback = nil
+        leaveList(of: greenlet)
+        return taken
     }
 
-    private func takeCallback() -> ((JoinableGreenlet) throws -> Void)? {
-        defer { callback = nil }
-        return callback
+    /// The list retains its members, so the caller holds the link.
+    private func leaveList(of greenlet: JoinableGreenlet) {
+        guard gevent_node_is_linked(&node.pointee.node) else { return }
+        gevent_node_unlink(&node.pointee.node)
+        Unmanaged.passUnretained(self).release()
+        greenlet.releaseEmptyLinks()
     }
 
     /// What the closure captured goes when the link has forgotten it: it may look at the link.
@@ -82,11 +82,8 @@ public final class GreenletLink {
     }
 
     /// After this the closure is never called.
-    fileprivate func cancel() {
-        if gevent_node_is_linked(&node.pointee.node) {
-            gevent_node_unlink(&node.pointee.node)
-            Unmanaged.passUnretained(self).release()
-        }
+    fileprivate func cancel(at greenlet: JoinableGreenlet) {
+        leaveList(of: greenlet)
         forgetCallback()
     }
 }
@@ -98,9 +95,9 @@ extension Greenlet {
     /// Calls `callback` once, with this greenlet, when it is over: in a greenlet of its own, so it may park without
     /// delaying other links, and an error it throws is reported and stops nothing else.
     ///
-    /// Links are told in registration order, whatever their kinds. Never called inside `link` itself: on a greenlet
-    /// that is over, `callback` runs as soon as the caller parks or yields. Registered twice, it runs twice. Traps on a
-    /// foreign thread.
+    /// Links run in registration order, whatever their kinds, and before those of greenlets that end later. Never
+    /// called inside `link` itself: on a greenlet that is over, `callback` runs as soon as the caller parks or yields,
+    /// whatever was linked before it. Registered twice, it runs twice. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(callback)`.
     @discardableResult
@@ -150,7 +147,7 @@ extension JoinableGreenlet {
         let hub = requireOwnHub()
         let link = GreenletLink(to: self, condition, isRaw: isRaw, callback)
         append(link.node, kind: GEVENT_LINK_OBJECT, payload: Unmanaged.passRetained(link).toOpaque(), hub)
-        if isReady { notifyLinks(hub) }
+        if isReady && !isNotifying { link.notify(self, hub) }
         return link
     }
 
@@ -161,10 +158,10 @@ extension JoinableGreenlet {
     public final func unlink(_ link: GreenletLink) {
         _ = requireOwnHub()
         guard link.source == ObjectIdentifier(self) else { return }
-        link.cancel()
+        link.cancel(at: self)
     }
 
-    /// Whether a registration waits to be told. Greenlets parked in `join` or `get` are none. Traps on a foreign
+    /// Whether a registration waits for its call. Greenlets parked in `join` or `get` are none. Traps on a foreign
     /// thread.
     ///
     /// gevent: `Greenlet.has_links()`.
@@ -173,8 +170,8 @@ extension JoinableGreenlet {
         return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
-    /// Removes every registration that was not told; greenlets parked in `join` or `get` go on waiting. Traps on a
-    /// foreign thread.
+    /// Removes every registration whose closure has not been called; greenlets parked in `join` or `get` go on waiting.
+    /// Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.unlink_all()`.
     public final func unlinkAll() {
@@ -182,10 +179,11 @@ extension JoinableGreenlet {
         // What a closure captured may look at the links when it goes, so each round begins anew.
         while let link = links.flatMap({ gevent_links_first_registration($0) }) {
             if link.pointee.kind == GEVENT_LINK_OBJECT {
-                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel(at: self)
             } else {
                 Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
             }
         }
+        releaseEmptyLinks()
     }
 }

@@ -53,6 +53,7 @@ extension Greenlet {
     /// gevent: `Greenlet.spawn_link(function)`, `spawn_link_value`, `spawn_link_exception`.
     @inlinable
     @discardableResult
+    @available(*, noasync)
     public static func spawnLinked(
         on condition: GreenletLink.Condition = .exit, _ body: @escaping () throws -> Output
     ) -> Greenlet<Output> {
@@ -67,6 +68,7 @@ extension Greenlet {
 /// gevent: `gevent.spawn_link(function)`, `spawn_link_value`, `spawn_link_exception`.
 @inlinable
 @discardableResult
+@available(*, noasync)
 public func spawnLinked<Output>(
     on condition: GreenletLink.Condition = .exit, _ body: @escaping () throws -> Output
 ) -> Greenlet<Output> {

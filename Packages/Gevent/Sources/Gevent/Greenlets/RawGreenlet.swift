@@ -32,9 +32,10 @@ public final class RawGreenlet: AnyGreenlet {
 
     /// A coroutine that will run `body`, and is not started.
     ///
-    /// Traps if the thread has no hub yet and none can be made; see ``Hub/start()``.
+    /// Ends the program with a message if the thread has no hub yet and none can be made; see ``Hub/start()``.
     ///
     /// gevent: `greenlet.greenlet(function)`.
+    @available(*, noasync)
     public convenience init(_ body: @escaping () throws -> Void) {
         self.init(hub: requireHub(), body)
     }
@@ -52,7 +53,7 @@ public final class RawGreenlet: AnyGreenlet {
         recordEnd(error, hub)
         leave(context)
         // Only killAll and those who have switched to it link to a raw greenlet.
-        if links != nil { notifyLinks(hub) }
+        notifyLinks(hub)
     }
 
     @inline(never)
@@ -83,11 +84,12 @@ public final class RawGreenlet: AnyGreenlet {
 
 /// Starts a bare coroutine that runs `body`. Returns before the body runs; never parks.
 ///
-/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Traps if the thread has no hub and none can be
-/// made; see ``Hub/start()``.
+/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Ends the program with a message if the thread
+/// has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_raw(function, *args)`.
 @discardableResult
+@available(*, noasync)
 public func spawnRaw(_ body: @escaping () throws -> Void) -> RawGreenlet {
     let hub = requireHub()
     let greenlet = RawGreenlet(hub: hub, body)

@@ -1,4 +1,4 @@
-// What these are named in gevent: whoever types it is told the name here.
+// Names from gevent, and names that people guess: the compiler says what to use instead.
 
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
 
@@ -44,6 +44,18 @@ public func getcurrent() -> AnyGreenlet { fatalError("unavailable") }
 
 @available(*, unavailable, message: "use Hub.current")
 public func get_hub() -> Hub { fatalError("unavailable") }
+
+// Names that people guess. An available type of the same name in another module hides an unavailable one, so these do
+// not get in the way of other libraries.
+
+@available(*, unavailable, message: "use withGroup { }, with a Semaphore to limit how many run at a time")
+public typealias Pool = Semaphore
+
+@available(*, unavailable, message: "use Semaphore(1) and withPermit { }")
+public typealias Lock = Semaphore
+
+@available(*, unavailable, message: "use joinAll(_:) and get(), or withGroup { }")
+public func gather(_ greenlets: [JoinableGreenlet]) { fatalError("unavailable") }
 
 extension AnyGreenlet {
     @available(*, unavailable, renamed: "minimalID")
@@ -101,6 +113,11 @@ extension JoinableGreenlet {
 
     @available(*, unavailable, renamed: "unlinkAll()")
     public func unlink_all() { fatalError("unavailable") }
+
+    // No hint for `wait()`: a member of that name would hide the function `wait` in subclasses.
+
+    @available(*, unavailable, renamed: "kill(throwing:blocking:timeout:sticky:)")
+    public func cancel() throws { fatalError("unavailable") }
 }
 
 extension Greenlet {

@@ -19,6 +19,7 @@ extension AnyGreenlet {
     ///
     /// gevent: `Greenlet.add_spawn_callback(callback)`, which is told of every thread's.
     @discardableResult
+    @available(*, noasync)
     public static func addSpawnCallback(_ callback: @escaping (JoinableGreenlet) -> Void) -> SpawnCallback {
         let hub = requireHub()
         let registration = SpawnCallback(callback)
@@ -30,6 +31,7 @@ extension AnyGreenlet {
     /// Removes a registration. One that was removed before is fine.
     ///
     /// gevent: `Greenlet.remove_spawn_callback(callback)`.
+    @available(*, noasync)
     public static func removeSpawnCallback(_ callback: SpawnCallback) {
         // What the closure captured goes at the end: it may remove registrations itself.
         let forgotten = callback.body

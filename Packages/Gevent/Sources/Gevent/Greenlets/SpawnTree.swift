@@ -78,7 +78,8 @@ extension AnyGreenlet {
     ///
     /// A program in which greenlets spawn greenlets for ever comes round to the same few records, so memory is bounded.
     ///
-    /// gevent: `Greenlet.spawning_stack_limit`.
+    /// gevent: `Greenlet.spawning_stack_limit`, which counts frames. A level here is the place that made one greenlet,
+    /// with a fixed number of frames.
     public static var spawningStackLimit: Int {
         get { Int(gevent_spawn_site_limit()) }
         set { gevent_spawn_site_set_limit(UInt32(min(max(newValue, 0), Int(GEVENT_SPAWN_LEVELS_MOST)))) }

@@ -6,6 +6,10 @@ internal import Glibc
 /// There is one per thread, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
 /// `get` just work in `main.swift`. A hub is confined to its thread; other threads reach it through ``handle``.
 ///
+/// While main is parked the hub runs on the process's main thread, and nothing else does: code isolated to `@MainActor`
+/// and blocks of `DispatchQueue.main` wait until main has returned to them, which a program that never does keeps from
+/// running. Give such work another actor or queue.
+///
 /// gevent: `gevent.hub.Hub`.
 public final class Hub {
     let pointer: UnsafeMutablePointer<gevent_hub>
@@ -25,6 +29,8 @@ public final class Hub {
     @exclusivity(unchecked) var events = ReadyEvents()
     /// What was attached to the hub and ends with it.
     private(set) var services: [any HubService] = []
+    /// What the visitor on the hub's stack has to report; see `reportAtOnce`.
+    @exclusivity(unchecked) var reportOfVisitor: (error: any Error, greenlet: AnyGreenlet)?
     /// Reasons to wait although nothing in this thread is pending.
     var holdCount = 0
     /// The thread that watches this one, if there is one.
@@ -57,9 +63,10 @@ public final class Hub {
 
     /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
     ///
-    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Runs on the hub and must
-    /// not park; looked up at each error. An error it throws is printed, together with the one it was told of. Nil, the
-    /// default, prints through ``errorOutput``.
+    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Called as the greenlet
+    /// ends, before its links are notified and before anything else runs. Runs on the hub and must not park; looked up
+    /// at each error. An error it throws is printed, together with the one it was told of. Nil, the default, prints
+    /// through ``errorOutput``.
     ///
     /// gevent: `Hub.handle_error`.
     public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
@@ -103,9 +110,11 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Traps with the reason if none can be made; ``start()`` throws it instead.
+    /// If none can be made the program ends with a line that says why, and status 78 if a setting such as
+    /// `GEVENT_LOOP` is wrong; ``start()`` throws the reason instead.
     ///
     /// gevent: `gevent.get_hub()`.
+    @available(*, noasync)
     public static var current: Hub { of(requireHub()) }
 
     /// This thread's hub, made if there is none.
@@ -114,6 +123,7 @@ public final class Hub {
     /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
     /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
+    @available(*, noasync)
     public static func start() throws -> Hub { of(try currentHub()) }
 
     /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
@@ -121,6 +131,7 @@ public final class Hub {
     /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task;
     /// and ``ConfigurationError`` if another setting than the loop has a bad value.
     @discardableResult
+    @available(*, noasync)
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
         if gevent_hub_current() != nil {
             throw HubError(.concurrentUse, "this thread has a hub already; a loop is chosen before the first use")
@@ -257,22 +268,24 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only, which parks while greenlets unwind, and has no effect if main is at it already; throws
-    /// ``HubError`` with `.wrongThread` on another thread and `.invalidSwitch` in another greenlet. Each parked
-    /// greenlet is thrown a ``GreenletExit``; one that goes on waiting during its clean-up is thrown another, and one
-    /// that does so a hundred times is abandoned with its stack. In a forked child that also holds for what was queued
-    /// or parked before the fork, which the parent ends. A thread that ends destroys its hub by itself.
+    /// From main only, and without effect while main is doing it already; on another thread or in another greenlet it
+    /// traps. Main lets the others unwind meanwhile, but nothing can interrupt it: this is the one call that switches
+    /// and does not throw, so it can stand in a `defer`. Each parked greenlet is thrown a ``GreenletExit``; one that
+    /// waits again during its clean-up is thrown another, and after a hundred it is abandoned with its stack.
+    /// In a forked child that also holds for what was queued or parked before the fork, which the parent ends. A thread
+    /// that ends destroys its hub by itself.
     ///
     /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
     /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.
     ///
     /// gevent: `Hub.destroy()`.
     @available(*, noasync)
-    public func destroy() throws {
+    public func destroy() {
         if isDestroyed { return }
-        guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
+        // Not preconditions, which say nothing in an optimised build.
+        guard gevent_hub_current() == pointer else { fatalError("\(HubError.wrongThread)") }
         guard pointer.pointee.current == gevent_hub_main(pointer) else {
-            throw HubError(.invalidSwitch, "a hub is destroyed from its main greenlet")
+            fatalError("\(HubError(.invalidSwitch, "a hub is destroyed from its main greenlet"))")
         }
         if isBeingDestroyed { return }
         isBeingDestroyed = true
@@ -519,8 +532,18 @@ func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
     do {
         return try Hub.make().pointer
     } catch {  // control: nothing can be thrown into a thread that has no hub yet.
-        fatalError("gevent: \(error)")
+        endProgram(error)
     }
+}
+
+/// Ends the program where a call that cannot throw finds that there can be no hub.
+///
+/// Not a trap: what is wrong is said in one line, which a dump of registers would bury, and the exit status tells a
+/// wrong setting (78, `EX_CONFIG`) from misuse in a task (70, `EX_SOFTWARE`) and from a system that is out of resources
+/// (71, `EX_OSERR`).
+private func endProgram(_ error: any Error) -> Never {
+    printToStandardError("gevent: \(error)\n")
+    exit(error is ConfigurationError ? 78 : error is HubError ? 70 : 71)
 }
 
 /// Destroys the hub of a thread that ends, so that its greenlets unwind and its descriptors are closed.
@@ -530,11 +553,7 @@ private enum ThreadExit {
         pthread_key_create(&key) { _ in
             // The process's main thread ends with the process; destructors run for other threads only.
             guard let hub = gevent_hub_current() else { return }
-            do {
-                try Hub.of(hub).destroy()
-            } catch {  // control: the thread is over; destroy() throws on misuse alone
-                fatalError("gevent: a thread ended away from its main greenlet: \(error)")
-            }
+            Hub.of(hub).destroy()
         }
         return key
     }()

@@ -3,7 +3,7 @@ internal import CGevent
 /// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
 public final class HubCallback {
     private var body: (() throws -> Void)?
-    /// One of the library's: it tells links or reports an error, and is called even if the hub is destroyed first.
+    /// One of the library's: it calls a link, and does so even if the hub is destroyed first.
     let isOwn: Bool
     /// Queued before the process that destroys the hub was forked off.
     var isInherited = false

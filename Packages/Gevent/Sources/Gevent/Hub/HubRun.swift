@@ -16,6 +16,8 @@ extension Hub {
 
     /// What runs on the hub's own stack, until the hub is destroyed.
     func run() {
+        // The hub may run for the first time because a greenlet has something to report.
+        serveVisitors()
         while !isDestroyed { iterate() }
     }
 
@@ -83,6 +85,10 @@ extension Hub {
             let result = gevent_run_ready(pointer)
             if result == GEVENT_RUN_DRAINED { return true }
             if result == GEVENT_RUN_GRANT_USED { return false }
+            if result == GEVENT_RUN_VISIT {
+                serveVisitors()
+                continue
+            }
             let entry = gevent_ready_pop(pointer)
             if result == GEVENT_RUN_CALLBACK {
                 Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)

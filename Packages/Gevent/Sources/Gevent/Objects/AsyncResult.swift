@@ -59,6 +59,7 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `AsyncResult.set(value)`.
     @inlinable
+    @available(*, noasync)
     public func set(_ value: Value) { set(.success(value)) }
 
     /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like
@@ -66,10 +67,12 @@ public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `AsyncResult.set_exception(exception)`.
     @inlinable
+    @available(*, noasync)
     public func setError(_ error: any Error) { set(.failure(error)) }
 
     /// Stores a whole outcome; otherwise like ``set(_:)-(Value)``.
     @inlinable
+    @available(*, noasync)
     public func set(_ result: Result<Value, any Error>) {
         _ = home.requireHub()
         let isFirst = stored == nil

@@ -74,6 +74,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     ///
     /// gevent: `Queue.put_nowait(item)`.
     @inlinable
+    @available(*, noasync)
     public final func putNowait(_ element: Element) throws {
         if !needsCare && storage.count < limit && home.isHere { return insert(element) }
         try putSlowly(element, .zero)
@@ -128,6 +129,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     ///
     /// gevent: `Queue.get_nowait()`.
     @inlinable
+    @available(*, noasync)
     public final func getNowait() throws -> Element {
         if !needsCare && storage.count > 0 && home.isHere { return storage.removeNext() }
         return try getSlowly(Int(GEVENT_LINK_GET), .zero)
@@ -147,6 +149,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     ///
     /// gevent: `Queue.peek_nowait()`.
     @inlinable
+    @available(*, noasync)
     public final func peekNowait() throws -> Element {
         try getSlowly(Int(GEVENT_LINK_PEEK), .zero)
     }

@@ -28,6 +28,7 @@ public final class Event: WaitableObject, CustomStringConvertible {
     /// in a hub callback. Traps on a foreign thread.
     ///
     /// gevent: `Event.set()`.
+    @available(*, noasync)
     public func set() {
         let hub = home.requireHub()
         if !isSet {

@@ -11,6 +11,8 @@ internal import CGevent
 /// it; whoever was passed over that way is handed the next one. May be made before any hub exists; belongs to the
 /// thread that first uses it.
 ///
+/// In a file that imports Foundation or Glibc, which bring a type of that name too, write `Gevent.Semaphore`.
+///
 /// gevent: `gevent.lock.Semaphore`.
 public class Semaphore: WaitableObject, CustomStringConvertible {
     /// How many permits are free.
@@ -117,6 +119,7 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
     ///
     /// gevent: `Semaphore.release()`.
     @discardableResult
+    @available(*, noasync)
     public func release() -> Int {
         let hub = home.requireHub()
         if !line.isEmpty { return releaseToLine(hub) }

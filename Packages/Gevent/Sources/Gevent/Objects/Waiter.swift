@@ -40,16 +40,19 @@ public final class Waiter<Value>: CustomStringConvertible {
     ///
     /// gevent: `Waiter.switch(value)`.
     @inlinable
+    @available(*, noasync)
     public func resume(returning value: Value) { resume(with: .success(value)) }
 
     /// Gives an error, which ``get()`` throws; otherwise like ``resume(returning:)``.
     ///
     /// gevent: `Waiter.throw(error)`.
     @inlinable
+    @available(*, noasync)
     public func resume(throwing error: any Error) { resume(with: .failure(error)) }
 
     /// Gives either; otherwise like ``resume(returning:)``.
     @inlinable
+    @available(*, noasync)
     public func resume(with result: Result<Value, any Error>) {
         _ = home.requireHub()
         stored = result

@@ -67,6 +67,7 @@ public struct GreenletTree: CustomStringConvertible {
     /// the greenlets there are and in the stacks ever used.
     ///
     /// gevent: `GreenletTree.current_tree()`.
+    @available(*, noasync)
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
 
     /// The report of ``dumpGreenlets(limit:)``, with as many greenlets as that shows unless told otherwise.
@@ -143,6 +144,7 @@ extension GreenletTree.Node: Sendable {}
 /// look at: `handle.post { print(dumpGreenlets()) }` makes it do so.
 ///
 /// gevent: `gevent.util.format_run_info()`, `gevent.util.print_run_info()`.
+@available(*, noasync)
 public func dumpGreenlets(limit: Int = 1000) -> String {
     let hub = Hub.current
     return "\(hub.summary)\n\(TreeText(GreenletTree(hub), limit: limit).text)"
@@ -171,7 +173,8 @@ extension Hub {
     /// Main, the hub if it has children or is asked for, and all that are started and not over.
     fileprivate func livingGreenlets(hubToo: Bool) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = [mainGreenlet]
-        found += greenletsOnStacks()
+        // One whose failure is being reported is over, and has not left its stack.
+        found += greenletsOnStacks().filter { !$0.isDead }
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
             guard entry & UInt(GEVENT_READY_TAGS) == UInt(GEVENT_READY_START) else { continue }

@@ -4,12 +4,32 @@ internal import CGevent
 internal import Glibc
 
 extension Hub {
-    /// Queues the report of an error that ended `greenlet`: handlers run on the hub, whose stack is large.
-    func reportLater(_ error: any Error, in greenlet: AnyGreenlet) {
-        enqueue { self.report(error, in: greenlet) }
+    /// Reports an error that ended `greenlet` before anything else runs: the process may end at any time.
+    ///
+    /// On the hub's stack: it is large, and whatever parks there is refused.
+    func reportAtOnce(_ error: any Error, in greenlet: AnyGreenlet) {
+        if isDestroyed || pointer.pointee.current == gevent_hub_root(pointer) { return report(error, in: greenlet) }
+        reportOfVisitor = (error, greenlet)
+        gevent_visit_hub(pointer)
     }
 
-    /// Tells the error handler. On the hub's stack.
+    /// On the hub's stack: makes the report for which a greenlet has handed control over, and hands control back.
+    func serveVisitors() {
+        while pointer.pointee.visitor != nil {
+            reportForVisitor()
+            gevent_end_visit(pointer)
+        }
+    }
+
+    /// A function of its own: nothing it holds may stay on the hub's stack while others run.
+    @inline(never)
+    private func reportForVisitor() {
+        guard let (error, greenlet) = reportOfVisitor else { return }
+        reportOfVisitor = nil
+        report(error, in: greenlet)
+    }
+
+    /// Calls the error handler. On the hub's stack.
     func report(_ error: any Error, in greenlet: AnyGreenlet?) {
         if isQuiet(error) { return }
         guard let errorHandler else {

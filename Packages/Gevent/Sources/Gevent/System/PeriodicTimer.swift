@@ -114,6 +114,7 @@ extension PeriodicTimer: Sendable {}
 ///
 /// gevent: `loop.timer(after, repeat).start(callback)`.
 @discardableResult
+@available(*, noasync)
 public func every(
     _ interval: Duration, startingAfter delay: Duration? = nil, referenced: Bool = true,
     _ body: @escaping () throws -> Void

@@ -14,10 +14,14 @@ internal import Synchronization
 /// the one you started, `===` tells. It acts only where its greenlet switches, so a loop that never parks never sees
 /// it. Started and never cancelled, it fires in whatever its greenlet does by then, even if nobody holds it any more.
 ///
+/// A timeout controls the greenlet that started it from ``start()`` to ``cancel()``; a scope cancels its own when it is
+/// left. Meanwhile ``rethrowControl(_:)`` passes it on, since code further out may wait for it. Before, afterwards, and
+/// in every other greenlet it is an ordinary error: something took too long, and that is all.
+///
 /// Confined in use to the thread it was started on; Sendable because every error is.
 ///
 /// gevent: `gevent.Timeout`.
-public final class Timeout: ControlError, Sendable, CustomStringConvertible {
+public final class Timeout: ControlError, Sendable, CustomStringConvertible, CustomDebugStringConvertible {
     /// How long after its start it fires; nil never does.
     public let duration: Duration?
     /// What it throws instead of itself.
@@ -28,11 +32,13 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     public let isReferenced: Bool
     let isSilent: Bool
 
-    // Where it stands: one of these, or the address of the gevent_deferred by which it is pending.
+    // Its state: one of these; the address of the gevent_deferred by which it is pending, which is a multiple of 8; or
+    // `raised`, with the number of the greenlet it was raised in and not cancelled since above the three lowest bits.
     private static let idle: UInt = 0
     /// Fired, but not raised yet: its greenlet was on its way out of a wait.
     private static let fired: UInt = 1
     private static let closed: UInt = 2
+    private static let raised: UInt = 4
 
     // Only the thread it was started on changes these, which every access checks by the serial of that thread's hub; so
     // relaxed loads and stores do, and cost what plain ones cost. Atomics make a misuse from elsewhere well defined.
@@ -76,7 +82,22 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// Whether it was started and has neither fired nor been cancelled.
     ///
     /// gevent: `Timeout.pending`.
-    public var isPending: Bool { state.load(ordering: .relaxed) > Timeout.closed }
+    public var isPending: Bool { Timeout.isAddress(state.load(ordering: .relaxed)) }
+
+    private static func isAddress(_ state: UInt) -> Bool { state != idle && state & 7 == 0 }
+
+    /// Whether it controls the current greenlet: started there and not cancelled since.
+    var controlsCurrentGreenlet: Bool {
+        let state = state.load(ordering: .relaxed)
+        guard state != Timeout.idle, state != Timeout.closed, let hub = gevent_hub_current(),
+            hub.pointee.serial == hubSerial.load(ordering: .relaxed)
+        else { return false }
+        if state == Timeout.fired { return true }
+        if let record = UnsafeMutablePointer<gevent_deferred>(bitPattern: state), Timeout.isAddress(state) {
+            return record.pointee.target == hub.pointee.current
+        }
+        return AnyGreenlet.current(of: hub).raisedNumber == UInt64(state >> 3)
+    }
 
     /// Starts the timeout for the current greenlet; the time counts from now. Never parks.
     ///
@@ -84,6 +105,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     /// Starting again after it fired or was cancelled is fine.
     ///
     /// gevent: `Timeout.start()`.
+    @available(*, noasync)
     public func start() {
         let hub = requireHub()
         if hasNoTarget(hub) {
@@ -129,7 +151,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     private func prepareToStartAgain() {
         if isPending { refuse("this Timeout is pending already: \(self)") }
         if state.load(ordering: .relaxed) == Timeout.closed { refuse("this Timeout was closed: \(self)") }
-        // It has fired and was not raised: what comes now is another life.
+        // It has fired: what comes now is another life.
         cancel()
     }
 
@@ -141,6 +163,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     ///
     /// gevent: `Timeout.start_new(seconds, exception)`.
     @discardableResult
+    @available(*, noasync)
     public static func startNew(_ duration: Duration?, throwing error: (any Error)? = nil) -> Timeout {
         let timeout = Timeout(duration, throwing: error)
         timeout.start()
@@ -151,6 +174,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
     ///
     /// gevent: `Timeout.start_new(timeout)`.
     @discardableResult
+    @available(*, noasync)
     public static func startNew(_ timeout: Timeout) -> Timeout {
         if !timeout.isPending { timeout.start() }
         return timeout
@@ -174,9 +198,10 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         if state == Timeout.idle { return }
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
             // Never started, or long over.
-            if state == Timeout.closed { return }
+            if state == Timeout.closed || state & 7 == Timeout.raised { return }
             fatalError("\(HubError.notHere(hubSerial.load(ordering: .relaxed)))")
         }
+        if state & 7 == Timeout.raised { return self.state.store(Timeout.idle, ordering: .relaxed) }
         if state == Timeout.fired || state == Timeout.closed {
             // Only the greenlet it was thrown into can take it back, and has to be able to after others have tried.
             if AnyGreenlet.current(of: hub).retract(self), state == Timeout.fired {
@@ -205,6 +230,9 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         return message.map { "\(text): \($0)" } ?? text
     }
 
+    /// "timed out after 0.1 seconds": what Swift prints when a program ends with this error.
+    public var debugDescription: String { duration == nil ? "timed out" : "timed out after \(description)" }
+
     // MARK: The hub's side
 
     /// Its time is up: throws into the greenlet that started it.
@@ -219,8 +247,14 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible {
         greenlet.deliver(timeout.error ?? timeout, from: timeout)
     }
 
-    /// It was raised: there is nothing left to take back.
-    func wasRaised() {
+    /// It was raised in `greenlet`, which it controls until it is cancelled.
+    func wasRaised(in greenlet: AnyGreenlet) {
+        guard state.load(ordering: .relaxed) == Timeout.fired else { return }
+        state.store(UInt(truncatingIfNeeded: greenlet.raisedNumber << 3) | Timeout.raised, ordering: .relaxed)
+    }
+
+    /// It is never raised.
+    func wasDropped() {
         if state.load(ordering: .relaxed) == Timeout.fired { state.store(Timeout.idle, ordering: .relaxed) }
     }
 

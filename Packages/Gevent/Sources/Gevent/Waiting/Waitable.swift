@@ -69,10 +69,7 @@ public final class WaitLink {
         // What the callback captured goes at the end: it may look at this link.
         let forgotten = callback
         callback = nil
-        if gevent_node_is_linked(&node.pointee.node) {
-            gevent_node_unlink(&node.pointee.node)
-            Unmanaged.passUnretained(self).release()
-        }
+        leaveList()
         withExtendedLifetime(forgotten) {}
     }
 
@@ -83,8 +80,17 @@ public final class WaitLink {
     }
 
     private func takeCallback() -> (() throws -> Void)? {
-        defer { callback = nil }
-        return callback
+        let taken = callback
+        callback = nil
+        leaveList()
+        return taken
+    }
+
+    /// The list retains its members, so the caller holds the link.
+    private func leaveList() {
+        guard gevent_node_is_linked(&node.pointee.node) else { return }
+        gevent_node_unlink(&node.pointee.node)
+        Unmanaged.passUnretained(self).release()
     }
 
     /// Stands in `list` from now on, which retains it.
@@ -235,9 +241,9 @@ extension JoinableGreenlet: Waitable {
     public final func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink {
         let hub = requireOwnHub()
         let link = WaitLink(callback)
-        // Also if it is over: others that were linked before may not have been told yet.
+        // Also if it is over: until its turn comes it is one of the greenlet's links.
         link.stand(inLinksOf: self, hub)
-        if isReady { notifyLinks(hub) }
+        if isReady && !isNotifying { link.tell(hub) }
         return link
     }
 
@@ -246,5 +252,6 @@ extension JoinableGreenlet: Waitable {
         _ = requireOwnHub()
         guard link.source == nil || link.source == ObjectIdentifier(self) else { return }
         link.cancel()
+        releaseEmptyLinks()
     }
 }

@@ -5,12 +5,17 @@
 /// in a hub callback.
 ///
 /// ```swift
-/// do {
-///     try withTimeout(.seconds(5)) { timeout in try fetch() }
-/// } catch let timeout as Timeout {
-///     print("gave up after \(timeout)")
+/// try withTimeout(.seconds(5)) { timeout in
+///     do {
+///         try download()
+///     } catch let caught as Timeout where caught === timeout {
+///         print("gave up after \(timeout)")
+///     }
 /// }
 /// ```
+///
+/// Outside the scope the timeout is an ordinary error. To go on with a value of your own instead, use
+/// ``withTimeout(_:timeoutValue:_:)`` or ``withSilentTimeout(_:_:)``, which recognise their own expiry.
 ///
 /// gevent: `with Timeout(seconds, exception):`.
 @available(*, noasync)
