@@ -1,6 +1,7 @@
 import Gevent
 import GeventTesting
 import Glibc
+import Synchronization
 import Testing
 
 @testable import GeventNet
@@ -73,6 +74,28 @@ import Testing
         }
     }
 
+    /// The monitor cannot call a greenlet's code, and finds the name in its stack.
+    @Test func aMonitorsReportNamesThePeer() throws {
+        try withNet { hub in
+            let monitor = try hub.startMonitor()
+            monitor.maxBlockingTime = .milliseconds(20)
+            monitor.printsBlockingReports = false
+            let reports = Names()
+            monitor.onBlocking { report in reports.names.withLock { $0.append(report.greenlet) } }
+            try withServer({ _, _ in
+                // It blocks the thread until the monitor has said so; for a minute at most.
+                for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { usleep(1000) }
+            }) { server in
+                let client = try Socket.connect(to: server.address)
+                let peer = try client.localAddress
+                #expect(try client.read() == [])
+                client.close()
+                #expect(reports.names.withLock { $0.contains("<Connection \"\(peer)\">") })
+            }
+            hub.stopMonitor()
+        }
+    }
+
     @Test(arguments: [
         "127.0.0.1:80", "255.255.255.255:65535", "[::1]:0", "[fe80::1%1]:65535", "unix:/a/b", "unix:@name",
     ])
@@ -127,4 +150,9 @@ import Testing
             backend.close()
         }
     }
+}
+
+/// Written by the monitor's thread.
+private final class Names: Sendable {
+    let names = Mutex<[String]>([])
 }
