@@ -53,7 +53,8 @@ import Testing
                 try eventually("only the good one is left") { server.handlerCount == 1 }
                 try good.writeAll("x")
                 #expect(text(try good.readExactly(1)) == "x")
-                #expect(reports == [CInt](repeating: ECONNRESET, count: 10))
+                // Clients do this every day.
+                #expect(reports == [])
                 good.close()
             }
         }
@@ -135,27 +136,5 @@ import Testing
         limit.rlim_cur = limit.rlim_max
         setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         return Int(clamping: limit.rlim_cur)
-    }
-}
-
-/// A child process.
-private struct Child {
-    private let pid: pid_t
-
-    init(_ arguments: String...) throws {
-        var pid = pid_t()
-        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
-        argv.append(nil)
-        defer { for argument in argv { free(argument) } }
-        let error = posix_spawn(&pid, arguments[0], nil, nil, argv, environ)
-        try #require(error == 0, "cannot run \(arguments[0])")
-        self.pid = pid
-    }
-
-    /// Blocks until it has ended, which it has or is about to; returns the signal that ended it.
-    func wait() -> CInt {
-        var status: CInt = 0
-        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
-        return status & 0x7f
     }
 }

@@ -211,13 +211,15 @@ private final class SocketProgram: KillableProgram {
     private func serveStatus() throws {
         let server = made(try StatusServer())
         try server.start()
-        let client = client(of: server.localAddress)
+        let client = client(of: server.address)
         defer {
             end(client)
             stopWithoutWaiting { try server.stop() }
         }
         try wait { try sleep(for: .milliseconds(2)) }
         try wait { try server.stop(timeout: .milliseconds(1)) }
+        // The idle client was not waited for, so a timeout may come only now.
+        try wait { try sleep(for: .milliseconds(1)) }
     }
 
     /// Whoever is killed for good cannot wait in its clean-up, so somebody else does.

@@ -41,7 +41,8 @@ import Testing
         try withNet { _ in
             let listener = try Socket.listen(on: .loopback())
             #expect(
-                socketError { _ = try listener.accept(timeout: .milliseconds(5)) }?.description == "accept: timed out")
+                socketError { _ = try listener.accept(timeout: .milliseconds(5)) }?.description
+                    == "accept on \(try listener.localAddress): timed out")
             #expect(socketError { _ = try listener.accept(timeout: .zero) }?.code == .wouldBlock)
             listener.timeout = .milliseconds(5)
             let client = try Socket.connect(to: listener.localAddress)

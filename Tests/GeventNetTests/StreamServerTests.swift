@@ -281,7 +281,7 @@ import Testing
 
     @Test func aStoppedStopKillsTheHandlersAllTheSame() throws {
         try withNet { _ in
-            try withServer { server in
+            try withServer({ _, _ in try Gevent.sleep(for: .seconds(3600)) }) { server in
                 let client = try Socket.connect(to: server.address)
                 try eventually("it is served") { server.handlerCount == 1 }
                 #expect(throws: Timeout.self) {

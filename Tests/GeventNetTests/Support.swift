@@ -70,3 +70,25 @@ func eventually(_ what: Comment, _ condition: () -> Bool) throws {
     }
     #expect(condition(), what)
 }
+
+/// A child process.
+struct Child {
+    let pid: pid_t
+
+    init(_ arguments: String...) throws {
+        var pid = pid_t()
+        var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
+        argv.append(nil)
+        defer { for argument in argv { free(argument) } }
+        let error = posix_spawn(&pid, arguments[0], nil, nil, argv, environ)
+        try #require(error == 0, "cannot run \(arguments[0])")
+        self.pid = pid
+    }
+
+    /// Blocks until it has ended, which it has or is about to; returns the signal that ended it.
+    func wait() -> CInt {
+        var status: CInt = 0
+        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+        return status & 0x7f
+    }
+}

@@ -2,6 +2,7 @@
 // check "refusals" of ci/docs, and never run.
 
 import Gevent
+import GeventNet
 
 // MARK: Calls that park, in an async function
 
@@ -89,6 +90,15 @@ func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ link: GreenletLin
     needsSendable(Hub.current.handle)
     needsSendable(Timeout(nil))
     needsSendable(GreenletExit())
+}
+
+// MARK: Names of sockets and servers that people guess
+
+func guessedNames(_ socket: Socket, _ server: StreamServer, _ status: StatusServer) throws {
+    _ = try Socket.connect(host: "example.org", port: 80)  // expected-error {{names are not resolved yet}}
+    try socket.connect(host: "127.0.0.1", port: 80)  // expected-error {{write connect(to: SocketAddress(host: …, port: …))}}
+    _ = server.localAddress  // expected-error {{renamed to 'address'}}
+    _ = status.localAddress  // expected-error {{renamed to 'address'}}
 }
 
 // MARK: The wrong body

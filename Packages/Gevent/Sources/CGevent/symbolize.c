@@ -30,17 +30,8 @@ typedef struct image {
     gevent_dwarf dwarf;
 } image;
 
-/// What was found out about an address. The same few are asked for again and again.
-typedef struct known_places {
-    const void *address;
-    size_t count;
-    gevent_place places[GEVENT_PLACES_MOST];
-} known_places;
-enum { KNOWN_MOST = 128 };
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static image *images = NULL;
-static known_places known[KNOWN_MOST];
 
 typedef struct query {
     uintptr_t address, base;
@@ -188,13 +179,7 @@ static size_t find_places(const void *return_address, gevent_place *places) {
 
 size_t gevent_places_of(const void *return_address, gevent_place places[GEVENT_PLACES_MOST]) {
     pthread_mutex_lock(&lock);
-    known_places *room = &known[((uintptr_t)return_address >> 2) % KNOWN_MOST];
-    if (room->address != return_address) {
-        room->count = find_places(return_address, room->places);
-        room->address = return_address;
-    }
-    size_t count = room->count;
-    memcpy(places, room->places, count * sizeof *places);
+    size_t count = find_places(return_address, places);
     pthread_mutex_unlock(&lock);
     return count;
 }

@@ -1,4 +1,4 @@
-// What these calls are named in gevent: whoever types it is told the name here.
+// Names from gevent, names of a sibling type and calls that people guess: the compiler answers with the right one.
 
 extension Socket {
     @available(*, unavailable, renamed: "read(upTo:)")
@@ -25,4 +25,30 @@ extension Socket {
 
     @available(*, unavailable, renamed: "fileDescriptor")
     public func fileno() -> CInt { fatalError("unavailable") }
+
+    @available(
+        *, unavailable,
+        message:
+            "write connect(to: SocketAddress(host: …, port: …)); the host is a numeric address, since names are not resolved yet"
+    )
+    public static func connect(host: String, port: Int, timeout: Duration? = nil) throws -> Socket {
+        fatalError("unavailable")
+    }
+
+    @available(
+        *, unavailable,
+        message:
+            "write connect(to: SocketAddress(host: …, port: …)); the host is a numeric address, since names are not resolved yet"
+    )
+    public func connect(host: String, port: Int, timeout: Duration? = nil) throws { fatalError("unavailable") }
+}
+
+extension StreamServer {
+    @available(*, unavailable, renamed: "address")
+    public var localAddress: SocketAddress { fatalError("unavailable") }
+}
+
+extension StatusServer {
+    @available(*, unavailable, renamed: "address")
+    public var localAddress: SocketAddress { fatalError("unavailable") }
 }

@@ -67,6 +67,14 @@ public final class Socket {
 
     /// The last read took less than it had room for, so the kernel's buffer was empty then.
     @exclusivity(unchecked) var isDrained = false
+    /// Bytes were read since the last write, or may have been by other means: a request may be under way.
+    @exclusivity(unchecked) var isUnanswered = false
+    /// The connection broke: an error with code `connectionLost` was thrown.
+    @exclusivity(unchecked) var isLost = false
+    /// The greenlet that is to end when it waits here for another request; see ``StreamServer/stop(timeout:)``.
+    @exclusivity(unchecked) var handlerToEnd: ObjectIdentifier?
+    /// The other end, if it is known without asking the kernel, which forgets it when the connection is reset.
+    @exclusivity(unchecked) var peer: SocketAddress?
 
     // MARK: Making
 
@@ -107,9 +115,10 @@ public final class Socket {
     }
 
     /// One that the kernel has made for us: open, non-blocking, and closed here if there is no hub to put it on.
-    init(owning fileDescriptor: CInt, family: SocketAddress.Family) throws {
+    init(owning fileDescriptor: CInt, family: SocketAddress.Family, peer: SocketAddress? = nil) throws {
         descriptor = try WatchedDescriptor(owning: fileDescriptor)
         self.family = family
+        self.peer = peer
     }
 
     /// Two connected Unix sockets. Never parks. Throws what ``init(family:type:)`` throws.
@@ -148,7 +157,7 @@ public final class Socket {
         get throws {
             var raw = gevent_net_address()
             let result = gevent_net_local_address(try openDescriptor("localAddress"), &raw)
-            if result < 0 { throw SocketError(errno: -result, operation: "localAddress") }
+            if result < 0 { throw failure(errno: -result, "localAddress") }
             return SocketAddress(raw)
         }
     }
@@ -160,7 +169,7 @@ public final class Socket {
         get throws {
             var raw = gevent_net_address()
             let result = gevent_net_peer_address(try openDescriptor("peerAddress"), &raw)
-            if result < 0 { throw SocketError(errno: -result, operation: "peerAddress") }
+            if result < 0 { throw failure(errno: -result, "peerAddress") }
             return SocketAddress(raw)
         }
     }
@@ -180,7 +189,7 @@ public final class Socket {
             case .both: (SHUT_RDWR, [.read, .write])
             }
         if Glibc.shutdown(try openDescriptor("shutdown"), CInt(how)) < 0 {
-            throw SocketError(errno: Glibc.errno, operation: "shutdown")
+            throw failure(errno: Glibc.errno, "shutdown")
         }
         // TCP makes the descriptor ready; a Unix socket does not for those who wait to write.
         try descriptor.wake(readiness)
@@ -213,7 +222,7 @@ public final class Socket {
     func openDescriptor(_ operation: String) throws -> CInt {
         try descriptor.checkThread()
         let fileDescriptor = descriptor.fileDescriptor
-        if fileDescriptor < 0 { throw SocketError(errno: EBADF, operation: operation) }
+        if fileDescriptor < 0 { throw failure(errno: EBADF, operation) }
         return fileDescriptor
     }
 }

@@ -41,8 +41,12 @@ extension Socket {
             // Asking again is also how the outcome is learnt: the kernel then reports the attempt's own error.
             let result = -gevent_net_connect(descriptor.fileDescriptor, &raw)
             switch result {
-            case 0: return
-            case EISCONN where isUnderWay: return
+            case 0:
+                peer = address
+                return
+            case EISCONN where isUnderWay:
+                peer = address
+                return
             case EINPROGRESS, EALREADY:
                 isUnderWay = true
                 try wait(for: .write, "connect", &patience, coversWholeCall: true, address: address)
@@ -50,15 +54,15 @@ extension Socket {
                 // The listener's queue is full. Nothing is under way and nothing will tell when there is room.
                 try wait(for: pause, &patience, address)
                 pause = min(pause * 2, .milliseconds(50))
-            default: throw SocketError(errno: result, operation: "connect", address: address)
+            default: throw failure(errno: result, "connect", address: address)
             }
         }
     }
 
     private func wait(for pause: Duration, _ patience: inout Patience, _ address: SocketAddress) throws {
-        if patience.isNone { throw SocketError(.wouldBlock, errno: EAGAIN, operation: "connect", address: address) }
-        try patience.sleep(for: pause) { SocketError.timedOut("connect", address) }
-        if descriptor.fileDescriptor < 0 { throw SocketError.closedMeanwhile("connect") }
+        if patience.isNone { throw failure(.wouldBlock, errno: EAGAIN, "connect", address: address) }
+        try patience.sleep(for: pause) { timedOut("connect", address) }
+        if descriptor.fileDescriptor < 0 { throw closedMeanwhile("connect") }
     }
 
     /// Gives the socket its own address; port 0 lets the system choose one. Never parks.
@@ -72,7 +76,7 @@ extension Socket {
         try checkFamily(of: address, "bind")
         var raw = address.raw
         let result = gevent_net_bind(fileDescriptor, &raw)
-        if result < 0 { throw SocketError(errno: -result, operation: "bind", address: address) }
+        if result < 0 { throw failure(errno: -result, "bind", address: address) }
     }
 
     /// Lets others connect. Never parks. Throws ``SocketError``.
@@ -83,7 +87,7 @@ extension Socket {
     public func listen(backlog: Int = 128) throws {
         let capped = CInt(clamping: backlog)
         if Glibc.listen(try openDescriptor("listen"), capped) < 0 {
-            throw SocketError(errno: Glibc.errno, operation: "listen")
+            throw failure(errno: Glibc.errno, "listen")
         }
     }
 
@@ -124,15 +128,18 @@ extension Socket {
     func acceptIfReady() throws -> (socket: Socket, address: SocketAddress)? {
         var raw = gevent_net_address()
         let accepted = gevent_net_accept(descriptor.fileDescriptor, &raw)
-        if accepted >= 0 { return (try Socket(owning: accepted, family: family), SocketAddress(raw)) }
+        if accepted >= 0 {
+            let peer = SocketAddress(raw)
+            return (try Socket(owning: accepted, family: family, peer: peer), peer)
+        }
         if accepted == -EAGAIN { return nil }
-        throw SocketError(errno: -accepted, operation: "accept")
+        throw failure(errno: -accepted, "accept")
     }
 
     private func checkFamily(of address: SocketAddress, _ operation: String) throws {
         if address.family == family { return }
-        throw SocketError(
-            .badAddress, operation: operation, address: address,
+        throw failure(
+            .badAddress, operation, address: address,
             message: "this is an address of family \(address.family), and the socket's is \(family)")
     }
 }

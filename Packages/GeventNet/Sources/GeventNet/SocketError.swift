@@ -49,8 +49,14 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What was being done, such as "connect" or "read".
     public let operation: String
 
-    /// Where it was done to, if that is known.
+    /// The address that the operation was given, such as that of a connect or a bind.
     public let address: SocketAddress?
+
+    /// What the socket was bound to, if that is known.
+    public let localAddress: SocketAddress?
+
+    /// The other end of the connection, if that is known. Unnamed Unix sockets have none.
+    public let peerAddress: SocketAddress?
 
     /// What went wrong, for people; without the operation and the address.
     public let message: String
@@ -61,15 +67,20 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
     ///   - code: the kind of failure.
     ///   - errno: the system's error number, 0 if none.
     ///   - operation: what was being done.
-    ///   - address: where it was done to.
+    ///   - address: the address that the operation was given.
+    ///   - localAddress: what the socket was bound to.
+    ///   - peerAddress: the other end of the connection.
     ///   - message: what went wrong; if nil, made from the code and the error number.
     public init(
-        _ code: Code, errno: CInt = 0, operation: String, address: SocketAddress? = nil, message: String? = nil
+        _ code: Code, errno: CInt = 0, operation: String, address: SocketAddress? = nil,
+        localAddress: SocketAddress? = nil, peerAddress: SocketAddress? = nil, message: String? = nil
     ) {
         self.code = code
         self.errno = errno
         self.operation = operation
         self.address = address
+        self.localAddress = localAddress
+        self.peerAddress = peerAddress
         self.message = message ?? Self.text(for: code, errno: errno)
     }
 
@@ -78,13 +89,24 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
         self.init(Self.code(of: errno), errno: errno, operation: operation, address: address)
     }
 
-    /// The whole story on one line, such as "connect to 127.0.0.1:1: Connection refused (ECONNREFUSED 111)".
-    public var description: String {
-        guard let address else { return "\(operation): \(message)" }
-        return "\(operation) \(operation == "connect" ? "to " : "")\(address): \(message)"
+    /// The whole story on one line, such as "connect to 127.0.0.1:1: Connection refused (ECONNREFUSED 111)" or "read
+    /// from 192.0.2.7:4711: Connection reset by peer (ECONNRESET 104)". It names one address: the one that the
+    /// operation was given, or else the peer's, or else the socket's own.
+    public var description: String { "\(operation)\(place): \(message)" }
+
+    private var place: String {
+        if let address { return operation == "connect" ? " to \(address)" : " \(address)" }
+        if let peerAddress {
+            switch operation {
+            case "read", "wait to read": return " from \(peerAddress)"
+            case "write", "wait to write": return " to \(peerAddress)"
+            default: return " with \(peerAddress)"
+            }
+        }
+        return localAddress.map { " on \($0)" } ?? ""
     }
 
-    private static func code(of errno: CInt) -> Code {
+    static func code(of errno: CInt) -> Code {
         switch errno {
         case ETIMEDOUT: .timedOut
         case EAGAIN: .wouldBlock
@@ -111,13 +133,45 @@ extension SocketError {
     static func badAddress(_ text: String, _ reason: String) -> SocketError {
         SocketError(.badAddress, operation: "address \"\(text)\"", message: reason)
     }
+}
 
-    /// Our own timeout, as opposed to the kernel's ETIMEDOUT.
-    static func timedOut(_ operation: String, _ address: SocketAddress?) -> SocketError {
-        SocketError(.timedOut, errno: ETIMEDOUT, operation: operation, address: address, message: "timed out")
+extension Socket {
+    /// An error of this socket, which names both of its ends as far as they are known.
+    ///
+    /// The kernel is asked only now, so that a connection without errors costs nothing, and never for `wouldBlock`,
+    /// which a program may meet all the time. It has forgotten the peer of a connection that was reset; ``peer`` has
+    /// not.
+    func failure(
+        _ code: SocketError.Code, errno: CInt = 0, _ operation: String, address: SocketAddress? = nil,
+        message: String? = nil
+    ) -> SocketError {
+        if code == .connectionLost { isLost = true }
+        let mayAsk = code != .wouldBlock && !isClosed
+        return SocketError(
+            code, errno: errno, operation: operation, address: address,
+            localAddress: mayAsk ? end(gevent_net_local_address) : nil,
+            peerAddress: peer.flatMap { $0.isUnnamed ? nil : $0 } ?? (mayAsk ? end(gevent_net_peer_address) : nil),
+            message: message)
     }
 
-    static func closedMeanwhile(_ operation: String) -> SocketError {
-        SocketError(.closed, errno: EBADF, operation: operation, message: "closed in another greenlet")
+    /// The error of a failed system call.
+    func failure(errno: CInt, _ operation: String, address: SocketAddress? = nil) -> SocketError {
+        failure(SocketError.code(of: errno), errno: errno, operation, address: address)
+    }
+
+    /// The library's own timeout, as opposed to the kernel's ETIMEDOUT.
+    func timedOut(_ operation: String, _ address: SocketAddress?) -> SocketError {
+        failure(.timedOut, errno: ETIMEDOUT, operation, address: address, message: "timed out")
+    }
+
+    func closedMeanwhile(_ operation: String) -> SocketError {
+        failure(.closed, errno: EBADF, operation, message: "closed in another greenlet")
+    }
+
+    private func end(_ ask: (CInt, UnsafeMutablePointer<gevent_net_address>?) -> CInt) -> SocketAddress? {
+        var raw = gevent_net_address()
+        guard ask(fileDescriptor, &raw) == 0 else { return nil }
+        let address = SocketAddress(raw)
+        return address.isUnnamed ? nil : address
     }
 }

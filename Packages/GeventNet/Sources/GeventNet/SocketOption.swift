@@ -137,7 +137,7 @@ extension Socket {
                 fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
                 CInt(option.width))
         }
-        if result < 0 { throw SocketError(errno: -result, operation: "get \(option.name)") }
+        if result < 0 { throw failure(errno: -result, "get \(option.name)") }
         return option.decode(values)
     }
 
@@ -152,6 +152,6 @@ extension Socket {
                 fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
                 CInt(option.width))
         }
-        if result < 0 { throw SocketError(errno: -result, operation: "set \(option.name)") }
+        if result < 0 { throw failure(errno: -result, "set \(option.name)") }
     }
 }

@@ -108,8 +108,8 @@ extension Socket {
                 rest = rest.dropFirst(count)
                 if !patience.isNone { try wait(for: .read, "read", &patience, coversWholeCall: true) }
             } else if count == 0 {
-                throw SocketError(
-                    .endOfStream, operation: "read",
+                throw failure(
+                    .endOfStream, "read",
                     message:
                         "the peer closed the connection after \(buffer.count - rest.count) of \(buffer.count) bytes")
             } else {
@@ -134,6 +134,7 @@ extension Socket {
         let count = gevent_net_receive(descriptor.fileDescriptor, buffer.baseAddress, buffer.count)
         // At the end of the stream there is nothing to wait for: every further read says so again.
         isDrained = count > 0 && count < buffer.count
+        if count > 0 { isUnanswered = true }
         return count
     }
 }

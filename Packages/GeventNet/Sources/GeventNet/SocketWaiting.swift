@@ -55,14 +55,13 @@ extension Socket {
         for readiness: Readiness, _ operation: String, _ patience: inout Patience, coversWholeCall: Bool = false,
         address: SocketAddress? = nil
     ) throws {
-        if descriptor.fileDescriptor < 0 { throw SocketError(errno: EBADF, operation: operation) }
-        if patience.isNone {
-            throw SocketError(.wouldBlock, errno: EAGAIN, operation: operation, address: address)
-        }
-        if patience.isOver { throw SocketError.timedOut(operation, address) }
+        if descriptor.fileDescriptor < 0 { throw failure(errno: EBADF, operation) }
+        if patience.isNone { throw failure(.wouldBlock, errno: EAGAIN, operation, address: address) }
+        if patience.isOver { throw timedOut(operation, address) }
         let limit = coversWholeCall ? patience.remaining() : patience.limit
         // The core takes zero for "look without waiting", which would let a late call go on for ever.
-        if let limit, limit <= .zero { throw SocketError.timedOut(operation, address) }
+        if let limit, limit <= .zero { throw timedOut(operation, address) }
+        if handlerToEnd != nil, readiness == .read { try endIfIdle() }
         do {
             let isReady =
                 readiness == .read
@@ -70,11 +69,20 @@ extension Socket {
             if !isReady { patience.isOver = true }
         } catch let error as LoopError {
             throw error.code == .closed || error.code == .badDescriptor
-                ? SocketError.closedMeanwhile(operation)
-                : SocketError(errno: error.errno, operation: operation, address: address)
+                ? closedMeanwhile(operation) : failure(errno: error.errno, operation, address: address)
         }
         // Woken by an event, and closed before this greenlet's turn came.
-        if descriptor.fileDescriptor < 0 { throw SocketError.closedMeanwhile(operation) }
+        if descriptor.fileDescriptor < 0 { throw closedMeanwhile(operation) }
+    }
+
+    /// The server stops: ends the handler if it is about to wait for another request.
+    private func endIfIdle() throws {
+        if handlerToEnd == ObjectIdentifier(AnyGreenlet.current), try hasNoRequest { throw GreenletExit() }
+    }
+
+    /// Whether everything that was read has been answered by a write, and nothing else has come in.
+    var hasNoRequest: Bool {
+        get throws { try !isUnanswered && !descriptor.waitReadable(timeout: .zero) }
     }
 
     /// An attempt has failed: waits until the next is due, or throws what the system said.
@@ -83,7 +91,7 @@ extension Socket {
         from errno: CInt, _ readiness: Readiness, _ operation: String, _ patience: inout Patience,
         coversWholeCall: Bool = false
     ) throws {
-        guard errno == EAGAIN else { throw SocketError(errno: errno, operation: operation) }
+        guard errno == EAGAIN else { throw failure(errno: errno, operation) }
         try wait(for: readiness, operation, &patience, coversWholeCall: coversWholeCall)
     }
 
@@ -110,6 +118,8 @@ extension Socket {
 
     private func isReady(for readiness: Readiness, _ operation: String, _ timeout: Duration?) throws -> Bool {
         var patience = try patience(timeout)
+        // What is read then, and whether it is answered, is not known here.
+        if readiness == .read { isUnanswered = true }
         if patience.isNone {
             _ = try openDescriptor(operation)
             return readiness == .read

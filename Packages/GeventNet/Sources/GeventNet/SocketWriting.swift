@@ -17,7 +17,7 @@ extension Socket {
         var patience = try patience(timeout)
         if bytes.isEmpty { return 0 }
         while true {
-            let count = gevent_net_send(descriptor.fileDescriptor, bytes.baseAddress, bytes.count)
+            let count = send(bytes)
             if count >= 0 { return count }
             try recover(from: CInt(-count), .write, "write", &patience)
         }
@@ -30,6 +30,14 @@ extension Socket {
     @inlinable
     public func write(_ bytes: some Sequence<UInt8>, timeout: Duration? = nil) throws -> Int {
         try withBytes(of: bytes) { try write($0, timeout: timeout) }
+    }
+
+    /// Writes some of `text` as UTF-8 and returns how many bytes; otherwise as
+    /// ``write(_:timeout:)-(UnsafeRawBufferPointer,_)``. To write all of it, call `writeAll`.
+    @available(*, noasync)
+    @inlinable
+    public func write(_ text: some StringProtocol, timeout: Duration? = nil) throws -> Int {
+        try withBytes(of: text.utf8) { try write($0, timeout: timeout) }
     }
 
     /// Writes some of `span`; otherwise as ``write(_:timeout:)-(UnsafeRawBufferPointer,_)``.
@@ -50,7 +58,7 @@ extension Socket {
         var patience = try patience(timeout)
         var rest = bytes
         while !rest.isEmpty {
-            let count = gevent_net_send(descriptor.fileDescriptor, rest.baseAddress, rest.count)
+            let count = send(rest)
             if count == rest.count { return }
             if count >= 0 {
                 rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count))
@@ -83,6 +91,14 @@ extension Socket {
     @inlinable
     public func writeAll(_ text: some StringProtocol, timeout: Duration? = nil) throws {
         try withBytes(of: text.utf8) { try writeAll($0, timeout: timeout) }
+    }
+
+    /// One attempt: the number of bytes, or a negated error number.
+    @inline(__always)
+    private func send(_ bytes: UnsafeRawBufferPointer) -> Int {
+        let count = gevent_net_send(descriptor.fileDescriptor, bytes.baseAddress, bytes.count)
+        if count > 0 { isUnanswered = false }
+        return count
     }
 }
 

@@ -1,7 +1,7 @@
-internal import Gevent
+@_spi(GeventInternals) internal import Gevent
 internal import Glibc
 
-/// Tells whoever connects what the greenlets of its thread do.
+/// Tells every client that connects what the greenlets of its thread do.
 ///
 /// ```swift
 /// let status = try StatusServer(SocketAddress("127.0.0.1:7001"))
@@ -13,22 +13,25 @@ internal import Glibc
 /// `settings`, `help`, `quit`. So `echo settings | nc …` asks for one thing, and `(echo help; cat) | nc …` begins a
 /// conversation.
 ///
-/// Whoever can connect can read it: there is no password. So it listens on this machine only, unless told otherwise. It
-/// answers only when the hub's thread gets round to it: of a greenlet that blocks the thread, a `Monitor` tells.
+/// Every client that can connect can read it: there is no password. So it listens on this machine only, unless told
+/// otherwise. It answers only when the hub's thread gets round to it: of a greenlet that blocks the thread, a `Monitor`
+/// tells.
+///
+/// Answers do not hold up the program: they are made one at a time and in steps of about a millisecond, with rests in
+/// between that are four times as long. They show up to 1,000 greenlets, and none in a hub
+/// with more than 50,000 stacks, where `dumpGreenlets` still shows them. Eight clients are served at a time. While
+/// others wait, a client that is silent for a second loses its place.
 ///
 /// gevent: `gevent.backdoor.BackdoorServer`, which offers an interpreter.
 public final class StatusServer {
     /// How long a client may take for its first line before it gets the whole report; 200 ms.
     public var patience = Duration.milliseconds(200)
 
-    /// How long a conversation may be silent before it is ended; five minutes. A client that does not take what it
-    /// asked for is given as long.
+    /// How long a conversation may be silent before it is ended; five minutes, or a second while other clients wait for
+    /// a place. A client that does not take what it asked for is given as long.
     public var idleTimeout = Duration.seconds(300)
 
-    /// Most clients at a time; others wait.
-    private static let limit = 8
-
-    private let address: SocketAddress
+    private let requestedAddress: SocketAddress
     private var server: StreamServer?
 
     /// A server that will listen on `address`. Never parks.
@@ -44,24 +47,32 @@ public final class StatusServer {
             throw .badAddress(
                 "\(address)", "a status server tells everything to anybody; allowingRemote: true makes it listen there")
         }
-        self.address = address
+        requestedAddress = address
     }
 
     /// Where it listens; after ``start()`` with its real port.
-    public var localAddress: SocketAddress { server?.address ?? address }
+    public var address: SocketAddress { server?.address ?? requestedAddress }
 
     /// Whether it accepts connections.
     public var isStarted: Bool { server?.isStarted ?? false }
 
     /// Begins to listen and to accept. No effect on a started server. Never parks. Throws as ``StreamServer/start()``
     /// does.
+    ///
+    /// A port that the system has chosen is printed, where the hub prints its reports (`Hub.errorOutput`).
     public func start() throws {
         if let server { return try server.start() }
         // The server is not retained by what it serves: what a handler needs is fixed now.
-        let session = StatusSession(patience: patience, idleTimeout: idleTimeout)
-        let made = StreamServer(address, limit: StatusServer.limit) { socket, _ in try session.serve(socket) }
+        let clients = StatusClients(patience: patience, idleTimeout: idleTimeout)
+        // One more than are served: it is the one that waits for a place.
+        let made = StreamServer(requestedAddress, limit: StatusClients.limit + 1) { socket, _ in
+            try clients.serve(socket)
+        }
         server = made
         try made.start()
+        if requestedAddress.family.isInternet && requestedAddress.port == 0 {
+            Hub.current.errorOutput?("gevent: a status server listens on \(address)\n")
+        }
     }
 
     /// Stops listening, and ends what runs as ``StreamServer/stop(timeout:)`` does; by default at once. Parks.
@@ -85,10 +96,60 @@ extension SocketAddress {
     }
 }
 
-/// One client.
-private struct StatusSession {
+/// The clients of one status server.
+private final class StatusClients {
+    /// Most clients that are served at a time.
+    static let limit = 8
+    /// How long a client may be silent while another waits for a place.
+    private static let crowdedTimeout = Duration.seconds(1)
+
     let patience: Duration
     let idleTimeout: Duration
+    let pace = AnswerPace()
+    private var sessions: [StatusSession] = []
+    // By its full name: the C library has a type of this name.
+    private let places = Gevent.Semaphore(limit)
+
+    init(patience: Duration, idleTimeout: Duration) {
+        self.patience = patience
+        self.idleTimeout = idleTimeout
+    }
+
+    func serve(_ socket: Socket) throws {
+        try waitForPlace()
+        let session = StatusSession(socket, of: self)
+        sessions.append(session)
+        defer {
+            sessions.removeAll { $0 === session }
+            places.release()
+        }
+        try session.serve()
+    }
+
+    private func waitForPlace() throws {
+        while try !places.acquire(timeout: timeUntilPlace()) {}
+    }
+
+    /// How long to wait before looking again. Ends the session whose client has been silent for too long.
+    private func timeUntilPlace() -> Duration {
+        let now = Hub.current.now
+        let silences = sessions.compactMap { session in
+            session.silentSince.map { (session: session, silence: $0.duration(to: now)) }
+        }
+        guard let longest = silences.max(by: { $0.silence < $1.silence }) else { return StatusClients.crowdedTimeout }
+        if longest.silence < StatusClients.crowdedTimeout { return StatusClients.crowdedTimeout - longest.silence }
+        longest.session.end()
+        // It leaves its place at its next turn.
+        return StatusClients.crowdedTimeout
+    }
+}
+
+/// One client that is served.
+private final class StatusSession {
+    private let socket: Socket
+    private let clients: StatusClients
+    /// Since when the server waits for the client to send a line or to take an answer; nil while it does not.
+    private(set) var silentSince: LoopInstant?
 
     /// Nothing that is asked for is longer.
     private static let longestLine = 256
@@ -101,44 +162,103 @@ private struct StatusSession {
 
         """
 
-    func serve(_ socket: Socket) throws {
+    init(_ socket: Socket, of clients: StatusClients) {
+        self.socket = socket
+        self.clients = clients
+    }
+
+    /// Ends the wait for the client.
+    func end() {
+        silentSince = nil
+        socket.close()
+    }
+
+    func serve() throws {
         do {
-            try converse(socket)
+            try converse()
         } catch let error as SocketError {
-            // A client that goes away, or falls silent, is no failure of anything here.
+            // A client that goes away or falls silent, or had to leave its place, is no failure of anything here.
             switch error.code {
-            case .connectionLost, .timedOut, .endOfStream: return
+            case .connectionLost, .timedOut, .endOfStream, .closed: return
             default: throw error
             }
         }
     }
 
-    private func converse(_ socket: Socket) throws {
-        socket.timeout = idleTimeout
+    private func converse() throws {
+        socket.timeout = clients.idleTimeout
         var lines = LineReader(socket, longest: StatusSession.longestLine)
         let first: String?
         do {
-            first = try lines.next(timeout: patience)
+            first = try waitingForClient { try lines.next(timeout: clients.patience) }
         } catch let error as SocketError where error.code == .timedOut {
             first = nil
         }
-        guard var line = first else { return try socket.writeAll(statusReport()) }
+        guard var line = first else {
+            return try answer { try dumpGreenlets(pausing: $0) + "\n\n" + statisticsReport() }
+        }
         while line != "quit" {
-            try socket.writeAll(answer(line))
-            guard let next = try lines.next(timeout: idleTimeout) else { return }
+            try answer { try self.text(for: line, pausing: $0) }
+            guard let next = try waitingForClient({ try lines.next(timeout: clients.idleTimeout) }) else { return }
             line = next
         }
     }
 
-    private func answer(_ line: String) -> String {
+    private func answer(_ make: (_ pause: () throws -> Void) throws -> String) throws {
+        let text = try clients.pace.make(make)
+        try waitingForClient { try socket.writeAll(text) }
+    }
+
+    private func waitingForClient<Result>(_ body: () throws -> Result) throws -> Result {
+        silentSince = Hub.current.now
+        defer { silentSince = nil }
+        return try body()
+    }
+
+    private func text(for line: String, pausing pause: () throws -> Void) throws -> String {
         switch line {
         case "": ""
-        case "greenlets": dumpGreenlets() + "\n"
+        case "greenlets": try dumpGreenlets(pausing: pause) + "\n"
         case "stats": statisticsReport()
         case "settings": settingsReport()
         case "help": StatusSession.help
         default: "no such command: \(line)\n\(StatusSession.help)"
         }
+    }
+}
+
+/// Makes answers without holding up the hub, however many clients ask for how much: one at a time, with rests.
+private final class AnswerPace {
+    /// The hub may work on answers for so long without a rest.
+    private static let step = Duration.milliseconds(1)
+    /// A rest is so many times as long as the work before it, so that answers take a fifth of the thread's time.
+    private static let restFactor = 4
+
+    private let turn = Gevent.Semaphore(1)
+    private let clock = ContinuousClock()
+    /// Work since the last rest, without the step that is under way.
+    private var worked = Duration.zero
+
+    /// Calls `answer` when no other answer is being made. It calls what it is given between its steps.
+    func make(_ answer: (_ pause: () throws -> Void) throws -> String) throws -> String {
+        try turn.acquire()
+        defer { turn.release() }
+        var mark = clock.now
+        func pause() throws {
+            let now = clock.now
+            worked += now - mark
+            mark = now
+            if worked < AnswerPace.step { return }
+            let rest = worked * AnswerPace.restFactor
+            worked = .zero
+            try sleep(for: rest)
+            mark = clock.now
+        }
+        let text = try answer(pause)
+        try pause()
+        // Many small answers are not made in one go either.
+        try sleep()
+        return text
     }
 }
 
@@ -178,8 +298,6 @@ private struct LineReader {
 }
 
 // MARK: The texts
-
-private func statusReport() -> String { "\(dumpGreenlets())\n\n\(statisticsReport())" }
 
 private func statisticsReport() -> String {
     let hub = Hub.current

@@ -1,4 +1,4 @@
-internal import Gevent
+@_spi(GeventInternals) internal import Gevent
 internal import Glibc
 
 /// Accepts connections and runs a handler for each, in a greenlet of its own.
@@ -14,14 +14,17 @@ internal import Glibc
 /// ```
 ///
 /// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that
-/// a handler throws is reported to the hub's error handler and touches nothing but its own connection; an exit is
-/// silent.
+/// a handler throws is reported to the hub's error handler and touches nothing but its own connection. Not reported are
+/// an exit, and the error that this very connection was lost (``SocketError/Code/connectionLost``), which clients cause
+/// every day; a handler that wants to know catches it. Reports name a connection's greenlet by its peer.
 ///
-/// When the system is short of descriptors or memory, accepting pauses: ``minDelay``, doubling up to ``maxDelay``,
-/// until it succeeds again. The shortage is reported once. An error that cannot pass closes the server.
+/// When accepting fails, for want of descriptors or memory for example, it pauses: ``minDelay``, doubling up to
+/// ``maxDelay``, until it succeeds again. The first failure is reported. Only an error that says that the listener
+/// itself is of no use (`EBADF`, `EINVAL`, `ENOTSOCK`) closes the server, and so does the end of the greenlet that
+/// accepts: if it is killed, or another greenlet waits on the same listener.
 ///
 /// A server is used on the thread of one hub and serves once: what was stopped stays stopped. It goes on serving until
-/// then, even if nobody holds it. gevent: `gevent.server.StreamServer`.
+/// then, even if nothing holds it. gevent: `gevent.server.StreamServer`.
 public final class StreamServer {
     /// Serves one connection. The socket is closed when it returns.
     public typealias Handler = (_ socket: Socket, _ peer: SocketAddress) throws -> Void
@@ -33,12 +36,12 @@ public final class StreamServer {
     /// gevent: `BaseServer.max_accept`.
     public var maxAccept = 100
 
-    /// The first pause after a shortage; 10 ms.
+    /// The first pause after a failure to accept; 10 ms.
     ///
     /// gevent: `BaseServer.min_delay`.
     public var minDelay = Duration.milliseconds(10)
 
-    /// The longest pause after repeated shortages; 1 s.
+    /// The longest pause after repeated failures; 1 s.
     ///
     /// gevent: `BaseServer.max_delay`.
     public var maxDelay = Duration.seconds(1)
@@ -61,12 +64,15 @@ public final class StreamServer {
     private let backlog: Int
     private var phase = Phase.new
     private var listener: Socket?
-    /// The listener was made here, and so was the file of its Unix address.
-    private let ownsListener: Bool
+    /// The file of the listener's Unix address, if it was bound here.
+    private var boundFile: BoundFile?
     private var acceptor: Greenlet<Void>?
-    /// Never runs; it is ended when the server closes, and who serves forever joins it.
+    /// Never runs; it is ended when the server closes, and `serveForever` joins it.
     private var closing: Greenlet<Void>?
-    private var failure: SocketError?
+    /// What closed the server, if `stop` did not.
+    private var failure: (any Error)?
+    /// One attempt to accept. Tests replace it by one that fails.
+    var acceptOne: (Socket) throws -> (socket: Socket, address: SocketAddress)? = { try $0.acceptIfReady() }
 
     // Unmanaged, since a connection takes itself out when it goes, and that is how we learn of one that never ran.
     private var connections: [Unmanaged<Connection>] = []
@@ -74,6 +80,8 @@ public final class StreamServer {
     private var vacancy: Greenlet<Void>?
     private var startFailed = false
     private var pause = Duration.zero
+    /// Errors of single connections since the last one that was accepted.
+    private var brokenInARow = 0
     private var arrivals = Arrivals()
 
     // MARK: Making
@@ -93,7 +101,6 @@ public final class StreamServer {
         self.backlog = backlog
         self.limit = limit
         self.handler = handler
-        ownsListener = true
     }
 
     /// A server on a socket that listens already: before ``start()`` connections are queued. It closes the socket when
@@ -105,7 +112,6 @@ public final class StreamServer {
         self.listener = listener
         self.limit = limit
         self.handler = handler
-        ownsListener = false
     }
 
     private static func check(_ limit: Int?) {
@@ -114,12 +120,12 @@ public final class StreamServer {
 
     // MARK: Facts
 
-    /// Whether it accepts connections.
+    /// Whether it accepts connections, or will again after a pause.
     ///
     /// gevent: `BaseServer.started`.
     public var isStarted: Bool { phase == .started }
 
-    /// Whether it was stopped, or closed after an error that could not pass.
+    /// Whether it was stopped, or closed by an error.
     ///
     /// gevent: `BaseServer.closed`.
     public var isClosed: Bool { phase == .closed }
@@ -136,31 +142,51 @@ public final class StreamServer {
 
     /// Begins to listen and to accept. No effect on a started server. Never parks.
     ///
-    /// Throws ``SocketError``: `addressInUse`, which names the address, or `closed` if the server was stopped.
+    /// Throws ``SocketError``: `addressInUse`, which names the address, or `closed` if the server was stopped or closed
+    /// by an error.
     ///
     /// gevent: `BaseServer.start()`.
     public func start() throws {
         switch phase {
         case .started: return
         case .closed:
-            throw SocketError(.closed, operation: "start a server on", address: address, message: "it was stopped")
+            throw SocketError(
+                .closed, operation: "start a server on", address: address,
+                message: failure.map { "it was closed by an error: \($0)" } ?? "it was stopped")
         case .new: break
         }
-        let listener = try self.listener ?? Socket.listen(on: address, backlog: backlog)
+        let listener = try self.listener ?? listen()
         address = try listener.localAddress
         self.listener = listener
         phase = .started
         let acceptor = Greenlet<Void> { try self.accept(from: listener) }
         acceptor.name = "accept on \(address)"
+        // However it ends, and also if it never runs.
+        acceptor.rawLink { acceptor in try self.acceptorEnded(acceptor.exit ?? acceptor.error) }
         self.acceptor = acceptor
         acceptor.start()
     }
 
+    private func listen() throws -> Socket {
+        let listener = try Socket.listen(on: address, backlog: backlog)
+        boundFile = address.pathname.flatMap { BoundFile($0) }
+        return listener
+    }
+
     /// Closes the listener, waits for the handlers that run for at most `timeout`, and kills those that are left.
+    ///
+    /// Handlers of idle connections are killed at once, and those of the others as soon as their connections are idle.
+    /// A connection is idle if its handler waits to read from it with calls of ``Socket``, has answered by a write
+    /// whatever it read before, and nothing more has come in. That is what can be known without the protocol: it holds
+    /// between two requests, and before the first one. A handler that only reads is never idle, nor is one that reads
+    /// by other means or in another greenlet.
     ///
     /// Parks. A handler that waits in its clean-up after being killed is given another second. Called in a handler, it
     /// spares that one. Repeatable; a stop before the start keeps the server from ever starting. Throws what interrupts
     /// the caller; the handlers are killed then, but not waited for.
+    ///
+    /// Removes the file of a Unix address if this server made it and it is still the same file; in a forked child it
+    /// stays, since the parent goes on listening.
     ///
     /// - Parameter timeout: how long handlers may go on; nil for as long as they take, zero to kill them at once.
     ///
@@ -172,6 +198,11 @@ public final class StreamServer {
         // One that was killed before it ran stands in the ready queue until its turn; its connection need not.
         defer { for handler in handlers where handler.isDead { handler.finish() } }
         do {
+            for (index, handler) in handlers.enumerated() {
+                try handler.endOnceIdle()
+                // Each is a system call; with many, others get their turn.
+                if index % 1000 == 999 { try sleep() }
+            }
             try joinAll(handlers, timeout: timeout)
         } catch {
             try killAll(handlers, blocking: false)
@@ -185,12 +216,16 @@ public final class StreamServer {
     /// ``stop(timeout:)`` does and returns.
     ///
     /// Returns at once if it was stopped before. If this greenlet is killed or timed out, the server is stopped, and
-    /// then the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did.
+    /// then the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did:
+    /// ``SocketError`` with code `closed` if the greenlet that accepts was killed.
     ///
     /// gevent: `BaseServer.serve_forever(stop_timeout=None)`.
     @available(*, noasync)
     public func serveForever(stopTimeout: Duration? = .seconds(1)) throws {
-        if phase == .closed { return }
+        if phase == .closed {
+            if let failure { throw failure }
+            return
+        }
         try start()
         let closing = self.closing ?? Greenlet<Void> {}
         self.closing = closing
@@ -216,8 +251,9 @@ public final class StreamServer {
         phase = .closed
         acceptor = nil
         listener?.close()
-        if ownsListener, listener != nil, let path = address.pathname { unlink(path) }
         listener = nil
+        boundFile?.remove()
+        boundFile = nil
         try closing?.kill(blocking: false)
     }
 
@@ -228,11 +264,21 @@ public final class StreamServer {
             while true { try acceptSome(from: listener) }
         } catch let error as SocketError {
             // Stopped between being woken and running: the listener it was woken for is closed, and that is no failure.
-            if phase == .closed { return }
-            failure = error
-            try close()
-            throw error
+            if phase != .closed { throw error }
         }
+    }
+
+    /// Without its acceptor the server is closed: clients must not queue at a listener that nothing accepts from.
+    private func acceptorEnded(_ error: (any Error)?) throws {
+        if phase != .started { return }
+        if let exit = error as? any GreenletExitError {
+            failure = SocketError(
+                .closed, operation: "serve on", address: address,
+                message: "the greenlet that accepts was killed (\(exit))")
+        } else {
+            failure = error
+        }
+        try close()
     }
 
     /// Accepts what is there, within the bounds, and waits for whatever is needed to go on.
@@ -240,11 +286,12 @@ public final class StreamServer {
         do {
             var accepted = 0
             while isReadyForMore {
-                guard let (socket, peer) = try listener.acceptIfReady() else {
+                guard let (socket, _) = try acceptOne(listener) else {
                     arrivals.ended(after: accepted)
                     return try listener.waitToAccept()
                 }
-                Connection(socket, peer, of: self).begin()
+                brokenInARow = 0
+                Connection(socket, of: self).begin()
                 accepted += 1
                 if accepted >= maxAccept { return try sleep() }
                 if !arrivals.expectsMore(after: accepted) { return try listener.waitToAccept() }
@@ -257,16 +304,26 @@ public final class StreamServer {
                 try waitForVacancy()
             }
         } catch let error as SocketError {
-            switch error.errno {
-            case EMFILE, ENFILE, ENOBUFS, ENOMEM:
-                if pause == .zero { spawnRaw { throw error } }
-                try rest()
-            case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP,
-                ENETUNREACH, ETIMEDOUT, ECONNRESET:
-                // Errors of one connection, which is gone again; see accept(2). A firewall's EPERM is one, too.
-                try sleep()
-            default: throw error
-            }
+            try recover(from: error)
+        }
+    }
+
+    /// Waits until another attempt to accept is due, or throws the error if no attempt can succeed any more. See
+    /// accept(2); errors of registering the listener with the loop, such as ENOSPC, arrive here too.
+    private func recover(from error: SocketError) throws {
+        switch error.errno {
+        case EBADF, EINVAL, ENOTSOCK:
+            throw error
+        case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP,
+            ENETUNREACH, ETIMEDOUT, ECONNRESET:
+            // Errors of one connection, which is gone again; a firewall's EPERM is one, too. The next may be fine, so
+            // there is no pause until many have come in a row: then the network is down, or something refuses them all.
+            brokenInARow += 1
+            if brokenInARow <= maxAccept { return try sleep() }
+            fallthrough
+        default:
+            if pause == .zero { spawnRaw { throw error } }
+            try rest()
         }
     }
 
@@ -345,15 +402,13 @@ private struct Arrivals {
 private final class Connection: Greenlet<Void> {
     private let server: StreamServer
     private let socket: Socket
-    private let peer: SocketAddress
     /// Its place among the server's connections.
     fileprivate var index = -1
     private var isFinished = false
 
-    init(_ socket: Socket, _ peer: SocketAddress, of server: StreamServer) {
+    init(_ socket: Socket, of server: StreamServer) {
         self.server = server
         self.socket = socket
-        self.peer = peer
         super.init()
     }
 
@@ -370,7 +425,24 @@ private final class Connection: Greenlet<Void> {
     override func run() throws {
         defer { finish() }
         server.didStart()
-        try server.handler(socket, peer)
+        showName()
+        do {
+            try server.handler(socket, socket.peer ?? .unnamed)
+        } catch let error as SocketError where error.code == .connectionLost && isOwn(error) {
+            // The peer is gone, which is its right and happens every day.
+        }
+    }
+
+    /// Whether the error is of this connection, and not of another that the handler has opened.
+    private func isOwn(_ error: SocketError) -> Bool {
+        socket.isLost && error.peerAddress == socket.peer.flatMap { $0.isUnnamed ? nil : $0 }
+    }
+
+    /// The server stops: ends the handler now if the connection is idle, or else when it comes to be.
+    func endOnceIdle() throws {
+        if isDead { return }
+        socket.handlerToEnd = ObjectIdentifier(self)
+        if socket.descriptor.isReader(self), try socket.hasNoRequest { try kill(blocking: false) }
     }
 
     /// The connection is over, however it came to that.
@@ -379,6 +451,21 @@ private final class Connection: Greenlet<Void> {
         isFinished = true
         socket.close()
         server.remove(at: index, didNotStart: (error as? HubError)?.code == .outOfStacks)
+    }
+
+    // MARK: Its name
+
+    /// The peer's address, or the server's if the peer is unnamed, as clients of Unix sockets are.
+    private var shownAddress: SocketAddress {
+        guard let peer = socket.peer, !peer.isUnnamed else { return server.address }
+        return peer
+    }
+
+    override var automaticName: String? { "\(shownAddress)" }
+
+    /// For the reports of a monitor and of an overflow, which cannot call this object.
+    private func showName() {
+        shownAddress.withCText(showAutomaticName)
     }
 }
 

@@ -1,4 +1,5 @@
 public import CGevent
+internal import Glibc
 
 /// A flow of control that belongs to the hub of one thread: its identity, its state, and how errors are thrown into it.
 ///
@@ -171,16 +172,21 @@ open class AnyGreenlet: CustomStringConvertible {
     ///
     /// gevent: `Greenlet.name`.
     public final var name: String {
-        get { details?.name ?? "Greenlet-\(minimalID)" }
+        get { details?.name ?? automaticName ?? "Greenlet-\(minimalID)" }
         set {
             ensureDetails().name = newValue
             copyNameToContext()
         }
     }
 
+    /// A name that is made only when it is read, for greenlets that are too many to give each one; nil for none. A
+    /// name that was set comes first.
+    @_spi(GeventInternals)
+    open var automaticName: String? { nil }
+
     /// The name, as far as one was set or can be made without asking for an identifier.
     final var knownName: String? {
-        details?.name ?? details?.minimalID.map { "Greenlet-\($0)" }
+        details?.name ?? automaticName ?? details?.minimalID.map { "Greenlet-\($0)" }
     }
 
     final func ensureDetails() -> GreenletDetails {
@@ -197,6 +203,18 @@ open class AnyGreenlet: CustomStringConvertible {
             let bytes = name.utf8.prefix(buffer.count - 1)
             buffer.copyBytes(from: bytes)
             buffer[bytes.count] = 0
+        }
+    }
+
+    /// Puts an automatic name where a signal handler finds it, in the running greenlet itself, unless a name was set.
+    /// `text` ends with a zero byte, and is cut after 47 bytes.
+    @_spi(GeventInternals)
+    public final func showAutomaticName(_ text: UnsafePointer<CChar>) {
+        guard let context, details?.name == nil else { return }
+        withUnsafeMutableBytes(of: &context.pointee.name) { buffer in
+            let room = buffer.assumingMemoryBound(to: CChar.self)
+            strncpy(room.baseAddress!, text, room.count - 1)
+            room[room.count - 1] = 0
         }
     }
 

@@ -40,8 +40,9 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
     public var description: String {
         levels.enumerated().map { depth, level in
             let lead = String(repeating: "  ", count: depth)
-            // A call that was the last thing its function did has left no frame.
-            let frames = level.frames.isEmpty ? ["the end of a function"] : level.frames
+            // The library spawned it, as a server does for a connection; or the call was the last thing its function
+            // did, and has left no frame.
+            let frames = level.frames.isEmpty ? ["the library, or the end of a function"] : level.frames
             return frames.enumerated().map { index, frame in
                 lead + (index == 0 ? "spawned at " : "  called by ") + frame
             }.joined(separator: "\n")

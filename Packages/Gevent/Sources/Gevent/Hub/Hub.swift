@@ -454,26 +454,29 @@ public final class Hub {
         return lost
     }
 
-    /// Every greenlet that has a stack: running, ready or parked. Linear in the stacks ever used.
-    func greenletsOnStacks() -> [AnyGreenlet] {
-        var found: [AnyGreenlet] = []
-        withUnsafeMutablePointer(to: &found) { list in
+    /// Every greenlet that has a stack: running, ready or parked; the first `most` of them. Linear in the stacks ever
+    /// used.
+    func greenletsOnStacks(most: Int = .max) -> [AnyGreenlet] {
+        var found: (list: [AnyGreenlet], most: Int) = ([], most)
+        withUnsafeMutablePointer(to: &found) { found in
             gevent_stacks_for_each(
                 &pointer.pointee.stacks,
-                { context, list in
+                { context, argument in
+                    let found = argument!.assumingMemoryBound(to: (list: [AnyGreenlet], most: Int).self)
+                    if found.pointee.list.count >= found.pointee.most { return }
                     let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(context!.pointee.owner).takeUnretainedValue()
-                    list!.assumingMemoryBound(to: [AnyGreenlet].self).pointee.append(greenlet)
-                }, list)
+                    found.pointee.list.append(greenlet)
+                }, found)
         }
         // A stack whose greenlet has just ended counts as the hub's.
-        return found.filter { $0 !== hubGreenlet }
+        return found.list.filter { $0 !== hubGreenlet }
     }
 
-    /// Every greenlet that is to start later, in the order of the calls that said so.
-    func delayedGreenlets() -> [AnyGreenlet] {
+    /// Every greenlet that is to start later, in the order of the calls that said so; the first `most` of them.
+    func delayedGreenlets(most: Int = .max) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = []
         var next = gevent_first_delayed_start(pointer)
-        while let record = next {
+        while let record = next, found.count < most {
             found.append(Unmanaged<AnyGreenlet>.fromOpaque(record.pointee.timer.payload).takeUnretainedValue())
             next = gevent_next_delayed_start(pointer, record)
         }

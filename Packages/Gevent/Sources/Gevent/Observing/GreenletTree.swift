@@ -71,15 +71,17 @@ public struct GreenletTree: CustomStringConvertible {
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
 
     /// The report of ``dumpGreenlets(limit:)``, with as many greenlets as that shows unless told otherwise.
-    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit).text }
+    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit) {}.text }
 
     static var defaultLimit: Int { 1000 }
 
     // MARK: Making it
 
-    /// `isDeadlock`: the hub runs because nobody else can, which is not worth a line.
-    init(_ hub: Hub, isDeadlock: Bool = false) {
-        let found = hub.livingGreenlets(hubToo: !isDeadlock && hub.hubGreenlet.isCurrent)
+    /// - Parameters:
+    ///   - isDeadlock: the hub runs because nothing else can, which is not worth a line.
+    ///   - most: how many greenlets it takes at most, besides the hub.
+    init(_ hub: Hub, isDeadlock: Bool = false, most: Int = .max) {
+        let found = hub.livingGreenlets(hubToo: !isDeadlock && hub.hubGreenlet.isCurrent, most: most)
         var places: [ObjectIdentifier: Int] = [:]
         places.reserveCapacity(found.count)
         for (place, greenlet) in found.enumerated() { places[ObjectIdentifier(greenlet)] = place }
@@ -147,7 +149,28 @@ extension GreenletTree.Node: Sendable {}
 @available(*, noasync)
 public func dumpGreenlets(limit: Int = 1000) -> String {
     let hub = Hub.current
-    return "\(hub.summary)\n\(TreeText(GreenletTree(hub), limit: limit).text)"
+    return "\(hub.summary(withDeepestStack: true))\n\(TreeText(GreenletTree(hub), limit: limit) {}.text)"
+}
+
+/// The report of ``dumpGreenlets(limit:)`` in steps that take a few milliseconds at most, for a hub that must go on.
+///
+/// Calls `pause` after each greenlet and after each name that had to be looked up; `pause` decides whether to park, and
+/// what it throws is thrown on. A greenlet that runs meanwhile is shown in its new state. What cannot be done in steps
+/// is left out: the deepest stack, greenlets beyond the first 5,000, and all of them in a hub that has 50,000 stacks,
+/// where looking at each takes too long.
+@_spi(GeventInternals)
+@available(*, noasync)
+public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) throws -> String {
+    let hub = Hub.current
+    let stackCount = Int(gevent_stacks_slot_count(&hub.pointer.pointee.stacks))
+    let summary = hub.summary(withDeepestStack: stackCount <= 1000)
+    if stackCount > 50_000 {
+        return "\(summary)\nThere are too many greenlets to list without stopping their thread."
+    }
+    let tree = GreenletTree(hub, most: 5000)
+    // Main and the hub have no stack of the library's.
+    let unseen = max(0, hub.statistics.liveGreenlets - tree.nodes.count)
+    return "\(summary)\n\(try TreeText(tree, limit: limit, unseen: unseen, pausing: pause).text)"
 }
 
 extension AnyGreenlet {
@@ -170,12 +193,13 @@ extension AnyGreenlet {
 }
 
 extension Hub {
-    /// Main, the hub if it has children or is asked for, and all that are started and not over.
-    fileprivate func livingGreenlets(hubToo: Bool) -> [AnyGreenlet] {
+    /// Main, the hub if it has children or is asked for, and those that are started and not over, up to `most`.
+    fileprivate func livingGreenlets(hubToo: Bool, most: Int) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = [mainGreenlet]
         // One whose failure is being reported is over, and has not left its stack.
-        found += greenletsOnStacks().filter { !$0.isDead }
+        found += greenletsOnStacks(most: most).filter { !$0.isDead }
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
+            if found.count >= most { break }
             let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
             guard entry & UInt(GEVENT_READY_TAGS) == UInt(GEVENT_READY_START) else { continue }
             let address = UnsafeMutableRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))!
@@ -183,20 +207,20 @@ extension Hub {
             // One that was killed meanwhile stands there until its turn.
             if greenlet.phase == .scheduled { found.append(greenlet) }
         }
-        found += delayedGreenlets()
+        if found.count < most { found += delayedGreenlets(most: most - found.count) }
         if hubToo || found.contains(where: { $0.spawningGreenlet === hubGreenlet }) {
             found.insert(hubGreenlet, at: 1)
         }
         return found
     }
 
-    /// The first line of a report.
-    fileprivate var summary: String {
+    /// The first line of a report. Finding the deepest stack takes a microsecond or more for each.
+    fileprivate func summary(withDeepestStack: Bool) -> String {
         let statistics = statistics
         var text = "hub \(pointer.pointee.serial) on \(loopName), up \(shortSeconds(statistics.uptime)) s"
         text += ": \(statistics.spawnCount) spawned, \(statistics.liveGreenlets) with a stack"
         text += " (\(statistics.peakLiveGreenlets) at most), \(statistics.pendingTimers) timers"
-        if let deepest = deepestStack {
+        if withDeepestStack, let deepest = deepestStack {
             text += "; deepest stack \((deepest + 1023) >> 10) of \(usableStackSize >> 10) KiB"
         }
         return text
@@ -207,7 +231,7 @@ extension Hub {
         let tree = GreenletTree(self, isDeadlock: true)
         let parked = tree.nodes.count { $0.state == .parked }
         return "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(parked)\n"
-            + TreeText(tree, limit: 50).text
+            + TreeText(tree, limit: 50) {}.text
     }
 }
 

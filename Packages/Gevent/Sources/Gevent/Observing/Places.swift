@@ -3,11 +3,37 @@
 internal import CGevent
 internal import Glibc
 
-/// The frames of a spawn site by name, without the library's own.
-func symbolicated(_ site: UnsafePointer<gevent_spawn_site>) -> [String] {
-    symbolicated(SpawningStack.Level(site).addresses)
+/// Where a greenlet was spawned, as reports show it.
+struct SpawnPlace {
+    /// What comes before the first frame: "spawned at", or a longer phrase for a greenlet that the library spawned.
+    let phrase: String
+    /// The program's own functions, innermost first. Empty if no level of the spawn tree has any.
+    let frames: [String]
+
+    /// The innermost level of `site` that has frames of the program. The greenlet of a server's connection was spawned
+    /// by the library, so its own level has none; the level above it is where the program started the server.
+    ///
+    /// Looking up an address for the first time takes up to milliseconds, so `pause` runs after each such lookup.
+    init<Failure: Error>(
+        _ site: UnsafePointer<gevent_spawn_site>, pausing pause: () throws(Failure) -> Void
+    ) throws(Failure) {
+        var level: UnsafePointer<gevent_spawn_site>? = site
+        var found: [String] = []
+        var phrase = "spawned at"
+        while let here = level {
+            let addresses = SpawningStack.Level(here).addresses
+            try symbolicate(addresses, pausing: pause)
+            found = symbolicated(addresses)
+            if !found.isEmpty { break }
+            level = here.pointee.parent
+            phrase = "spawned by a greenlet that was spawned at"
+        }
+        self.phrase = phrase
+        frames = found
+    }
 }
 
+/// The frames of `addresses` by name, without the library's own.
 func symbolicated(_ addresses: [UInt]) -> [String] {
     var frames: [String] = []
     for case let address? in addresses.map({ UnsafeRawPointer(bitPattern: $0) }) {
@@ -23,13 +49,25 @@ func symbolicated(_ addresses: [UInt]) -> [String] {
     return frames
 }
 
+/// Looks up the names of `addresses` ahead of their use, and calls `pause` after each lookup that was not cached.
+func symbolicate<Failure: Error>(
+    _ addresses: [UInt], pausing pause: () throws(Failure) -> Void
+) throws(Failure) {
+    for address in addresses {
+        guard let address = UnsafeRawPointer(bitPattern: address) else { continue }
+        if knownPlaces.withLock({ $0[address] != nil }) { continue }
+        _ = places(of: address)
+        try pause()
+    }
+}
+
 /// A function, as it is shown to people.
-struct Place {
+struct Place: Sendable {
     /// By name, with the line or how far into it.
     let text: String
     let origin: Origin
 
-    enum Origin {
+    enum Origin: Sendable {
         case program
         /// This library.
         case library
@@ -40,19 +78,20 @@ struct Place {
         /// No symbol covers it.
         case unnamed
 
-        /// By the symbol as the compiler made it, which begins with the module. The readable form will not do: in that,
-        /// the closure of a caller who was given a `Gevent.Hub` mentions the module as well.
-        fileprivate init(symbol: String?) {
+        /// Classifies by the mangled symbol. The demangled form will not do: the closure of a caller that takes a
+        /// `Gevent.Hub` mentions the module as well.
+        init(symbol: String?) {
             guard let symbol else {
                 self = .unnamed
                 return
             }
-            if symbol.hasPrefix("$s6Gevent") || symbol.hasPrefix("gevent_") || Self.bottoms.contains(symbol) {
+            if symbol.hasPrefix("gevent_") || Self.bottoms.contains(symbol) {
+                self = .library
+            } else if let module = declaringModule(ofMangled: symbol), libraryModules.contains(module) {
                 self = .library
             } else if symbol.hasPrefix("$s") && (symbol.hasSuffix("TA") || symbol.hasSuffix("TR")) {
                 self = .thunk
-            } else if symbol.hasPrefix("$ss") || symbol.hasPrefix("$sS") {
-                // The module has a letter of its own, and so have its commonest types.
+            } else if declaringModule(ofMangled: symbol) == "Swift" {
                 self = .standardLibrary
             } else {
                 self = .program
@@ -76,10 +115,75 @@ struct Place {
     }
 }
 
-/// What the call before `address` stands in, innermost first: what was inlined there, and the function itself.
+/// The Swift modules of this library. Reports leave their frames out. `ci/check-manifests` requires that the list has
+/// every library target of the manifest, and nothing else.
+let libraryModules: Set<String> = [
+    "Gevent", "GeventEpoll", "GeventLibev", "GeventLibuv", "GeventLoop", "GeventLoops", "GeventNet", "GeventTesting",
+]
+
+/// The module that declares the function with a mangled name; nil if it is not a Swift name.
+///
+/// A mangled name begins with the module and the types around the function: `$s6Gevent3HubC…`. A member that an
+/// extension adds has the extension's module next, and an `E`: `$s6Gevent3HubC5MyAppE…` is a function of `MyApp`. Not
+/// recognised are extensions with a generic constraint, and modules whose name the compiler abbreviates because it
+/// repeats a word; these count as members of the type's own module.
+func declaringModule(ofMangled symbol: String) -> String? {
+    guard symbol.hasPrefix("$s") else { return nil }
+    var rest = Substring(symbol.utf8.dropFirst(2))
+
+    /// A length and as many bytes.
+    func identifier() -> String? {
+        let digits = rest.utf8.prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        guard let length = Int(Substring(digits)), digits.first != UInt8(ascii: "0"),
+            rest.utf8.count >= digits.count + length
+        else { return nil }
+        let name = rest.utf8.dropFirst(digits.count).prefix(length)
+        rest = Substring(rest.utf8.dropFirst(digits.count + length))
+        return String(Substring(name))
+    }
+
+    let module: String
+    switch rest.utf8.first {
+    case UInt8(ascii: "s"):
+        // The standard library has a letter of its own.
+        module = "Swift"
+        rest = Substring(rest.utf8.dropFirst())
+    case UInt8(ascii: "S"):
+        // So have its commonest types.
+        module = "Swift"
+        rest = Substring(rest.utf8.dropFirst(2))
+    default:
+        guard let name = identifier() else { return nil }
+        module = name
+    }
+    while let name = identifier() {
+        switch rest.utf8.first {
+        case UInt8(ascii: "E"): return name
+        // A class, structure, enumeration or protocol; the next name may be within it or extend it.
+        case UInt8(ascii: "C"), UInt8(ascii: "V"), UInt8(ascii: "O"), UInt8(ascii: "P"):
+            rest = Substring(rest.utf8.dropFirst())
+        default: return module
+        }
+    }
+    return module
+}
+
+/// Names found so far, for the whole process: a lookup goes through the symbol table and the debug information, and
+/// takes up to milliseconds. A program has few addresses that calls return to, so the limit is for safety only.
+private let knownPlaces = ForkableMutex<[UnsafeRawPointer: [Place]]>([:])
+private let mostKnownPlaces = 16_384
+
+/// The functions that the call before `address` is in, innermost first: those inlined there, then the function itself.
+/// Any thread.
 func places(of address: UnsafeRawPointer) -> [Place] {
-    withUnsafeTemporaryAllocation(of: gevent_place.self, capacity: Int(GEVENT_PLACES_MOST)) { buffer in
+    if let known = knownPlaces.withLock({ $0[address] }) { return known }
+    let found = withUnsafeTemporaryAllocation(of: gevent_place.self, capacity: Int(GEVENT_PLACES_MOST)) { buffer in
         let count = gevent_places_of(address, buffer.baseAddress!)
         return buffer.prefix(count).map(Place.init)
     }
+    knownPlaces.withLock {
+        if $0.count >= mostKnownPlaces { $0.removeAll() }
+        $0[address] = found
+    }
+    return found
 }

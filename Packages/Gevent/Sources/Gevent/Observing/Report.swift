@@ -52,8 +52,10 @@ extension Hub {
     }
 
     private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {
-        let frames = symbolicated(site)
-        return frames.isEmpty ? "" : frames.map { "    spawned at \($0)\n" }.joined()
+        let place = SpawnPlace(site) {}
+        return place.frames.enumerated().map { index, frame in
+            "    \(index == 0 ? place.phrase : "  called by") \(frame)\n"
+        }.joined()
     }
 }
 

@@ -183,16 +183,17 @@ final class Trace {
     private func writeNames() {
         for track in unnamed {
             let place = track.site.map { text(of: $0) } ?? ""
-            let name = place.isEmpty ? track.name : "\(track.name), spawned at \(place)"
+            let name = place.isEmpty ? track.name : "\(track.name), \(place)"
             event("M", track, nil, nil, name: "thread_name", arguments: [("name", name)])
         }
         unnamed.removeAll(keepingCapacity: true)
     }
 
-    /// The first frame that is not the library's.
+    /// "spawned at" and the first frame that is not the library's; empty without one.
     private func text(of site: UnsafePointer<gevent_spawn_site>) -> String {
         if let known = siteTexts[site] { return known }
-        let text = symbolicated(site).first ?? ""
+        let place = SpawnPlace(site) {}
+        let text = place.frames.first.map { "\(place.phrase) \($0)" } ?? ""
         siteTexts[site] = text
         return text
     }

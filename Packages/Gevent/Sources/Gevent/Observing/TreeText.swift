@@ -11,12 +11,19 @@ struct TreeText {
     private static let charactersShown = 200
 
     private let tree: GreenletTree
-    /// Many greenlets have few places where they were spawned, or wait, and finding names is slow.
-    private var names: [UnsafePointer<gevent_spawn_site>: [String]] = [:]
-    private var places: [UnsafeRawPointer: [Place]] = [:]
+    /// Many greenlets share few spawn sites, and each takes several lookups.
+    private var spawnPlaces: [UnsafePointer<gevent_spawn_site>: SpawnPlace] = [:]
     private(set) var text = ""
 
-    init(_ tree: GreenletTree, limit: Int) {
+    /// Writes the first `limit` greenlets of `tree`.
+    ///
+    /// - Parameters:
+    ///   - unseen: how many greenlets there are that the tree does not have.
+    ///   - pause: runs after each greenlet and each slow lookup. It may let other greenlets run, which may end some of
+    ///     those in the tree.
+    init<Failure: Error>(
+        _ tree: GreenletTree, limit: Int, unseen: Int = 0, pausing pause: () throws(Failure) -> Void
+    ) throws(Failure) {
         self.tree = tree
         // Whether there are siblings behind, for each ancestor of the node in question and itself.
         var continues: [Bool] = []
@@ -26,14 +33,17 @@ struct TreeText {
             let end = node.parent.map { $0 + 1 + tree.nodes[$0].descendantCount } ?? tree.nodes.count
             continues.removeSubrange(min(node.depth, continues.count)...)
             if node.depth < TreeText.deepestIndentation { continues.append(index + 1 + node.descendantCount < end) }
-            write(node, continues)
+            try write(node, continues, pause)
+            try pause()
         }
-        let left = tree.nodes.count - shown.count
+        let left = tree.nodes.count - shown.count + unseen
         if left > 0 { text += "… and \(left) more\n" }
         if text.hasSuffix("\n") { text.removeLast() }
     }
 
-    private mutating func write(_ node: GreenletTree.Node, _ continues: [Bool]) {
+    private mutating func write<Failure: Error>(
+        _ node: GreenletTree.Node, _ continues: [Bool], _ pause: () throws(Failure) -> Void
+    ) throws(Failure) {
         let greenlet = node.greenlet
         // Roots stand at the margin; below them each level draws the line of its siblings.
         let bars = continues.dropFirst().map { $0 ? "│  " : "   " }
@@ -47,8 +57,11 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        write(whereItWaits(greenlet), lead, "at")
-        if let site = greenlet.readableSpawnSite { write(frames(of: site), lead, "spawned at") }
+        try write(whereItWaits(greenlet, pause), lead, "at")
+        if let site = greenlet.readableSpawnSite {
+            let place = try spawnPlace(site, pause)
+            write(place.frames, lead, place.phrase)
+        }
         writeLocals(of: greenlet, lead, startsTree: startsTree(node))
     }
 
@@ -59,22 +72,30 @@ struct TreeText {
     }
 
     private func state(of node: GreenletTree.Node) -> String {
+        // Only while a pause let it run.
+        if node.greenlet.isDead { return "over meanwhile" }
         guard node.state == .parked, let duration = node.parkedFor else {
             return node.greenlet is HubGreenlet && node.state != .running ? "idle" : node.state.rawValue
         }
-        return "parked for \(shortSeconds(duration)) s in \(node.greenlet.waitDescription.map(shortened) ?? "nothing")"
+        guard let wait = node.greenlet.waitDescription else { return GreenletTree.State.ready.rawValue }
+        return "parked for \(shortSeconds(duration)) s in \(shortened(wait))"
     }
 
     /// What it called the library from.
-    private mutating func whereItWaits(_ greenlet: AnyGreenlet) -> [String] {
+    private func whereItWaits<Failure: Error>(
+        _ greenlet: AnyGreenlet, _ pause: () throws(Failure) -> Void
+    ) throws(Failure) -> [String] {
         guard let context = greenlet.context else { return [] }
-        var addresses = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
-        addresses.removeLast(addresses.count - gevent_parked_frames(context, &addresses, addresses.count))
+        var frames = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
+        frames.removeLast(frames.count - gevent_parked_frames(context, &frames, frames.count))
+        let addresses = frames.map { UInt(bitPattern: $0) }
+        // From here on the greenlet may run.
+        try symbolicate(addresses, pausing: pause)
         // Innermost are the switch and what led to it, down to the call that waits.
         var (isInSwitch, isInCall) = (true, true)
         var found: [String] = []
-        for case let address? in addresses {
-            for place in places(at: UnsafeRawPointer(address)) {
+        for case let address? in addresses.map({ UnsafeRawPointer(bitPattern: $0) }) {
+            for place in places(of: address) {
                 if place.origin == .library { isInSwitch = false }
                 if place.origin == .program && !isInSwitch { isInCall = false }
                 if isInCall { continue }
@@ -85,17 +106,12 @@ struct TreeText {
         return found
     }
 
-    private mutating func places(at address: UnsafeRawPointer) -> [Place] {
-        if let known = places[address] { return known }
-        let found = Gevent.places(of: address)
-        places[address] = found
-        return found
-    }
-
-    private mutating func frames(of site: UnsafePointer<gevent_spawn_site>) -> [String] {
-        if let known = names[site] { return known }
-        let made = symbolicated(site)
-        names[site] = made
+    private mutating func spawnPlace<Failure: Error>(
+        _ site: UnsafePointer<gevent_spawn_site>, _ pause: () throws(Failure) -> Void
+    ) throws(Failure) -> SpawnPlace {
+        if let known = spawnPlaces[site] { return known }
+        let made = try SpawnPlace(site, pausing: pause)
+        spawnPlaces[site] = made
         return made
     }
 

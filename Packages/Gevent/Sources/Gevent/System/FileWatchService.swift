@@ -150,7 +150,8 @@ final class FileWatchService: HubService {
             }
         }
         withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 8) { buffer in
-            while true {
+            // Bounded, since changes may come faster than they are read. What is left keeps the descriptor readable.
+            for _ in 0..<4 {
                 let count = read(inotify, buffer.baseAddress, buffer.count)
                 if count <= 0 { return }
                 var offset = 0

@@ -248,6 +248,15 @@ public final class WatchedDescriptor {
         return try hub.waitForDescriptor(fileDescriptor, .write, timeout: timeout)
     }
 
+    /// Whether `greenlet` is parked until a read would not block. False from the moment it is woken.
+    @_spi(GeventInternals)
+    public func isReader(_ greenlet: AnyGreenlet) -> Bool {
+        guard fileDescriptor >= 0, !hub.isDestroyed, gevent_hub_current() == hub.pointer,
+            let reader = hub.descriptors.existing(fileDescriptor)?.pointee.reader
+        else { return false }
+        return reader == greenlet.context
+    }
+
     /// Ends the waits for `readiness` as if it had come. Never parks.
     ///
     /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for

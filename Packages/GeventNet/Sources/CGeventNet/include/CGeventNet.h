@@ -41,6 +41,22 @@ enum { GEVENT_NET_IP_TEXT_CAPACITY = 64 };
 /// Writes what gevent_net_parse_ip reads.
 void gevent_net_format_ip(const gevent_net_address *address, char text[GEVENT_NET_IP_TEXT_CAPACITY]);
 
+/// Writes "127.0.0.1:80", "[::1]:80", "unix:/path" or "unix:@name", cut to `size` bytes with its terminator.
+void gevent_net_format_address(const gevent_net_address *address, char *text, size_t size);
+
+// MARK: the files of Unix sockets
+
+/// Which file a path led to. An inode's number alone does not tell: file systems give the number of a removed file to
+/// the next one.
+typedef struct gevent_net_file {
+    uint64_t device, inode;
+    int64_t birth_seconds;  // when it was made; zero where the file system does not know
+    uint32_t birth_nanoseconds;
+} gevent_net_file;
+
+/// The socket file at `path`, which is not followed if it is a link; false if there is none.
+bool gevent_net_find_file(const char *path, gevent_net_file *file);
+
 // MARK: making and naming sockets
 
 /// A non-blocking stream socket that is closed on exec.

@@ -1,0 +1,158 @@
+import Gevent
+import GeventTesting
+import Glibc
+import Synchronization
+import Testing
+
+@testable import GeventNet
+
+/// What reports say about servers and their connections.
+@Suite struct ServerReportTests {
+    @Test func aDumpShowsTheProgramsOwnFunctionsAndThePeer() throws {
+        try withNet { _ in
+            var reads: UInt = 0
+            let server = StreamServer(.loopback()) { socket, _ in
+                reads = #line + 1
+                _ = try socket.read()
+            }
+            let starts = #line + 1
+            try server.start()
+            let client = try Socket.connect(to: server.address)
+            try eventually("it is served") { server.handlerCount == 1 }
+            let dump = dumpGreenlets()
+            let lines = dump.split(separator: "\n").map { String($0.drop { " │├└─".contains($0) }) }
+            let own = try #require(
+                lines.firstIndex { $0.hasPrefix("<Connection \"\(try client.localAddress)\"> ") }, "\(dump)")
+            let place = "(ServerReportTests.swift:\(reads))"
+            #expect(lines[own + 1].hasPrefix("at ") && lines[own + 1].hasSuffix(place), "\(dump)")
+            let spawn = try #require(lines[(own + 1)...].firstIndex { $0.hasPrefix("spawned by a greenlet that") })
+            #expect(lines[spawn].hasSuffix("(ServerReportTests.swift:\(starts))"), "\(dump)")
+            let acceptor = try #require(lines.firstIndex { $0.contains("\"accept on \(server.address)\"") })
+            #expect(lines[acceptor + 1].hasPrefix("spawned at "), "\(dump)")
+            #expect(lines[acceptor + 1].hasSuffix("(ServerReportTests.swift:\(starts))"), "\(dump)")
+            #expect(!dump.contains("(StreamServer.swift:") && !dump.contains("(SocketReading.swift:"), "\(dump)")
+            client.close()
+            try server.stop()
+        }
+    }
+
+    @Test func theReportOfAnErrorNamesThePeerAndWhereTheServerWasStarted() throws {
+        struct Oops: Error {}
+        try withNet { hub in
+            var reports: [String] = []
+            hub.errorOutput = { reports.append($0) }
+            try withServer({ _, _ in throw Oops() }) { server in
+                let client = try Socket.connect(to: server.address)
+                let peer = try client.localAddress
+                #expect(try client.read() == [])
+                try eventually("it is reported") { !reports.isEmpty }
+                client.close()
+                let lines = reports[0].split(separator: "\n")
+                #expect(lines[0] == "gevent: <Connection \"\(peer)\"> failed with Oops: Oops()")
+                #expect(lines[1].hasPrefix("    spawned by a greenlet that was spawned at "))
+                #expect(!reports[0].contains("(StreamServer.swift:"), "\(reports[0])")
+            }
+        }
+    }
+
+    @Test func aConnectionOfAUnixSocketIsNamedByTheServersAddress() throws {
+        try withNet { _ in
+            let address = try SocketAddress.unix("@gevent-net-names-\(getpid())")
+            var names: [String] = []
+            let server = StreamServer(address) { _, peer in
+                names.append(AnyGreenlet.current.name)
+                AnyGreenlet.current.name = "mine"
+                names.append("\(AnyGreenlet.current)")
+                #expect(peer == .unnamed)
+            }
+            try server.start()
+            let client = try Socket.connect(to: address)
+            #expect(try client.read() == [])
+            client.close()
+            try server.stop()
+            #expect(names == ["\(address)", "<Connection \"mine\">"])
+        }
+    }
+
+    /// The monitor cannot call a greenlet's code, and finds the name in its stack.
+    @Test func aMonitorsReportNamesThePeer() throws {
+        try withNet { hub in
+            let monitor = try hub.startMonitor()
+            monitor.maxBlockingTime = .milliseconds(20)
+            monitor.printsBlockingReports = false
+            let reports = Names()
+            monitor.onBlocking { report in reports.names.withLock { $0.append(report.greenlet) } }
+            try withServer({ _, _ in
+                // It blocks the thread until the monitor has said so; for a minute at most.
+                for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { usleep(1000) }
+            }) { server in
+                let client = try Socket.connect(to: server.address)
+                let peer = try client.localAddress
+                #expect(try client.read() == [])
+                client.close()
+                #expect(reports.names.withLock { $0.contains("<Connection \"\(peer)\">") })
+            }
+            hub.stopMonitor()
+        }
+    }
+
+    @Test(arguments: [
+        "127.0.0.1:80", "255.255.255.255:65535", "[::1]:0", "[fe80::1%1]:65535", "unix:/a/b", "unix:@name",
+    ])
+    func theNameInASignalHandlerIsTheDescription(text: String) throws {
+        let address = try SocketAddress(text)
+        var name = ""
+        address.withCText { name = String(cString: $0) }
+        #expect(name == address.description)
+    }
+
+    @Test func aPeersResetIsQuietAndAnyOtherFailureIsNot() throws {
+        try withNet { hub in
+            var reports: [SocketError] = []
+            hub.errorHandler = { error, _ in (error as? SocketError).map { reports.append($0) } }
+            let (backend, backendPeer) = try tcpPair()
+            try backendPeer.setOption(.linger, to: .zero)
+            backendPeer.close()
+            var served = 0
+            let handler: StreamServer.Handler = { socket, _ in
+                let kind = text(try socket.readExactly(1))
+                served += 1
+                switch kind {
+                case "b": _ = try backend.read()
+                case "e": _ = try socket.readExactly(10)
+                default: while true { _ = try socket.readExactly(1) }
+                }
+            }
+            try withServer(handler) { server in
+                func reset(after message: String) throws {
+                    let client = try Socket.connect(to: server.address)
+                    let before = served
+                    try client.writeAll(message)
+                    try eventually("it is served") { served > before }
+                    try client.setOption(.linger, to: .zero)
+                    client.close()
+                    try eventually("its handler ends") { server.handlerCount == 0 }
+                    try sleep()
+                }
+                for _ in 0..<3 { try reset(after: "r") }
+                #expect(reports == [])
+                // Another connection was lost, which is the program's concern.
+                try reset(after: "b")
+                #expect(reports.map(\.code) == [.connectionLost])
+                let client = try Socket.connect(to: server.address)
+                try client.writeAll("e")
+                try client.shutdown(.write)
+                #expect(try client.read() == [])
+                try eventually("it is reported") { reports.count == 2 }
+                #expect(reports.last?.code == .endOfStream)
+                client.close()
+            }
+            backend.close()
+        }
+    }
+}
+
+/// Written by the monitor's thread.
+private final class Names: Sendable {
+    let names = Mutex<[String]>([])
+}

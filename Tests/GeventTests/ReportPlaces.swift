@@ -1,0 +1,85 @@
+import CGevent
+import GeventTesting
+import Testing
+
+@_spi(GeventInternals) @testable import Gevent
+
+@Suite("Whose functions reports show")
+struct ReportPlacesTests {
+    @Test("The module of a function is read from its mangled name, and that of an extension wins")
+    func modules() {
+        let expected: [(String, String?)] = [
+            ("$s6Gevent3HubC4pollyyF", "Gevent"),
+            ("$s9GeventNet12StreamServerC5startyyKF", "GeventNet"),
+            ("$s9GeventNet10Connection33_0123456789ABCDEF0123456789ABCDEFLLC3runyyKF", "GeventNet"),
+            ("$s5MyApp4mainyyFyyKcfU_", "MyApp"),
+            ("$s5MyApp6ServerV6HolderC4waityyKF", "MyApp"),
+            ("$s6Gevent3HubC5MyAppE8my_checkyyF", "MyApp"),
+            ("$s9GeventNet12StreamServerC7HandlerV5MyAppE3runyyF", "MyApp"),
+            ("$s6Gevent17WatchedDescriptorC9GeventNetE6owningACs5Int32V_tKcfc", "GeventNet"),
+            ("$ss8DurationV5MyAppE4waityyF", "MyApp"),
+            ("$sSS9GeventNetE4textSSyF", "GeventNet"),
+            ("$ss8DurationV7secondsyABSiFZ", "Swift"),
+            ("$sSa6appendyyxnF", "Swift"),
+            ("$sIeg_ytIegr_TR", nil), ("main", nil), ("gevent_wait", nil), ("$s", nil), ("$s9999Gevent", nil),
+        ]
+        for (symbol, module) in expected {
+            #expect(declaringModule(ofMangled: symbol) == module, "\(symbol)")
+        }
+    }
+
+    @Test("The library's own functions are told from a program's, also of a program that extends or resembles it")
+    func origins() {
+        let expected: [(String?, Place.Origin)] = [
+            ("$s9GeventNet12StreamServerC5startyyKF", .library), ("$s10GeventLoop0aB0V3runyyF", .library),
+            ("$s12GeventLibuv4LoopC4pollyyF", .program), ("$s11GeventLibuv4LoopC4pollyyF", .library),
+            ("$s10GeventChat4RoomC4joinyyKF", .program), ("$s6Gevent3HubC10GeventChatE4joinyyF", .program),
+            ("$s6Gevent5spawnyAA8GreenletCyxGxyKclFyt_Tg5", .library), ("gevent_park", .library),
+            ("greenlet_entry", .library), ("$s5MyApp4mainyyFyyKcfU_TA", .thunk), ("$sIeg_ytIegr_TR", .thunk),
+            ("$sSa6appendyyxnF", .standardLibrary), ("main", .program), (nil, .unnamed),
+        ]
+        for (symbol, origin) in expected { #expect(Place.Origin(symbol: symbol) == origin, "\(symbol ?? "none")") }
+        #expect(libraryModules.contains(String(#fileID.prefix { $0 != "/" })) == false)
+    }
+
+    @Test("What the library spawned is shown with the place where the program made it do so")
+    func spawnedByTheLibrary() throws {
+        try withHub { _ in
+            let (parent, child) = (Greenlet<Void> {}, Greenlet<Void> {})
+            let site = try #require(child.readableSpawnSite)
+            // As if all of the child's frames were the library's: it has the chain of sites, and no frame of its own.
+            var bare = site.pointee
+            bare.frame_count = 0
+            bare.parent = parent.readableSpawnSite
+            let place = SpawnPlace(&bare) {}
+            #expect(place.phrase == "spawned by a greenlet that was spawned at")
+            #expect(place.frames.first?.contains("(ReportPlaces.swift:") == true)
+            let own = SpawnPlace(site) {}
+            #expect(own.phrase == "spawned at")
+            bare.parent = nil
+            #expect(SpawnPlace(&bare) {}.frames == [])
+        }
+    }
+
+    @Test("A report in steps says the same, and shows greenlets that run meanwhile as they are then")
+    func inSteps() throws {
+        try withHub { hub in
+            let sleepers = (0..<5).map { number in
+                let sleeper = spawn { try sleep(for: .seconds(60)) }
+                sleeper.name = "sleeper \(number)"
+                return sleeper
+            }
+            try sleep()
+            var pauses = 0
+            let whole = try dumpGreenlets { pauses += 1 }
+            #expect(pauses >= sleepers.count)
+            #expect(whole.split(separator: "\n").dropFirst() == dumpGreenlets().split(separator: "\n").dropFirst())
+            let text = try dumpGreenlets { if sleepers[4].isActive { try sleepers[4].kill() } }
+            #expect(text.contains("\"sleeper 3\"> parked for 0 s in sleep"))
+            #expect(text.contains("\"sleeper 4\"> over meanwhile"))
+            struct Enough: Error {}
+            #expect(throws: Enough.self) { try dumpGreenlets { throw Enough() } }
+            try killAll(sleepers)
+        }
+    }
+}
