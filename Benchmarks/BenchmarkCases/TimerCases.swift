@@ -29,6 +29,14 @@ let timerCases: [Case] = [
             try joinAll(greenlets)
         }
     },
+    Case(
+        "timers-random", "timers at random moments, 100 a millisecond, CPU per timer", group: "timers",
+        figure: .processor, reachesLoop: true, operations: 100_000, quickOperations: 10_000
+    ) { _, run in try timersAtRandomMoments(run) },
+    Case(
+        "sleep-random", "greenlets sleep until random moments, 100 a millisecond, CPU per greenlet", group: "timers",
+        figure: .processor, reachesLoop: true, operations: 100_000, quickOperations: 10_000
+    ) { _, run in try sleepsUntilRandomMoments(run) },
 ]
 
 /// Starting and cancelling one timeout while others are pending, as a request under a timeout does.
@@ -77,6 +85,62 @@ private func timersFire(_ hub: Hub, _ run: Run) throws {
     block(until: hub.now.advanced(by: last), hub)
     try run.measure {
         while fired < run.operations { try sleep() }
+    }
+}
+
+/// Delayed starts, which are timers without a greenlet behind them, from starting the first until the last has fired.
+/// The hub sleeps between the deadlines, so its polls are part of the cost.
+private func timersAtRandomMoments(_ run: Run) throws {
+    var moments = RandomMoments(count: run.operations)
+    var fired = 0
+    let last = Greenlet {}
+    try run.measure {
+        for _ in 0..<run.operations {
+            spawn(after: moments.next()) {
+                fired += 1
+                if fired == run.operations { last.start() }
+            }
+        }
+        try last.join()
+    }
+}
+
+/// The same with greenlets that exist already. Each sleeps once and ends.
+private func sleepsUntilRandomMoments(_ run: Run) throws {
+    try needStacks(run.operations)
+    var moments = RandomMoments(count: run.operations)
+    let gate = Greenlet {}
+    var woken = 0
+    let last = Greenlet {}
+    for _ in 0..<run.operations {
+        let moment = moments.next()
+        spawn {
+            try gate.join()
+            try sleep(for: moment)
+            woken += 1
+            if woken == run.operations { last.start() }
+        }
+    }
+    try sleep()
+    try run.measure {
+        gate.start()
+        try last.join()
+    }
+}
+
+/// Moments that are equally likely within a span in which a hundred of them come in a millisecond. Each peer has the
+/// same sequence.
+private struct RandomMoments {
+    private let span: UInt64
+    private var state: UInt64 = 1
+
+    /// - Parameter count: how many of them there will be.
+    init(count: Int) { span = UInt64(count) * 10 }
+
+    /// The first tenth of a second is for starting all timers before one fires.
+    mutating func next() -> Duration {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return .milliseconds(100) + .microseconds(Int(state >> 33) % Int(span))
     }
 }
 

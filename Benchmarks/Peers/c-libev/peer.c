@@ -61,6 +61,11 @@ static void on_timer(struct ev_loop *loop, ev_timer *watcher, int events) {
     if (++fired == expected) ev_break(loop, EVBREAK_ALL);
 }
 
+static void on_timer_once(struct ev_loop *loop, ev_timer *watcher, int events) {
+    on_timer(loop, watcher, events);
+    free(watcher);
+}
+
 /// A million timers: start them all, cancel them all, start them again and let them fire.
 static void timers(bool quick, int reported) {
     int64_t count = quick ? 100000 : 1000000;
@@ -84,6 +89,20 @@ static void timers(bool quick, int reported) {
     int64_t due = peer_now();
     ev_run(loop, 0);
     peer_report("timers-fire", count, peer_now() - due);
+}
+
+static void timers_random(bool quick) {
+    expected = quick ? 10000 : 100000;
+    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
+    int64_t start = peer_processor_now();
+    ev_now_update(loop);
+    for (int64_t i = 0; i < expected; i++) {
+        ev_timer *timer = malloc(sizeof *timer);
+        ev_timer_init(timer, on_timer_once, (double)peer_random_moment(expected) / 1e6, 0);
+        ev_timer_start(loop, timer);
+    }
+    ev_run(loop, 0);
+    peer_report("timers-random", expected, peer_processor_now() - start);
 }
 
 static void timer_start(bool quick) { timers(quick, 0); }
@@ -131,6 +150,7 @@ int main(int count, char **arguments) {
         {"timers-start", timer_start},
         {"timers-cancel", timer_cancel},
         {"timers-fire", timer_fire},
+        {"timers-random", timers_random},
         {"post-sleeping", wake},
     };
     return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);

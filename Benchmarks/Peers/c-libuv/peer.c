@@ -70,6 +70,11 @@ static void on_timer(uv_timer_t *timer) {
     if (++fired == expected) uv_stop(timer->loop);
 }
 
+static void on_timer_once(uv_timer_t *timer) {
+    on_timer(timer);
+    uv_close((uv_handle_t *)timer, on_closed);
+}
+
 /// A million timers: start them all, cancel them all, start them again and let them fire.
 static void timers(bool quick, int reported) {
     int64_t count = quick ? 100000 : 1000000;
@@ -92,6 +97,21 @@ static void timers(bool quick, int reported) {
     int64_t due = peer_now();
     uv_run(loop, UV_RUN_DEFAULT);
     peer_report("timers-fire", count, peer_now() - due);
+}
+
+static void timers_random(bool quick) {
+    expected = quick ? 10000 : 100000;
+    uv_loop_t *loop = uv_default_loop();
+    int64_t start = peer_processor_now();
+    uv_update_time(loop);
+    for (int64_t i = 0; i < expected; i++) {
+        uv_timer_t *timer = malloc(sizeof *timer);
+        uv_timer_init(loop, timer);
+        // Its timers know nothing finer than milliseconds.
+        uv_timer_start(timer, on_timer_once, (uint64_t)(peer_random_moment(expected) + 999) / 1000, 0);
+    }
+    uv_run(loop, UV_RUN_DEFAULT);
+    peer_report("timers-random", expected, peer_processor_now() - start);
 }
 
 static void timer_start(bool quick) { timers(quick, 0); }
@@ -135,6 +155,7 @@ int main(int count, char **arguments) {
         {"timers-start", timer_start},
         {"timers-cancel", timer_cancel},
         {"timers-fire", timer_fire},
+        {"timers-random", timers_random},
         {"post-sleeping", wake},
     };
     return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);

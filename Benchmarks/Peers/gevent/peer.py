@@ -116,6 +116,53 @@ def timers(reported):
     return run
 
 
+def random_moments(count):
+    """Moments as run-case has them, in seconds."""
+    state = 1
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        yield 0.1 + (state >> 33) % (count * 10) / 1e6
+
+
+def timers_random(name):
+    count = scaled(100_000)
+    moments = list(random_moments(count))
+    loop = gevent.get_hub().loop
+    fired = [0]
+    done = gevent.event.Event()
+
+    def fire():
+        fired[0] += 1
+        if fired[0] == count:
+            done.set()
+
+    start = time.process_time()
+    loop.update_now()
+    made = []
+    for moment in moments:
+        timer = loop.timer(moment)
+        timer.start(fire)
+        made.append(timer)
+    done.wait()
+    report(name, count, time.process_time() - start)
+
+
+def sleep_random(name):
+    count = scaled(100_000)
+    gate = gevent.event.Event()
+
+    def body(moment):
+        gate.wait()
+        gevent.sleep(moment)
+
+    greenlets = [gevent.spawn(body, moment) for moment in random_moments(count)]
+    gevent.sleep(0)
+    start = time.process_time()
+    gate.set()
+    gevent.joinall(greenlets)
+    report(name, count, time.process_time() - start)
+
+
 def resident_bytes():
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
@@ -204,6 +251,8 @@ CASES = {
     "timers-start": timers(0),
     "timers-cancel": timers(1),
     "timers-fire": timers(2),
+    "timers-random": timers_random,
+    "sleep-random": sleep_random,
     "asleep-100000": parked(100_000, False),
     "asleep-1000000": parked(1_000_000, False),
     "wake-100000": parked(100_000, True),

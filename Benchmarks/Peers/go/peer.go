@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -148,6 +149,56 @@ func timers(reported int) func(string) {
 	}
 }
 
+// The processor time of this process.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// Moments as run-case has them.
+func randomMoments(count int) func() time.Duration {
+	state := uint64(1)
+	return func() time.Duration {
+		state = state*6364136223846793005 + 1442695040888963407
+		return 100*time.Millisecond + time.Duration((state>>33)%uint64(count*10))*time.Microsecond
+	}
+}
+
+func timersRandom(name string) {
+	count := scaled(100_000)
+	next := randomMoments(count)
+	var done sync.WaitGroup
+	done.Add(count)
+	start := processorTime()
+	for i := 0; i < count; i++ {
+		time.AfterFunc(next(), done.Done)
+	}
+	done.Wait()
+	report(name, count, processorTime()-start)
+}
+
+func sleepRandom(name string) {
+	count := scaled(100_000)
+	next := randomMoments(count)
+	gate := make(chan struct{})
+	var done sync.WaitGroup
+	done.Add(count)
+	for i := 0; i < count; i++ {
+		moment := next()
+		go func() {
+			<-gate
+			time.Sleep(moment)
+			done.Done()
+		}()
+	}
+	runtime.Gosched()
+	start := processorTime()
+	close(gate)
+	done.Wait()
+	report(name, count, processorTime()-start)
+}
+
 func residentBytes() float64 {
 	text, _ := os.ReadFile("/proc/self/statm")
 	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
@@ -250,6 +301,7 @@ func main() {
 		{"spawn-join", spawnJoin}, {"spawn-join-1000", spawnAtOnce(1000)}, {"spawn-join-1000000", spawnAtOnce(1_000_000)},
 		{"queue-128", queue},
 		{"timers-start", timers(0)}, {"timers-cancel", timers(1)}, {"timers-fire", timers(2)},
+		{"timers-random", timersRandom}, {"sleep-random", sleepRandom},
 		{"asleep-100000", parked(100_000, false)}, {"asleep-1000000", parked(1_000_000, false)},
 		{"wake-100000", parked(100_000, true)},
 		{"post-sleeping", wake},

@@ -104,6 +104,37 @@ func parked(_ name: String, _ count: Int, wakes: Bool) async {
     report(name, size, ContinuousClock.now - start)
 }
 
+func processorTime() -> Duration {
+    var now = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+    return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
+}
+
+/// Moments as run-case has them, in microseconds.
+func randomMoments(_ count: Int) -> [Int] {
+    var state: UInt64 = 1
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return 100_000 + Int(state >> 33) % (count * 10)
+    }
+}
+
+func sleepRandom(_ name: String) async {
+    let count = scaled(100_000)
+    let gate = Gate()
+    let tasks = randomMoments(count).map { moment in
+        Task {
+            await gate.wait()
+            try? await Task.sleep(for: .microseconds(moment))
+        }
+    }
+    while await gate.count < count { await Task.yield() }
+    let start = processorTime()
+    await gate.open()
+    for task in tasks { await task.value }
+    report(name, count, processorTime() - start)
+}
+
 let cases: [(String, @Sendable (String) async -> Void)] = [
     ("yield-1", { await yields($0, 1) }),
     ("yield-2", { await yields($0, 2) }),
@@ -117,6 +148,7 @@ let cases: [(String, @Sendable (String) async -> Void)] = [
     ("asleep-100000", { await parked($0, 100_000, wakes: false) }),
     ("asleep-1000000", { await parked($0, 1_000_000, wakes: false) }),
     ("wake-100000", { await parked($0, 100_000, wakes: true) }),
+    ("sleep-random", { await sleepRandom($0) }),
 ]
 
 let argument = CommandLine.arguments.dropFirst().first

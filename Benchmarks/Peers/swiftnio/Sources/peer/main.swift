@@ -95,6 +95,42 @@ func timers(_ name: String, _ reported: Int) throws {
     done.wait()
 }
 
+func processorTime() -> Duration {
+    var now = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+    return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
+}
+
+/// Moments as run-case has them, in microseconds.
+func randomMoments(_ count: Int) -> [Int] {
+    var state: UInt64 = 1
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return 100_000 + Int(state >> 33) % (count * 10)
+    }
+}
+
+func timersRandom(_ name: String) {
+    let count = scaled(100_000)
+    let moments = randomMoments(count)
+    let loop = group.next()
+    let done = DispatchSemaphore(value: 0)
+    loop.execute {
+        let start = processorTime()
+        let fired = NIOLoopBound(Counter(), eventLoop: loop)
+        for moment in moments {
+            loop.scheduleTask(in: .microseconds(Int64(moment))) {
+                fired.value.count += 1
+                if fired.value.count == count {
+                    report(name, count, processorTime() - start)
+                    done.signal()
+                }
+            }
+        }
+    }
+    done.wait()
+}
+
 final class Counter {
     var count = 0
     var start = ContinuousClock.now
@@ -117,6 +153,7 @@ let cases: [(String, (String) throws -> Void)] = [
     ("timers-start", { try timers($0, 0) }),
     ("timers-cancel", { try timers($0, 1) }),
     ("timers-fire", { try timers($0, 2) }),
+    ("timers-random", { timersRandom($0) }),
     ("post-sleeping", { wake($0) }),
     ("serve-echo", { _ in try serve(echoes: true) }),
     ("serve-close", { _ in try serve(echoes: false) }),
