@@ -87,21 +87,15 @@ actor Gate {
     }
 }
 
-func parked(_ name: String, _ count: Int, wakes: Bool) async {
+func asleep(_ name: String, _ count: Int) async {
     let size = count >= 1_000_000 ? scaled(count) : count
     let before = residentBytes()
     let gate = Gate()
-    let tasks = (0..<size).map { _ in Task { await gate.wait() } }
+    for _ in 0..<size { Task { await gate.wait() } }
     while await gate.count < size { await Task.yield() }
-    if !wakes {
-        let bytes = Double(residentBytes() - before) / Double(size)
-        print("{\"case\": \"\(name)\", \"operations\": \(size), \"bytes\": \(bytes)}")
-        exit(0)
-    }
-    let start = ContinuousClock.now
-    await gate.open()
-    for task in tasks { await task.value }
-    report(name, size, ContinuousClock.now - start)
+    let bytes = Double(residentBytes() - before) / Double(size)
+    print("{\"case\": \"\(name)\", \"operations\": \(size), \"bytes\": \(bytes)}")
+    exit(0)
 }
 
 func processorTime() -> Duration {
@@ -145,9 +139,8 @@ let cases: [(String, @Sendable (String) async -> Void)] = [
     ("spawn-join-1000", { await spawnAtOnce($0, 1_000) }),
     ("spawn-join-1000000", { await spawnAtOnce($0, 1_000_000) }),
     ("queue-128", { await queue($0) }),
-    ("asleep-100000", { await parked($0, 100_000, wakes: false) }),
-    ("asleep-1000000", { await parked($0, 1_000_000, wakes: false) }),
-    ("wake-100000", { await parked($0, 100_000, wakes: true) }),
+    ("asleep-100000", { await asleep($0, 100_000) }),
+    ("asleep-1000000", { await asleep($0, 1_000_000) }),
     ("sleep-random", { await sleepRandom($0) }),
 ]
 
