@@ -35,18 +35,18 @@ let timerCases: [Case] = [
     ) { _, run in try sleepsUntilRandomMoments(run) },
 ]
 
-/// Starting and cancelling one timeout while others are pending, as a request under a timeout does.
+/// A timeout that is made, started and cancelled while others are pending, as a request under a timeout does.
 private func timeouts(pending: Int) -> Case {
     Case(
-        "timeout-\(pending)", "start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
+        "timeout-\(pending)", "make, start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
         operations: 1_000_000, quickOperations: 200_000,
-        scale: .init(family: "start and cancel a timeout", axis: "timers pending", x: pending)
+        scale: .init(family: "make, start and cancel a timeout", axis: "timers pending", x: pending)
     ) { _, run in
         let others = (0..<pending).map { Timeout(.milliseconds(60_000 + $0 * 7 % 600_000)) }
         for timeout in others { timeout.start() }
-        let timeout = Timeout(.seconds(5))
         try run.measure {
             for _ in 0..<run.operations {
+                let timeout = Timeout(.seconds(5))
                 timeout.start()
                 timeout.cancel()
             }
@@ -55,15 +55,24 @@ private func timeouts(pending: Int) -> Case {
     }
 }
 
-/// A million timeouts, each an object of its own: what it costs to start all of them, or to cancel all of them.
+/// Many timeouts, each an object of its own: the cost of making and starting all of them, or of cancelling them.
 private func manyTimers(starting: Bool) -> Case {
-    let id = starting ? "timers-start" : "timers-cancel"
-    return Case(
-        id, "\(starting ? "start" : "cancel") a timeout, until 1,000,000 are \(starting ? "" : "not ")pending",
+    Case(
+        starting ? "timers-start" : "timers-cancel",
+        starting
+            ? "make and start a timeout, until 1,000,000 are pending"
+            : "cancel a timeout, until 1,000,000 are not pending",
         group: "timers", operations: 1_000_000, quickOperations: 100_000
     ) { _, run in
-        let timeouts = (0..<run.operations).map { Timeout(.milliseconds(60_000 + $0 * 7_919 % 600_000)) }
-        let startAll = { for timeout in timeouts { timeout.start() } }
+        var timeouts: [Timeout] = []
+        timeouts.reserveCapacity(run.operations)
+        let startAll = {
+            for index in 0..<run.operations {
+                let timeout = Timeout(.milliseconds(60_000 + index * 7_919 % 600_000))
+                timeout.start()
+                timeouts.append(timeout)
+            }
+        }
         if starting { try run.measure(startAll) } else { startAll() }
         let cancelAll = { for timeout in timeouts { timeout.cancel() } }
         if starting { cancelAll() } else { try run.measure(cancelAll) }

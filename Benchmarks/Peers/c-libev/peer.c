@@ -70,13 +70,16 @@ static void on_timer_once(struct ev_loop *loop, ev_timer *watcher, int events) {
 static void timers(bool quick, bool cancelling) {
     int64_t count = quick ? 100000 : 1000000;
     struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
-    ev_timer *timers = calloc((size_t)count, sizeof *timers);
-    for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, 60 + (double)(i * 7919 % 600000) / 1000, 0);
+    ev_timer **timers = calloc((size_t)count, sizeof *timers);
     ev_now_update(loop);
     int64_t start = peer_now();
-    for (int64_t i = 0; i < count; i++) ev_timer_start(loop, &timers[i]);
+    for (int64_t i = 0; i < count; i++) {
+        timers[i] = malloc(sizeof *timers[i]);
+        ev_timer_init(timers[i], on_timer, 60 + (double)(i * 7919 % 600000) / 1000, 0);
+        ev_timer_start(loop, timers[i]);
+    }
     int64_t started = peer_now();
-    for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
+    for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, timers[i]);
     int64_t cancelled = peer_now();
     if (cancelling)
         peer_report("timers-cancel", count, cancelled - started);

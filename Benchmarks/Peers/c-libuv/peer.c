@@ -79,13 +79,16 @@ static void on_timer_once(uv_timer_t *timer) {
 static void timers(bool quick, bool cancelling) {
     int64_t count = quick ? 100000 : 1000000;
     uv_loop_t *loop = uv_default_loop();
-    uv_timer_t *timers = calloc((size_t)count, sizeof *timers);
-    for (int64_t i = 0; i < count; i++) uv_timer_init(loop, &timers[i]);
+    uv_timer_t **timers = calloc((size_t)count, sizeof *timers);
     uv_update_time(loop);
     int64_t start = peer_now();
-    for (int64_t i = 0; i < count; i++) uv_timer_start(&timers[i], on_timer, (uint64_t)(60000 + i * 7919 % 600000), 0);
+    for (int64_t i = 0; i < count; i++) {
+        timers[i] = malloc(sizeof *timers[i]);
+        uv_timer_init(loop, timers[i]);
+        uv_timer_start(timers[i], on_timer, (uint64_t)(60000 + i * 7919 % 600000), 0);
+    }
     int64_t started = peer_now();
-    for (int64_t i = 0; i < count; i++) uv_timer_stop(&timers[i]);
+    for (int64_t i = 0; i < count; i++) uv_timer_stop(timers[i]);
     int64_t cancelled = peer_now();
     if (cancelling)
         peer_report("timers-cancel", count, cancelled - started);

@@ -84,10 +84,12 @@ def timers(cancelling):
     def run(name):
         count = scaled(1_000_000)
         loop = gevent.get_hub().loop
-        made = [loop.timer(60 + (i * 7919 % 600_000) / 1000) for i in range(count)]
+        made = []
         start = time.perf_counter()
-        for timer in made:
+        for i in range(count):
+            timer = loop.timer(60 + (i * 7919 % 600_000) / 1000)
             timer.start(nothing)
+            made.append(timer)
         started = time.perf_counter()
         for timer in made:
             timer.stop()
