@@ -60,9 +60,9 @@ private func manyTimers(starting: Bool) -> Case {
     Case(
         starting ? "timers-start" : "timers-cancel",
         starting
-            ? "make and start a timeout, until 1,000,000 are pending"
-            : "cancel a timeout, until 1,000,000 are not pending",
-        group: "timers", operations: 1_000_000, quickOperations: 100_000
+            ? "make and start a timeout, until 100,000 are pending"
+            : "cancel a timeout, until 100,000 are not pending",
+        group: "timers", operations: 100_000, quickOperations: 100_000
     ) { _, run in
         var timeouts: [Timeout] = []
         timeouts.reserveCapacity(run.operations)

@@ -66,9 +66,9 @@ static void on_timer_once(struct ev_loop *loop, ev_timer *watcher, int events) {
     free(watcher);
 }
 
-/// A million timers: start them all, cancel them all.
-static void timers(bool quick, bool cancelling) {
-    int64_t count = quick ? 100000 : 1000000;
+/// Many timers: start them all, cancel them all.
+static void timers(bool cancelling) {
+    enum { count = 100000 };
     struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
     ev_timer **timers = calloc((size_t)count, sizeof *timers);
     ev_now_update(loop);
@@ -101,8 +101,8 @@ static void timers_random(bool quick) {
     peer_report("timers-random", expected, peer_processor_now() - start);
 }
 
-static void timer_start(bool quick) { timers(quick, false); }
-static void timer_cancel(bool quick) { timers(quick, true); }
+static void timer_start(bool quick) { (void)quick, timers(false); }
+static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
 // MARK: waking a sleeping loop from another thread
 

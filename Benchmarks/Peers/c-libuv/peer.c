@@ -75,9 +75,9 @@ static void on_timer_once(uv_timer_t *timer) {
     uv_close((uv_handle_t *)timer, on_closed);
 }
 
-/// A million timers: start them all, cancel them all.
-static void timers(bool quick, bool cancelling) {
-    int64_t count = quick ? 100000 : 1000000;
+/// Many timers: start them all, cancel them all.
+static void timers(bool cancelling) {
+    enum { count = 100000 };
     uv_loop_t *loop = uv_default_loop();
     uv_timer_t **timers = calloc((size_t)count, sizeof *timers);
     uv_update_time(loop);
@@ -111,8 +111,8 @@ static void timers_random(bool quick) {
     peer_report("timers-random", expected, peer_processor_now() - start);
 }
 
-static void timer_start(bool quick) { timers(quick, false); }
-static void timer_cancel(bool quick) { timers(quick, true); }
+static void timer_start(bool quick) { (void)quick, timers(false); }
+static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
 // MARK: waking a sleeping loop from another thread
 

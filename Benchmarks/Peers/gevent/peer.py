@@ -55,12 +55,11 @@ def spawn_join(name):
 
 def spawn_at_once(count):
     def run(name):
-        size = scaled(count) if count >= 1_000_000 else count
         rounds = 1 if count >= 1_000_000 else scaled(200_000) // count
         start = time.perf_counter()
         for _ in range(rounds):
-            gevent.joinall([gevent.spawn(nothing) for _ in range(size)])
-        report(name, size * rounds, time.perf_counter() - start)
+            gevent.joinall([gevent.spawn(nothing) for _ in range(count)])
+        report(name, count * rounds, time.perf_counter() - start)
 
     return run
 
@@ -82,7 +81,7 @@ def queue(name):
 
 def timers(cancelling):
     def run(name):
-        count = scaled(1_000_000)
+        count = 100_000
         loop = gevent.get_hub().loop
         made = []
         start = time.perf_counter()

@@ -76,10 +76,6 @@ func spawnJoin(name string) {
 
 func spawnAtOnce(count int) func(string) {
 	return func(name string) {
-		count := count
-		if count >= 1_000_000 {
-			count = scaled(count)
-		}
 		rounds := 1
 		if count < 100_000 {
 			rounds = scaled(1_000_000) / count
@@ -114,7 +110,7 @@ func queue(name string) {
 
 func timers(cancelling bool) func(string) {
 	return func(name string) {
-		count := scaled(1_000_000)
+		const count = 100_000
 		started := make([]*time.Timer, count)
 		start := time.Now()
 		for i := range started {

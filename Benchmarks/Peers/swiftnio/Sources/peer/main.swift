@@ -58,8 +58,7 @@ func serve(echoes: Bool) throws {
     exit(0)
 }
 
-/// Scheduled tasks: start them all, cancel them all. A tenth of what others do: a cancel looks for its task among all
-/// that are pending, and a million would take minutes.
+/// Scheduled tasks: start them all, cancel them all. A cancel looks for its task among all that are pending.
 func timers(_ name: String, cancelling: Bool) {
     let count = 100_000
     let loop = group.next()
