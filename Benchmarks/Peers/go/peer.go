@@ -163,45 +163,53 @@ func sleepRandom(name string) {
 	count := scaled(100_000)
 	next := randomMoments(count)
 	gate := make(chan struct{})
-	var done sync.WaitGroup
+	var begun, done sync.WaitGroup
+	begun.Add(count)
 	done.Add(count)
 	for i := 0; i < count; i++ {
 		moment := next()
 		go func() {
+			begun.Done()
 			<-gate
 			time.Sleep(moment)
 			done.Done()
 		}()
 	}
-	runtime.Gosched()
+	begun.Wait()
 	start := processorTime()
 	close(gate)
 	done.Wait()
 	report(name, count, processorTime()-start)
 }
 
-func residentBytes() float64 {
-	text, _ := os.ReadFile("/proc/self/statm")
-	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
-	return float64(pages * os.Getpagesize())
+// What this process holds, in bytes: resident memory and page tables.
+func memory() float64 {
+	text, _ := os.ReadFile("/proc/self/status")
+	kibibytes := 0
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, "VmRSS:") || strings.HasPrefix(line, "VmPTE:") {
+			found, _ := strconv.Atoi(strings.Fields(line)[1])
+			kibibytes += found
+		}
+	}
+	return float64(kibibytes << 10)
 }
 
 func asleep(count int) func(string) {
 	return func(name string) {
-		count := count
-		if count >= 1_000_000 {
-			count = scaled(count)
-		}
-		before := residentBytes()
-		gate := make(chan struct{})
+		before := memory()
+		var begun sync.WaitGroup
+		begun.Add(count)
 		for i := 0; i < count; i++ {
-			go func() { <-gate }()
-			if i%1000 == 0 {
-				runtime.Gosched()
-			}
+			go func() {
+				begun.Done()
+				time.Sleep(time.Hour)
+			}()
 		}
-		runtime.Gosched()
-		emit(result{Case: name, Operations: count, Bytes: (residentBytes() - before) / float64(count)})
+		begun.Wait()
+		// For those that have begun and are not asleep yet.
+		time.Sleep(200 * time.Millisecond)
+		emit(result{Case: name, Operations: count, Bytes: (memory() - before) / float64(count)})
 	}
 }
 

@@ -2,6 +2,7 @@
 // hub has.
 
 import Glibc
+import Synchronization
 
 let quick = CommandLine.arguments.dropFirst(2).first == "--quick"
 
@@ -12,17 +13,18 @@ func report(_ name: String, _ operations: Int, _ spent: Duration) {
     print("{\"case\": \"\(name)\", \"operations\": \(operations), \"nanoseconds\": \(nanoseconds)}")
 }
 
-func residentBytes() -> Int {
-    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+/// What this process holds, in bytes: resident memory and page tables.
+func memory() -> Int {
+    guard let file = fopen("/proc/self/status", "r") else { return 0 }
     defer { fclose(file) }
-    var total = 0
-    var resident = 0
-    withUnsafeMutablePointer(to: &total) { total in
-        withUnsafeMutablePointer(to: &resident) { resident in
-            _ = withVaList([total, resident]) { vfscanf(file, "%ld %ld", $0) }
+    var kibibytes = 0
+    withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { line in
+        while fgets(line.baseAddress, CInt(line.count), file) != nil {
+            let words = String(cString: line.baseAddress!).split(whereSeparator: \.isWhitespace)
+            if words.first == "VmRSS:" || words.first == "VmPTE:" { kibibytes += Int(words[1]) ?? 0 }
         }
     }
-    return resident * sysconf(CInt(_SC_PAGESIZE))
+    return kibibytes << 10
 }
 
 /// Tasks that do nothing but yield.
@@ -86,14 +88,21 @@ actor Gate {
     }
 }
 
-func asleep(_ name: String, _ count: Int) async {
-    let size = count >= 1_000_000 ? scaled(count) : count
-    let before = residentBytes()
-    let gate = Gate()
-    for _ in 0..<size { Task { await gate.wait() } }
-    while await gate.count < size { await Task.yield() }
-    let bytes = Double(residentBytes() - before) / Double(size)
-    print("{\"case\": \"\(name)\", \"operations\": \(size), \"bytes\": \(bytes)}")
+let begun = Atomic<Int>(0)
+
+func asleep(_ name: String, _ count: Int) async throws {
+    let before = memory()
+    for _ in 0..<count {
+        Task {
+            begun.add(1, ordering: .relaxed)
+            try? await Task.sleep(for: .seconds(3_600))
+        }
+    }
+    while begun.load(ordering: .relaxed) < count { await Task.yield() }
+    // For those that have begun and are not asleep yet.
+    try await Task.sleep(for: .milliseconds(200))
+    let bytes = Double(memory() - before) / Double(count)
+    print("{\"case\": \"\(name)\", \"operations\": \(count), \"bytes\": \(bytes)}")
     exit(0)
 }
 
@@ -128,7 +137,7 @@ func sleepRandom(_ name: String) async {
     report(name, count, processorTime() - start)
 }
 
-let cases: [(String, @Sendable (String) async -> Void)] = [
+let cases: [(String, @Sendable (String) async throws -> Void)] = [
     ("yield-1", { await yields($0, 1) }),
     ("yield-2", { await yields($0, 2) }),
     ("yield-100", { await yields($0, 100) }),
@@ -138,8 +147,8 @@ let cases: [(String, @Sendable (String) async -> Void)] = [
     ("spawn-join-1000", { await spawnAtOnce($0, 1_000) }),
     ("spawn-join-1000000", { await spawnAtOnce($0, 1_000_000) }),
     ("queue-128", { await queue($0) }),
-    ("asleep-100000", { await asleep($0, 100_000) }),
-    ("asleep-1000000", { await asleep($0, 1_000_000) }),
+    ("asleep-100000", { try await asleep($0, 100_000) }),
+    ("asleep-1000000", { try await asleep($0, 1_000_000) }),
     ("sleep-random", { await sleepRandom($0) }),
 ]
 
@@ -147,7 +156,7 @@ let argument = CommandLine.arguments.dropFirst().first
 if argument == "--list" {
     for (name, _) in cases { print(name) }
 } else if let found = cases.first(where: { $0.0 == argument }) {
-    await found.1(found.0)
+    try await found.1(found.0)
 } else {
     let usage = "usage: peer --list | CASE [--quick]\n"
     write(STDERR_FILENO, usage, usage.utf8.count)
