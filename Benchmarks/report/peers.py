@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,18 @@ SOURCES = FOLDER / "Peers"
 BUILT = SCRATCH / "peers"
 VENV = BUILT / "venv"
 HEADERS = [pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include")]
+
+# The cases in which a peer serves: what its server is called, what the clients do, how many connections they have, and
+# which figure of theirs counts.
+PROCESSOR = "serverProcessorNanosecondsPerRequest"
+SERVED = {
+    "tcp-echo-1": ("serve-echo", "echo", 1, PROCESSOR),
+    "tcp-echo-100": ("serve-echo", "echo", 100, PROCESSOR),
+    "tcp-echo-1000": ("serve-echo", "echo", 1000, PROCESSOR),
+    "tcp-echo-10000": ("serve-echo", "echo", 10000, PROCESSOR),
+    "accept-close": ("serve-close", "accept", 64, PROCESSOR),
+    "idle-connections-10000": ("serve-echo", "idle", 10000, "bytesEach"),
+}
 
 # What --setup installs. Go's packages in the distributions are old, and gevent's; PyPI has both.
 DEBIAN = ["gcc", "g++", "libev-dev", "libuv1-dev", "liburing-dev", "libboost-fiber-dev", "python3-venv"]
@@ -56,20 +69,34 @@ class Peer:
     # Its version, for the head of its column.
     version: callable = lambda: ""
 
-    def __post_init__(self):
-        self.command = []
-
     def build(self):
         self.command = self.make(self)
-
-    def cases(self):
         result = subprocess.run([*self.command, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if result.returncode != 0:
             raise Failed(f"{self.key} --list: status {result.returncode}\n{result.stderr}")
-        return result.stdout.split()
+        self.cases = set(result.stdout.split())
+
+    def takes_part(self, case):
+        """Whether it has the case, which is one of run-case --list."""
+        return SERVED.get(case["id"], [case["id"]])[0] in self.cases
+
+    def measure(self, case, quick, load, processors):
+        """One result of a case, or "failed" or "unavailable" with the reason, as RunCase.run has it."""
+        if case["id"] not in SERVED:
+            return self.run(case["id"], quick, processors[0])
+        server, mode, connections, figure = SERVED[case["id"]]
+        # Each side has one for each connection, and a few besides.
+        needed, most = connections + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if most < needed:
+            return {"unavailable": f"needs {needed:,} descriptors, and this system allows {most:,} (ulimit -Hn)"}
+        words = ["--connections", connections]
+        if mode != "idle":
+            words += ["--requests", case["quickOperations"] if quick else case["operations"]]
+        if mode == "echo":
+            words += ["--bytes", 64]
+        return self.serve(server, mode, words, figure, load, processors)
 
     def run(self, case, quick, processor, timeout=60):
-        """One result, or "failed" with the reason, as RunCase.run has it."""
         command = [*self.command, case] + (["--quick"] if quick else [])
         try:
             result = subprocess.run(
@@ -307,8 +334,8 @@ def get_state_threads():
 
 
 def available(wanted):
-    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty."""
-    names = [name.strip() for name in wanted.split(",")] if wanted else [peer.key for peer in ALL]
+    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty for all."""
+    names = wanted or [peer.key for peer in ALL]
     unknown = [name for name in names if name not in [peer.key for peer in ALL]]
     if unknown:
         raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peer.key for peer in ALL)}")
