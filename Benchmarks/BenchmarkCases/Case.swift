@@ -8,8 +8,8 @@ public struct Case: Sendable {
     public enum Figure: String, Sendable {
         /// Wall time of the measured part, in nanoseconds.
         case wall
-        /// Processor time of this process in the measured part, in nanoseconds: what a server costs while its clients
-        /// are another process.
+        /// Processor time of this process in the measured part, in nanoseconds: the cost of a server whose clients are
+        /// another process, or of timers, between which the process sleeps.
         case processor
         /// Resident bytes.
         case memory

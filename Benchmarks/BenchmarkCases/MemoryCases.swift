@@ -8,14 +8,9 @@ let memoryCases: [Case] =
             operations: count, quickOperations: count < 1_000_000 ? count : nil,
             scale: .init(family: "a sleeping greenlet", axis: "greenlets", x: count)
         ) { hub, run in try asleep(hub, run) }
-    } + [
-        Case(
-            "wake-100000", "wake and end a sleeping greenlet, 100,000 due at once", group: "timers",
-            operations: 100_000, quickOperations: 100_000
-        ) { hub, run in try asleep(hub, run) }
-    ]
+    }
 
-/// What each of many sleepers holds, and what it takes to wake and end them.
+/// What each of many sleepers holds.
 private func asleep(_ hub: Hub, _ run: Run) throws {
     let count = run.operations
     try needStacks(count)
@@ -39,11 +34,8 @@ private func asleep(_ hub: Hub, _ run: Run) throws {
     try expect(woken == 0, "the first woke before the last was asleep: this machine is too slow for \(nap)")
     run.record(bytesEach: Double(measure_resident_bytes(0) - before) / Double(count))
     run.also("memory maps of the process", Double(memoryMaps()), "")
-    block(until: hub.now.advanced(by: nap), hub)
-    // Until the last has ended: stacks that nobody needs any more go back to the system later, when the hub has time.
     try run.measure { try last.join() }
     try expect(woken == count, "\(count - woken) did not wake")
-    if let window = run.window { run.also("wake and end, each", Double(window.nanoseconds) / Double(count), "ns") }
 }
 
 /// How many mappings the process has, which the kernel limits.

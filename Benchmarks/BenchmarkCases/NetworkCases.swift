@@ -1,10 +1,11 @@
 internal import CMeasure
 internal import Gevent
 internal import GeventNet
+internal import Glibc
 
 /// A server on TCP whose clients are another process, on another processor if there is one.
 let networkCases: [Case] =
-    [1, 100, 1_000].map(echo)
+    [1, 100, 1_000, 10_000].map(echo)
     + [
         Case(
             "accept-close", "accept and close, server CPU per connection", group: "network", figure: .processor,
@@ -16,14 +17,22 @@ let networkCases: [Case] =
         ) { _, run in try idleConnections(run) },
     ]
 
+/// All connections are active: each has a request in flight all the time.
 private func echo(connections: Int) -> Case {
-    Case(
+    // With one, both sides sleep between two requests. With 10,000, the connecting takes long already.
+    let (operations, quickOperations) =
+        switch connections {
+        case 1: (25_000, 10_000)
+        case 10_000: (100_000, 40_000)
+        default: (200_000, 40_000)
+        }
+    return Case(
         "tcp-echo-\(connections)",
-        "TCP echo, 64 bytes, \(grouped(connections)) \(connections == 1 ? "connection" : "connections"), server CPU "
-            + "per request",
-        group: "network", figure: .processor, reachesLoop: true, operations: connections == 1 ? 25_000 : 200_000,
-        quickOperations: connections == 1 ? 10_000 : 40_000,
-        scale: .init(family: "TCP echo, server CPU per request", axis: "connections", x: connections)
+        "TCP echo, 64 bytes, \(grouped(connections)) active \(connections == 1 ? "connection" : "connections"), "
+            + "server CPU per request",
+        group: "network", figure: .processor, reachesLoop: true, operations: operations,
+        quickOperations: quickOperations,
+        scale: .init(family: "TCP echo, server CPU per request", axis: "active connections", x: connections)
     ) { _, run in
         try needDescriptors(connections)
         let server = try startServer { socket in try echo(socket) }
@@ -55,12 +64,16 @@ private func startServer(_ handler: @escaping (Socket) throws -> Void) throws ->
 /// Serves the clients of one load generator until it has made its requests.
 private func serve(_ server: StreamServer, _ run: Run, _ mode: String, connections: Int, bytes: Int? = nil) throws {
     var arguments = ["--port", "\(server.port)", "--connections", "\(connections)", "--requests", "\(run.operations)"]
+    arguments += ["--server-pid", "\(getpid())"]
     if let bytes { arguments += ["--bytes", "\(bytes)"] }
     let load = try LoadProcess(mode, arguments)
     defer { load.end() }
     try load.waitForStart()
     var result = ""
     try run.measure { result = try load.readResult() }
+    // As the generator measured it: from its first request to its last answer, without the closing of its connections,
+    // and in the same way as for the peers.
+    run.record(processorNanosecondsEach: try load.number("serverProcessorNanosecondsPerRequest", in: result))
     run.also("requests a second", try load.number("requestsPerSecond", in: result), "")
     run.also("median latency", try load.number("p50Microseconds", in: result), "µs")
     run.also("99th percentile of the latency", try load.number("p99Microseconds", in: result), "µs")

@@ -25,6 +25,9 @@ public final class Run {
     public private(set) var window: Window?
     /// Resident bytes each, from a case about memory.
     public private(set) var bytesEach: Double?
+    /// Processor time of one operation, in nanoseconds, from a case whose load generator measures it; nil where the
+    /// window does.
+    public private(set) var processorNanosecondsEach: Double?
     public private(set) var extras: [Extra] = []
 
     private let countAllocations: (() -> Int)?
@@ -60,6 +63,9 @@ public final class Run {
 
     /// The figure of a case about memory.
     func record(bytesEach: Double) { self.bytesEach = bytesEach }
+
+    /// The figure of a case about a server: what its load generator measured.
+    func record(processorNanosecondsEach: Double) { self.processorNanosecondsEach = processorNanosecondsEach }
 
     /// A figure besides the case's own.
     func also(_ name: String, _ value: Double, _ unit: String) {

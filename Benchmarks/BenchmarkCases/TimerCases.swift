@@ -1,18 +1,14 @@
 internal import Gevent
-internal import Glibc
 
 let timerCases: [Case] = [
     timeouts(pending: 0),
     timeouts(pending: 1_000_000),
     manyTimers(starting: true),
     manyTimers(starting: false),
+    // Processor time: where it is less than a tenth of a microsecond, the wall clock shows the millisecond instead.
     Case(
-        "timers-fire", "fire a timer, 1,000,000 due at once", group: "timers", reachesLoop: true,
-        operations: 1_000_000, quickOperations: 100_000
-    ) { hub, run in try timersFire(hub, run) },
-    Case(
-        "sleep-storm", "sleep for a millisecond, 10,000 greenlets", group: "timers", reachesLoop: true,
-        operations: 400_000, quickOperations: 100_000
+        "sleep-storm", "sleep for a millisecond, 10,000 greenlets, CPU per sleep", group: "timers",
+        figure: .processor, reachesLoop: true, operations: 400_000, quickOperations: 100_000
     ) { _, run in
         let sleepers = 10_000
         let each = run.operations / sleepers
@@ -29,20 +25,28 @@ let timerCases: [Case] = [
             try joinAll(greenlets)
         }
     },
+    Case(
+        "timers-random", "timers at random moments, 100 a millisecond, CPU per timer", group: "timers",
+        figure: .processor, reachesLoop: true, operations: 100_000, quickOperations: 10_000
+    ) { _, run in try timersAtRandomMoments(run) },
+    Case(
+        "sleep-random", "greenlets sleep until random moments, 100 a millisecond, CPU per greenlet", group: "timers",
+        figure: .processor, reachesLoop: true, operations: 100_000, quickOperations: 10_000
+    ) { _, run in try sleepsUntilRandomMoments(run) },
 ]
 
-/// Starting and cancelling one timeout while others are pending, as a request under a timeout does.
+/// A timeout that is made, started and cancelled while others are pending, as a request under a timeout does.
 private func timeouts(pending: Int) -> Case {
     Case(
-        "timeout-\(pending)", "start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
+        "timeout-\(pending)", "make, start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
         operations: 1_000_000, quickOperations: 200_000,
-        scale: .init(family: "start and cancel a timeout", axis: "timers pending", x: pending)
+        scale: .init(family: "make, start and cancel a timeout", axis: "timers pending", x: pending)
     ) { _, run in
         let others = (0..<pending).map { Timeout(.milliseconds(60_000 + $0 * 7 % 600_000)) }
         for timeout in others { timeout.start() }
-        let timeout = Timeout(.seconds(5))
         try run.measure {
             for _ in 0..<run.operations {
+                let timeout = Timeout(.seconds(5))
                 timeout.start()
                 timeout.cancel()
             }
@@ -51,36 +55,82 @@ private func timeouts(pending: Int) -> Case {
     }
 }
 
-/// A million timeouts, each an object of its own: what it costs to start all of them, or to cancel all of them.
+/// Many timeouts, each an object of its own: the cost of making and starting all of them, or of cancelling them.
 private func manyTimers(starting: Bool) -> Case {
-    let id = starting ? "timers-start" : "timers-cancel"
-    return Case(
-        id, "\(starting ? "start" : "cancel") a timeout, until 1,000,000 are \(starting ? "" : "not ")pending",
-        group: "timers", operations: 1_000_000, quickOperations: 100_000
+    Case(
+        starting ? "timers-start" : "timers-cancel",
+        starting
+            ? "make and start a timeout, until 100,000 are pending"
+            : "cancel a timeout, until 100,000 are not pending",
+        group: "timers", operations: 100_000, quickOperations: 100_000
     ) { _, run in
-        let timeouts = (0..<run.operations).map { Timeout(.milliseconds(60_000 + $0 * 7_919 % 600_000)) }
-        let startAll = { for timeout in timeouts { timeout.start() } }
+        var timeouts: [Timeout] = []
+        timeouts.reserveCapacity(run.operations)
+        let startAll = {
+            for index in 0..<run.operations {
+                let timeout = Timeout(.milliseconds(60_000 + index * 7_919 % 600_000))
+                timeout.start()
+                timeouts.append(timeout)
+            }
+        }
         if starting { try run.measure(startAll) } else { startAll() }
         let cancelAll = { for timeout in timeouts { timeout.cancel() } }
         if starting { cancelAll() } else { try run.measure(cancelAll) }
     }
 }
 
-/// Delayed starts, which is what a timer can do without a greenlet behind it. The thread is blocked until all are due,
-/// so that no waiting is measured; they fire in the order of their deadlines, which is not the one they were made in.
-private func timersFire(_ hub: Hub, _ run: Run) throws {
+/// Delayed starts, which are timers without a greenlet behind them, from starting the first until the last has fired.
+/// The hub sleeps between the deadlines, so its polls are part of the cost.
+private func timersAtRandomMoments(_ run: Run) throws {
+    var moments = RandomMoments(count: run.operations)
     var fired = 0
-    let last = Duration.milliseconds(500)
-    for index in 0..<run.operations {
-        spawn(after: last - .microseconds(index * 7_919 % 500_000)) { fired += 1 }
-    }
-    block(until: hub.now.advanced(by: last), hub)
+    let last = Greenlet {}
     try run.measure {
-        while fired < run.operations { try sleep() }
+        for _ in 0..<run.operations {
+            spawn(after: moments.next()) {
+                fired += 1
+                if fired == run.operations { last.start() }
+            }
+        }
+        try last.join()
     }
 }
 
-/// Blocks the thread, and with it the hub, until the loop's clock says that it is later.
-func block(until deadline: LoopInstant, _ hub: Hub) {
-    while hub.now <= deadline { usleep(1_000) }
+/// The same with greenlets that exist already. Each sleeps once and ends.
+private func sleepsUntilRandomMoments(_ run: Run) throws {
+    try needStacks(run.operations)
+    var moments = RandomMoments(count: run.operations)
+    let gate = Greenlet {}
+    var woken = 0
+    let last = Greenlet {}
+    for _ in 0..<run.operations {
+        let moment = moments.next()
+        spawn {
+            try gate.join()
+            try sleep(for: moment)
+            woken += 1
+            if woken == run.operations { last.start() }
+        }
+    }
+    try sleep()
+    try run.measure {
+        gate.start()
+        try last.join()
+    }
+}
+
+/// Moments that are equally likely within a span in which a hundred of them come in a millisecond. Each peer has the
+/// same sequence.
+private struct RandomMoments {
+    private let span: UInt64
+    private var state: UInt64 = 1
+
+    /// - Parameter count: how many of them there will be.
+    init(count: Int) { span = UInt64(count) * 10 }
+
+    /// The first tenth of a second is for starting all timers before one fires.
+    mutating func next() -> Duration {
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return .milliseconds(100) + .microseconds(Int(state >> 33) % Int(span))
+    }
 }

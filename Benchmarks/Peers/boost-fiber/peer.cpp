@@ -2,8 +2,10 @@
 #include <boost/fiber/all.hpp>
 
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <utility>
@@ -71,6 +73,38 @@ static void queue(const char *name) {
     producer.join();
 }
 
+static long long processor_now() {
+    timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/// Each sleeps until a moment of its own; the moments are as run-case has them.
+static void sleep_random(const char *name) {
+    long count = scaled(100000);
+    std::uint64_t state = 1;
+    fibers::mutex mutex;
+    fibers::condition_variable gate;
+    bool is_open = false;
+    std::vector<fibers::fiber> made;
+    for (long i = 0; i < count; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        auto moment = std::chrono::microseconds(100000 + static_cast<long>(state >> 33) % (count * 10));
+        made.emplace_back(fibers::launch::post, [&, moment] {
+            std::unique_lock<fibers::mutex> lock(mutex);
+            gate.wait(lock, [&] { return is_open; });
+            lock.unlock();
+            boost::this_fiber::sleep_for(moment);
+        });
+    }
+    yield();
+    long long start = processor_now();
+    is_open = true;
+    gate.notify_all();
+    for (auto &one : made) one.join();
+    report(name, count, processor_now() - start);
+}
+
 static void raw_switch(const char *name) {
     namespace context = boost::context;
     long count = scaled(20000000);
@@ -94,6 +128,7 @@ int main(int count, char **arguments) {
         {"spawn-join", spawn_join},
         {"spawn-join-1000", [](const char *name) { spawn_at_once(name, 1000); }},
         {"queue-128", queue},
+        {"sleep-random", sleep_random},
     };
     quick = count > 2 && std::strcmp(arguments[2], "--quick") == 0;
     for (auto &one : cases) {

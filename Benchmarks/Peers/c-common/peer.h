@@ -29,6 +29,21 @@ static inline int64_t peer_now(void) {
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
+/// The processor time of this process, in nanoseconds.
+static inline int64_t peer_processor_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/// The next random moment, in microseconds from now. All `count` of them are equally likely within a span in which a
+/// hundred come in a millisecond. The sequence is the same in each process, and the one of run-case.
+static inline int64_t peer_random_moment(int64_t count) {
+    static uint64_t state = 1;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return 100000 + (int64_t)(state >> 33) % (count * 10);
+}
+
 /// Prints what one run came to: nanoseconds for `operations` operations.
 static inline void peer_report(const char *name, int64_t operations, int64_t nanoseconds) {
     printf("{\"case\": \"%s\", \"operations\": %lld, \"nanoseconds\": %.3f}\n", name, (long long)operations,
@@ -36,10 +51,30 @@ static inline void peer_report(const char *name, int64_t operations, int64_t nan
     fflush(stdout);
 }
 
+/// Prints the memory that each of `count` things takes.
+static inline void peer_report_bytes(const char *name, int64_t count, int64_t bytes) {
+    printf("{\"case\": \"%s\", \"operations\": %lld, \"bytes\": %.1f}\n", name, (long long)count,
+           (double)bytes / (double)count);
+    fflush(stdout);
+}
+
 static inline void peer_check(bool holds, const char *what) {
     if (holds) return;
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
     exit(1);
+}
+
+/// What this process holds, in bytes: resident memory and page tables.
+static inline int64_t peer_memory(void) {
+    FILE *file = fopen("/proc/self/status", "re");
+    peer_check(file != NULL, "/proc/self/status");
+    char line[256];
+    long long kibibytes = 0, found;
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "VmRSS: %lld", &found) == 1 || sscanf(line, "VmPTE: %lld", &found) == 1) kibibytes += found;
+    }
+    fclose(file);
+    return kibibytes << 10;
 }
 
 /// A listening socket on a free port of 127.0.0.1, which is printed.

@@ -61,34 +61,48 @@ static void on_timer(struct ev_loop *loop, ev_timer *watcher, int events) {
     if (++fired == expected) ev_break(loop, EVBREAK_ALL);
 }
 
-/// A million timers: start them all, cancel them all, start them again and let them fire.
-static void timers(bool quick, int reported) {
-    int64_t count = quick ? 100000 : 1000000;
-    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
-    ev_timer *timers = calloc((size_t)count, sizeof *timers);
-    for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, 60 + (double)(i * 7919 % 600000) / 1000, 0);
-    ev_now_update(loop);
-    int64_t start = peer_now();
-    for (int64_t i = 0; i < count; i++) ev_timer_start(loop, &timers[i]);
-    int64_t started = peer_now();
-    for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, &timers[i]);
-    int64_t cancelled = peer_now();
-    if (reported == 0) return peer_report("timers-start", count, started - start);
-    if (reported == 1) return peer_report("timers-cancel", count, cancelled - started);
-    // Due within a hundred milliseconds, in an order that is not theirs, and all before the loop looks.
-    for (int64_t i = 0; i < count; i++) ev_timer_init(&timers[i], on_timer, (double)(i * 7919 % 100000) / 1e6, 0);
-    ev_now_update(loop);
-    for (int64_t i = 0; i < count; i++) ev_timer_start(loop, &timers[i]);
-    usleep(150000);
-    expected = count;
-    int64_t due = peer_now();
-    ev_run(loop, 0);
-    peer_report("timers-fire", count, peer_now() - due);
+static void on_timer_once(struct ev_loop *loop, ev_timer *watcher, int events) {
+    on_timer(loop, watcher, events);
+    free(watcher);
 }
 
-static void timer_start(bool quick) { timers(quick, 0); }
-static void timer_cancel(bool quick) { timers(quick, 1); }
-static void timer_fire(bool quick) { timers(quick, 2); }
+/// Many timers: start them all, cancel them all.
+static void timers(bool cancelling) {
+    enum { count = 100000 };
+    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
+    ev_timer **timers = calloc((size_t)count, sizeof *timers);
+    ev_now_update(loop);
+    int64_t start = peer_now();
+    for (int64_t i = 0; i < count; i++) {
+        timers[i] = malloc(sizeof *timers[i]);
+        ev_timer_init(timers[i], on_timer, 60 + (double)(i * 7919 % 600000) / 1000, 0);
+        ev_timer_start(loop, timers[i]);
+    }
+    int64_t started = peer_now();
+    for (int64_t i = 0; i < count; i++) ev_timer_stop(loop, timers[i]);
+    int64_t cancelled = peer_now();
+    if (cancelling)
+        peer_report("timers-cancel", count, cancelled - started);
+    else
+        peer_report("timers-start", count, started - start);
+}
+
+static void timers_random(bool quick) {
+    expected = quick ? 10000 : 100000;
+    struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
+    int64_t start = peer_processor_now();
+    ev_now_update(loop);
+    for (int64_t i = 0; i < expected; i++) {
+        ev_timer *timer = malloc(sizeof *timer);
+        ev_timer_init(timer, on_timer_once, (double)peer_random_moment(expected) / 1e6, 0);
+        ev_timer_start(loop, timer);
+    }
+    ev_run(loop, 0);
+    peer_report("timers-random", expected, peer_processor_now() - start);
+}
+
+static void timer_start(bool quick) { (void)quick, timers(false); }
+static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
 // MARK: waking a sleeping loop from another thread
 
@@ -130,7 +144,7 @@ int main(int count, char **arguments) {
     static const peer_case cases[] = {
         {"timers-start", timer_start},
         {"timers-cancel", timer_cancel},
-        {"timers-fire", timer_fire},
+        {"timers-random", timers_random},
         {"post-sleeping", wake},
     };
     return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);

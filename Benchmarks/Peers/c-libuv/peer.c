@@ -70,33 +70,49 @@ static void on_timer(uv_timer_t *timer) {
     if (++fired == expected) uv_stop(timer->loop);
 }
 
-/// A million timers: start them all, cancel them all, start them again and let them fire.
-static void timers(bool quick, int reported) {
-    int64_t count = quick ? 100000 : 1000000;
-    uv_loop_t *loop = uv_default_loop();
-    uv_timer_t *timers = calloc((size_t)count, sizeof *timers);
-    for (int64_t i = 0; i < count; i++) uv_timer_init(loop, &timers[i]);
-    uv_update_time(loop);
-    int64_t start = peer_now();
-    for (int64_t i = 0; i < count; i++) uv_timer_start(&timers[i], on_timer, (uint64_t)(60000 + i * 7919 % 600000), 0);
-    int64_t started = peer_now();
-    for (int64_t i = 0; i < count; i++) uv_timer_stop(&timers[i]);
-    int64_t cancelled = peer_now();
-    if (reported == 0) return peer_report("timers-start", count, started - start);
-    if (reported == 1) return peer_report("timers-cancel", count, cancelled - started);
-    // Due within a hundred milliseconds, in an order that is not theirs, and all before the loop looks.
-    uv_update_time(loop);
-    for (int64_t i = 0; i < count; i++) uv_timer_start(&timers[i], on_timer, (uint64_t)(i * 7919 % 100), 0);
-    usleep(150000);
-    expected = count;
-    int64_t due = peer_now();
-    uv_run(loop, UV_RUN_DEFAULT);
-    peer_report("timers-fire", count, peer_now() - due);
+static void on_timer_once(uv_timer_t *timer) {
+    on_timer(timer);
+    uv_close((uv_handle_t *)timer, on_closed);
 }
 
-static void timer_start(bool quick) { timers(quick, 0); }
-static void timer_cancel(bool quick) { timers(quick, 1); }
-static void timer_fire(bool quick) { timers(quick, 2); }
+/// Many timers: start them all, cancel them all.
+static void timers(bool cancelling) {
+    enum { count = 100000 };
+    uv_loop_t *loop = uv_default_loop();
+    uv_timer_t **timers = calloc((size_t)count, sizeof *timers);
+    uv_update_time(loop);
+    int64_t start = peer_now();
+    for (int64_t i = 0; i < count; i++) {
+        timers[i] = malloc(sizeof *timers[i]);
+        uv_timer_init(loop, timers[i]);
+        uv_timer_start(timers[i], on_timer, (uint64_t)(60000 + i * 7919 % 600000), 0);
+    }
+    int64_t started = peer_now();
+    for (int64_t i = 0; i < count; i++) uv_timer_stop(timers[i]);
+    int64_t cancelled = peer_now();
+    if (cancelling)
+        peer_report("timers-cancel", count, cancelled - started);
+    else
+        peer_report("timers-start", count, started - start);
+}
+
+static void timers_random(bool quick) {
+    expected = quick ? 10000 : 100000;
+    uv_loop_t *loop = uv_default_loop();
+    int64_t start = peer_processor_now();
+    uv_update_time(loop);
+    for (int64_t i = 0; i < expected; i++) {
+        uv_timer_t *timer = malloc(sizeof *timer);
+        uv_timer_init(loop, timer);
+        // Its timers know nothing finer than milliseconds.
+        uv_timer_start(timer, on_timer_once, (uint64_t)(peer_random_moment(expected) + 999) / 1000, 0);
+    }
+    uv_run(loop, UV_RUN_DEFAULT);
+    peer_report("timers-random", expected, peer_processor_now() - start);
+}
+
+static void timer_start(bool quick) { (void)quick, timers(false); }
+static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
 // MARK: waking a sleeping loop from another thread
 
@@ -134,7 +150,7 @@ int main(int count, char **arguments) {
     static const peer_case cases[] = {
         {"timers-start", timer_start},
         {"timers-cancel", timer_cancel},
-        {"timers-fire", timer_fire},
+        {"timers-random", timers_random},
         {"post-sleeping", wake},
     };
     return peer_main(count, arguments, serve, cases, sizeof cases / sizeof *cases);

@@ -55,12 +55,11 @@ def spawn_join(name):
 
 def spawn_at_once(count):
     def run(name):
-        size = scaled(count) if count >= 1_000_000 else count
         rounds = 1 if count >= 1_000_000 else scaled(200_000) // count
         start = time.perf_counter()
         for _ in range(rounds):
-            gevent.joinall([gevent.spawn(nothing) for _ in range(size)])
-        report(name, size * rounds, time.perf_counter() - start)
+            gevent.joinall([gevent.spawn(nothing) for _ in range(count)])
+        report(name, count * rounds, time.perf_counter() - start)
 
     return run
 
@@ -80,62 +79,86 @@ def queue(name):
     report(name, count, time.perf_counter() - start)
 
 
-def timers(reported):
+def timers(cancelling):
     def run(name):
-        count = scaled(1_000_000)
+        count = 100_000
         loop = gevent.get_hub().loop
-        made = [loop.timer(60 + (i * 7919 % 600_000) / 1000) for i in range(count)]
+        made = []
         start = time.perf_counter()
-        for timer in made:
+        for i in range(count):
+            timer = loop.timer(60 + (i * 7919 % 600_000) / 1000)
             timer.start(nothing)
+            made.append(timer)
         started = time.perf_counter()
         for timer in made:
             timer.stop()
         cancelled = time.perf_counter()
-        if reported == 0:
-            return report(name, count, started - start)
-        if reported == 1:
-            return report(name, count, cancelled - started)
-        fired = [0]
-        done = gevent.event.Event()
-
-        def fire():
-            fired[0] += 1
-            if fired[0] == count:
-                done.set()
-
-        loop.update_now()
-        made = [loop.timer((i * 7919 % 100_000) / 1e6) for i in range(count)]
-        for timer in made:
-            timer.start(fire)
-        time.sleep(0.15)
-        start = time.perf_counter()
-        done.wait()
-        report(name, count, time.perf_counter() - start)
+        report(name, count, cancelled - started if cancelling else started - start)
 
     return run
 
 
-def resident_bytes():
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+def random_moments(count):
+    """Moments as run-case has them, in seconds."""
+    state = 1
+    for _ in range(count):
+        state = (state * 6364136223846793005 + 1442695040888963407) & 0xFFFFFFFFFFFFFFFF
+        yield 0.1 + (state >> 33) % (count * 10) / 1e6
 
 
-def parked(count, wakes):
+def timers_random(name):
+    count = scaled(100_000)
+    moments = list(random_moments(count))
+    loop = gevent.get_hub().loop
+    fired = [0]
+    done = gevent.event.Event()
+
+    def fire():
+        fired[0] += 1
+        if fired[0] == count:
+            done.set()
+
+    start = time.process_time()
+    loop.update_now()
+    made = []
+    for moment in moments:
+        timer = loop.timer(moment)
+        timer.start(fire)
+        made.append(timer)
+    done.wait()
+    report(name, count, time.process_time() - start)
+
+
+def sleep_random(name):
+    count = scaled(100_000)
+    gate = gevent.event.Event()
+
+    def body(moment):
+        gate.wait()
+        gevent.sleep(moment)
+
+    greenlets = [gevent.spawn(body, moment) for moment in random_moments(count)]
+    gevent.sleep(0)
+    start = time.process_time()
+    gate.set()
+    gevent.joinall(greenlets)
+    report(name, count, time.process_time() - start)
+
+
+def memory():
+    """What this process holds, in bytes: resident memory and page tables."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return sum(int(line.split()[1]) << 10 for line in file if line.startswith(("VmRSS:", "VmPTE:")))
+
+
+def sleeping(count):
     def run(name):
-        size = scaled(count) if count >= 1_000_000 else count
-        before = resident_bytes()
-        gate = gevent.event.Event()
-        greenlets = [gevent.spawn(gate.wait) for _ in range(size)]
+        before = memory()
+        greenlets = [gevent.spawn(gevent.sleep, 3600) for _ in range(count)]
         gevent.sleep(0)
-        if not wakes:
-            used = (resident_bytes() - before) / size
-            print(json.dumps({"case": name, "operations": size, "bytes": used}), flush=True)
-            os._exit(0)
-        start = time.perf_counter()
-        gate.set()
-        gevent.joinall(greenlets)
-        report(name, size, time.perf_counter() - start)
+        used = (memory() - before) / len(greenlets)
+        print(json.dumps({"case": name, "operations": count, "bytes": used}), flush=True)
+        os._exit(0)
 
     return run
 
@@ -201,12 +224,12 @@ CASES = {
     "spawn-join-1000": spawn_at_once(1000),
     "spawn-join-1000000": spawn_at_once(1_000_000),
     "queue-128": queue,
-    "timers-start": timers(0),
-    "timers-cancel": timers(1),
-    "timers-fire": timers(2),
-    "asleep-100000": parked(100_000, False),
-    "asleep-1000000": parked(1_000_000, False),
-    "wake-100000": parked(100_000, True),
+    "timers-start": timers(cancelling=False),
+    "timers-cancel": timers(cancelling=True),
+    "timers-random": timers_random,
+    "sleep-random": sleep_random,
+    "asleep-100000": sleeping(100_000),
+    "asleep-1000000": sleeping(1_000_000),
     "post-sleeping": wake,
     "serve-echo": serve(True),
     "serve-close": serve(False),

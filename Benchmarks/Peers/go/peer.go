@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -75,10 +76,6 @@ func spawnJoin(name string) {
 
 func spawnAtOnce(count int) func(string) {
 	return func(name string) {
-		count := count
-		if count >= 1_000_000 {
-			count = scaled(count)
-		}
 		rounds := 1
 		if count < 100_000 {
 			rounds = scaled(1_000_000) / count
@@ -111,9 +108,9 @@ func queue(name string) {
 	report(name, count, time.Since(start))
 }
 
-func timers(reported int) func(string) {
+func timers(cancelling bool) func(string) {
 	return func(name string) {
-		count := scaled(1_000_000)
+		const count = 100_000
 		started := make([]*time.Timer, count)
 		start := time.Now()
 		for i := range started {
@@ -125,60 +122,94 @@ func timers(reported int) func(string) {
 			timer.Stop()
 		}
 		cancelled := time.Since(start)
-		switch reported {
-		case 0:
-			report(name, count, spent)
-		case 1:
+		if cancelling {
 			report(name, count, cancelled)
-		default:
-			// All are due when the first is looked at.
-			var done sync.WaitGroup
-			done.Add(count)
-			due := time.Now().Add(3 * time.Second)
-			for i := 0; i < count; i++ {
-				time.AfterFunc(time.Until(due)+time.Duration(i*7919%100_000)*time.Microsecond, done.Done)
-			}
-			for time.Until(due) > -150*time.Millisecond {
-				// Busy, so that none fires meanwhile: there is one processor.
-			}
-			start = time.Now()
-			done.Wait()
-			report(name, count, time.Since(start))
+		} else {
+			report(name, count, spent)
 		}
 	}
 }
 
-func residentBytes() float64 {
-	text, _ := os.ReadFile("/proc/self/statm")
-	pages, _ := strconv.Atoi(strings.Fields(string(text))[1])
-	return float64(pages * os.Getpagesize())
+// The processor time of this process.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-func parked(count int, wakes bool) func(string) {
+// Moments as run-case has them.
+func randomMoments(count int) func() time.Duration {
+	state := uint64(1)
+	return func() time.Duration {
+		state = state*6364136223846793005 + 1442695040888963407
+		return 100*time.Millisecond + time.Duration((state>>33)%uint64(count*10))*time.Microsecond
+	}
+}
+
+func timersRandom(name string) {
+	count := scaled(100_000)
+	next := randomMoments(count)
+	var done sync.WaitGroup
+	done.Add(count)
+	start := processorTime()
+	for i := 0; i < count; i++ {
+		time.AfterFunc(next(), done.Done)
+	}
+	done.Wait()
+	report(name, count, processorTime()-start)
+}
+
+func sleepRandom(name string) {
+	count := scaled(100_000)
+	next := randomMoments(count)
+	gate := make(chan struct{})
+	var begun, done sync.WaitGroup
+	begun.Add(count)
+	done.Add(count)
+	for i := 0; i < count; i++ {
+		moment := next()
+		go func() {
+			begun.Done()
+			<-gate
+			time.Sleep(moment)
+			done.Done()
+		}()
+	}
+	begun.Wait()
+	start := processorTime()
+	close(gate)
+	done.Wait()
+	report(name, count, processorTime()-start)
+}
+
+// What this process holds, in bytes: resident memory and page tables.
+func memory() float64 {
+	text, _ := os.ReadFile("/proc/self/status")
+	kibibytes := 0
+	for _, line := range strings.Split(string(text), "\n") {
+		if strings.HasPrefix(line, "VmRSS:") || strings.HasPrefix(line, "VmPTE:") {
+			found, _ := strconv.Atoi(strings.Fields(line)[1])
+			kibibytes += found
+		}
+	}
+	return float64(kibibytes << 10)
+}
+
+func asleep(count int) func(string) {
 	return func(name string) {
-		count := count
-		if count >= 1_000_000 {
-			count = scaled(count)
-		}
-		before := residentBytes()
-		gate := make(chan struct{})
-		var done sync.WaitGroup
-		done.Add(count)
+		before := memory()
+		var begun sync.WaitGroup
+		begun.Add(count)
 		for i := 0; i < count; i++ {
-			go func() { <-gate; done.Done() }()
-			if i%1000 == 0 {
-				runtime.Gosched()
-			}
+			go func() {
+				begun.Done()
+				time.Sleep(time.Hour)
+			}()
 		}
-		runtime.Gosched()
-		if !wakes {
-			emit(result{Case: name, Operations: count, Bytes: (residentBytes() - before) / float64(count)})
-			os.Exit(0)
-		}
-		start := time.Now()
-		close(gate)
-		done.Wait()
-		report(name, count, time.Since(start))
+		begun.Wait()
+		// For those that have begun and are not asleep yet.
+		time.Sleep(200 * time.Millisecond)
+		emit(result{Case: name, Operations: count, Bytes: (memory() - before) / float64(count)})
 	}
 }
 
@@ -249,9 +280,9 @@ func main() {
 		{"yield-1000", yields(1000)}, {"yield-10000", yields(10000)},
 		{"spawn-join", spawnJoin}, {"spawn-join-1000", spawnAtOnce(1000)}, {"spawn-join-1000000", spawnAtOnce(1_000_000)},
 		{"queue-128", queue},
-		{"timers-start", timers(0)}, {"timers-cancel", timers(1)}, {"timers-fire", timers(2)},
-		{"asleep-100000", parked(100_000, false)}, {"asleep-1000000", parked(1_000_000, false)},
-		{"wake-100000", parked(100_000, true)},
+		{"timers-start", timers(false)}, {"timers-cancel", timers(true)},
+		{"timers-random", timersRandom}, {"sleep-random", sleepRandom},
+		{"asleep-100000", asleep(100_000)}, {"asleep-1000000", asleep(1_000_000)},
 		{"post-sleeping", wake},
 		{"serve-echo", serve(true)}, {"serve-close", serve(false)},
 	}

@@ -158,7 +158,7 @@ extension Result {
         extras = run.extras.map { Extra(name: $0.name, value: $0.value, unit: $0.unit) }
         switch figure {
         case .wall: value = Double(window.nanoseconds) / count
-        case .processor: value = Double(window.processorNanoseconds) / count
+        case .processor: value = run.processorNanosecondsEach ?? Double(window.processorNanoseconds) / count
         case .memory: value = run.bytesEach
         }
     }

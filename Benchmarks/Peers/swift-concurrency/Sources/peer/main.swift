@@ -2,6 +2,7 @@
 // hub has.
 
 import Glibc
+import Synchronization
 
 let quick = CommandLine.arguments.dropFirst(2).first == "--quick"
 
@@ -12,17 +13,18 @@ func report(_ name: String, _ operations: Int, _ spent: Duration) {
     print("{\"case\": \"\(name)\", \"operations\": \(operations), \"nanoseconds\": \(nanoseconds)}")
 }
 
-func residentBytes() -> Int {
-    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+/// What this process holds, in bytes: resident memory and page tables.
+func memory() -> Int {
+    guard let file = fopen("/proc/self/status", "r") else { return 0 }
     defer { fclose(file) }
-    var total = 0
-    var resident = 0
-    withUnsafeMutablePointer(to: &total) { total in
-        withUnsafeMutablePointer(to: &resident) { resident in
-            _ = withVaList([total, resident]) { vfscanf(file, "%ld %ld", $0) }
+    var kibibytes = 0
+    withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { line in
+        while fgets(line.baseAddress, CInt(line.count), file) != nil {
+            let words = String(cString: line.baseAddress!).split(whereSeparator: \.isWhitespace)
+            if words.first == "VmRSS:" || words.first == "VmPTE:" { kibibytes += Int(words[1]) ?? 0 }
         }
     }
-    return resident * sysconf(CInt(_SC_PAGESIZE))
+    return kibibytes << 10
 }
 
 /// Tasks that do nothing but yield.
@@ -46,15 +48,14 @@ func spawnJoin(_ name: String) async {
 }
 
 func spawnAtOnce(_ name: String, _ count: Int) async {
-    let size = count >= 1_000_000 ? scaled(count) : count
     let rounds = count >= 1_000_000 ? 1 : scaled(1_000_000) / count
     let start = ContinuousClock.now
     for _ in 0..<rounds {
         await withTaskGroup(of: Void.self) { group in
-            for _ in 0..<size { group.addTask {} }
+            for _ in 0..<count { group.addTask {} }
         }
     }
-    report(name, size * rounds, ContinuousClock.now - start)
+    report(name, count * rounds, ContinuousClock.now - start)
 }
 
 func queue(_ name: String) async {
@@ -87,24 +88,56 @@ actor Gate {
     }
 }
 
-func parked(_ name: String, _ count: Int, wakes: Bool) async {
-    let size = count >= 1_000_000 ? scaled(count) : count
-    let before = residentBytes()
-    let gate = Gate()
-    let tasks = (0..<size).map { _ in Task { await gate.wait() } }
-    while await gate.count < size { await Task.yield() }
-    if !wakes {
-        let bytes = Double(residentBytes() - before) / Double(size)
-        print("{\"case\": \"\(name)\", \"operations\": \(size), \"bytes\": \(bytes)}")
-        exit(0)
+let begun = Atomic<Int>(0)
+
+func asleep(_ name: String, _ count: Int) async throws {
+    let before = memory()
+    for _ in 0..<count {
+        Task {
+            begun.add(1, ordering: .relaxed)
+            try? await Task.sleep(for: .seconds(3_600))
+        }
     }
-    let start = ContinuousClock.now
-    await gate.open()
-    for task in tasks { await task.value }
-    report(name, size, ContinuousClock.now - start)
+    while begun.load(ordering: .relaxed) < count { await Task.yield() }
+    // For those that have begun and are not asleep yet.
+    try await Task.sleep(for: .milliseconds(200))
+    let bytes = Double(memory() - before) / Double(count)
+    print("{\"case\": \"\(name)\", \"operations\": \(count), \"bytes\": \(bytes)}")
+    exit(0)
 }
 
-let cases: [(String, @Sendable (String) async -> Void)] = [
+func processorTime() -> Duration {
+    var now = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+    return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
+}
+
+/// Moments as run-case has them, in microseconds.
+func randomMoments(_ count: Int) -> [Int] {
+    var state: UInt64 = 1
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return 100_000 + Int(state >> 33) % (count * 10)
+    }
+}
+
+func sleepRandom(_ name: String) async {
+    let count = scaled(100_000)
+    let gate = Gate()
+    let tasks = randomMoments(count).map { moment in
+        Task {
+            await gate.wait()
+            try? await Task.sleep(for: .microseconds(moment))
+        }
+    }
+    while await gate.count < count { await Task.yield() }
+    let start = processorTime()
+    await gate.open()
+    for task in tasks { await task.value }
+    report(name, count, processorTime() - start)
+}
+
+let cases: [(String, @Sendable (String) async throws -> Void)] = [
     ("yield-1", { await yields($0, 1) }),
     ("yield-2", { await yields($0, 2) }),
     ("yield-100", { await yields($0, 100) }),
@@ -114,16 +147,16 @@ let cases: [(String, @Sendable (String) async -> Void)] = [
     ("spawn-join-1000", { await spawnAtOnce($0, 1_000) }),
     ("spawn-join-1000000", { await spawnAtOnce($0, 1_000_000) }),
     ("queue-128", { await queue($0) }),
-    ("asleep-100000", { await parked($0, 100_000, wakes: false) }),
-    ("asleep-1000000", { await parked($0, 1_000_000, wakes: false) }),
-    ("wake-100000", { await parked($0, 100_000, wakes: true) }),
+    ("asleep-100000", { try await asleep($0, 100_000) }),
+    ("asleep-1000000", { try await asleep($0, 1_000_000) }),
+    ("sleep-random", { await sleepRandom($0) }),
 ]
 
 let argument = CommandLine.arguments.dropFirst().first
 if argument == "--list" {
     for (name, _) in cases { print(name) }
 } else if let found = cases.first(where: { $0.0 == argument }) {
-    await found.1(found.0)
+    try await found.1(found.0)
 } else {
     let usage = "usage: peer --list | CASE [--quick]\n"
     write(STDERR_FILENO, usage, usage.utf8.count)

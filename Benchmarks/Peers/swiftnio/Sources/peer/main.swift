@@ -58,9 +58,8 @@ func serve(echoes: Bool) throws {
     exit(0)
 }
 
-/// Scheduled tasks: start them all, cancel them all, start them again and let them fire. A tenth of what others do: a
-/// cancel looks for its task among all that are pending, and a million would take minutes.
-func timers(_ name: String, _ reported: Int) throws {
+/// Scheduled tasks: start them all, cancel them all. A cancel looks for its task among all that are pending.
+func timers(_ name: String, cancelling: Bool) {
     let count = 100_000
     let loop = group.next()
     let done = DispatchSemaphore(value: 0)
@@ -71,33 +70,50 @@ func timers(_ name: String, _ reported: Int) throws {
         start = .now
         for task in tasks { task.cancel() }
         let cancelled = ContinuousClock.now - start
-        if reported == 0 { report(name, count, started) }
-        if reported == 1 { report(name, count, cancelled) }
-        if reported < 2 {
-            done.signal()
-            return
-        }
-        // All are due before the loop looks at them.
+        report(name, count, cancelling ? cancelled : started)
+        done.signal()
+    }
+    done.wait()
+}
+
+func processorTime() -> Duration {
+    var now = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now)
+    return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
+}
+
+/// Moments as run-case has them, in microseconds.
+func randomMoments(_ count: Int) -> [Int] {
+    var state: UInt64 = 1
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return 100_000 + Int(state >> 33) % (count * 10)
+    }
+}
+
+func timersRandom(_ name: String) {
+    let count = scaled(100_000)
+    let moments = randomMoments(count)
+    let loop = group.next()
+    let done = DispatchSemaphore(value: 0)
+    loop.execute {
+        let start = processorTime()
         let fired = NIOLoopBound(Counter(), eventLoop: loop)
-        let begin = NIOLoopBound(Counter(), eventLoop: loop)
-        for number in 0..<count {
-            loop.scheduleTask(in: .microseconds(Int64(number * 7919 % 100_000))) {
+        for moment in moments {
+            loop.scheduleTask(in: .microseconds(Int64(moment))) {
                 fired.value.count += 1
                 if fired.value.count == count {
-                    report(name, count, ContinuousClock.now - begin.value.start)
+                    report(name, count, processorTime() - start)
                     done.signal()
                 }
             }
         }
-        usleep(150_000)
-        begin.value.start = .now
     }
     done.wait()
 }
 
 final class Counter {
     var count = 0
-    var start = ContinuousClock.now
 }
 
 /// Another thread wakes the sleeping loop, and is woken by it: a round trip.
@@ -114,9 +130,9 @@ func wake(_ name: String) {
 }
 
 let cases: [(String, (String) throws -> Void)] = [
-    ("timers-start", { try timers($0, 0) }),
-    ("timers-cancel", { try timers($0, 1) }),
-    ("timers-fire", { try timers($0, 2) }),
+    ("timers-start", { timers($0, cancelling: false) }),
+    ("timers-cancel", { timers($0, cancelling: true) }),
+    ("timers-random", { timersRandom($0) }),
     ("post-sleeping", { wake($0) }),
     ("serve-echo", { _ in try serve(echoes: true) }),
     ("serve-close", { _ in try serve(echoes: false) }),
