@@ -22,6 +22,8 @@ private final class SharedLog {
     func take() -> Int { max(pipe.read(), 0) }
 }
 
+private func checked(_ loop: some Loop) -> any Loop { CheckedLoop(loop, log: { _ in }) }
+
 @Suite("Fork")
 struct ForkTests {
     @Test("Fact 117: after a fork the loop works in the child, and the parent's is as it was")
@@ -81,6 +83,70 @@ struct ForkTests {
                 }
                 pipe.write()
                 require(try reader.get(), 2)
+            }
+            exit(0)
+        }
+    }
+
+    @Test("Whatever a child does first, its loop is repaired before it is used: no call breaks the loop's contract")
+    func contractInTheChild() async {
+        await #expect(processExitsWith: .success) {
+            let configured = TestLoop.custom { checked(try Gevent.configuration.resolve().makeLoop().loop) }
+            try withHub(on: configured) { hub in
+                let pipe = try Pipe()
+                let reader = spawn { try waitRead(pipe.readEnd) }
+                let idlePipe = try Pipe()
+                let ticks = every(.seconds(60)) {}
+                try sleep(for: .microseconds(1))
+                let short = Duration.microseconds(10)
+                let acts: [() throws -> Void] = [
+                    { try sleep(for: short) },
+                    { try sleep() },
+                    { Timeout(.seconds(60)).start() },
+                    { _ = try withSilentTimeout(short) { try waitRead(idlePipe.readEnd) } },
+                    { _ = try Event().wait(timeout: short) },
+                    { _ = try Semaphore(0).acquire(timeout: short) },
+                    { _ = try joinAll([reader], timeout: short) },
+                    { _ = try hub.join(timeout: short) },
+                    { try idle() },
+                    { _ = thrownError { try waitRead(idlePipe.readEnd, timeout: short) } },
+                    { try waitWrite(pipe.writeEnd) },
+                    { try spawn {}.get() },
+                    { try Greenlet<Void>.spawn(after: short) {}.get() },
+                    { ticks.isReferenced = false },
+                    { ticks.cancel() },
+                    { every(short) {}.cancel() },
+                    { _ = hub.now },
+                    { _ = hub.timerResolution },
+                    { _ = hub.loopFeatures },
+                    { _ = hub.statistics },
+                    { _ = dumpGreenlets() },
+                    { hub.handle.post {} },
+                    { try WatchedDescriptor(dup(pipe.readEnd)).close() },
+                    { try hub.destroy() },
+                ]
+                for (index, act) in acts.enumerated() {
+                    let code = try inRawChild {
+                        try act()
+                        if !hub.isDestroyed { try sleep(for: short) }
+                        return 0
+                    }
+                    require(code == 0, CInt(index + 1))
+                    // A greenlet that forks and ends: the child is back in the hub.
+                    let other = spawn {
+                        let pid = plainFork()
+                        if pid == 0 { return true }
+                        require(exitCode(of: pid) == 0, 100 + CInt(index))
+                        return false
+                    }
+                    if try other.get() {
+                        try act()
+                        _exit(0)
+                    }
+                }
+                pipe.write()
+                try reader.get()
+                ticks.cancel()
             }
             exit(0)
         }

@@ -154,10 +154,19 @@ public final class Hub {
         unretained(pointer).takeUnretainedValue()
     }
 
-    /// The loop's time, now.
+    /// The loop's time, now. In a forked child the loop is repaired first: before that it is the parent's.
     @inline(__always)
     static func time(_ pointer: UnsafeMutablePointer<gevent_hub>) -> LoopInstant {
-        unretained(pointer)._withUnsafeGuaranteedRef { $0.loop.now }
+        unretained(pointer)._withUnsafeGuaranteedRef { hub in
+            if pointer.pointee.is_forked { hub.noticeFork() }
+            return hub.loop.now
+        }
+    }
+
+    /// The loop, for facts about it that have nothing to do with descriptors.
+    private var usableLoop: any Loop {
+        if !isDestroyed { noticeFork() }
+        return loop
     }
 
     fileprivate static func make() throws -> Hub {
@@ -233,15 +242,15 @@ public final class Hub {
     public var loopName: String { type(of: loop).backendName }
 
     /// What the loop says of itself; for reports.
-    public var loopFeatures: [String: String] { loop.features }
+    public var loopFeatures: [String: String] { usableLoop.features }
 
     /// The loop's monotonic time, since an arbitrary moment.
     ///
     /// gevent: `loop.now()`.
-    public var now: LoopInstant { loop.now }
+    public var now: LoopInstant { usableLoop.now }
 
     /// The finest step in which the loop keeps deadlines.
-    public var timerResolution: Duration { loop.timerResolution }
+    public var timerResolution: Duration { usableLoop.timerResolution }
 
     /// Counters of what the hub has done and holds; all zero once it is destroyed.
     public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(self) }

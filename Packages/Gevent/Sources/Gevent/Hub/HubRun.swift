@@ -68,7 +68,7 @@ extension Hub {
             gevent_ready_grant(pointer, UInt64(count))
             granted += count
             if runChunk() { break }
-            let now = loop.now
+            let now = Hub.time(pointer)
             if let deadline {
                 if now >= deadline { break }
             } else {
@@ -208,7 +208,7 @@ extension Hub {
         }
         try attend(pointer)
         if let timeout {
-            let now = loop.now
+            let now = Hub.time(pointer)
             gevent_wait_set_timer(
                 pointer, main, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE),
                 false)

@@ -47,7 +47,7 @@ public struct HubStatistics: Sendable, Hashable {
         pollCount = (pointer.pointee.poll_phase + 1) / 2
         spawnCount = pointer.pointee.spawn_count
         firedTimers = pointer.pointee.timers.fired_count
-        uptime = hub.startTime.duration(to: hub.loop.now)
+        uptime = hub.startTime.duration(to: hub.now)
         liveGreenlets = pointer.pointee.stacks.live_count
         peakLiveGreenlets = pointer.pointee.stacks.peak_live_count
         parkedGreenlets = Int(pointer.pointee.parked_count)

@@ -104,7 +104,7 @@ public struct GreenletTree: CustomStringConvertible {
         nodes.reserveCapacity(found.count)
         var written = [Int](repeating: 0, count: found.count)
         var pending = roots
-        let now = hub.loop.now
+        let now = hub.now
         while let place = pending.popLast() {
             let parent = spawners[place] < 0 ? nil : written[spawners[place]]
             written[place] = nodes.count

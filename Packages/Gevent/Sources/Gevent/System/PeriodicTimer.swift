@@ -37,7 +37,7 @@ public final class PeriodicTimer {
         self.interval = interval
         self.body = body
         keepsHubWaiting = referenced
-        let now = hub.loop.now
+        let now = hub.now
         firstTick = now.advanced(by: delay)
         timer = HubTimer(hub.pointer) { [unowned self] in tick() }
         startTimer(now)
@@ -53,7 +53,7 @@ public final class PeriodicTimer {
             if !isActive || newValue == keepsHubWaiting { return }
             if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
             keepsHubWaiting = newValue
-            startTimer(hub.loop.now)
+            startTimer(hub.now)
         }
     }
 
@@ -83,7 +83,7 @@ public final class PeriodicTimer {
     }
 
     private func tick() {
-        let now = hub.loop.now
+        let now = hub.now
         // The latest one that is due; those before it were not noticed in time.
         let latest = max(firstTick.duration(to: now).attoseconds / interval.attoseconds, nextTick)
         let (skipped, overflows) = skippedTicks.addingReportingOverflow(Int(clamping: latest - nextTick))
