@@ -32,7 +32,7 @@ static void *yield_often(void *argument) {
 }
 
 static void yields(const char *name, int64_t count, bool quick) {
-    each = (quick ? 400000 : 4000000) / count;
+    each = (quick ? 40000 : 400000) / count;
     st_thread_t *made = spawn_many(room_for(count), count, yield_often, NULL);
     int64_t start = peer_now();
     join_all(made, count);
