@@ -5,7 +5,7 @@ import Testing
 
 @testable import GeventNet
 
-/// What becomes of a server when accepting fails.
+/// How a server behaves when accepting fails.
 @Suite struct ServerFailureTests {
     /// Those that pass, of the system, of a loop that cannot register, and of connections that are gone again.
     @Test(arguments: [EIO, ENOSPC, ENOMEM, ENFILE, ENOBUFS, EPERM, ECONNABORTED, ENETDOWN, EOPNOTSUPP])

@@ -97,7 +97,9 @@ import Testing
     }
 
     @Test(arguments: [
-        "127.0.0.1:80", "255.255.255.255:65535", "[::1]:0", "[fe80::1%1]:65535", "unix:/a/b", "unix:@name",
+        "127.0.0.1:80", "255.255.255.255:65535", "[::1]:0", "[::]:1", "[1::]:1", "[::ffff:10.1.2.3]:1", "[::1.2.3.4]:1",
+        "[1:0:0:2::3]:1", "[0:1::1]:1", "[1:2:3:4:5:6:7:8]:1", "[2001:db8::a0f]:1", "[fe80::1%1]:65535", "unix:/a/b",
+        "unix:@name",
     ])
     func theNameInASignalHandlerIsTheDescription(text: String) throws {
         let address = try SocketAddress(text)

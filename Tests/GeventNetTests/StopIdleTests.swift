@@ -4,7 +4,7 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// Whom `stop` waits for.
+/// Which connections `stop` waits for.
 @Suite struct StopIdleTests {
     /// Longer than a test may take: it ends only if nothing waits for it.
     private static let never = Duration.seconds(600)
@@ -67,7 +67,7 @@ import Testing
         }
     }
 
-    /// What cannot be known to be idle has the whole time.
+    /// Connections that cannot be known to be idle get the whole timeout.
     @Test(arguments: ["only reads", "reads by other means", "reads elsewhere", "computes"])
     func othersHaveTheWholeTime(kind: String) throws {
         try withNet { _ in

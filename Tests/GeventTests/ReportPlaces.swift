@@ -22,6 +22,7 @@ struct ReportPlacesTests {
             ("$ss8DurationV7secondsyABSiFZ", "Swift"),
             ("$sSa6appendyyxnF", "Swift"),
             ("$sIeg_ytIegr_TR", nil), ("main", nil), ("gevent_wait", nil), ("$s", nil), ("$s9999Gevent", nil),
+            ("$s9223372036854775807Gevent", nil),
         ]
         for (symbol, module) in expected {
             #expect(declaringModule(ofMangled: symbol) == module, "\(symbol)")

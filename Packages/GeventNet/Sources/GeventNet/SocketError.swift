@@ -141,10 +141,14 @@ extension Socket {
     /// The kernel is asked only now, so that a connection without errors costs nothing, and never for `wouldBlock`,
     /// which a program may meet all the time. It has forgotten the peer of a connection that was reset; ``peer`` has
     /// not.
+    ///
+    /// Never inlined and boxed, like the calls below: the frames of calls that wait are part of what an idle connection
+    /// costs, and an error by value takes hundreds of bytes in each.
+    @inline(never)
     func failure(
         _ code: SocketError.Code, errno: CInt = 0, _ operation: String, address: SocketAddress? = nil,
         message: String? = nil
-    ) -> SocketError {
+    ) -> any Error {
         if code == .connectionLost { isLost = true }
         let mayAsk = code != .wouldBlock && !isClosed
         return SocketError(
@@ -155,16 +159,19 @@ extension Socket {
     }
 
     /// The error of a failed system call.
-    func failure(errno: CInt, _ operation: String, address: SocketAddress? = nil) -> SocketError {
+    @inline(never)
+    func failure(errno: CInt, _ operation: String, address: SocketAddress? = nil) -> any Error {
         failure(SocketError.code(of: errno), errno: errno, operation, address: address)
     }
 
     /// The library's own timeout, as opposed to the kernel's ETIMEDOUT.
-    func timedOut(_ operation: String, _ address: SocketAddress?) -> SocketError {
+    @inline(never)
+    func timedOut(_ operation: String, _ address: SocketAddress?) -> any Error {
         failure(.timedOut, errno: ETIMEDOUT, operation, address: address, message: "timed out")
     }
 
-    func closedMeanwhile(_ operation: String) -> SocketError {
+    @inline(never)
+    func closedMeanwhile(_ operation: String) -> any Error {
         failure(.closed, errno: EBADF, operation, message: "closed in another greenlet")
     }
 

@@ -32,7 +32,7 @@ struct Patience {
     }
 
     /// Sleeps for `pause`, but not beyond the call's time; throws if that is up already.
-    mutating func sleep(for pause: Duration, timedOut: () -> SocketError) throws {
+    mutating func sleep(for pause: Duration, timedOut: () -> any Error) throws {
         guard let remaining = remaining() else { return try Gevent.sleep(for: pause) }
         if remaining <= .zero { throw timedOut() }
         try Gevent.sleep(for: min(pause, remaining))
@@ -76,6 +76,7 @@ extension Socket {
     }
 
     /// The server stops: ends the handler if it is about to wait for another request.
+    @inline(never)
     private func endIfIdle() throws {
         if handlerToEnd == ObjectIdentifier(AnyGreenlet.current), try hasNoRequest { throw GreenletExit() }
     }

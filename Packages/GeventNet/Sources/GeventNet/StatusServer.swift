@@ -1,7 +1,7 @@
 @_spi(GeventInternals) internal import Gevent
 internal import Glibc
 
-/// Tells every client that connects what the greenlets of its thread do.
+/// Reports what the greenlets of its thread do to every client that connects.
 ///
 /// ```swift
 /// let status = try StatusServer(SocketAddress("127.0.0.1:7001"))
@@ -13,9 +13,9 @@ internal import Glibc
 /// `settings`, `help`, `quit`. So `echo settings | nc …` asks for one thing, and `(echo help; cat) | nc …` begins a
 /// conversation.
 ///
-/// Every client that can connect can read it: there is no password. So it listens on this machine only, unless told
-/// otherwise. It answers only when the hub's thread gets round to it: of a greenlet that blocks the thread, a `Monitor`
-/// tells.
+/// Every client that can connect can read it: there is no password. So it listens on this machine only, unless
+/// `allowingRemote` is true. It answers only when the hub runs: a greenlet that blocks the thread is reported by a
+/// `Monitor`.
 ///
 /// Answers do not hold up the program: they are made one at a time and in steps of about a millisecond, with rests in
 /// between that are four times as long. They show up to 1,000 greenlets, and none in a hub
@@ -177,7 +177,7 @@ private final class StatusSession {
         do {
             try converse()
         } catch let error as SocketError {
-            // A client that goes away or falls silent, or had to leave its place, is no failure of anything here.
+            // The client left, was silent for too long or lost its place: no failure of the program.
             switch error.code {
             case .connectionLost, .timedOut, .endOfStream, .closed: return
             default: throw error
@@ -227,7 +227,7 @@ private final class StatusSession {
     }
 }
 
-/// Makes answers without holding up the hub, however many clients ask for how much: one at a time, with rests.
+/// Makes answers one at a time and with rests, so that clients cannot hold up the hub, however much they ask for.
 private final class AnswerPace {
     /// The hub may work on answers for so long without a rest.
     private static let step = Duration.milliseconds(1)

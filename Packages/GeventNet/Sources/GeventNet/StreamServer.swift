@@ -428,14 +428,19 @@ private final class Connection: Greenlet<Void> {
         showName()
         do {
             try server.handler(socket, socket.peer ?? .unnamed)
-        } catch let error as SocketError where error.code == .connectionLost && isOwn(error) {
-            // The peer is gone, which is its right and happens every day.
+        } catch {  // control: everything but the loss of the connection is thrown on
+            if !isOwnLoss(error) { throw error }
         }
     }
 
-    /// Whether the error is of this connection, and not of another that the handler has opened.
-    private func isOwn(_ error: SocketError) -> Bool {
-        socket.isLost && error.peerAddress == socket.peer.flatMap { $0.isUnnamed ? nil : $0 }
+    /// Whether the peer reset this very connection, or closed it while the handler wrote: no failure of the server. The
+    /// loss of another connection, which the handler has opened, is one.
+    ///
+    /// Apart from `run`, whose frame is part of what an idle connection costs.
+    @inline(never)
+    private func isOwnLoss(_ error: any Error) -> Bool {
+        guard socket.isLost, let error = error as? SocketError, error.code == .connectionLost else { return false }
+        return error.peerAddress == socket.peer.flatMap { $0.isUnnamed ? nil : $0 }
     }
 
     /// The server stops: ends the handler now if the connection is idle, or else when it comes to be.
@@ -445,7 +450,7 @@ private final class Connection: Greenlet<Void> {
         if socket.descriptor.isReader(self), try socket.hasNoRequest { try kill(blocking: false) }
     }
 
-    /// The connection is over, however it came to that.
+    /// Closes the connection and takes it out of the server. Repeatable.
     func finish() {
         if isFinished { return }
         isFinished = true
@@ -464,6 +469,7 @@ private final class Connection: Greenlet<Void> {
     override var automaticName: String? { "\(shownAddress)" }
 
     /// For the reports of a monitor and of an overflow, which cannot call this object.
+    @inline(never)
     private func showName() {
         shownAddress.withCText(showAutomaticName)
     }

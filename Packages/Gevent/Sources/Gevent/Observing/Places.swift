@@ -135,7 +135,7 @@ func declaringModule(ofMangled symbol: String) -> String? {
     func identifier() -> String? {
         let digits = rest.utf8.prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
         guard let length = Int(Substring(digits)), digits.first != UInt8(ascii: "0"),
-            rest.utf8.count >= digits.count + length
+            length <= rest.utf8.count - digits.count
         else { return nil }
         let name = rest.utf8.dropFirst(digits.count).prefix(length)
         rest = Substring(rest.utf8.dropFirst(digits.count + length))
