@@ -66,6 +66,29 @@ struct LibevLoopTests {
         }
     }
 
+    @Test("io_uring is refused with the reason, however it is asked for")
+    func ring() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_BACKEND", "iouring", 1)
+            let error = try #require(throws: ConfigurationError.self) {
+                try Configuration(environment: ["GEVENT_LOOP": "libev"]).resolve().makeLoop()
+            }
+            #expect(error.message.contains("GEVENT_BACKEND=\"iouring\": libev's io_uring backend is not used"))
+            #expect(error.message.contains("it submits requests that Linux refuses since 5.13, and then aborts"))
+        }
+        // Where the kernel or a sandbox refuses io_uring, libev has no such loop to begin with.
+        guard let ring = ev_loop_new(CUnsignedInt(EVBACKEND_IOURING) | CUnsignedInt(EVFLAG_NOENV)) else { return }
+        let error = #expect(throws: LoopError.self) { _ = try LibevLoop(adopting: ring) }
+        #expect(error?.code == .unsupported)
+        ev_loop_destroy(ring)
+        await #expect(processExitsWith: .success) {
+            setenv("LIBEV_FLAGS", "128", 1)
+            let error = try #require(throws: LoopError.self) { _ = try LibevLoop() }
+            #expect(error.code == .unsupported)
+            #expect(error.description.hasPrefix("LIBEV_FLAGS=\"128\": libev's io_uring backend is not used"))
+        }
+    }
+
     @Test("LIBEV_FLAGS is libev's own way to choose")
     func flags() async {
         await #expect(processExitsWith: .success) {

@@ -59,6 +59,45 @@ struct DescriptorWaitTests {
         #expect(received == total)
     }
 
+    @Test("Greenlets whose descriptors become ready between two polls wake in the order of readiness, on every loop")
+    func order() throws {
+        let log = try logged(on: .configured) { log, _ in
+            let pipes = try (0..<20).map { _ in try Pipe() }
+            let order = (0..<20).map { $0 * 7 % 20 }
+            let readers = pipes.enumerated().map { index, pipe in
+                spawn {
+                    try waitRead(pipe.readEnd)
+                    log.note("\(index)")
+                }
+            }
+            // All are registered with the kernel.
+            try sleep(for: .milliseconds(1))
+            for index in order { pipes[index].write() }
+            try joinAll(readers)
+            log.note("\(order.map(String.init))")
+        }
+        #expect(log.dropLast().description == log.last)
+    }
+
+    @Test("A bad descriptor costs an error and no memory", arguments: bothLoops, [CInt.max, 0x4000_0000, -1, .min])
+    func badDescriptor(loop: TestLoop, number: CInt) throws {
+        try withHub(on: loop) { hub in
+            let before = residentBytes()
+            for call in [
+                { try waitRead(number) }, { try waitWrite(number) }, { try waitRead(number, timeout: .seconds(1)) },
+                { try waitWrite(number, timeout: .zero) },
+                { _ = try WatchedDescriptor(number).waitReadable(timeout: .seconds(1)) },
+            ] as [() throws -> Void] {
+                let error = thrownError(call) as? LoopError
+                #expect(error?.code == .badDescriptor)
+                #expect(error?.errno == EBADF)
+                #expect(error?.fileDescriptor == number)
+            }
+            #expect(residentBytes() - before < 4 << 20)
+            #expect(hub.statistics.descriptorWaiters == 0)
+        }
+    }
+
     @Test(
         "The end of the stream and a vanished reader wake the waiter, whose own call tells what it is",
         arguments: bothLoops)

@@ -206,6 +206,16 @@ func openDescriptorCount() -> Int {
     return count - 1
 }
 
+/// The memory that this process occupies.
+func residentBytes() -> Int {
+    guard let file = fopen("/proc/self/statm", "r") else { return -1 }
+    defer { fclose(file) }
+    var bytes = [UInt8](repeating: 0, count: 256)
+    let count = fread(&bytes, 1, bytes.count, file)
+    let fields = String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: " ")
+    return fields.count < 2 ? -1 : (Int(fields[1]) ?? 0) * Int(getpagesize())
+}
+
 /// Whether the process runs under a sanitizer that reserves most of the address space and slows everything down.
 let isSanitized = dlsym(nil, "__asan_init") != nil || dlsym(nil, "__tsan_init") != nil
 

@@ -42,7 +42,7 @@ public final class EpollLoop: Loop {
         epollWaker = waker
         nanosecondsFailure = allowingNanoseconds ? -gevent_epoll_probe_nanoseconds(epoll) : -1
         buffer = .allocate(capacity: bufferCapacity)
-        try watchWaker()
+        try watchWaker(epoll)
     }
 
     deinit {
@@ -145,7 +145,7 @@ public final class EpollLoop: Loop {
             if count == -EINTR { return }
             throw LoopError(errno: -count, operation: "epoll_wait")
         }
-        if append(Int(count), to: &events) { try rebuild() }
+        if append(Int(count), to: &events) { try rebuild(into: &events) }
         if Int(count) == bufferCapacity { growBuffer() }
     }
 
@@ -195,18 +195,34 @@ public final class EpollLoop: Loop {
     /// duplicate of it lives on (in a child process, perhaps), stays in the set under a number that can no longer
     /// take it out, and reports for ever. No core code runs between the kernel's answer and its translation, so an
     /// event which the table does not know can only be such an orphan; without this, the hub would spin on it.
-    private func rebuild() throws(LoopError) {
+    ///
+    /// If the fresh descriptor cannot be had, the old one stays, with everything in it. What the kernel then refuses to
+    /// watch for want of resources is reported as a lost registration.
+    private func rebuild(into events: inout ReadyEvents) throws(LoopError) {
+        try replaceEpoll()
+        for fileDescriptor in 0..<table.limit where !table[fileDescriptor].interest.isEmpty {
+            let entry = table[fileDescriptor]
+            let error = control(EPOLL_CTL_ADD, entry, for: fileDescriptor)
+            if error == 0 { continue }
+            table.clear(fileDescriptor)
+            // Closed behind our back as well: the kernel had forgotten it, and so do we.
+            if error == EBADF || error == EPERM { continue }
+            events.append(ReadyEvent(fileDescriptor: fileDescriptor, generation: entry.generation, readiness: []))
+        }
+    }
+
+    /// Puts a fresh epoll descriptor, which watches the waker only, behind the number of the old one.
+    private func replaceEpoll() throws(LoopError) {
         let fresh = gevent_epoll_create()
         if fresh < 0 { throw LoopError(errno: -fresh, operation: "epoll_create1") }
+        do throws(LoopError) {
+            try watchWaker(fresh)
+        } catch {
+            _ = Glibc.close(fresh)
+            throw error
+        }
         let result = gevent_epoll_replace(epoll, fresh)
         if result < 0 { throw LoopError(errno: -result, operation: "dup3") }
-        try watchWaker()
-        for fileDescriptor in 0..<table.limit where !table[fileDescriptor].interest.isEmpty {
-            if control(EPOLL_CTL_ADD, table[fileDescriptor], for: fileDescriptor) != 0 {
-                // Closed behind our back as well: the kernel had forgotten it, and so do we.
-                table.clear(fileDescriptor)
-            }
-        }
     }
 
     private func growBuffer() {
@@ -220,7 +236,7 @@ public final class EpollLoop: Loop {
 
     /// Edge-triggered: every write to the counter is one event, and nobody has to read it. A wake between two polls
     /// stays queued in the epoll descriptor, which is what makes it sticky.
-    private func watchWaker() throws(LoopError) {
+    private func watchWaker(_ epoll: CInt) throws(LoopError) {
         let result = gevent_epoll_control(
             epoll, EPOLL_CTL_ADD, epollWaker.fileDescriptor, Bits.input | Bits.edge, Self.wakerToken)
         if result < 0 { throw LoopError(errno: -result, operation: "epoll_ctl(eventfd)") }
@@ -233,7 +249,7 @@ public final class EpollLoop: Loop {
         // with the last descriptor of a file, and the parent has its own.
         table.clearAll()
         try epollWaker.replaceAfterFork()
-        try rebuild()
+        try replaceEpoll()
     }
 
     // MARK: Tokens

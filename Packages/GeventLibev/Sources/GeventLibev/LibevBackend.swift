@@ -12,10 +12,11 @@ extension LibevLoop {
         case select
         /// The kernel's asynchronous I/O, with epoll for what that cannot do. Experimental, says libev's manual.
         case linuxaio
-        /// io_uring. Experimental, says libev's manual; libev never chooses it by itself.
-        case iouring
 
         /// The backends that this build of libev has, best first. The kernel may still refuse one.
+        ///
+        /// io_uring is not among them. libev 4.33 uses the entries of its submission queue again without clearing them,
+        /// Linux refuses such an entry from 5.13 on, and an assertion in libev then ends the process.
         public static var supported: [Backend] {
             let mask = ev_supported_backends()
             return allCases.filter { $0.flag & mask != 0 }
@@ -27,7 +28,6 @@ extension LibevLoop {
             case .poll: CUnsignedInt(EVBACKEND_POLL)
             case .select: CUnsignedInt(EVBACKEND_SELECT)
             case .linuxaio: CUnsignedInt(EVBACKEND_LINUXAIO)
-            case .iouring: CUnsignedInt(EVBACKEND_IOURING)
             }
         }
 
@@ -35,6 +35,7 @@ extension LibevLoop {
         static func list(_ text: String) throws(LoopError) -> [Backend] {
             var backends: [Backend] = []
             for part in text.lowercased().split(whereSeparator: { $0 == "," || $0.isWhitespace }) {
+                if part == "iouring" { throw refusedRing("GEVENT_BACKEND=\"\(text)\"") }
                 guard let backend = Backend(rawValue: String(part)) else {
                     throw LoopError(
                         .unsupported, operation: "GEVENT_BACKEND=\"\(text)\"",
@@ -45,10 +46,21 @@ extension LibevLoop {
             return backends
         }
 
+        /// The error for libev on io_uring, which is not used.
+        static func refusedRing(_ operation: String) -> LoopError {
+            LoopError(
+                .unsupported, operation: operation,
+                message: "libev's io_uring backend is not used: it submits requests that Linux refuses since 5.13, and "
+                    + "then aborts; this build of libev also has \(names(supported))")
+        }
+
         static func names(_ backends: [Backend]) -> String {
             backends.map(\.rawValue).joined(separator: ", ")
         }
     }
+
+    /// Whether a loop runs on io_uring.
+    static func usesRing(_ loop: OpaquePointer) -> Bool { ev_backend(loop) == CUnsignedInt(EVBACKEND_IOURING) }
 
     /// The backend of a loop that runs.
     static func backend(of loop: OpaquePointer) -> Backend? {

@@ -18,6 +18,14 @@ internal import Glibc
 /// last poll is confirmed right before libev runs, and everything before it registers everything anew, which it
 /// announces by `ev_fork`. The backends other than epoll name every descriptor to the kernel again and again, so on
 /// those everything is confirmed for each poll; their cost grows with the number of descriptors anyway.
+///
+/// What libev could not register is reported as a lost registration. It finds that out in the run that was to wait, and
+/// would wait all the same, so a run after a change does not wait.
+///
+/// A wait that fails is a `LoopError`, where libev would end the process. That takes `ev_set_syserr_cb`, which is set
+/// for the whole process when the first loop of our own is made; an adopted loop leaves it alone. If libev needs
+/// another epoll descriptor and the system has none, it asks again for a second, and then the process ends as it would
+/// at once.
 public final class LibevLoop: Loop {
     /// "libev".
     public static var backendName: String { "libev" }
@@ -27,6 +35,8 @@ public final class LibevLoop: Loop {
     private let isAdopted: Bool
     /// Whether libev's backend hands descriptors to the kernel again at each poll, or after each event.
     private let namesDescriptorsAnew: Bool
+    /// Whether libev's backend finds what is ready by going through the numbers.
+    private let looksAtNumbers: Bool
     /// By descriptor. A slot stays with its number for as long as the loop lives; it is started only while there is
     /// interest. The kernel hands out the lowest free number, so there are about as many as there were connections.
     private var slots: [UnsafeMutablePointer<gevent_libev_slot>?] = []
@@ -36,6 +46,10 @@ public final class LibevLoop: Loop {
     private let timerSlot: UnsafeMutablePointer<gevent_libev_slot>
     private let turn: UnsafeMutablePointer<Turn>
     private let forkWatcher: UnsafeMutablePointer<ev_fork>
+    /// Started for a run that is not to wait.
+    private let idleWatcher: UnsafeMutablePointer<ev_idle>
+    /// Whether libev is going to register something at its next run.
+    private var hasChanges = true
     /// An epoll descriptor with nothing in it, which knows good descriptors from bad ones.
     private let probe: CInt
     private let owner = pthread_self()
@@ -48,9 +62,22 @@ public final class LibevLoop: Loop {
         var isExpired = false
         /// The slots to look at before the next run, linked through `next_changed`.
         var changed: UnsafeMutablePointer<gevent_libev_slot>?
+        /// Whether one of them may have been lost in the run.
+        var hasLost = false
+        /// Whether the waker or the timer is not watched.
+        var hasLostOwn = true
+        /// What failed in the run.
+        var failure = gevent_libev_failure()
         let waker: Unmanaged<EventWaker>
         /// For the one callback that has to act at once. The loop outlives its watchers.
         var loop: Unmanaged<LibevLoop>?
+
+        mutating func remember(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
+            if slot.pointee.is_changed { return }
+            slot.pointee.is_changed = true
+            slot.pointee.next_changed = changed
+            changed = slot
+        }
     }
 
     // MARK: Making
@@ -60,9 +87,10 @@ public final class LibevLoop: Loop {
     /// - Parameter backends: the ways to ask the kernel, in order; the first one that works is used. If empty, the
     ///   variable `LIBEV_FLAGS` has the say, and without it libev, which takes epoll.
     /// - Throws: ``/GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` is set to
-    ///   what libev would not understand; `outOfResources` if there are no descriptors left.
+    ///   what libev would not understand or to io_uring; `outOfResources` if there are no descriptors left.
     public convenience init(backends: [Backend] = []) throws(LoopError) {
         let loop = backends.isEmpty ? try Self.makeDefault() : try Self.make(backends)
+        Self.noteFailures
         try self.init(loop, isAdopted: false)
     }
 
@@ -72,8 +100,10 @@ public final class LibevLoop: Loop {
     /// changed, and has to outlive this object. ``close()`` takes our watchers off it; call it in any case.
     ///
     /// - Parameter loop: a `struct ev_loop *`.
-    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left, and with
+    ///   `unsupported` for a loop on io_uring.
     public convenience init(adopting loop: OpaquePointer) throws(LoopError) {
+        if Self.usesRing(loop) { throw Backend.refusedRing("adopt a loop") }
         try self.init(loop, isAdopted: true)
     }
 
@@ -90,18 +120,42 @@ public final class LibevLoop: Loop {
         self.loop = loop
         self.isAdopted = isAdopted
         namesDescriptorsAnew = Self.backend(of: loop) != .epoll
+        looksAtNumbers = Self.backend(of: loop) == .select
         turn = .allocate(capacity: 1)
         turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
         wakeSlot = Self.makeSlot(onWake, turn)
         timerSlot = Self.makeSlot(onDeadline, turn)
         forkWatcher = .allocate(capacity: 1)
         forkWatcher.initialize(to: ev_fork())
+        idleWatcher = .allocate(capacity: 1)
+        idleWatcher.initialize(to: ev_idle())
+        gevent_libev_idle_init(idleWatcher, onIdle, nil)
         turn.pointee.loop = .passUnretained(self)
         gevent_libev_fork_init(forkWatcher, onRearming, turn)
         ev_fork_start(loop, forkWatcher)
-        // These keep libev from returning at once for want of anything to wait for.
-        start(wakeSlot, eventWaker.fileDescriptor, .read)
-        start(timerSlot, timer.fileDescriptor, .read)
+        do throws(LoopError) {
+            try watchOwnDescriptors()
+        } catch {
+            tearDown()
+            throw error
+        }
+    }
+
+    private static let noteFailures: Void = gevent_libev_note_failures()
+
+    /// Watches the waker and the timer, unless they are watched. They also keep libev from returning at once for want
+    /// of anything to wait for.
+    private func watchOwnDescriptors() throws(LoopError) {
+        try watchOwn(wakeSlot, eventWaker.fileDescriptor)
+        try watchOwn(timerSlot, timer.fileDescriptor)
+        turn.pointee.hasLostOwn = false
+    }
+
+    private func watchOwn(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt) throws(LoopError) {
+        if gevent_libev_is_started(&slot.pointee.watcher) { return }
+        let error = gevent_libev_try(probe, fileDescriptor)
+        if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
+        start(slot, fileDescriptor, .read)
     }
 
     private static func make(_ backends: [Backend]) throws(LoopError) -> OpaquePointer {
@@ -122,7 +176,11 @@ public final class LibevLoop: Loop {
             throw LoopError(.unsupported, operation: "ev_loop_new", message: "no backend of libev works on this system")
         }
         // libev would take any text for a number, and what is none for 0: its own choice.
-        if CUnsignedInt(flags) != nil, let loop = ev_loop_new(0) { return loop }
+        if CUnsignedInt(flags) != nil, let loop = ev_loop_new(0) {
+            if !usesRing(loop) { return loop }
+            ev_loop_destroy(loop)
+            throw Backend.refusedRing("LIBEV_FLAGS=\"\(flags)\"")
+        }
         let sum = Backend.supported.map { "\($0.flag) for \($0.rawValue)" }.joined(separator: ", ")
         throw LoopError(
             .unsupported, operation: "LIBEV_FLAGS=\"\(flags)\"",
@@ -172,36 +230,48 @@ public final class LibevLoop: Loop {
         if interest.isEmpty { return }
         // libev finds out about bad descriptors at the next run, when nobody is left to tell; for -1 it aborts at once,
         // and for a regular file it pretends that it is always ready.
-        let error = gevent_libev_check(probe, fileDescriptor)
-        if error != 0 { throw LoopError(errno: error, operation: "watch", fileDescriptor: fileDescriptor) }
+        let hasFailed = known?.pointee.has_failed ?? false
+        let error = hasFailed ? gevent_libev_try(probe, fileDescriptor) : gevent_libev_check(probe, fileDescriptor)
+        if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
         let slot = known ?? makeSlot(at: index)
         slot.pointee.generation = generation
+        slot.pointee.is_lost = false
         start(slot, fileDescriptor, interest)
-        if !slot.pointee.is_changed {
-            slot.pointee.is_changed = true
-            slot.pointee.next_changed = turn.pointee.changed
-            turn.pointee.changed = slot
-        }
+        turn.pointee.remember(slot)
     }
 
-    /// Stops what libev would abort over among what has changed.
-    private func confirmChanges() {
+    /// Stops what libev would abort over among what has changed, and reports what it could not register.
+    private func confirmChanges(into events: inout ReadyEvents) {
         while let slot = turn.pointee.changed {
             turn.pointee.changed = slot.pointee.next_changed
             slot.pointee.is_changed = false
-            confirm(slot)
+            if slot.pointee.is_lost {
+                slot.pointee.is_lost = false
+                events.append(
+                    ReadyEvent(
+                        fileDescriptor: slot.pointee.watcher.fd, generation: slot.pointee.generation, readiness: []))
+            } else {
+                confirm(slot)
+            }
         }
     }
 
     /// The same among everything.
-    fileprivate func confirmAll() {
+    private func confirmAll() {
         for case let slot? in slots { confirm(slot) }
+    }
+
+    /// libev is about to register everything anew, in a run that may be about to wait.
+    fileprivate func prepareToRearm() {
+        confirmAll()
+        ev_idle_start(loop, idleWatcher)
     }
 
     private func confirm(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
         if !gevent_libev_is_started(&slot.pointee.watcher) { return }
+        let error = gevent_libev_confirm(probe, slot.pointee.watcher.fd)
         // Closed behind our back: the kernel has forgotten it, and so do we.
-        if gevent_libev_check(probe, slot.pointee.watcher.fd) != 0 { ev_io_stop(loop, &slot.pointee.watcher) }
+        if error == EBADF || error == EPERM { ev_io_stop(loop, &slot.pointee.watcher) }
     }
 
     private func makeSlot(at index: Int) -> UnsafeMutablePointer<gevent_libev_slot> {
@@ -227,6 +297,7 @@ public final class LibevLoop: Loop {
         if interest.contains(.write) { events |= Bits.write }
         gevent_libev_set(&slot.pointee.watcher, fileDescriptor, events)
         ev_io_start(loop, &slot.pointee.watcher)
+        hasChanges = true
     }
 
     // MARK: Polling
@@ -234,20 +305,61 @@ public final class LibevLoop: Loop {
     public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "poll") }
-        confirmChanges()
+        let before = events.count
+        confirmChanges(into: &events)
+        if turn.pointee.hasLostOwn { try watchOwnDescriptors() }
         if namesDescriptorsAnew { confirmAll() }
-        let mayBlock = mayBlock(until: deadline)
+        var mayBlock = events.count == before && mayBlock(until: deadline)
+        if mayBlock && hasChanges {
+            let hasExpired = try run(loop, CInt(EVRUN_NOWAIT), into: &events)
+            if hasExpired || events.count > before { return }
+            mayBlock = self.mayBlock(until: deadline)
+        }
         if mayBlock { try timer.arm(until: deadline) }
+        try run(loop, mayBlock ? CInt(EVRUN_ONCE) : CInt(EVRUN_NOWAIT), into: &events)
+    }
+
+    /// One run of libev's. Returns whether it was ended by a wake or by the deadline.
+    @discardableResult
+    private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
+        let before = events.count
+        hasChanges = false
         withUnsafeMutablePointer(to: &events) { events in
             turn.pointee.events = events
-            _ = ev_run(loop, mayBlock ? CInt(EVRUN_ONCE) : CInt(EVRUN_NOWAIT))
+            gevent_libev_run(loop, flags, &turn.pointee.failure)
             turn.pointee.events = nil
         }
+        if isReversed(events, from: before) { events.reverse(from: before) }
+        if turn.pointee.hasLost {
+            turn.pointee.hasLost = false
+            confirmChanges(into: &events)
+        }
+        let isOver = turn.pointee.isWoken || turn.pointee.isExpired
         turn.pointee.isWoken = false
         if turn.pointee.isExpired {
             turn.pointee.isExpired = false
             timer.expire()
         }
+        if turn.pointee.failure.count != 0 { try throwFailure() }
+        return isOver
+    }
+
+    /// Whether libev has called back in the reverse of the kernel's order.
+    ///
+    /// It calls back the last first. With `select`, which knows only numbers, some builds also look at those from the
+    /// highest down.
+    private func isReversed(_ events: borrowing ReadyEvents, from start: Int) -> Bool {
+        if events.count - start < 2 { return false }
+        return !looksAtNumbers || events[start].fileDescriptor > events[events.count - 1].fileDescriptor
+    }
+
+    private func throwFailure() throws(LoopError) {
+        let failure = turn.pointee.failure
+        turn.pointee.failure = gevent_libev_failure()
+        let operation = String(cString: failure.message).split(separator: " ").last.map(String.init) ?? "ev_run"
+        // What makes kernel objects has been retried, with success.
+        if operation.contains("create") || operation.contains("setup") { return }
+        throw LoopError(errno: failure.code, operation: operation)
     }
 
     private func mayBlock(until deadline: LoopInstant?) -> Bool {
@@ -262,12 +374,17 @@ public final class LibevLoop: Loop {
     public func recoverAfterFork() throws(LoopError) {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "recoverAfterFork") }
+        // The next run needs a new epoll descriptor, and could only retry.
+        let trial = gevent_libev_probe()
+        if trial < 0 { throw LoopError(errno: -trial, operation: "epoll_create1") }
+        _ = Glibc.close(trial)
         // Marks only. The next run replaces libev's kernel objects, before it tells the kernel about any change.
         ev_loop_fork(loop)
         for case let slot? in slots { ev_io_stop(loop, &slot.pointee.watcher) }
         try eventWaker.replaceAfterFork()
         try timer.replaceAfterFork()
-        // The probe may be shared: nothing is ever in it.
+        // The probe may be shared: what is put into it is taken out at once.
+        hasChanges = true
     }
 
     public func close() {
@@ -293,6 +410,8 @@ public final class LibevLoop: Loop {
         slots = []
         ev_fork_stop(loop, forkWatcher)
         forkWatcher.deallocate()
+        ev_idle_stop(loop, idleWatcher)
+        idleWatcher.deallocate()
         if !isAdopted { ev_loop_destroy(loop) }
         loop = nil
     }
@@ -320,12 +439,22 @@ private func turn(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePoint
 }
 
 private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
-    guard let watcher, let batch = turn(of: watcher).pointee.events else { return }
+    guard let watcher else { return }
+    let turn = turn(of: watcher)
     let slot = UnsafeMutableRawPointer(watcher).assumingMemoryBound(to: gevent_libev_slot.self)
+    if events & Bits.error != 0 {
+        // libev has stopped the watcher, as the kernel would not take the descriptor.
+        slot.pointee.has_failed = true
+        slot.pointee.is_lost = true
+        turn.pointee.remember(slot)
+        turn.pointee.hasLost = true
+        return
+    }
+    guard let batch = turn.pointee.events else { return }
+    slot.pointee.has_failed = false
     var readiness: Readiness = []
-    if events & (Bits.read | Bits.error) != 0 { readiness.insert(.read) }
-    // An error: libev has stopped the watcher of a descriptor that was closed. Who waits will see for themselves.
-    if events & (Bits.write | Bits.error) != 0 { readiness.insert(.write) }
+    if events & Bits.read != 0 { readiness.insert(.read) }
+    if events & Bits.write != 0 { readiness.insert(.write) }
     batch.pointee.append(
         ReadyEvent(
             fileDescriptor: watcher.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
@@ -334,17 +463,26 @@ private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?,
 /// Not only after a fork: libev is about to register everything anew, for whatever reason.
 private func onRearming(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
     guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self) else { return }
-    turn.pointee.loop?._withUnsafeGuaranteedRef { $0.confirmAll() }
+    turn.pointee.loop?._withUnsafeGuaranteedRef { $0.prepareToRearm() }
 }
 
-private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_idle>?, _: CInt) {
+    ev_idle_stop(loop, watcher)
+}
+
+// The two below also come with an error, when libev has stopped them. The next poll starts them again, or throws.
+
+private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
     let turn = turn(of: watcher)
+    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
     turn.pointee.isWoken = true
     turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
 }
 
-private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    turn(of: watcher).pointee.isExpired = true
+    let turn = turn(of: watcher)
+    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
+    turn.pointee.isExpired = true
 }

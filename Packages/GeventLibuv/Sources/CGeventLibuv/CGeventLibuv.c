@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 // Defined in Swift (Registration.swift). Declared here and not in the header, where Swift would import a second one.
 extern void gevent_libuv_register(void);
@@ -42,6 +43,30 @@ static int control(const uv_loop_t *loop, int operation, int fd, uint8_t interes
 int gevent_libuv_add(const uv_loop_t *loop, int fd, uint8_t interest) {
     int error = control(loop, EPOLL_CTL_ADD, fd, interest);
     return error == EEXIST ? 0 : error;
+}
+
+int gevent_libuv_add_all(const uv_loop_t *loop) {
+    for (unsigned fd = 0; fd < loop->nwatchers; fd++) {
+        const uv__io_t *watcher = loop->watchers[fd];
+        // The bits of poll(2), which libuv keeps, are those of epoll.
+        if (watcher == NULL || watcher->pevents == 0 || watcher->events != 0) {
+            continue;
+        }
+        struct epoll_event event = {.events = watcher->pevents, .data = {.fd = (int)fd}};
+        if (epoll_ctl(uv_backend_fd(loop), EPOLL_CTL_ADD, (int)fd, &event) < 0 && errno != EEXIST) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
+int gevent_libuv_try_epoll(void) {
+    int trial = epoll_create1(EPOLL_CLOEXEC);
+    if (trial < 0) {
+        return errno;
+    }
+    close(trial);
+    return 0;
 }
 
 int gevent_libuv_confirm(const uv_loop_t *loop, int fd, uint8_t interest) {

@@ -18,6 +18,11 @@ internal import Glibc
 /// first, by the same system call on the same epoll descriptor: that is where errors come from, and libuv finds the
 /// descriptor there already, which it takes in its stride. What changed since the last poll is confirmed once more
 /// right before libuv runs. It costs three system calls for each change of interest; the hub makes one per connection.
+///
+/// Two failures remain that libuv answers by `abort`, inside itself and with no way to be asked: an error of
+/// `epoll_wait` other than `EINTR`, and an `epoll_ctl` that fails although the same call has just worked. Linux gives
+/// neither for want of memory or watches: it takes a closed or foreign epoll descriptor. The epoll loop, and libev on
+/// a loop of its own, throw a `LoopError` in their place.
 public final class LibuvLoop: Loop {
     /// "libuv".
     public static var backendName: String { "libuv" }
@@ -32,6 +37,8 @@ public final class LibuvLoop: Loop {
     private let eventWaker: EventWaker
     private var timer: DeadlineTimer
     private let turn: UnsafeMutablePointer<Turn>
+    /// Whether libuv has descriptors of its own to register that the kernel has not been asked for.
+    private var hasUnregistered = true
     /// Why the loop cannot be used any more: libuv could not get a new epoll descriptor, and would abort without one.
     private var failure: LoopError?
     private let owner = pthread_self()
@@ -101,13 +108,32 @@ public final class LibuvLoop: Loop {
         self.loop = loop
         self.isAdopted = isAdopted
         do throws(LoopError) {
-            // These keep libuv from returning at once for want of anything to wait for.
-            try watch(eventWaker.fileDescriptor, .read, generation: 0)
-            try watch(timer.fileDescriptor, .read, generation: 0)
+            try watchOwnDescriptors()
+            try registerAll()
         } catch {
             tearDown()
             throw error
         }
+    }
+
+    /// Watches the waker and the timer, unless they are watched. They also keep libuv from returning at once for want
+    /// of anything to wait for.
+    private func watchOwnDescriptors() throws(LoopError) {
+        if !isWatched(eventWaker.fileDescriptor) { try watch(eventWaker.fileDescriptor, .read, generation: 0) }
+        if !isWatched(timer.fileDescriptor) { try watch(timer.fileDescriptor, .read, generation: 0) }
+    }
+
+    private func isWatched(_ fileDescriptor: CInt) -> Bool {
+        let index = Int(fileDescriptor)
+        guard index < slots.count, let slot = slots[index] else { return false }
+        return slot.pointee.interest != 0
+    }
+
+    /// Registers what libuv keeps for itself, which it would abort over at its next run.
+    private func registerAll() throws(LoopError) {
+        let error = gevent_libuv_add_all(loop)
+        if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl") }
+        hasUnregistered = false
     }
 
     private static func error(_ code: CInt, _ fileDescriptor: CInt) -> LoopError {
@@ -202,7 +228,11 @@ public final class LibuvLoop: Loop {
             default: onReady
             }
         let result = uv_poll_start(&slot.pointee.handle, events, callback)
-        let error = result < 0 ? -result : gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
+        var error = result < 0 ? -result : gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
+        if error == 0 && slot.pointee.has_failed {
+            // Otherwise it would be lost in the next poll again, and so in each.
+            error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
+        }
         if error != 0 { abandon(slot) }
         return error
     }
@@ -217,9 +247,12 @@ public final class LibuvLoop: Loop {
 
     public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
         let loop = try usableLoop("poll")
-        confirmChanges(loop)
-        if turn.pointee.hasOrphans { try rebuild() }
-        let mayBlock = mayBlock(until: deadline)
+        let before = events.count
+        confirmChanges(loop, into: &events)
+        if turn.pointee.hasOrphans { try rebuild(into: &events) }
+        try watchOwnDescriptors()
+        if hasUnregistered { try registerAll() }
+        let mayBlock = events.count == before && mayBlock(until: deadline)
         if mayBlock { try timer.arm(until: deadline) }
         withUnsafeMutablePointer(to: &events) { events in
             turn.pointee.number &+= 1
@@ -242,20 +275,44 @@ public final class LibuvLoop: Loop {
     }
 
     /// Takes out what libuv would abort over, and starts again what it has stopped.
-    private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>) {
+    private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) {
         while let slot = turn.pointee.changed {
             turn.pointee.changed = slot.pointee.next_changed
             slot.pointee.is_changed = false
             if slot.pointee.interest == 0 { continue }
             if uv_is_active(handle(slot)) == 0 {
-                // libuv stops a handle whose file has an error, though the error lasts. If it was closed since, the
-                // kernel has forgotten it, and so do we.
-                if register(slot) != 0 { turn.pointee.hasOrphans = true }
-            } else if gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest) != 0 {
-                abandon(slot)
-                turn.pointee.hasOrphans = true
+                // libuv stops a handle whose file has an error, though the error lasts.
+                let error = register(slot)
+                if error != 0 { lose(slot, error, into: &events) }
+            } else {
+                let error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
+                slot.pointee.has_failed = error != 0
+                if error != 0 {
+                    abandon(slot)
+                    lose(slot, error, into: &events)
+                }
             }
         }
+    }
+
+    /// What becomes of a registration that the kernel does not have, for this reason.
+    private func lose(
+        _ slot: UnsafeMutablePointer<gevent_libuv_slot>, _ error: CInt, into events: inout ReadyEvents
+    ) {
+        switch error {
+        case EBADF, ENOENT, EPERM:
+            // Closed behind our back: the kernel has forgotten it, and so do we.
+            turn.pointee.hasOrphans = true
+        default:
+            if isOwn(slot) { return }
+            events.append(
+                ReadyEvent(fileDescriptor: slot.pointee.fd, generation: slot.pointee.generation, readiness: []))
+        }
+    }
+
+    /// Whether it is the waker's or the timer's, about which the core knows nothing.
+    private func isOwn(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> Bool {
+        slot.pointee.fd == eventWaker.fileDescriptor || slot.pointee.fd == timer.fileDescriptor
     }
 
     /// Moves libuv to a fresh epoll descriptor.
@@ -265,18 +322,29 @@ public final class LibuvLoop: Loop {
     /// and reports for ever. libuv does not pass such events on but polls again at once, inside `uv_run`, with no end.
     ///
     /// An adopted loop stays as it is: other threads may be using its `uv_async_t`s at this moment, and would abort.
-    private func rebuild() throws(LoopError) {
-        turn.pointee.hasOrphans = false
-        if isAdopted { return }
+    private func rebuild(into events: inout ReadyEvents) throws(LoopError) {
+        if isAdopted {
+            turn.pointee.hasOrphans = false
+            return
+        }
         try replaceKernelObjects()
         for case let slot? in slots where slot.pointee.interest != 0 {
             slot.pointee.is_doubtful = false
-            // Closed behind our back as well: the kernel had forgotten it, and so do we.
-            if gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest) != 0 { abandon(slot) }
+            let error = gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
+            if error == 0 { continue }
+            abandon(slot)
+            lose(slot, error, into: &events)
         }
+        turn.pointee.hasOrphans = false
     }
 
+    /// Gives libuv a fresh epoll descriptor, in which nothing is registered.
     private func replaceKernelObjects() throws(LoopError) {
+        // libuv closes its descriptor before it asks for another, and can do nothing without one. So the loop asks
+        // first, while an error still leaves everything as it was.
+        let trial = gevent_libuv_try_epoll()
+        if trial != 0 { throw LoopError(errno: trial, operation: "epoll_create1") }
+        hasUnregistered = true
         let result = uv_loop_fork(loop)
         if result == 0 { return }
         let error = LoopError(errno: -result, operation: "uv_loop_fork")
@@ -296,10 +364,11 @@ public final class LibuvLoop: Loop {
         for case let slot? in slots {
             slot.pointee.is_changed = false
             slot.pointee.is_doubtful = false
-            if slot.pointee.fd != eventWaker.fileDescriptor && slot.pointee.fd != timer.fileDescriptor { abandon(slot) }
+            if !isOwn(slot) { abandon(slot) }
         }
         try eventWaker.replaceAfterFork()
         try timer.replaceAfterFork()
+        try registerAll()
     }
 
     public func close() {

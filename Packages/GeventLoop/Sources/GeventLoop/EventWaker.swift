@@ -28,11 +28,13 @@ public final class EventWaker: LoopWaker {
     }
 
     /// Adds one to the counter. `EAGAIN`, after 2^64 wakes, would mean that the loop has enough of them.
+    ///
+    /// A write that a signal interrupts is repeated: nothing else would wake the loop.
     public func wake() {
         // A signal handler may call this: the code it interrupts must find its `errno` as it was.
         let saved = errno
         var one: UInt64 = 1
-        _ = write(fileDescriptor, &one, MemoryLayout<UInt64>.size)
+        while write(fileDescriptor, &one, MemoryLayout<UInt64>.size) < 0 && errno == EINTR {}
         errno = saved
     }
 

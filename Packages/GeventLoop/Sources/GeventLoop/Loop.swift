@@ -26,7 +26,9 @@ public protocol LoopWaker: AnyObject, Sendable {
 /// 2. **Events.** A ``ReadyEvent`` is the descriptor, the generation given at registration, and the readiness. Hang-up
 ///    and error read as all that the interest asks for, so that every waiter wakes and its own system call tells the
 ///    truth; a loop that can tell them from data may report both directions even if the interest is in one. The core
-///    drops events of a stale generation.
+///    drops events of a stale generation. Events of one poll come in the order in which the descriptors became ready,
+///    as far as the system tells that order, and never in reverse: what became ready in the order of its numbers is
+///    appended in that order.
 /// 3. **Spurious readiness** is allowed; whoever acts on it retries on `EAGAIN`.
 /// 4. **Returning.** ``poll(until:into:)`` returns on events, on a wake, at the deadline, or early for no reason. A
 ///    deadline that has passed means "do not block", nil means "no deadline". Deadlines round up: a return at the
@@ -36,10 +38,13 @@ public protocol LoopWaker: AnyObject, Sendable {
 /// 6. **Waking** is sticky (a wake before the poll counts) and coalesces (several may become one). After ``close()`` it
 ///    is a no-op, even from a thread that still holds the waker.
 /// 7. **Bad descriptors** (-1, closed, or of a kind the kernel cannot poll) are a ``LoopError``, never an abort.
-///    Closing a descriptor that is being watched neither aborts nor hangs, and removing it afterwards is harmless.
+///    Closing a descriptor that is being watched neither aborts nor hangs, and removing it afterwards is harmless. **A
+///    registration that fails** wakes its waiter with the error, on the spot or later: `setInterest` throws; or a loop
+///    that registers later, or has to register anew, appends an event with empty readiness, and the core sets the
+///    interest again, which throws the reason or succeeds.
 /// 8. **Fork.** After ``recoverAfterFork()`` in the child the loop works and has no registrations; the core re-arms
-///    what
-///    it needs. The child never touches the parent's kernel objects. Wakers handed out before still wake.
+///    what it needs. The child never touches the parent's kernel objects. Wakers handed out before still wake. If the
+///    recovery throws, the core calls it again before the next poll; until then it only reads the clock.
 /// 9. **Confinement.** Everything but ``waker``, when used on another thread or after ``close()``, traps in debug
 ///    builds. Closing twice is harmless. ``CheckedLoop`` enforces this in release builds too.
 public protocol Loop: AnyObject {
@@ -70,7 +75,8 @@ public protocol Loop: AnyObject {
     /// - Parameters:
     ///   - deadline: when to return at the latest; in the past, do not block at all; nil, wait for events and wakes.
     ///   - events: what is found is added at the end; what is there stays.
-    /// - Throws: a ``LoopError`` only if the loop itself is broken; never for one descriptor.
+    /// - Throws: a ``LoopError`` only if the wait fails or the loop lacks what it needs for itself; never for one
+    ///   descriptor. Events that were appended before count all the same, and the next poll tries again.
     func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError)
 
     /// What other threads wake this loop by. Always the same object, also after a fork.

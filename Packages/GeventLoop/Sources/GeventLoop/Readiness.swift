@@ -32,7 +32,7 @@ public struct Readiness: OptionSet, Sendable, Hashable, CustomStringConvertible 
     }
 }
 
-/// One descriptor that a poll found ready.
+/// One descriptor that a poll found ready, or whose registration was lost.
 @frozen
 public struct ReadyEvent: Sendable, Hashable {
     /// The descriptor, as it was given to ``Loop/setInterest(_:for:generation:)``.
@@ -44,7 +44,8 @@ public struct ReadyEvent: Sendable, Hashable {
     /// the descriptor was closed and its number reused is told apart and dropped.
     public var generation: UInt32
 
-    /// What the descriptor is ready for.
+    /// What the descriptor is ready for; empty if the loop could not register it, or could not register it anew, and
+    /// so does not watch it any more.
     public var readiness: Readiness
 
     /// An event with these values.

@@ -46,6 +46,18 @@ public struct ReadyEvents: ~Copyable {
         used += 1
     }
 
+    /// Reverses the order of the events from an index to the end: for loops on a C library that reports the last first.
+    @inlinable
+    public mutating func reverse(from start: Int) {
+        precondition(start >= 0 && start <= used, "ReadyEvents index out of range")
+        var (low, high) = (start, used - 1)
+        while low < high {
+            swap(&base[low], &base[high])
+            low += 1
+            high -= 1
+        }
+    }
+
     /// Empties the batch and keeps its buffer.
     @inlinable
     public mutating func removeAll() {

@@ -12,7 +12,7 @@ extension SettingKey where Value == String {
     /// `GEVENT_BACKEND`: how libev, if that is the loop, asks the kernel for events.
     public static var libevBackend: SettingKey<String> {
         SettingKey(
-            "GEVENT_BACKEND", type: "epoll, poll, select, linuxaio or iouring, or several separated by commas",
+            "GEVENT_BACKEND", type: "epoll, poll, select or linuxaio, or several separated by commas",
             default: "",
             summary: "What libev runs on: the first that this system has; empty leaves it to LIBEV_FLAGS and libev. "
                 + "Other loops ignore it.",

@@ -31,6 +31,21 @@ int gevent_testing_check_pollable(int fd) {
     return error == ENOENT ? 0 : error;
 }
 
+int gevent_testing_epoll_watching(int fd) {
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0) {
+        return -errno;
+    }
+    struct epoll_event event = {.events = EPOLLIN};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+        int error = errno;
+        close(epoll);
+        // Older kernels say EINVAL of what is nested too deep.
+        return error == EINVAL ? -ELOOP : -error;
+    }
+    return epoll;
+}
+
 int gevent_testing_fork(unsigned child_seconds) {
     pid_t child = fork();
     if (child < 0) {

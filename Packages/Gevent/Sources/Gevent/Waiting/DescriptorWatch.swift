@@ -12,6 +12,9 @@ final class DescriptorWatch {
     private var onReadable: (() -> Void)?
     private var hold: HubHold?
     private(set) var isOpen = true
+    /// While the loop has refused to watch the descriptor: fires when it is asked again.
+    private var retry: HubTimer?
+    private static let timeToRetry = Duration.milliseconds(100)
 
     /// Watches from now on. Does not take the descriptor over. `referenced` says whether the hub waits for it.
     init(
@@ -21,7 +24,7 @@ final class DescriptorWatch {
         self.hub = hub
         self.onReadable = onReadable
         hub.descriptors.forget(fileDescriptor, hub.loop)
-        let entry = hub.descriptors.entry(fileDescriptor)
+        let entry = try hub.descriptors.entry(fileDescriptor)
         try hub.descriptors.arm(fileDescriptor, entry, .read, hub.loop)
         entry.pointee.watch = Unmanaged.passRetained(self).toOpaque()
         if referenced { hold = hub.hold() }
@@ -42,10 +45,33 @@ final class DescriptorWatch {
         isOpen = false
         hold = nil
         onReadable = nil
+        retry?.cancel()
+        retry = nil
         hub.descriptors.existing(fileDescriptor)?.pointee.watch = nil
         hub.closing(fileDescriptor)
         Unmanaged.passUnretained(self).release()
     }
 
     func becameReadable() { onReadable?() }
+
+    /// The loop does not watch the descriptor any more, most likely for want of memory.
+    ///
+    /// No greenlet waits that could be thrown the error, and signals or children must not go unnoticed for good. So the
+    /// hub reports the error once, and asks the loop again until it agrees; readiness lasts until then.
+    func registrationFailed(_ error: LoopError) {
+        if retry == nil { hub.enqueue { [hub] in hub.report(error, in: nil) } }
+        let timer = retry ?? HubTimer(hub.pointer) { [unowned self] in register() }
+        retry = timer
+        let now = Hub.time(hub.pointer)
+        timer.start(at: now.advanced(by: DescriptorWatch.timeToRetry), now: now, referenced: false)
+    }
+
+    private func register() {
+        do throws(LoopError) {
+            try hub.descriptors.arm(fileDescriptor, try hub.descriptors.entry(fileDescriptor), .read, hub.loop)
+            retry = nil
+        } catch {
+            // Has come to `registrationFailed`, which has started the timer again.
+        }
+    }
 }

@@ -25,8 +25,15 @@ final class DescriptorTable {
         return base + index
     }
 
-    func entry(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor> {
+    /// The entry of a descriptor that is not negative, made if there is none.
+    ///
+    /// The table grows only for a number that is open, which the limit on open descriptors bounds: throws EBADF for
+    /// others, so that a bad number costs no memory.
+    func entry(_ fileDescriptor: CInt) throws(LoopError) -> UnsafeMutablePointer<gevent_descriptor> {
         if let entry = existing(fileDescriptor) { return entry }
+        if fcntl(fileDescriptor, F_GETFD) < 0 {
+            throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
+        }
         let (chunk, index) = Int(fileDescriptor).quotientAndRemainder(dividingBy: DescriptorTable.chunkSize)
         while chunks.count <= chunk { chunks.append(nil) }
         let base = UnsafeMutablePointer<gevent_descriptor>.allocate(capacity: DescriptorTable.chunkSize)
@@ -43,6 +50,7 @@ final class DescriptorTable {
     func distribute(_ event: ReadyEvent, _ loop: any Loop) {
         // Of an earlier life of this number, closed and opened again since the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
+        if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry, loop) }
         var woken = Readiness(rawValue: entry.pointee.woken)
         var unwanted = Readiness()
         if event.readiness.contains(.read) {
@@ -83,12 +91,8 @@ final class DescriptorTable {
         do throws(LoopError) {
             try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
-            // The loop does not watch it any more in either direction. Who waits in the other one looks for itself, and
-            // meets the same error.
-            entry.pointee.armed = 0
-            for waiter in [entry.pointee.reader, entry.pointee.writer] {
-                if let waiter { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
-            }
+            // The loop watches it in neither direction now.
+            fail(entry, error)
             throw error
         }
         entry.pointee.armed = wanted.rawValue
@@ -114,8 +118,25 @@ final class DescriptorTable {
         do throws(LoopError) {
             try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
-            // The descriptor was closed behind our back: the kernel has forgotten it, and so do we.
-            entry.pointee.armed = 0
+            // Removing interest does not fail. Keeping a part of it may: the waiter in that direction must learn of it.
+            fail(entry, error)
+        }
+    }
+
+    /// The loop does not watch the descriptor any more, for this reason: the waiters are thrown it.
+    private func fail(_ entry: UnsafeMutablePointer<gevent_descriptor>, _ error: LoopError) {
+        entry.pointee.armed = 0
+        deliver(error, to: entry)
+        if let watch = entry.pointee.watch {
+            Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().registrationFailed(error)
+        }
+    }
+
+    /// Throws an error into the greenlets that wait for the descriptor.
+    func deliver(_ error: LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
+        for waiter in [entry.pointee.reader, entry.pointee.writer] {
+            guard let waiter else { continue }
+            Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue().deliver(error)
         }
     }
 
@@ -129,6 +150,8 @@ final class DescriptorTable {
         }
     }
 
+    /// Registers what is still waited for with a loop that has lost the registration. If it cannot be registered again,
+    /// the waiters are thrown the reason.
     private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop) {
         var wanted: Readiness = []
         if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
@@ -138,7 +161,7 @@ final class DescriptorTable {
         do throws(LoopError) {
             try arm(fileDescriptor, entry, wanted, loop)
         } catch {
-            // Who waits has been woken, and meets the error by their own system call.
+            // Delivered to the waiters.
         }
     }
 }
@@ -151,7 +174,7 @@ extension Hub {
         }
         if let timeout, timeout <= .zero { return try isReadyNow(fileDescriptor, readiness) }
         try attend(pointer)
-        let entry = descriptors.entry(fileDescriptor)
+        let entry = try descriptors.entry(fileDescriptor)
         let isRead = readiness == .read
         guard (isRead ? entry.pointee.reader : entry.pointee.writer) == nil else {
             throw HubError(
@@ -197,14 +220,10 @@ extension Hub {
         if entry.pointee.armed != 0 { descriptors.disarm(fileDescriptor, entry, keeping: [], loop) }
         entry.pointee.generation &+= 1
         entry.pointee.woken = 0
-        for waiter in [entry.pointee.reader, entry.pointee.writer] {
-            guard let waiter else { continue }
-            let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue()
-            greenlet.deliver(
-                LoopError(
-                    .closed, errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor,
-                    message: "closed in another greenlet"))
-        }
+        descriptors.deliver(
+            LoopError(
+                .closed, errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor,
+                message: "closed in another greenlet"), to: entry)
     }
 }
 

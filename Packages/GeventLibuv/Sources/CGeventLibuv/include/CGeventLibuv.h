@@ -26,6 +26,8 @@ struct gevent_libuv_slot {
     /// The bits of `Readiness`; 0 while nothing is watched.
     uint8_t interest;
     bool is_changed;
+    /// The kernel refused it when it was confirmed. True until it is confirmed again.
+    bool has_failed;
     /// The number changed hands without a word to us, so the kernel may still watch the file it was before.
     bool is_doubtful;
 };
@@ -35,6 +37,12 @@ int gevent_libuv_init(uv_loop_t *loop, uv_poll_t *handle, int fd);
 
 /// Puts the descriptor into the kernel's set, as libuv will at its next run. 0 or an errno.
 int gevent_libuv_add(const uv_loop_t *loop, int fd, uint8_t interest);
+
+/// Puts everything that libuv is going to register into the kernel's set. 0 or the errno of the first that failed.
+int gevent_libuv_add_all(const uv_loop_t *loop);
+
+/// 0 if the system has another epoll descriptor to give, else an errno.
+int gevent_libuv_try_epoll(void);
 
 /// 0 if the kernel's set still has the file that was put into it, else an errno.
 int gevent_libuv_confirm(const uv_loop_t *loop, int fd, uint8_t interest);

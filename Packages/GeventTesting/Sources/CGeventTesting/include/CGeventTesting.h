@@ -18,6 +18,10 @@ int gevent_testing_open_path(const char *path);
 /// 0 if the kernel can poll the descriptor; EBADF if it is not open, EPERM if it is of a kind that cannot be polled.
 int gevent_testing_check_pollable(int fd);
 
+/// A new epoll descriptor that watches another descriptor for reading; -ELOOP if that is nested as deep as the kernel
+/// allows, or another negated errno.
+int gevent_testing_epoll_watching(int fd);
+
 /// `fork()`; the negated errno if it fails.
 ///
 /// Meant for checks of what a loop does in a child. The child may only do what is needed for that and must end by

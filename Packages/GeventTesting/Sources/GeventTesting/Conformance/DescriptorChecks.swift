@@ -29,6 +29,22 @@ extension LoopConformance {
         Check(7, "a descriptor that only names a file is an error") { bench in
             try expectRefusal(bench, bench.open("/", onlyNaming: true), .badDescriptor)
         },
+        Check(7, "a descriptor that only the registration itself can refuse is an error, on the spot or later") {
+            bench in
+            // Epoll descriptors in each other, as deep as the kernel allows: no other may hold the outermost.
+            let pipe = try bench.pipe()
+            var outermost = pipe.readEnd
+            while let next = try bench.epoll(watching: outermost) { outermost = next }
+            let number = outermost
+            do throws(LoopError) {
+                try bench.loop.setInterest(.read, for: number, generation: 1)
+            } catch {
+                return try expectEqual(error.errno, ELOOP, "errno of \"\(error)\"")
+            }
+            // A loop that asks by poll(2) may be able to watch it.
+            try bench.write(pipe.writeEnd)
+            try expect(!bench.nextEvents().isEmpty, "it was not refused, and neither ready nor lost")
+        },
         Check(7, "removing what could never be watched is harmless") { bench in
             for fileDescriptor in [CInt(-1), .min, .max, bench.privateNumber(), try bench.open("/")] {
                 try bench.watch(fileDescriptor, [])

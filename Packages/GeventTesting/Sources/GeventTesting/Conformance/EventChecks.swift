@@ -74,6 +74,22 @@ extension LoopConformance {
             try expectEqual(shutdown(right, CInt(SHUT_WR)), 0, "shutdown")
             try expectEqual(try bench.nextEvent(of: left).readiness, .read, "readiness")
         },
+        Check(2, "what becomes ready in the order of its numbers is reported in that order") { bench in
+            let pipes = try (0..<20).map { _ in try bench.pipe() }.sorted { $0.readEnd < $1.readEnd }
+            for isWatchedBefore in [true, false] {
+                for pipe in pipes where isWatchedBefore { try bench.watch(pipe.readEnd, .read) }
+                // Registered by now, also with a loop that leaves that to the poll.
+                try bench.expectNoEvent(of: pipes[0].readEnd, "nothing was written")
+                for pipe in pipes { try bench.write(pipe.writeEnd) }
+                for pipe in pipes where !isWatchedBefore { try bench.watch(pipe.readEnd, .read) }
+                let order = try bench.nextEvents().map(\.fileDescriptor)
+                try expectEqual(order, pipes.map(\.readEnd), "descriptors of one poll")
+                for pipe in pipes {
+                    bench.drain(pipe.readEnd)
+                    try bench.watch(pipe.readEnd, [])
+                }
+            }
+        },
         Check(2, "a number that was closed and reused reports its new generation only") { bench in
             let number = bench.privateNumber()
             let first = try bench.pipe()

@@ -121,6 +121,14 @@ final class Workbench {
         return adopt(result)
     }
 
+    /// An epoll descriptor that watches another descriptor for reading; nil if the kernel will not nest them so deep.
+    func epoll(watching fileDescriptor: CInt) throws -> CInt? {
+        let result = gevent_testing_epoll_watching(fileDescriptor)
+        if result == -ELOOP { return nil }
+        try expect(result >= 0, "an epoll descriptor cannot be made: errno \(-result)")
+        return adopt(result)
+    }
+
     /// Another descriptor for the same file.
     func duplicate(_ fileDescriptor: CInt) throws -> CInt {
         let result = fcntl(fileDescriptor, F_DUPFD_CLOEXEC, 0)

@@ -49,7 +49,8 @@ public final class PollLoop: Loop {
         assertUsable()
         if isClosed { throw LoopError(.closed, operation: "poll") }
         var requests = [pollfd(fd: eventWaker.fileDescriptor, events: Int16(POLLIN), revents: 0)]
-        for (fileDescriptor, interest) in interests {
+        // In the order of their numbers, and not in that of a dictionary, which is another one in each process.
+        for (fileDescriptor, interest) in interests.sorted(by: { $0.key < $1.key }) {
             var bits: CInt = 0
             if interest.readiness.contains(.read) { bits |= POLLIN }
             if interest.readiness.contains(.write) { bits |= POLLOUT }
