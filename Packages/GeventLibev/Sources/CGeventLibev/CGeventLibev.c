@@ -76,14 +76,12 @@ static void on_failure(const char *message) {
 
 void gevent_libev_note_failures(void) { ev_set_syserr_cb(on_failure); }
 
-struct gevent_libev_failure gevent_libev_run(struct ev_loop *loop, int flags) {
-    struct gevent_libev_failure failure = {0};
+void gevent_libev_run(struct ev_loop *loop, int flags, struct gevent_libev_failure *failure) {
     // A callback of an adopted loop may run another one.
     struct gevent_libev_failure *outer = noted;
-    noted = &failure;
+    noted = failure;
     ev_run(loop, flags);
     noted = outer;
-    return failure;
 }
 
 const char *gevent_libev_flags(void) { return secure_getenv("LIBEV_FLAGS"); }

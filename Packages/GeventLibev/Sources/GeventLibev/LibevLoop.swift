@@ -23,8 +23,9 @@ internal import Glibc
 /// would wait all the same, so a run after a change does not wait.
 ///
 /// A wait that fails is a `LoopError`, where libev would end the process. That takes `ev_set_syserr_cb`, which is set
-/// for the whole process when the first loop of our own is made; an adopted loop leaves it alone. If libev needs another
-/// epoll descriptor and the system has none, it asks again for a second, and then the process ends as it would at once.
+/// for the whole process when the first loop of our own is made; an adopted loop leaves it alone. If libev needs
+/// another epoll descriptor and the system has none, it asks again for a second, and then the process ends as it would
+/// at once.
 public final class LibevLoop: Loop {
     /// "libev".
     public static var backendName: String { "libev" }
@@ -63,6 +64,10 @@ public final class LibevLoop: Loop {
         var changed: UnsafeMutablePointer<gevent_libev_slot>?
         /// Whether one of them may have been lost in the run.
         var hasLost = false
+        /// Whether the waker or the timer is not watched.
+        var hasLostOwn = true
+        /// What failed in the run.
+        var failure = gevent_libev_failure()
         let waker: Unmanaged<EventWaker>
         /// For the one callback that has to act at once. The loop outlives its watchers.
         var loop: Unmanaged<LibevLoop>?
@@ -143,6 +148,7 @@ public final class LibevLoop: Loop {
     private func watchOwnDescriptors() throws(LoopError) {
         try watchOwn(wakeSlot, eventWaker.fileDescriptor)
         try watchOwn(timerSlot, timer.fileDescriptor)
+        turn.pointee.hasLostOwn = false
     }
 
     private func watchOwn(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt) throws(LoopError) {
@@ -301,7 +307,7 @@ public final class LibevLoop: Loop {
         guard let loop else { throw LoopError(.closed, operation: "poll") }
         let before = events.count
         confirmChanges(into: &events)
-        try watchOwnDescriptors()
+        if turn.pointee.hasLostOwn { try watchOwnDescriptors() }
         if namesDescriptorsAnew { confirmAll() }
         var mayBlock = events.count == before && mayBlock(until: deadline)
         if mayBlock && hasChanges {
@@ -318,10 +324,10 @@ public final class LibevLoop: Loop {
     private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
         let before = events.count
         hasChanges = false
-        let failure = withUnsafeMutablePointer(to: &events) { events in
+        withUnsafeMutablePointer(to: &events) { events in
             turn.pointee.events = events
-            defer { turn.pointee.events = nil }
-            return gevent_libev_run(loop, flags)
+            gevent_libev_run(loop, flags, &turn.pointee.failure)
+            turn.pointee.events = nil
         }
         if isReversed(events, from: before) { events.reverse(from: before) }
         if turn.pointee.hasLost {
@@ -334,7 +340,7 @@ public final class LibevLoop: Loop {
             turn.pointee.isExpired = false
             timer.expire()
         }
-        if failure.code != 0 { try check(failure) }
+        if turn.pointee.failure.count != 0 { try throwFailure() }
         return isOver
     }
 
@@ -347,7 +353,9 @@ public final class LibevLoop: Loop {
         return !looksAtNumbers || events[start].fileDescriptor > events[events.count - 1].fileDescriptor
     }
 
-    private func check(_ failure: gevent_libev_failure) throws(LoopError) {
+    private func throwFailure() throws(LoopError) {
+        let failure = turn.pointee.failure
+        turn.pointee.failure = gevent_libev_failure()
         let operation = String(cString: failure.message).split(separator: " ").last.map(String.init) ?? "ev_run"
         // What makes kernel objects has been retried, with success.
         if operation.contains("create") || operation.contains("setup") { return }
@@ -464,14 +472,17 @@ private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_i
 
 // The two below also come with an error, when libev has stopped them. The next poll starts them again, or throws.
 
-private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
     let turn = turn(of: watcher)
+    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
     turn.pointee.isWoken = true
     turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
 }
 
-private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _: CInt) {
+private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    turn(of: watcher).pointee.isExpired = true
+    let turn = turn(of: watcher)
+    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
+    turn.pointee.isExpired = true
 }

@@ -90,7 +90,7 @@ struct gevent_libev_failure {
 void gevent_libev_note_failures(void);
 
 /// `ev_run`. A failed wait returns, and is noted; without `gevent_libev_note_failures` it ends the process.
-struct gevent_libev_failure gevent_libev_run(struct ev_loop *loop, int flags);
+void gevent_libev_run(struct ev_loop *loop, int flags, struct gevent_libev_failure *failure);
 
 /// The variable LIBEV_FLAGS as libev would see it, which is not at all in a program with raised privileges; or NULL.
 const char *gevent_libev_flags(void);
