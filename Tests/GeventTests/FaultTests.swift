@@ -211,7 +211,7 @@ private func run(_ fault: CallFault, skipping: Int, times: Int) throws -> Int {
         #expect(disturbed.complaint(fault.error) == nil, "\(place)")
         let undisturbed = try useLoop(hub)
         #expect(undisturbed.complaint(nil) == nil, "afterwards; \(place)")
-        try hub.destroy()
+        hub.destroy()
         return count
     }
     // With the hub its loop and the loop's waker are gone.

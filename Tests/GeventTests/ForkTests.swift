@@ -123,7 +123,7 @@ struct ForkTests {
                     { _ = dumpGreenlets() },
                     { hub.handle.post {} },
                     { try WatchedDescriptor(dup(pipe.readEnd)).close() },
-                    { try hub.destroy() },
+                    { hub.destroy() },
                 ]
                 for (index, act) in acts.enumerated() {
                     let code = try inRawChild {
