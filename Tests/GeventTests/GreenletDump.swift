@@ -143,7 +143,7 @@ struct DumpTests {
                     request.value = 42
                     let child = named(
                         spawn {
-                            text.value = "two\nlines"
+                            text.value = "two\nlines\u{1B}[2J"
                             _ = long.value
                             try sleep(for: .seconds(1))
                         }, "child")
@@ -159,7 +159,7 @@ struct DumpTests {
         #expect(lines.contains("tree local user = anna"))
         #expect(lines.filter { $0.hasPrefix("tree local") }.count == 1)
         #expect(lines.contains("local request = 42"))
-        #expect(lines.contains("local String = two lines"))
+        #expect(lines.contains("local String = two lines\u{FFFD}[2J"))
         #expect(lines.contains("local long = " + String(repeating: "x", count: 200) + "…"))
     }
 

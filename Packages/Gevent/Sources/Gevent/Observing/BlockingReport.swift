@@ -124,7 +124,8 @@ extension BlockingReport {
 
     fileprivate static func describe(_ who: gevent_identity) -> String {
         if who.kind == GEVENT_SAMPLE_OF_HUB { return "<HubGreenlet>" }
-        let name = withUnsafeBytes(of: who.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let text = withUnsafeBytes(of: who.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        let name = String(text.map(\.shown))
         if who.kind == GEVENT_SAMPLE_OF_MAIN { return name.isEmpty ? "<MainGreenlet>" : "<MainGreenlet \"\(name)\">" }
         var type = "greenlet"
         if let isa = who.isa {

@@ -137,7 +137,16 @@ struct TreeText {
     private func oneLine(_ value: Any) -> String { shortened(String(describing: value)) }
 
     private func shortened(_ text: String) -> String {
-        let line = text.prefix(TreeText.charactersShown).map { $0.isNewline ? " " : $0 }
+        let line = text.prefix(TreeText.charactersShown).map(\.shown)
         return String(line) + (text.count > TreeText.charactersShown ? "…" : "")
+    }
+}
+
+extension Character {
+    /// What a report shows of it: a space for a line break, and U+FFFD for a control character. Names and locals may
+    /// come from a client, and must not give orders to the terminal of whoever reads the report.
+    var shown: Character {
+        if isNewline { return " " }
+        return unicodeScalars.contains { $0.properties.generalCategory == .control } ? "\u{FFFD}" : self
     }
 }
