@@ -101,6 +101,66 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the hub"))
     }
 
+    @Test("A frame that steps over the guard onto another stack is reported as soon as it parks, and nothing else runs")
+    func jumpAndPark() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                for name in ["innocent", "jumper", "below"] {
+                    let greenlet = spawn {
+                        try sleep()
+                        if name == "jumper" { _ = try parkInLargeFrame { try sleep(for: .seconds(1)) } }
+                        try sleep(for: .seconds(2))
+                        printToStandardError("another greenlet ran\n")
+                    }
+                    greenlet.name = name
+                }
+                try sleep(for: .seconds(9))
+            }
+        }
+        let report = text(result.standardErrorContent)
+        #expect(report.contains("gevent: greenlet jumper went 1"), "\(report)")
+        #expect(report.contains(" bytes below its stack, over its guard, before it parked; "))
+        #expect(!report.contains("another greenlet ran"))
+    }
+
+    @Test("So is one that yields, and one that hands control to another greenlet")
+    func jumpAndSwitch() async throws {
+        for isHandover in [false, true] {
+            let result = try await #require(
+                processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]
+            ) { [isHandover = isHandover as Bool] in
+                dieQuietly()
+                try withHub { _ in
+                    for _ in 0..<3 { spawn { while true { try sleep() } } }
+                    let target = RawGreenlet { try sleep() }
+                    let jumper = spawn {
+                        try sleep()
+                        _ = try parkInLargeFrame { if isHandover { try target.switchTo() } else { try sleep() } }
+                    }
+                    jumper.name = "jumper"
+                    try jumper.join()
+                }
+            }
+            #expect(text(result.standardErrorContent).contains("gevent: greenlet jumper went 1"))
+        }
+    }
+
+    @Test("A frame that fits a stack runs, and so does a call next to a larger one that is not used")
+    func largeFrames() throws {
+        let results = try withHub { _ in
+            let neighbours = (0..<3).map { number in
+                spawn {
+                    try sleep(for: .seconds(1))
+                    return recurse(number) == number
+                }
+            }
+            let large = spawn { try largeFrameInABranch(isTaken: false) && largeFrameInABranch(isTaken: true) }
+            return try [large.get()] + neighbours.map { try $0.get() }
+        }
+        #expect(results == [true, true, true, true])
+    }
+
     @Test("A crash that is no overflow is not called one")
     func otherCrash() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
@@ -268,7 +328,7 @@ struct StackTests {
                 hub.errorHandler = { _, _ in }
                 var limit = rlimit()
                 getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
-                limit.rlim_cur = rlim_t(addressSpaceInUse() + (300 << 20))
+                limit.rlim_cur = rlim_t(addressSpaceInUse() + (600 << 20))
                 setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
                 let greenlets = (0..<3000).map { number in
                     spawn {
@@ -330,6 +390,31 @@ struct StackTests {
         #expect(peak == count)
         if gevent_stacks_guard_kind() == Int32(GEVENT_GUARD_MARKERS) && !isSanitized { #expect(maps - before < 200) }
     }
+}
+
+// What fills the frames below has no name there: a debug build would fill that of a variable with zeros at the start.
+
+/// Runs `park` from a frame that is larger than a stack of the default size and its guard, of which nothing is touched
+/// unless `fills`.
+@inline(never)
+private func parkInLargeFrame(fills: Bool = false, _ park: () throws -> Void) throws -> Int {
+    if fills { return sum(of: InlineArray<1_100_000, UInt8>(repeating: 1)) }
+    try park()
+    return recurse(10)
+}
+
+@inline(never)
+private func largeFrameInABranch(isTaken: Bool) throws -> Bool {
+    if isTaken { return sum(of: InlineArray<266_000, UInt8>(repeating: 1)) == 266_000 }
+    try sleep()
+    return recurse(10) == 10
+}
+
+@inline(never)
+private func sum<let count: Int>(of bytes: borrowing InlineArray<count, UInt8>) -> Int {
+    var sum = 0
+    for index in bytes.indices { sum += Int(bytes[index]) }
+    return sum
 }
 
 private func parkAtDepth(_ depth: Int) throws -> Int {

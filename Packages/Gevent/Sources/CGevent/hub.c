@@ -473,9 +473,9 @@ static void find_thread_stack(gevent_context *context) {
 }
 
 static bool make_root(gevent_hub *hub) {
-    // Hub callbacks, raw links and error reports run here.
+    // Hub callbacks, raw links and error reports run here. There is one, so a guard as large as itself costs nothing.
     enum { ROOT_STACK = 1 << 20 };
-    size_t guard = hub->stacks.guard_size;
+    size_t guard = ROOT_STACK;
     hub->root_mapping_size = ROOT_STACK + guard;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
     char *low = mmap(NULL, hub->root_mapping_size, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -531,6 +531,7 @@ gevent_hub *gevent_hub_create(
     hub->task_words = block ? block : &hub->dummy_words[0];
 
     gevent_stacks_init(&hub->stacks, stack_size);
+    hub->stack_room = hub->stacks.slot_size - hub->stacks.guard_size;
     gevent_timers_init(&hub->timers);
     hub->main.hub = hub->root.hub = hub;
     hub->root.attention = GEVENT_ATTENTION_IS_HUB;

@@ -17,8 +17,14 @@
 
 enum {
     SLAB_SIZE = 64 << 20,
-    // Swift emits no stack probes, so a large frame can step over a small guard. Sixteen pages cost what one does.
-    GUARD_PAGES = 16,
+    // Swift emits no stack probes, so a large frame can step over a small guard. In bytes and not in pages: sixteen pages
+    // of 64 KiB would be a whole stack. The largest frame in Swift's own libraries has 33 KiB.
+    GUARD_SIZE = 64 << 10,
+    // Address space below the lowest stack of a slab that is never used: a frame that steps over the guard of that stack
+    // lands here, where it overwrites nothing and is recognised.
+    RESERVE_SIZE = 1 << 20,
+    // One to use, one to guard, and the number is odd.
+    LEAST_PAGES = 3,
     // Equal offsets in equal slots fall into the same cache sets, so tops are staggered, over eight distances: with
     // sixteen the lowest leave frames of ordinary depth too little of their page, and two greenlets in five take a
     // second one.
@@ -66,27 +72,34 @@ void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size) {
     stacks->page_size = page;
     // An odd number of pages: tops that lie a power of two apart would share a few sets of the TLB, and a thousand
     // greenlets would take a page walk at every switch.
-    stacks->slot_size = ((slot_size + page - 1) / page | 1) * page;
-    size_t guard_pages = GUARD_PAGES;
+    size_t pages = (slot_size + page - 1) / page | 1;
+    if (pages < LEAST_PAGES) pages = LEAST_PAGES;
+    stacks->slot_size = pages * page;
+    size_t guard_pages = (GUARD_SIZE + page - 1) / page;
     // A small stack gives at most a quarter of itself to its guard.
-    if (guard_pages * page > stacks->slot_size / 4) guard_pages = stacks->slot_size / 4 / page;
+    if (guard_pages > pages / 4) guard_pages = pages / 4;
     if (guard_pages == 0) guard_pages = 1;
     stacks->guard_size = guard_pages * page;
     stacks->guard_kind = gevent_stacks_guard_kind();
-    stacks->slots_per_slab = stacks->slot_size >= SLAB_SIZE ? 1 : SLAB_SIZE / stacks->slot_size;
+    stacks->slots_per_slab = (SLAB_SIZE - RESERVE_SIZE) / stacks->slot_size;
+    if (stacks->slots_per_slab == 0) stacks->slots_per_slab = 1;
     stacks->limit = stacks->guard_kind == GEVENT_GUARD_MARKERS ? SIZE_MAX : limit_by_mappings();
     stacks->used_in_last_slab = stacks->slots_per_slab;
 }
 
-static size_t slab_size(const gevent_stacks *stacks) { return stacks->slots_per_slab * stacks->slot_size; }
+static size_t slab_size(const gevent_stacks *stacks) {
+    return RESERVE_SIZE + stacks->slots_per_slab * stacks->slot_size;
+}
 
 size_t gevent_stacks_slot_count(const gevent_stacks *stacks) {
     if (stacks->slab_count == 0) return 0;
     return (stacks->slab_count - 1) * stacks->slots_per_slab + stacks->used_in_last_slab;
 }
 
+/// Slots are cut from the top of a slab downwards, so what lies below the latest is not in use yet.
 static char *slot_low(const gevent_stacks *stacks, uint32_t slot) {
-    return stacks->slabs[slot / stacks->slots_per_slab] + slot % stacks->slots_per_slab * stacks->slot_size;
+    size_t from_top = slot % stacks->slots_per_slab + 1;
+    return stacks->slabs[slot / stacks->slots_per_slab] + slab_size(stacks) - from_top * stacks->slot_size;
 }
 
 /// Where the context of a slot is: a fixed place, so that a walk over the slabs finds it.
@@ -130,6 +143,20 @@ static bool install_guard(gevent_stacks *stacks, char *low) {
     return mprotect(low, stacks->guard_size, PROT_NONE) == 0;
 }
 
+#if GEVENT_ASAN
+/// The part of a stack in which LeakSanitizer looks for references. It reads all of it, touched or not, so with the whole
+/// of each stack a run with a thousand greenlets would end 0.3 s later.
+static size_t leak_roots_size(const gevent_stacks *stacks) {
+    enum { MOST = 256 << 10 };
+    size_t usable = stacks->slot_size - stacks->guard_size;
+    return usable < MOST ? usable : MOST;
+}
+
+static char *leak_roots(const gevent_stacks *stacks, char *low) {
+    return low + stacks->slot_size - leak_roots_size(stacks);
+}
+#endif
+
 static void count_live(gevent_stacks *stacks) {
     if (++stacks->live_count > stacks->peak_live_count) stacks->peak_live_count = stacks->live_count;
 }
@@ -164,7 +191,7 @@ gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
     stacks->used_in_last_slab++;
 #if GEVENT_ASAN
     // What only a parked greenlet refers to is not a leak. The guard itself must stay out: LeakSanitizer would read it.
-    __lsan_register_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+    __lsan_register_root_region(leak_roots(stacks, low), leak_roots_size(stacks));
 #endif
     count_live(stacks);
     return prepare(stacks, slot);
@@ -218,7 +245,7 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
         GEVENT_TSAN_DESTROY_FIBER(context_in_slot(stacks, slot));
 #if GEVENT_ASAN
         char *low = slot_low(stacks, slot);
-        __lsan_unregister_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+        __lsan_unregister_root_region(leak_roots(stacks, low), leak_roots_size(stacks));
         __asan_unpoison_memory_region(low, stacks->slot_size);
 #endif
     }
@@ -229,12 +256,30 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
     *stacks = (gevent_stacks){0};
 }
 
-gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address) {
+/// The start of the slab that holds `address`, and the number of the slab; null if none does.
+static char *find_slab(const gevent_stacks *stacks, const void *address, size_t *number) {
     for (size_t slab = 0; slab < stacks->slab_count; slab++) {
-        const char *low = stacks->slabs[slab];
+        char *low = stacks->slabs[slab];
         if ((const char *)address < low || (const char *)address >= low + slab_size(stacks)) continue;
-        size_t slot = slab * stacks->slots_per_slab + (size_t)((const char *)address - low) / stacks->slot_size;
-        return context_in_slot(stacks, (uint32_t)slot);
+        *number = slab;
+        return low;
     }
     return NULL;
+}
+
+gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address) {
+    size_t number;
+    char *low = find_slab(stacks, address, &number);
+    if (!low || (const char *)address < low + RESERVE_SIZE) return NULL;
+    size_t from_top = (size_t)(low + slab_size(stacks) - 1 - (const char *)address) / stacks->slot_size;
+    return context_in_slot(stacks, (uint32_t)(number * stacks->slots_per_slab + from_top));
+}
+
+const char *gevent_stacks_low(const gevent_stacks *stacks, const void *address) {
+    size_t number;
+    const char *low = find_slab(stacks, address, &number);
+    if (!low) return NULL;
+    const char *lowest = low + RESERVE_SIZE, *place = address;
+    if (place < lowest) return low;
+    return lowest + (size_t)(place - lowest) / stacks->slot_size * stacks->slot_size;
 }

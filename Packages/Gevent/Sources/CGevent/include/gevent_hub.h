@@ -44,12 +44,14 @@ typedef void (*gevent_switch_watcher)(
 struct gevent_sample;
 
 typedef struct gevent_hub {
-    // What a switch reads and writes; the assembly knows these four by their offsets.
+    // What a switch reads and writes; the assembly knows these five by their offsets.
     gevent_context *current;
     // Where this thread keeps the words that travel with a greenlet. Never null: what was not found points to a dummy.
     void **access_head;
     void **task_words;  // three: task, executor tracking, task-local fallback
     int *errno_location;
+    // How far below its context a greenlet's stack pointer may lie: the most that every stack has room for.
+    size_t stack_room;
 
     uintptr_t *ready;  // a ring; head and tail only ever grow
     uint64_t ready_head, ready_tail, ready_mask;

@@ -35,7 +35,7 @@ int gevent_stacks_guard_kind(void);
 /// Makes the kernel look as if it had no guard markers, for tests of the fallback. Before the first hub only.
 void gevent_stacks_force_mprotect(bool force);
 
-/// `slot_size` is rounded up to whole pages.
+/// `slot_size` is rounded up to whole pages, an odd number of them. The guard is 64 KiB, or a quarter of a small slot.
 void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size);
 void gevent_stacks_destroy(gevent_stacks *stacks);
 
@@ -55,8 +55,13 @@ size_t gevent_stacks_slot_count(const gevent_stacks *stacks);
 /// The context at the top of a slot, all zero if the slot was trimmed.
 gevent_context *gevent_stacks_in_slot(const gevent_stacks *stacks, uint32_t slot);
 
-/// The context whose stack holds `address`, or null. Linear in the slabs.
+/// The context whose slot holds `address`, or null. Linear in the slabs.
 gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address);
+
+/// The lowest address of the slot that holds `address`, its guard included, or of the reserve below the slots; null if
+/// the address is in no slab. Reads no memory of any stack, so it can be trusted after one was overwritten. Linear in
+/// the slabs.
+const char *gevent_stacks_low(const gevent_stacks *stacks, const void *address);
 
 /// How deep a context's stack has ever been in use, in bytes, whoever used it: from its top to the lowest byte that is
 /// not zero in a page that is there. Looks through memory; changes none.
