@@ -32,6 +32,7 @@ typedef struct job {
     void (*body)(struct job *self);
     gevent_context *context;
     long number, result;
+    uint8_t stack_class;
 } job;
 
 static gevent_hub *hub;
@@ -43,6 +44,8 @@ static void run_job(void *greenlet, gevent_context *context) {
     self->body(self);
     alive--;
 }
+
+static uint8_t stack_class_of_job(const void *greenlet) { return ((const job *)greenlet)->stack_class; }
 
 static void run_hub(void *owner) {
     (void)owner;
@@ -59,7 +62,7 @@ static void run_hub(void *owner) {
 
 static void with_hub(size_t stack_size, long count, job *jobs, void (*body)(job *)) {
     gevent_thread_word none = {0};
-    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, run_hub}, stack_size, none, none);
+    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, stack_class_of_job, run_hub}, stack_size, none, none);
     CHECK(hub != NULL);
     gevent_hub_set_current(hub);
     alive = count;
@@ -70,7 +73,7 @@ static void with_hub(size_t stack_size, long count, job *jobs, void (*body)(job 
     // Main leaves; the hub runs until all are over and comes back.
     gevent_park(hub);
     CHECK(hub->current == &hub->main);
-    CHECK(hub->stacks.live_count == 0);
+    CHECK(hub->live_stacks == 0);
 }
 
 // MARK: the tests
@@ -333,7 +336,7 @@ static void test_timers(void) {
 static void test_destroy_with_parked(void) {
     static job jobs[10];
     gevent_thread_word none = {0};
-    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, run_hub}, 64 << 10, none, none);
+    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, stack_class_of_job, run_hub}, 64 << 10, none, none);
     gevent_hub_set_current(hub);
     for (long i = 0; i < 10; i++) {
         jobs[i] = (job){.body = park_for_ever, .number = i};
@@ -342,7 +345,7 @@ static void test_destroy_with_parked(void) {
     alive = 0;  // so that the hub comes back as soon as it runs
     gevent_ready_grant(hub, 100);
     gevent_park(hub);
-    CHECK(hub->stacks.live_count == 10);
+    CHECK(hub->live_stacks == 10);
     gevent_hub_destroy(hub);
 }
 

@@ -50,12 +50,14 @@ static const char *stack_low(const gevent_hub *hub, const char **guard_low) {
         *guard_low = hub->root_mapping;
         return hub->root.stack_low;
     }
-    *guard_low = gevent_stacks_low(&hub->stacks, hub->current);
-    return *guard_low ? *guard_low + hub->stacks.guard_size : NULL;
+    const gevent_stacks *stacks = gevent_hub_stacks_around(hub, hub->current);
+    if (!stacks) return NULL;
+    *guard_low = gevent_stacks_low(stacks, hub->current);
+    return *guard_low + stacks->guard_size;
 }
 
 static bool is_in_stacks(const gevent_hub *hub, const char *address) {
-    return gevent_stacks_low(&hub->stacks, address) != NULL;
+    return gevent_hub_stacks_around(hub, address) != NULL;
 }
 
 #if defined(__x86_64__)
@@ -89,6 +91,8 @@ static void report_overflow(const gevent_hub *hub, const char *address, const ch
 void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
     const gevent_context *self = hub->current;
     if (self == &hub->main || self == &hub->root) return;
+    // The usual reason to come here: some stacks are larger than others.
+    if (stack_pointer >= self->stack_low && stack_pointer < (const char *)self) return;
     const char *guard_low, *low = stack_low(hub, &guard_low);
     if (!low || stack_pointer >= guard_low || !is_in_stacks(hub, stack_pointer)) return;
     put("gevent: greenlet ");

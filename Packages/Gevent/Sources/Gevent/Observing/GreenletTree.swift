@@ -174,7 +174,8 @@ extension Hub {
         found += greenletsOnStacks()
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
-            guard entry & UInt(GEVENT_READY_TAGS) == UInt(GEVENT_READY_START) else { continue }
+            let tag = Int(entry) & GEVENT_READY_TAGS
+            guard tag == GEVENT_READY_START || tag == GEVENT_READY_START_SIZED else { continue }
             let address = UnsafeMutableRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))!
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(address).takeUnretainedValue()
             // One that was killed meanwhile stands there until its turn.
