@@ -45,6 +45,13 @@ typedef void (*gevent_switch_watcher)(
 
 struct gevent_sample;
 
+/// What the C++ runtime keeps for each thread (`__cxa_eh_globals` of the Itanium ABI): the exceptions whose catch
+/// blocks run, innermost first, and how many are thrown and not caught yet.
+typedef struct gevent_cxx_exceptions {
+    void *caught;
+    unsigned uncaught;
+} gevent_cxx_exceptions;
+
 typedef struct gevent_hub {
     // What a switch reads and writes; the assembly knows these five by their offsets.
     gevent_context *current;
@@ -64,6 +71,8 @@ typedef struct gevent_hub {
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
     bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
     bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
+    // This thread's. All zero at every change of stacks: who leaves with exceptions in flight takes them along.
+    gevent_cxx_exceptions *cxx_exceptions;
 
     uint64_t root_switch_count;  // switches to the hub's own context
     uint64_t handover_count;     // switches past the ready queue, from one context to another
@@ -102,6 +111,7 @@ typedef struct gevent_hub {
     void *root_mapping;
     size_t root_mapping_size;
     void *dummy_words[4];
+    gevent_cxx_exceptions no_cxx_exceptions;  // without the C++ runtime
 } gevent_hub;
 
 /// The calling thread's hub. Greenlets never change thread, so a compiler may keep the variable's address.
@@ -280,7 +290,8 @@ size_t gevent_hub_idle_stacks(const gevent_hub *hub);
 size_t gevent_hub_trim_stacks(gevent_hub *hub, size_t keep, size_t most);
 
 /// Takes a bounded step in giving back what idle stacks hold; for the hub when nothing is ready. Returns when it wants
-/// to be called again: `now` if there is more to do at once, INT64_MAX if nothing is left to do until something has run.
+/// to be called again: `now` if there is more to do at once, INT64_MAX if nothing is left to do until something has
+/// run.
 ///
 /// A sweep over all stacks takes place at most once a second, and less often with more than 10,000 stacks, so that it
 /// costs at most 1 % of the processor.
