@@ -101,7 +101,8 @@ let package = Package(
         tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
-        tests("GeventTests", ["CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
+        .target(name: "CCxxExceptions", path: "Tests/CCxxExceptions"),
+        tests("GeventTests", ["CCxxExceptions", "CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
         tests("GeventNetTests", ["CGevent", "Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])

@@ -11,7 +11,7 @@ struct ConfigurationTests {
     func defaults() throws {
         let resolved = try resolve([:])
         #expect(resolved.loop == "")
-        #expect(resolved.stackSize == 262_144)
+        #expect(resolved.stackSize == 1_048_576)
         #expect(resolved.trackGreenletTree)
         #expect(!resolved.debugLoop)
         #expect(resolved.settings.allSatisfy { $0.origin == .default && $0.value == $0.setting.defaultText })
@@ -48,7 +48,7 @@ struct ConfigurationTests {
         #expect(
             error.message
                 == "GEVENT_STACK_SIZE=\"\(text)\": not a value this setting takes. "
-                + "It takes bytes from 16k to 64m, such as 65536, 64k or 1MiB; the default is \"256KiB\".")
+                + "It takes bytes from 16k to 64m, such as 65536, 64k or 1MiB; the default is \"1MiB\".")
     }
 
     @Test("Yes comes in four spellings", arguments: ["1", "true", "on", "yes", "YES", " True "])
@@ -123,7 +123,7 @@ struct ConfigurationTests {
         let configuration = Configuration(environment: [:])
         let error = try #require(throws: ConfigurationError.self) { try configuration.set(.stackSize, to: 5) }
         #expect(error.message.hasPrefix("GEVENT_STACK_SIZE=\"5\" (set in code): not a value this setting takes."))
-        #expect(try configuration.resolve().stackSize == 262_144)
+        #expect(try configuration.resolve().stackSize == 1_048_576)
     }
 
     @Test("Once resolved, a change is too late, and says what and why")

@@ -58,7 +58,7 @@ private func withStatus(
             try sleep(for: .milliseconds(50))
             try client.writeAll("tings\r\n  help \n\nnonsense\nquit\nstats\n")
             let rest = try readToEnd(client)
-            #expect(rest.contains("GEVENT_STACK_SIZE=256KiB (default)\n"))
+            #expect(rest.contains("GEVENT_STACK_SIZE=1MiB (default)\n"))
             #expect(rest.contains("\ngreenlets   what each greenlet does and waits for\n"))
             #expect(rest.contains("\nno such command: nonsense\ngreenlets   what"))
             #expect(rest.hasSuffix("end of the conversation\n"))

@@ -4,6 +4,9 @@ import GeventTesting
 import Glibc
 import Testing
 
+/// Some 50 to 100 bytes of stack a level.
+private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) &* 3 &+ depth }
+
 @Suite struct StreamServerTests {
     /// Fact 126.
     @Test func theLifeOfAServer() throws {
@@ -33,6 +36,21 @@ import Testing
             let successor = StreamServer(address, handler: echo)
             try successor.start()
             try successor.stop()
+        }
+    }
+
+    @Test func handlersRunOnStacksOfTheSizeThatWasAskedFor() throws {
+        try withNet { _ in
+            // An overflow of the default size would end the process.
+            let server = StreamServer(.loopback(), stackSize: 16 << 20) { socket, _ in
+                _ = recurse(60_000)
+                try socket.writeAll("\(AnyGreenlet.current.stackHighWaterMark! > 1 << 20)")
+            }
+            try server.start()
+            let client = try Socket.connect(to: server.address)
+            #expect(text(try client.readExactly(4)) == "true")
+            client.close()
+            try server.stop()
         }
     }
 

@@ -7,19 +7,28 @@ import Testing
 
 /// Recurses until `depth`; the frame is about as large as that of ordinary code.
 @inline(never)
-private func recurse(_ depth: Int, _ work: (Int) -> Int = { $0 }) -> Int {
+func recurse(_ depth: Int, _ work: (Int) -> Int = { $0 }) -> Int {
     if depth == 0 { return work(0) }
     let below = recurse(depth - 1, work)
     return work(below) + 1
 }
 
 /// Keeps recursion from being turned into a loop.
-private func endless() -> Int { recurse(.max) { $0 &* 3 } }
+func endless() -> Int { recurse(.max) { $0 &* 3 } }
 
 /// Where this stack is now.
 @inline(never)
 private func stackAddress() -> UInt {
     withUnsafeTemporaryAllocation(byteCount: 16, alignment: 16) { UInt(bitPattern: $0.baseAddress!) }
+}
+
+/// Lets the hub look at idle stacks twice, which is when it takes their memory.
+private func becomeIdle() throws { for _ in 0..<4 { try sleep(for: .seconds(2)) } }
+
+/// How much of a stack is in memory, counted from its top to the lowest page that is.
+private func residentDepth(_ context: UnsafeMutablePointer<gevent_context>) -> Int {
+    let high = context.pointee.stack_high!
+    return high - gevent_first_resident_page(context.pointee.stack_low, high)
 }
 
 private func slotCount(_ hub: Hub) -> Int { gevent_stacks_slot_count(&hub.pointer.pointee.stacks) }
@@ -99,6 +108,66 @@ struct StackTests {
             }
         }
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the hub"))
+    }
+
+    @Test("A frame that steps over the guard onto another stack is reported as soon as it parks, and nothing else runs")
+    func jumpAndPark() async throws {
+        let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
+            dieQuietly()
+            try withHub { _ in
+                for name in ["innocent", "jumper", "below"] {
+                    let greenlet = spawn {
+                        try sleep()
+                        if name == "jumper" { _ = try parkInLargeFrame { try sleep(for: .seconds(1)) } }
+                        try sleep(for: .seconds(2))
+                        printToStandardError("another greenlet ran\n")
+                    }
+                    greenlet.name = name
+                }
+                try sleep(for: .seconds(9))
+            }
+        }
+        let report = text(result.standardErrorContent)
+        #expect(report.contains("gevent: greenlet jumper went "), "\(report)")
+        #expect(report.contains(" bytes below its stack, over its guard, before it parked; "))
+        #expect(!report.contains("another greenlet ran"))
+    }
+
+    @Test("So is one that yields, and one that hands control to another greenlet")
+    func jumpAndSwitch() async throws {
+        for isHandover in [false, true] {
+            let result = try await #require(
+                processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]
+            ) { [isHandover = isHandover as Bool] in
+                dieQuietly()
+                try withHub { _ in
+                    for _ in 0..<3 { spawn { while true { try sleep() } } }
+                    let target = RawGreenlet { try sleep() }
+                    let jumper = spawn {
+                        try sleep()
+                        _ = try parkInLargeFrame { if isHandover { try target.switchTo() } else { try sleep() } }
+                    }
+                    jumper.name = "jumper"
+                    try jumper.join()
+                }
+            }
+            #expect(text(result.standardErrorContent).contains("gevent: greenlet jumper went "))
+        }
+    }
+
+    @Test("A frame that fits a stack runs, and so does a call next to a larger one that is not used")
+    func largeFrames() throws {
+        let results = try withHub { _ in
+            let neighbours = (0..<3).map { number in
+                spawn {
+                    try sleep(for: .seconds(1))
+                    return recurse(number) == number
+                }
+            }
+            let large = spawn { try largeFrameInABranch(isTaken: false) && largeFrameInABranch(isTaken: true) }
+            return try [large.get()] + neighbours.map { try $0.get() }
+        }
+        #expect(results == [true, true, true, true])
     }
 
     @Test("A crash that is no overflow is not called one")
@@ -225,6 +294,81 @@ struct StackTests {
         }
     }
 
+    @Test("A greenlet that waits for long gives the depth of its stack back, keeps its frames, and the mark remains")
+    func shedParked() throws {
+        try withHub { hub in
+            let gate = Greenlet {}
+            let greenlets = (0..<20).map { number in
+                spawn {
+                    _ = recurse(2000)
+                    try gate.join()
+                    return recurse(number)
+                }
+            }
+            try sleep()
+            let depths = greenlets.map { $0.stackHighWaterMark! }
+            #expect(depths.allSatisfy { $0 > 100 << 10 })
+            let before = residentMemory()!
+            try becomeIdle()
+            #expect(before - residentMemory()! > 20 * (64 << 10))
+            for (greenlet, depth) in zip(greenlets, depths) {
+                #expect(residentDepth(greenlet.context!) < 64 << 10)
+                #expect((depth...depth + 1 << 16).contains(greenlet.stackHighWaterMark!))
+            }
+            gate.start()
+            let numbers = try greenlets.map { try $0.get() }
+            #expect(numbers == Array(0..<20))
+        }
+    }
+
+    @Test("A free stack that is kept gives all but its top back once it is idle, and can be used again")
+    func shedFree() throws {
+        try withHub { hub in
+            func wave() throws {
+                let greenlets = (0..<20).map { _ in
+                    spawn {
+                        try sleep(for: .milliseconds(1))
+                        return recurse(2000)
+                    }
+                }
+                for greenlet in greenlets { try #expect(greenlet.get() == 2000) }
+            }
+            try wave()
+            let context = gevent_stacks_in_slot(&hub.pointer.pointee.stacks, 7)!
+            #expect(residentDepth(context) > 100 << 10)
+            try becomeIdle()
+            #expect(residentDepth(context) <= 32 << 10)
+            try wave()
+        }
+    }
+
+    @Test("No step of it takes long, and it comes to an end")
+    func shedInSteps() throws {
+        try withHub { hub in
+            let count = 300
+            let greenlets = (0..<count).map { _ in
+                spawn {
+                    _ = recurse(500)
+                    try sleep(for: .seconds(1))
+                }
+            }
+            try sleep()
+            var now = hub.now.nanoseconds
+            // Stacks are looked at first, and shed if they are still idle the next time. Each step moves on by 256
+            // slots at most, and by 16 if there is something to shed.
+            var steps = 0
+            while case let next = gevent_hub_shed_stacks(hub.pointer, now), next != .max {
+                steps += 1
+                now = next
+            }
+            #expect(steps >= count / 256 + count / 16)
+            #expect(greenlets.allSatisfy { residentDepth($0.context!) < 64 << 10 })
+            // Nothing has run, so nothing is left to do, however much time passes.
+            #expect(gevent_hub_shed_stacks(hub.pointer, now + 1_000_000_000_000) == .max)
+            try joinAll(greenlets)
+        }
+    }
+
     // MARK: Running out
 
     @Test("Without a stack for it a greenlet ends with outOfStacks, and the others carry on")
@@ -268,7 +412,7 @@ struct StackTests {
                 hub.errorHandler = { _, _ in }
                 var limit = rlimit()
                 getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
-                limit.rlim_cur = rlim_t(addressSpaceInUse() + (300 << 20))
+                limit.rlim_cur = rlim_t(addressSpaceInUse() + (600 << 20))
                 setrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit)
                 let greenlets = (0..<3000).map { number in
                     spawn {
@@ -332,7 +476,32 @@ struct StackTests {
     }
 }
 
-private func parkAtDepth(_ depth: Int) throws -> Int {
+// What fills the frames below has no name there: a debug build would fill that of a variable with zeros at the start.
+
+/// Runs `park` from a frame that is larger than a stack of the default size and its guard, of which nothing is touched
+/// unless `fills`.
+@inline(never)
+private func parkInLargeFrame(fills: Bool = false, _ park: () throws -> Void) throws -> Int {
+    if fills { return sum(of: InlineArray<1_100_000, UInt8>(repeating: 1)) }
+    try park()
+    return recurse(10)
+}
+
+@inline(never)
+private func largeFrameInABranch(isTaken: Bool) throws -> Bool {
+    if isTaken { return sum(of: InlineArray<266_000, UInt8>(repeating: 1)) == 266_000 }
+    try sleep()
+    return recurse(10) == 10
+}
+
+@inline(never)
+private func sum<let count: Int>(of bytes: borrowing InlineArray<count, UInt8>) -> Int {
+    var sum = 0
+    for index in bytes.indices { sum += Int(bytes[index]) }
+    return sum
+}
+
+func parkAtDepth(_ depth: Int) throws -> Int {
     if depth == 0 {
         try sleep(for: .seconds(1))
         return 0

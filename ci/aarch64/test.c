@@ -3,6 +3,7 @@
 // architecture will do too: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S
 // ci/aarch64/test.c
 
+#include <alloca.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "CGevent.h"
@@ -30,6 +32,7 @@ typedef struct job {
     void (*body)(struct job *self);
     gevent_context *context;
     long number, result;
+    uint8_t stack_class;
 } job;
 
 static gevent_hub *hub;
@@ -41,6 +44,8 @@ static void run_job(void *greenlet, gevent_context *context) {
     self->body(self);
     alive--;
 }
+
+static uint8_t stack_class_of_job(const void *greenlet) { return ((const job *)greenlet)->stack_class; }
 
 static void run_hub(void *owner) {
     (void)owner;
@@ -57,7 +62,7 @@ static void run_hub(void *owner) {
 
 static void with_hub(size_t stack_size, long count, job *jobs, void (*body)(job *)) {
     gevent_thread_word none = {0};
-    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, run_hub}, stack_size, none, none);
+    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, stack_class_of_job, run_hub}, stack_size, none, none);
     CHECK(hub != NULL);
     gevent_hub_set_current(hub);
     alive = count;
@@ -68,7 +73,7 @@ static void with_hub(size_t stack_size, long count, job *jobs, void (*body)(job 
     // Main leaves; the hub runs until all are over and comes back.
     gevent_park(hub);
     CHECK(hub->current == &hub->main);
-    CHECK(hub->stacks.live_count == 0);
+    CHECK(hub->live_stacks == 0);
 }
 
 // MARK: the tests
@@ -174,15 +179,65 @@ static void overflow(job *self) {
     self->result = dig(1);
 }
 
-/// An overflow names its greenlet and ends the process by a signal.
-static void test_overflow(void) {
+// Frames that touch little of themselves. Compiled without stack probes, as Swift compiles.
+
+/// Over the guard and a little into the next stack.
+static size_t into_next(void) { return hub->stacks.slot_size + hub->stacks.slot_size / 8; }
+
+/// Over the guard and the usable part of the next stack, into its guard.
+static size_t into_next_guard(void) { return 2 * hub->stacks.slot_size - hub->stacks.guard_size / 2; }
+
+__attribute__((noinline)) static void jump_and_yield(void) {
+    volatile char *frame = alloca(into_next());
+    frame[0] = 1;
+    CHECK(gevent_yield());
+    CHECK(frame[0] == 1);
+}
+
+__attribute__((noinline)) static void jump_and_wait(void) {
+    volatile char *frame = alloca(into_next());
+    frame[0] = 1;
+    gevent_wait(hub, 1, NULL);
+    CHECK(frame[0] == 1);
+}
+
+__attribute__((noinline)) static void jump_into_a_guard(void) {
+    volatile char *frame = alloca(into_next_guard());
+    frame[0] = 1;
+    CHECK(frame[0] == 1);
+}
+
+static void call_in_one_of_two(job *self, void (*jump)(void)) {
+    // The third, which parks for ever, has the stack below. The fourth is always ready, so that a yield switches.
+    if (self->number == 3)
+        for (;;) gevent_yield();
+    if (self->number != 1) return park_for_ever(self);
+    CHECK(gevent_yield());
+    strcpy(self->context->name, "jumper");
+    jump();
+}
+
+static void yield_after_a_jump(job *self) { call_in_one_of_two(self, jump_and_yield); }
+static void wait_after_a_jump(job *self) { call_in_one_of_two(self, jump_and_wait); }
+static void fault_after_a_jump(job *self) { call_in_one_of_two(self, jump_into_a_guard); }
+
+static void end_of_lowest(job *self) {
+    // The latest of a slab's stacks is the lowest.
+    if (self->number != (long)hub->stacks.slots_per_slab - 1) park_for_ever(self);
+    strcpy(self->context->name, "jumper");
+    jump_and_wait();
+}
+
+/// Runs greenlets in a child, which has to end by `signal` and to print `expected`.
+static void expect_end(long count, size_t stack_size, void (*body)(job *), int signal, const char *expected) {
     int ends[2];
     CHECK(pipe(ends) == 0);
     pid_t child = fork();
     if (child == 0) {
+        alarm(20);  // a hub whose greenlets are never found out runs for ever
         dup2(ends[1], STDERR_FILENO);
-        static job jobs[1];
-        with_hub(64 << 10, 1, jobs, overflow);
+        static job jobs[100];
+        with_hub(stack_size, count, jobs, body);
         _exit(0);
     }
     close(ends[1]);
@@ -193,8 +248,53 @@ static void test_overflow(void) {
     close(ends[0]);
     int status = 0;
     CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFSIGNALED(status));
-    CHECK(strstr(text, "greenlet stack overflow in digger") != NULL);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == signal);
+    if (!strstr(text, expected)) {
+        fprintf(stderr, "expected \"%s\", found \"%s\"\n", expected, text);
+        failures++;
+    }
+}
+
+/// An overflow names its greenlet and ends the process by a signal.
+static void test_overflow(void) {
+    expect_end(1, 64 << 10, overflow, SIGSEGV, "greenlet stack overflow in digger");
+}
+
+/// So does a frame that steps over the guard, as soon as it switches.
+static void test_jumps(void) {
+    expect_end(4, 1 << 20, yield_after_a_jump, SIGABRT, "gevent: greenlet jumper went ");
+    expect_end(3, 1 << 20, wait_after_a_jump, SIGABRT, "bytes below its stack, over its guard, before it parked; ");
+    // With nothing but the slab's reserve below.
+    expect_end(63, 1 << 20, end_of_lowest, SIGABRT, "gevent: greenlet jumper went ");
+    expect_end(3, 1 << 20, fault_after_a_jump, SIGSEGV, "greenlet stack overflow in jumper, which went ");
+}
+
+static char foreign_stack[256 << 10] __attribute__((aligned(16)));
+static ucontext_t greenlet_side, foreign_side;
+static int foreign_switches;
+
+static void on_a_foreign_stack(void) {
+    for (int i = 0; i < 10; i++) foreign_switches += gevent_yield();
+}
+
+static void switch_on_a_foreign_stack(job *self) {
+    if (self->number == 1) {
+        getcontext(&foreign_side);
+        foreign_side.uc_stack = (stack_t){.ss_sp = foreign_stack, .ss_size = sizeof foreign_stack};
+        foreign_side.uc_link = &greenlet_side;
+        makecontext(&foreign_side, on_a_foreign_stack, 0);
+        swapcontext(&greenlet_side, &foreign_side);
+    } else {
+        for (int i = 0; i < 10; i++) CHECK(gevent_yield());
+    }
+}
+
+/// A library may switch to a stack of its own and yield there.
+static void test_foreign_stack(void) {
+    static job jobs[3];
+    with_hub(64 << 10, 3, jobs, switch_on_a_foreign_stack);
+    CHECK(foreign_switches == 10);
+    gevent_hub_destroy(hub);
 }
 
 /// Random starts and cancels against a plain array.
@@ -236,7 +336,7 @@ static void test_timers(void) {
 static void test_destroy_with_parked(void) {
     static job jobs[10];
     gevent_thread_word none = {0};
-    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, run_hub}, 64 << 10, none, none);
+    hub = gevent_hub_create(&hub, (gevent_hub_functions){run_job, stack_class_of_job, run_hub}, 64 << 10, none, none);
     gevent_hub_set_current(hub);
     for (long i = 0; i < 10; i++) {
         jobs[i] = (job){.body = park_for_ever, .number = i};
@@ -245,7 +345,7 @@ static void test_destroy_with_parked(void) {
     alive = 0;  // so that the hub comes back as soon as it runs
     gevent_ready_grant(hub, 100);
     gevent_park(hub);
-    CHECK(hub->stacks.live_count == 10);
+    CHECK(hub->live_stacks == 10);
     gevent_hub_destroy(hub);
 }
 
@@ -258,9 +358,12 @@ int main(void) {
     test_timers();
     test_destroy_with_parked();
     test_overflow();
+    test_jumps();
+    test_foreign_stack();
     gevent_stacks_force_mprotect(true);
     test_sleep();
     test_overflow();
+    test_jumps();
     if (failures > 0) {
         fprintf(stderr, "%d checks failed\n", failures);
         return 1;

@@ -8,7 +8,10 @@
 /// Pushes everything that travels with a context on the running stack: the callee-saved registers of the platform's
 /// calling convention, the runtime's thread-local words, errno, and which context is current. Stores the stack pointer
 /// to `*save`, loads `load`, and puts back what lies there. Returns true, for the sake of callers that end in a jump
-/// here, when somebody loads what was saved. Reads the first four fields of the hub by offset.
+/// here, when somebody loads what was saved. Reads the first five fields of the hub by offset.
+///
+/// Before it leaves the running stack it checks the stack pointer: if that is farther below the current context than
+/// `stack_room`, it calls gevent_check_stack_pointer, which may not return.
 bool gevent_swap_stacks(void **save, void *load, gevent_hub *hub);
 
 /// Where a new stack begins. Its first frame, which gevent_first_frame builds, makes it call `function(argument)`,
@@ -41,3 +44,4 @@ _Static_assert(offsetof(gevent_hub, current) == 0, "known to the assembly");
 _Static_assert(offsetof(gevent_hub, access_head) == 8, "known to the assembly");
 _Static_assert(offsetof(gevent_hub, task_words) == 16, "known to the assembly");
 _Static_assert(offsetof(gevent_hub, errno_location) == 24, "known to the assembly");
+_Static_assert(offsetof(gevent_hub, stack_room) == 32, "known to the assembly");

@@ -19,6 +19,9 @@ __thread gevent_hub *gevent_this_thread_hub = NULL;
 extern void swift_task_enterThreadLocalContext(void *state) __attribute__((weak));
 extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak));
 
+// The C++ runtime's. Weak, since no product links that runtime: where it is not, no exception is in flight.
+extern gevent_cxx_exceptions *__cxa_get_globals(void) __attribute__((weak));
+
 // MARK: switching
 //
 // A ready context is its stack pointer, and everything that travels with it lies at that address. So a yield touches
@@ -35,7 +38,7 @@ extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak))
 static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
     char *low = hub->root_mapping;
     if ((char *)stack_pointer >= low && (char *)stack_pointer < low + hub->root_mapping_size) return &hub->root;
-    gevent_context *context = gevent_stacks_find(&hub->stacks, stack_pointer);
+    gevent_context *context = gevent_hub_find_stack(hub, stack_pointer);
     return context ? context : &hub->main;
 }
 #endif
@@ -94,16 +97,24 @@ SWITCHES static void tell_watcher(gevent_hub *hub, void *load, bool is_over) {
     errno = error;
 }
 
+/// Whether C++ exceptions are in flight: a catch block called something that parks, or a destructor during unwinding.
+static inline bool carries_exceptions(const gevent_hub *hub) {
+    return __builtin_expect(((uintptr_t)hub->cxx_exceptions->caught | hub->cxx_exceptions->uncaught) != 0, 0);
+}
+
 SWITCHES __attribute__((noinline)) static void leave_slowly(gevent_hub *hub, void **save, void *load, bool is_over) {
     if (hub->watch_switch) tell_watcher(hub, load, is_over);
+    gevent_cxx_exceptions exceptions = *hub->cxx_exceptions;
+    *hub->cxx_exceptions = (gevent_cxx_exceptions){0};
     if (hub->calls_runtime_for_access)
         switch_by_runtime(hub, save, load, is_over);
     else
         switch_stacks(hub, save, load, is_over);
+    *hub->cxx_exceptions = exceptions;
 }
 
 SWITCHES __attribute__((noinline)) static void leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
-    if (__builtin_expect(hub->leaves_slowly, 0))
+    if (__builtin_expect(hub->leaves_slowly, 0) || carries_exceptions(hub))
         leave_slowly(hub, save, load, is_over);
     else
         switch_stacks(hub, save, load, is_over);
@@ -120,6 +131,7 @@ void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
 static void clear_words(gevent_hub *hub) {
     *hub->access_head = NULL;
     hub->task_words[0] = hub->task_words[1] = hub->task_words[2] = NULL;
+    *hub->cxx_exceptions = (gevent_cxx_exceptions){0};
     *hub->errno_location = 0;
 }
 
@@ -157,9 +169,10 @@ __attribute__((always_inline)) static inline void prefetch_stopped(const gevent_
 }
 
 /// Gives a greenlet that has not run yet a stack, and returns where to continue for it to start; null without a stack.
-static void *prepare_start(gevent_hub *hub, void *greenlet) {
-    gevent_context *context = gevent_stacks_take(&hub->stacks);
+__attribute__((always_inline)) static inline void *prepare_start_on(
+    gevent_hub *hub, void *greenlet, gevent_context *context) {
     if (__builtin_expect(context == NULL, 0)) return NULL;
+    if (++hub->live_stacks > hub->peak_live_stacks) hub->peak_live_stacks = hub->live_stacks;
     context->owner = greenlet;
     context->hub = hub;
 #if GEVENT_ASAN
@@ -171,6 +184,25 @@ static void *prepare_start(gevent_hub *hub, void *greenlet) {
     return gevent_first_frame(context->stack_high, greenlet_entry, context);
 }
 
+static void *prepare_start(gevent_hub *hub, void *greenlet) {
+    return prepare_start_on(hub, greenlet, gevent_stacks_take(&hub->stacks));
+}
+
+static gevent_context *take_sized(gevent_hub *hub, uint8_t stack_class);
+
+/// The same for a greenlet that wants a stack of another size.
+__attribute__((noinline)) static void *prepare_sized_start(gevent_hub *hub, void *greenlet) {
+    return prepare_start_on(hub, greenlet, take_sized(hub, hub->functions.stack_class(greenlet)));
+}
+
+/// Whether the greenlet in a ready queue entry begins where another one has ended, on a stack of the same size.
+static inline bool begins_on(const gevent_hub *hub, const gevent_context *context, uintptr_t entry) {
+    unsigned tag = entry & GEVENT_READY_TAGS;
+    if (tag == GEVENT_READY_START) return context->stack_class == 0;
+    if (tag != GEVENT_READY_START_SIZED || context->stack_class == 0) return false;
+    return hub->functions.stack_class((void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS)) == context->stack_class;
+}
+
 /// Takes the next entry and returns where to continue: there, or in the hub if it has to act.
 __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
     if (hub->ready_head < hub->ready_limit && hub->ready_head != hub->ready_tail) {
@@ -180,6 +212,8 @@ __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
             load = (void *)entry;
         else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START)
             load = prepare_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
+        else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START_SIZED)
+            load = prepare_sized_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
         if (load) {
             prefetch_stopped(hub);
             hub->ready_head++;
@@ -219,7 +253,8 @@ SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     uint64_t head = hub->ready_head, tail = hub->ready_tail, mask = hub->ready_mask;
     uintptr_t *ring = hub->ready, entry = ring[head & mask];
     bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
-                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0;
+                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0 &&
+                    !carries_exceptions(hub);
     if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
     // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer
     // is too late at 100,000 ready (15 % more), farther is lost again at 1,000.
@@ -243,7 +278,7 @@ static void greenlet_entry(void *argument) {
         gevent_attention_reset(self);
         if (hub->ready_head == hub->ready_tail || hub->ready_head >= hub->ready_limit) break;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
-        if ((entry & GEVENT_READY_TAGS) != GEVENT_READY_START) break;
+        if (!begins_on(hub, self, entry)) break;
         // No switch at all: the next greenlet begins where this one began.
         prefetch_start(hub);
         hub->ready_head++;
@@ -251,7 +286,8 @@ static void greenlet_entry(void *argument) {
         clear_words(hub);
     }
     // Given back while still standing on it: nobody else on this thread can take it before the switch.
-    gevent_stacks_give_back(&hub->stacks, self);
+    gevent_stacks_give_back(gevent_hub_stacks(hub, self->stack_class), self);
+    hub->live_stacks--;
     leave_for(hub, &self->stack_pointer, take_next(hub), true);
     abort();
 }
@@ -280,6 +316,7 @@ gevent_run_result gevent_run_ready(gevent_hub *hub) {
         void *pointer = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS), *load = pointer;
         if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_CALLBACK) return GEVENT_RUN_CALLBACK;
         if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START) load = prepare_start(hub, pointer);
+        if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START_SIZED) load = prepare_sized_start(hub, pointer);
         if (!load) return GEVENT_RUN_NO_STACK;
         hub->ready_head++;
         hub->attention_count--;
@@ -357,6 +394,7 @@ static inline gevent_context *begin_wait(gevent_hub *hub, uint8_t kind, const vo
     gevent_context *self = hub->current;
     WARN_IN_INITIALIZER(self);
     self->wait_state = GEVENT_WAIT_PARKED;
+    self->idle_state = GEVENT_IDLE_FRESH;
     hub->parked_count++;
     self->wait_kind = kind;
     self->wait_object = object;
@@ -395,11 +433,14 @@ SWITCHES uint8_t gevent_wait_for_switch(
     return wait_outcome(self);
 }
 
-SWITCHES uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet) {
+SWITCHES uint8_t gevent_wait_for_start(
+    gevent_hub *hub, uint8_t kind, const void *object, void *greenlet, unsigned tag) {
     gevent_context *self = begin_wait(hub, kind, object);
-    void *load = hub->handovers_left > 0 ? prepare_start(hub, greenlet) : NULL;
+    void *load = NULL;
+    if (hub->handovers_left > 0)
+        load = tag == GEVENT_READY_START ? prepare_start(hub, greenlet) : prepare_sized_start(hub, greenlet);
     if (load) return wait_while_on(hub, self, load);
-    gevent_ready_push(hub, greenlet, GEVENT_READY_START);
+    gevent_ready_push(hub, greenlet, tag);
     gevent_park(hub);
     return wait_outcome(self);
 }
@@ -476,6 +517,108 @@ gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now) {
     return NULL;
 }
 
+// MARK: stacks of all sizes
+
+uint8_t gevent_hub_stack_class(const gevent_hub *hub, size_t bytes) {
+    uint8_t stack_class = 1;
+    while (gevent_stack_class_size(stack_class) < bytes) stack_class++;
+    return gevent_stack_class_size(stack_class) == hub->stack_size ? 0 : stack_class;
+}
+
+gevent_stacks *gevent_hub_stacks(gevent_hub *hub, uint8_t stack_class) {
+    return stack_class == 0 ? &hub->stacks : hub->sized_stacks[stack_class - 1];
+}
+
+static const gevent_stacks *stacks_of_class(const gevent_hub *hub, uint8_t stack_class) {
+    return stack_class == 0 ? &hub->stacks : hub->sized_stacks[stack_class - 1];
+}
+
+static size_t room_of(const gevent_stacks *stacks) { return stacks->slot_size - stacks->guard_size; }
+
+static gevent_context *take_sized(gevent_hub *hub, uint8_t stack_class) {
+    gevent_stacks *stacks = gevent_hub_stacks(hub, stack_class);
+    if (!stacks) {
+        stacks = malloc(sizeof *stacks);
+        if (!stacks) return NULL;
+        gevent_stacks_init(stacks, gevent_stack_class_size(stack_class), stack_class);
+        hub->sized_stacks[stack_class - 1] = stacks;
+        if (room_of(stacks) < hub->stack_room) hub->stack_room = room_of(stacks);
+    }
+    if (hub->stacks.limit == SIZE_MAX) return gevent_stacks_take(stacks);
+    // The limit is on all together: what a stack of this size takes, one of the default size cannot.
+    size_t count = gevent_stacks_slot_count(stacks), others = gevent_stacks_slot_count(&hub->stacks);
+    stacks->limit = count + (hub->stacks.limit > others ? hub->stacks.limit - others : 0);
+    gevent_context *context = gevent_stacks_take(stacks);
+    hub->stacks.limit -= gevent_stacks_slot_count(stacks) - count;
+    return context;
+}
+
+const gevent_stacks *gevent_hub_stacks_around(const gevent_hub *hub, const void *address) {
+    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++) {
+        const gevent_stacks *stacks = stacks_of_class(hub, class);
+        if (stacks && gevent_stacks_low(stacks, address)) return stacks;
+    }
+    return NULL;
+}
+
+gevent_context *gevent_hub_find_stack(const gevent_hub *hub, const void *address) {
+    const gevent_stacks *stacks = gevent_hub_stacks_around(hub, address);
+    return stacks ? gevent_stacks_find(stacks, address) : NULL;
+}
+
+void gevent_hub_for_each_stack(gevent_hub *hub, void (*visit)(gevent_context *, void *), void *argument) {
+    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+        if (gevent_hub_stacks(hub, class)) gevent_stacks_for_each(gevent_hub_stacks(hub, class), visit, argument);
+}
+
+size_t gevent_hub_stack_count(const gevent_hub *hub) {
+    size_t count = 0;
+    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+        if (stacks_of_class(hub, class)) count += gevent_stacks_slot_count(stacks_of_class(hub, class));
+    return count;
+}
+
+size_t gevent_hub_idle_stacks(const gevent_hub *hub) {
+    size_t count = 0;
+    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+        if (stacks_of_class(hub, class)) count += stacks_of_class(hub, class)->free_count;
+    return count;
+}
+
+size_t gevent_hub_trim_stacks(gevent_hub *hub, size_t keep, size_t most) {
+    size_t trimmed = 0;
+    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES && trimmed < most; class++) {
+        gevent_stacks *stacks = gevent_hub_stacks(hub, class);
+        if (!stacks || stacks->free_count <= keep) continue;
+        size_t live = gevent_stacks_live_count(stacks);
+        trimmed += gevent_stacks_trim(stacks, live > keep ? live : keep, most - trimmed);
+    }
+    return trimmed;
+}
+
+int64_t gevent_hub_shed_stacks(gevent_hub *hub, int64_t now) {
+    enum { PERIOD = 1000000000, STACKS_A_PERIOD = 10000 };
+    size_t count = gevent_hub_stack_count(hub);
+    if (count == 0) return INT64_MAX;
+    if (!hub->is_shedding) {
+        // Nothing has run since, so nothing has become idle.
+        if (!hub->sheds_again && gevent_switch_count(hub) == hub->shed_switch_count) return INT64_MAX;
+        if (now < hub->shed_due) return hub->shed_due;
+        hub->is_shedding = true;
+        hub->sheds_again = false;
+        hub->shed_switch_count = gevent_switch_count(hub);
+        hub->shed_next = 0;
+        hub->shed_class = 0;
+    }
+    for (; hub->shed_class <= GEVENT_STACK_CLASSES; hub->shed_class++, hub->shed_next = 0) {
+        gevent_stacks *stacks = gevent_hub_stacks(hub, hub->shed_class);
+        if (stacks && !gevent_stacks_shed(stacks, &hub->shed_next, &hub->sheds_again)) return now;
+    }
+    hub->is_shedding = false;
+    hub->shed_due = now + PERIOD * (int64_t)(1 + count / STACKS_A_PERIOD);
+    return hub->sheds_again ? hub->shed_due : INT64_MAX;
+}
+
 __attribute__((noinline)) const gevent_spawn_site *gevent_hub_capture_spawn_site(
     gevent_hub *hub, const gevent_spawn_site *spawner) {
     gevent_context *self = hub->current;
@@ -498,9 +641,9 @@ static void find_thread_stack(gevent_context *context) {
 }
 
 static bool make_root(gevent_hub *hub) {
-    // Hub callbacks, raw links and error reports run here.
+    // Hub callbacks, raw links and error reports run here. There is one, so a guard as large as itself costs nothing.
     enum { ROOT_STACK = 1 << 20 };
-    size_t guard = hub->stacks.guard_size;
+    size_t guard = ROOT_STACK;
     hub->root_mapping_size = ROOT_STACK + guard;
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
     char *low = mmap(NULL, hub->root_mapping_size, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -555,7 +698,11 @@ gevent_hub *gevent_hub_create(
     hub->swaps_task_words = block != NULL;
     hub->task_words = block ? block : &hub->dummy_words[0];
 
-    gevent_stacks_init(&hub->stacks, stack_size);
+    hub->cxx_exceptions = __cxa_get_globals ? __cxa_get_globals() : &hub->no_cxx_exceptions;
+
+    gevent_stacks_init(&hub->stacks, stack_size, 0);
+    hub->stack_size = stack_size;
+    hub->stack_room = room_of(&hub->stacks);
     gevent_timers_init(&hub->timers);
     hub->main.hub = hub->root.hub = hub;
     hub->root.attention = GEVENT_ATTENTION_IS_HUB;
@@ -594,6 +741,10 @@ void gevent_hub_destroy(gevent_hub *hub) {
 #endif
     munmap(hub->root_mapping, hub->root_mapping_size);
     gevent_stacks_destroy(&hub->stacks);
+    for (int class = 0; class < GEVENT_STACK_CLASSES; class++) {
+        if (hub->sized_stacks[class]) gevent_stacks_destroy(hub->sized_stacks[class]);
+        free(hub->sized_stacks[class]);
+    }
     gevent_timers_destroy(&hub->timers);
     gevent_spawn_sites_destroy(&hub->spawn_sites);
     for (union record *record = hub->free_records, *next; record; record = next) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "gevent_hub.h"
@@ -24,19 +25,89 @@ static void put(const char *text) {
     }
 }
 
+static void put_number(size_t number) {
+    char digits[24];
+    size_t place = sizeof digits - 1;
+    digits[place] = 0;
+    do digits[--place] = (char)('0' + number % 10);
+    while (number /= 10);
+    put(digits + place);
+}
+
+static void put_name(const gevent_context *context) {
+    // The name may have been overwritten by another greenlet.
+    char name[sizeof context->name + 1] = {0};
+    memcpy(name, context->name, sizeof context->name);
+    put(name[0] ? name : "an unnamed greenlet");
+}
+
+static void put_advice(void) { put("; GEVENT_STACK_SIZE or stackSize: gives a greenlet more room\n"); }
+
+/// The lowest address that the current greenlet's frames may use, and how the guard begins below it. By the address of
+/// its context alone, since the context's fields may have been overwritten.
+static const char *stack_low(const gevent_hub *hub, const char **guard_low) {
+    if (hub->current == &hub->root) {
+        *guard_low = hub->root_mapping;
+        return hub->root.stack_low;
+    }
+    const gevent_stacks *stacks = gevent_hub_stacks_around(hub, hub->current);
+    if (!stacks) return NULL;
+    *guard_low = gevent_stacks_low(stacks, hub->current);
+    return *guard_low + stacks->guard_size;
+}
+
+static bool is_in_stacks(const gevent_hub *hub, const char *address) {
+    return gevent_hub_stacks_around(hub, address) != NULL;
+}
+
+#if defined(__x86_64__)
+static const char *stack_pointer_of(const ucontext_t *machine) {
+    return (const char *)machine->uc_mcontext.gregs[REG_RSP];
+}
+#elif defined(__aarch64__)
+static const char *stack_pointer_of(const ucontext_t *machine) { return (const char *)machine->uc_mcontext.sp; }
+#endif
+
+/// Prints that a fault at `address` is an overflow of the current stack, if it is one.
+static void report_overflow(const gevent_hub *hub, const char *address, const char *stack_pointer) {
+    if (hub->current == &hub->main) return;
+    const char *guard_low, *low = stack_low(hub, &guard_low);
+    if (!low) return;
+    bool is_in_guard = address < low && address >= guard_low;
+    // A frame that is larger than the guard faults anywhere: in the guard of another stack, or where it reads what it
+    // has overwritten there.
+    bool is_beyond = stack_pointer < low && (is_in_stacks(hub, stack_pointer) || is_in_stacks(hub, address));
+    if (!is_in_guard && !is_beyond) return;
+    put("gevent: greenlet stack overflow in ");
+    put_name(hub->current);
+    if (stack_pointer < guard_low) {
+        put(", which went ");
+        put_number((size_t)(low - stack_pointer));
+        put(" bytes below its stack, over its guard");
+    }
+    put_advice();
+}
+
+void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
+    const gevent_context *self = hub->current;
+    if (self == &hub->main || self == &hub->root) return;
+    // The usual reason to come here: some stacks are larger than others.
+    if (stack_pointer >= self->stack_low && stack_pointer < (const char *)self) return;
+    const char *guard_low, *low = stack_low(hub, &guard_low);
+    if (!low || stack_pointer >= guard_low || !is_in_stacks(hub, stack_pointer)) return;
+    put("gevent: greenlet ");
+    put_name(self);
+    put(" went ");
+    put_number((size_t)(low - stack_pointer));
+    put(" bytes below its stack, over its guard, before it parked; it may have overwritten the stack of another");
+    put_advice();
+    abort();
+}
+
 /// Only async-signal-safe calls: the greenlet may have been anywhere.
 static void handler(int signal, siginfo_t *info, void *machine_context) {
-    (void)machine_context;
     gevent_hub *hub = gevent_this_thread_hub;
-    if (hub && hub->current != &hub->main) {
-        gevent_context *context = hub->current;
-        uintptr_t address = (uintptr_t)info->si_addr, low = (uintptr_t)context->stack_low;
-        if (address < low && address >= low - hub->stacks.guard_size) {
-            put("gevent: greenlet stack overflow in ");
-            put(context->name[0] ? context->name : "an unnamed greenlet");
-            put("; GEVENT_STACK_SIZE sets the size of a stack\n");
-        }
-    }
+    if (hub) report_overflow(hub, info->si_addr, stack_pointer_of(machine_context));
     // Put back what was there and return: the access faults again, and the backtracer, a debugger or the default
     // action sees it as if we had never been here.
     sigaction(signal, signal == SIGBUS ? &previous_bus : &previous_segv, NULL);

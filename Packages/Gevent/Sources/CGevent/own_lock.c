@@ -57,12 +57,12 @@ bool gevent_find_own_lock(gevent_hub *hub, const gevent_sample *sample, gevent_o
     search search = {hub, sample->own_lock, lock};
     // The thread stands still for good, so its hub can be walked through.
     look_at_parked(&hub->main, &search);
-    gevent_stacks_for_each(&hub->stacks, look_at_parked, &search);
+    gevent_hub_for_each_stack(hub, look_at_parked, &search);
     for (uint64_t place = hub->ready_head; place < hub->ready_tail; place++) {
         uintptr_t entry = hub->ready[place & hub->ready_mask];
         if (!entry || (entry & GEVENT_READY_TAGS) != GEVENT_READY_RESUME) continue;
         bool is_main = entry >= (uintptr_t)hub->main.stack_low && entry < (uintptr_t)hub->main.stack_high;
-        const gevent_context *context = is_main ? &hub->main : gevent_stacks_find(&hub->stacks, (const void *)entry);
+        const gevent_context *context = is_main ? &hub->main : gevent_hub_find_stack(hub, (const void *)entry);
         if (context) look_at(&search, context, (const void *)entry);
     }
     return true;

@@ -13,24 +13,31 @@ __attribute__((no_sanitize("address", "thread"))) static const char *first_used(
     return high;
 }
 
-size_t gevent_stack_used(const gevent_context *context) {
+char *gevent_first_resident_page(char *low, char *high) {
     enum { AT_ONCE = 256 };
     unsigned char resident[AT_ONCE];
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    char *low = context->stack_low, *high = context->stack_high;
-    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low
-    // on a system that swaps.
     for (char *from = low; from < high; from += page * AT_ONCE) {
         size_t left = ((size_t)(high - from) + page - 1) / page, count = left < AT_ONCE ? left : AT_ONCE;
-        if (mincore(from, count * page, resident) != 0) return 0;
-        for (size_t i = 0; i < count; i++) {
-            if (!(resident[i] & 1)) continue;
-            char *start = from + i * page, *end = start + page < high ? start + page : high;
-            const char *used = first_used(start, end);
-            if (used < end) return (size_t)(high - used);
-        }
+        if (mincore(from, count * page, resident) != 0) return high;
+        for (size_t i = 0; i < count; i++)
+            if (resident[i] & 1) return from + i * page;
     }
-    return 0;
+    return high;
+}
+
+size_t gevent_stack_used(const gevent_context *context) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *high = context->stack_high, *start;
+    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low
+    // on a system that swaps.
+    for (char *from = context->stack_low; (start = gevent_first_resident_page(from, high)) < high; from = start + page) {
+        const char *end = start + page < high ? start + page : high, *used = first_used(start, end);
+        if (used == end) continue;
+        size_t depth = (size_t)(high - used);
+        return depth > context->deepest_shed ? depth : context->deepest_shed;
+    }
+    return context->deepest_shed;
 }
 
 size_t gevent_stacks_most_used(const gevent_stacks *stacks) {

@@ -17,13 +17,21 @@
 
 enum {
     SLAB_SIZE = 64 << 20,
-    // Swift emits no stack probes, so a large frame can step over a small guard. Sixteen pages cost what one does.
-    GUARD_PAGES = 16,
+    // Swift emits no stack probes, so a large frame can step over a small guard. In bytes and not in pages: sixteen
+    // pages of 64 KiB would be a whole stack. The largest frame in Swift's own libraries has 33 KiB.
+    GUARD_SIZE = 64 << 10,
+    // Address space below the lowest stack of a slab that is never used: a frame that steps over the guard of that
+    // stack lands here, where it overwrites nothing and is recognised.
+    RESERVE_SIZE = 1 << 20,
+    // One to use, one to guard, and the number is odd.
+    LEAST_PAGES = 3,
     // Equal offsets in equal slots fall into the same cache sets, so tops are staggered, over eight distances: with
     // sixteen the lowest leave frames of ordinary depth too little of their page, and two greenlets in five take a
     // second one.
     STAGGER = 128,
     STAGGER_STEPS = 8,
+    // What a free stack keeps of its memory, counted from the top: as much as ordinary code uses.
+    WARM_SIZE = 16 << 10,
 };
 
 static bool forced_mprotect = false;
@@ -60,33 +68,46 @@ static size_t limit_by_mappings(void) {
     return limit / 4;
 }
 
-void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size) {
-    *stacks = (gevent_stacks){0};
+size_t gevent_stack_class_size(uint8_t stack_class) {
+    return stack_class == 0 ? 0 : (size_t)GEVENT_STACK_LEAST << (stack_class - 1);
+}
+
+void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size, uint8_t stack_class) {
+    *stacks = (gevent_stacks){.stack_class = stack_class};
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     stacks->page_size = page;
-    // An odd number of pages: tops that lie a power of two apart would share a few sets of the TLB, and a thousand
-    // greenlets would take a page walk at every switch.
-    stacks->slot_size = ((slot_size + page - 1) / page | 1) * page;
-    size_t guard_pages = GUARD_PAGES;
+    // Tops that lie a power of two apart would share a few sets of the TLB, and a thousand greenlets would take a page
+    // walk at every switch. So the number of pages is odd; and as some processors fold the page number into the set by
+    // exclusive or, one page more than a power of two is as bad (9.4 ns a yield instead of 7.3 with a thousand).
+    size_t pages = (slot_size + page - 1) / page;
+    pages = (pages + pages / 32) | 1;
+    if (pages < LEAST_PAGES) pages = LEAST_PAGES;
+    stacks->slot_size = pages * page;
+    size_t guard_pages = (GUARD_SIZE + page - 1) / page;
     // A small stack gives at most a quarter of itself to its guard.
-    if (guard_pages * page > stacks->slot_size / 4) guard_pages = stacks->slot_size / 4 / page;
+    if (guard_pages > pages / 4) guard_pages = pages / 4;
     if (guard_pages == 0) guard_pages = 1;
     stacks->guard_size = guard_pages * page;
     stacks->guard_kind = gevent_stacks_guard_kind();
-    stacks->slots_per_slab = stacks->slot_size >= SLAB_SIZE ? 1 : SLAB_SIZE / stacks->slot_size;
+    stacks->slots_per_slab = (SLAB_SIZE - RESERVE_SIZE) / stacks->slot_size;
+    if (stacks->slots_per_slab == 0) stacks->slots_per_slab = 1;
     stacks->limit = stacks->guard_kind == GEVENT_GUARD_MARKERS ? SIZE_MAX : limit_by_mappings();
     stacks->used_in_last_slab = stacks->slots_per_slab;
 }
 
-static size_t slab_size(const gevent_stacks *stacks) { return stacks->slots_per_slab * stacks->slot_size; }
+static size_t slab_size(const gevent_stacks *stacks) {
+    return RESERVE_SIZE + stacks->slots_per_slab * stacks->slot_size;
+}
 
 size_t gevent_stacks_slot_count(const gevent_stacks *stacks) {
     if (stacks->slab_count == 0) return 0;
     return (stacks->slab_count - 1) * stacks->slots_per_slab + stacks->used_in_last_slab;
 }
 
+/// Slots are cut from the top of a slab downwards, so what lies below the latest is not in use yet.
 static char *slot_low(const gevent_stacks *stacks, uint32_t slot) {
-    return stacks->slabs[slot / stacks->slots_per_slab] + slot % stacks->slots_per_slab * stacks->slot_size;
+    size_t from_top = slot % stacks->slots_per_slab + 1;
+    return stacks->slabs[slot / stacks->slots_per_slab] + slab_size(stacks) - from_top * stacks->slot_size;
 }
 
 /// Where the context of a slot is: a fixed place, so that a walk over the slabs finds it.
@@ -101,6 +122,7 @@ static gevent_context *prepare(gevent_stacks *stacks, uint32_t slot) {
     gevent_context *context = context_in_slot(stacks, slot);
     memset(context, 0, sizeof *context);
     context->slot = slot;
+    context->stack_class = stacks->stack_class;
     context->stack_low = slot_low(stacks, slot) + stacks->guard_size;
     context->stack_high = (char *)context;
     gevent_list_init(&context->timeouts);
@@ -130,8 +152,26 @@ static bool install_guard(gevent_stacks *stacks, char *low) {
     return mprotect(low, stacks->guard_size, PROT_NONE) == 0;
 }
 
-static void count_live(gevent_stacks *stacks) {
-    if (++stacks->live_count > stacks->peak_live_count) stacks->peak_live_count = stacks->live_count;
+#if GEVENT_ASAN
+/// The part of a stack in which LeakSanitizer looks for references. It reads all of it, touched or not, so with the
+/// whole of each stack a run with a thousand greenlets would end 0.3 s later.
+static size_t leak_roots_size(const gevent_stacks *stacks) {
+    enum { MOST = 256 << 10 };
+    size_t usable = stacks->slot_size - stacks->guard_size;
+    return usable < MOST ? usable : MOST;
+}
+
+static char *leak_roots(const gevent_stacks *stacks, char *low) {
+    return low + stacks->slot_size - leak_roots_size(stacks);
+}
+#endif
+
+size_t gevent_stacks_live_count(const gevent_stacks *stacks) {
+    return gevent_stacks_slot_count(stacks) - stacks->free_count - stacks->trimmed_count;
+}
+
+bool gevent_stacks_are_at_limit(const gevent_stacks *stacks) {
+    return gevent_stacks_slot_count(stacks) >= stacks->limit;
 }
 
 gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
@@ -139,15 +179,15 @@ gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
     if (context) {
         stacks->free = context->next_free;
         stacks->free_count--;
-        count_live(stacks);
         return context;
     }
     if (stacks->trimmed_count > 0) {
         // The guard survived the trim; the context did not.
-        count_live(stacks);
-        return prepare(stacks, stacks->trimmed[--stacks->trimmed_count]);
+        uint32_t slot = stacks->trimmed[--stacks->trimmed_count];
+        stacks->is_trimmed[slot] = false;
+        return prepare(stacks, slot);
     }
-    if (gevent_stacks_slot_count(stacks) >= stacks->limit) {
+    if (gevent_stacks_are_at_limit(stacks)) {
         errno = EAGAIN;
         return NULL;
     }
@@ -164,29 +204,35 @@ gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
     stacks->used_in_last_slab++;
 #if GEVENT_ASAN
     // What only a parked greenlet refers to is not a leak. The guard itself must stay out: LeakSanitizer would read it.
-    __lsan_register_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+    __lsan_register_root_region(leak_roots(stacks, low), leak_roots_size(stacks));
 #endif
-    count_live(stacks);
     return prepare(stacks, slot);
 }
 
 void gevent_stacks_give_back(gevent_stacks *stacks, gevent_context *context) {
     context->owner = NULL;
+    context->idle_state = GEVENT_IDLE_FRESH;
     context->next_free = stacks->free;
     stacks->free = context;
     stacks->free_count++;
-    stacks->live_count--;
+}
+
+static bool make_room_for_trimmed(gevent_stacks *stacks) {
+    size_t capacity = gevent_stacks_slot_count(stacks);
+    if (stacks->trimmed_capacity >= capacity) return true;
+    uint32_t *trimmed = realloc(stacks->trimmed, capacity * sizeof *trimmed);
+    if (!trimmed) return false;
+    stacks->trimmed = trimmed;
+    bool *is_trimmed = realloc(stacks->is_trimmed, capacity * sizeof *is_trimmed);
+    if (!is_trimmed) return false;
+    memset(is_trimmed + stacks->trimmed_capacity, 0, (capacity - stacks->trimmed_capacity) * sizeof *is_trimmed);
+    stacks->is_trimmed = is_trimmed;
+    stacks->trimmed_capacity = capacity;
+    return true;
 }
 
 size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most) {
-    if (stacks->free_count <= keep) return 0;
-    if (stacks->trimmed_capacity < gevent_stacks_slot_count(stacks)) {
-        size_t capacity = gevent_stacks_slot_count(stacks);
-        uint32_t *trimmed = realloc(stacks->trimmed, capacity * sizeof *trimmed);
-        if (!trimmed) return 0;
-        stacks->trimmed = trimmed;
-        stacks->trimmed_capacity = capacity;
-    }
+    if (stacks->free_count <= keep || !make_room_for_trimmed(stacks)) return 0;
     // The hottest `keep` stay at the head of the list; what follows them goes.
     gevent_context **link = &stacks->free;
     for (size_t i = 0; i < keep; i++) link = &(*link)->next_free;
@@ -195,12 +241,54 @@ size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most) {
         gevent_context *context = *link;
         *link = context->next_free;
         stacks->trimmed[stacks->trimmed_count++] = context->slot;
+        stacks->is_trimmed[context->slot] = true;
         GEVENT_TSAN_DESTROY_FIBER(context);
         // MADV_DONTNEED leaves guard markers in place. The context's own page goes too.
         madvise(context->stack_low, stacks->slot_size - stacks->guard_size, MADV_DONTNEED);
     }
     stacks->free_count -= count;
     return count;
+}
+
+/// Where the memory begins that an idle stack keeps; null if the stack is not idle.
+static char *shed_limit(const gevent_stacks *stacks, const gevent_context *context) {
+    uintptr_t limit;
+    if (!context->owner)
+        limit = (uintptr_t)context->stack_high - WARM_SIZE;
+    else if (context->wait_state == GEVENT_WAIT_PARKED)
+        limit = (uintptr_t)context->stack_pointer - stacks->page_size;
+    else
+        return NULL;
+    return (char *)(limit & ~(uintptr_t)(stacks->page_size - 1));
+}
+
+bool gevent_stacks_shed(gevent_stacks *stacks, uint32_t *next, bool *is_more_later) {
+    // Looking costs a cache miss, and giving memory back up to 80 microseconds.
+    enum { MOST_LOOKS = 256, MOST_SHED = 16 };
+    uint32_t count = (uint32_t)gevent_stacks_slot_count(stacks);
+    size_t shed = 0;
+    for (size_t looks = 0; *next < count && looks < MOST_LOOKS && shed < MOST_SHED; looks++) {
+        uint32_t slot = (*next)++;
+        // The page of a trimmed slot's context is not there, and reading would bring one back.
+        if (slot < stacks->trimmed_capacity && stacks->is_trimmed[slot]) continue;
+        gevent_context *context = context_in_slot(stacks, slot);
+        char *limit = shed_limit(stacks, context);
+        if (!limit || context->idle_state == GEVENT_IDLE_SHED) continue;
+        if (context->idle_state == GEVENT_IDLE_FRESH) {
+            context->idle_state = GEVENT_IDLE_SEEN;
+            *is_more_later = true;
+            continue;
+        }
+        context->idle_state = GEVENT_IDLE_SHED;
+        if (limit <= context->stack_low) continue;
+        char *lowest = gevent_first_resident_page(context->stack_low, limit);
+        shed++;
+        if (lowest == limit) continue;
+        uint32_t depth = (uint32_t)(context->stack_high - lowest);
+        if (depth > context->deepest_shed) context->deepest_shed = depth;
+        madvise(lowest, (size_t)(limit - lowest), MADV_DONTNEED);
+    }
+    return *next >= count;
 }
 
 void gevent_stacks_for_each(gevent_stacks *stacks, void (*visit)(gevent_context *, void *), void *argument) {
@@ -218,7 +306,7 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
         GEVENT_TSAN_DESTROY_FIBER(context_in_slot(stacks, slot));
 #if GEVENT_ASAN
         char *low = slot_low(stacks, slot);
-        __lsan_unregister_root_region(low + stacks->guard_size, stacks->slot_size - stacks->guard_size);
+        __lsan_unregister_root_region(leak_roots(stacks, low), leak_roots_size(stacks));
         __asan_unpoison_memory_region(low, stacks->slot_size);
 #endif
     }
@@ -226,15 +314,34 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
     for (size_t slab = 0; slab < stacks->slab_count; slab++) munmap(stacks->slabs[slab], slab_size(stacks));
     free(stacks->slabs);
     free(stacks->trimmed);
+    free(stacks->is_trimmed);
     *stacks = (gevent_stacks){0};
 }
 
-gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address) {
+/// The start of the slab that holds `address`, and the number of the slab; null if none does.
+static char *find_slab(const gevent_stacks *stacks, const void *address, size_t *number) {
     for (size_t slab = 0; slab < stacks->slab_count; slab++) {
-        const char *low = stacks->slabs[slab];
+        char *low = stacks->slabs[slab];
         if ((const char *)address < low || (const char *)address >= low + slab_size(stacks)) continue;
-        size_t slot = slab * stacks->slots_per_slab + (size_t)((const char *)address - low) / stacks->slot_size;
-        return context_in_slot(stacks, (uint32_t)slot);
+        *number = slab;
+        return low;
     }
     return NULL;
+}
+
+gevent_context *gevent_stacks_find(const gevent_stacks *stacks, const void *address) {
+    size_t number;
+    char *low = find_slab(stacks, address, &number);
+    if (!low || (const char *)address < low + RESERVE_SIZE) return NULL;
+    size_t from_top = (size_t)(low + slab_size(stacks) - 1 - (const char *)address) / stacks->slot_size;
+    return context_in_slot(stacks, (uint32_t)(number * stacks->slots_per_slab + from_top));
+}
+
+const char *gevent_stacks_low(const gevent_stacks *stacks, const void *address) {
+    size_t number;
+    const char *low = find_slab(stacks, address, &number);
+    if (!low) return NULL;
+    const char *lowest = low + RESERVE_SIZE, *place = address;
+    if (place < lowest) return low;
+    return lowest + (size_t)(place - lowest) / stacks->slot_size * stacks->slot_size;
 }

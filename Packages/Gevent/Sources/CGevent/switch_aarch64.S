@@ -9,6 +9,7 @@
     //
     // What is left on a stack, from its stack pointer up: x19 to x30 (0), d8 to d15 (96), access list head and first
     // task word (160), second task word and task-local fallback (176), errno (192), the context (200).
+    .hidden gevent_check_stack_pointer
     .globl gevent_swap_stacks
     .hidden gevent_swap_stacks
     .type gevent_swap_stacks, %function
@@ -41,7 +42,7 @@ gevent_swap_stacks:
     stp d12, d13, [sp, #128]
     stp d14, d15, [sp, #144]
     ldp x3, x4, [x2, #8]  // where this thread keeps the words: the same before and after
-    ldr x5, [x2, #24]
+    ldp x5, x15, [x2, #24]
     ldr x9, [x3]
     ldp x10, x11, [x4]
     ldr x12, [x4, #16]
@@ -51,7 +52,12 @@ gevent_swap_stacks:
     stp x11, x12, [sp, #176]
     stp x13, x14, [sp, #192]
     mov x9, sp
-    str x9, [x0]
+    // A greenlet's context lies at the top of its stack. A frame that stepped over the guard must not get away.
+    sub x14, x14, x9
+    cmp x14, x15
+    .cfi_remember_state
+    b.hi 2f
+1:  str x9, [x0]
     // The other stack was left at this very place, so the same frame description holds for it.
     mov sp, x1
     ldp x19, x20, [sp, #0]
@@ -88,6 +94,21 @@ gevent_swap_stacks:
     .cfi_restore x30
     mov w0, #1
     ret
+2:  // Deeper than every stack has room for, or no greenlet's stack. The callee-saved registers are on the stack already.
+    .cfi_restore_state
+    mov x19, x0
+    mov x20, x1
+    mov x21, x2
+    mov x0, x2
+    mov x1, x9
+    bl gevent_check_stack_pointer
+    mov x0, x19
+    mov x1, x20
+    mov x2, x21
+    ldp x3, x4, [x2, #8]
+    ldr x5, [x2, #24]
+    mov x9, sp
+    b 1b
     .cfi_endproc
     .size gevent_swap_stacks, .-gevent_swap_stacks
 

@@ -11,6 +11,7 @@
     //    8  task words (two)        48  r15, r14, r13, r12, rbx, rbp
     //   24  task-local fallback     96  return address
     //   32  errno
+    .hidden gevent_check_stack_pointer
     .globl gevent_swap_stacks
     .hidden gevent_swap_stacks
     .type gevent_swap_stacks, @function
@@ -50,7 +51,12 @@ gevent_swap_stacks:
     movl %r11d, 32(%rsp)
     movq (%rdx), %rax
     movq %rax, 40(%rsp)
-    movq %rsp, (%rdi)
+    // A greenlet's context lies at the top of its stack. A frame that stepped over the guard must not get away.
+    subq %rsp, %rax
+    cmpq 32(%rdx), %rax
+    .cfi_remember_state
+    ja 2f
+1:  movq %rsp, (%rdi)
     movq %rsi, %rsp
     // The other stack was left at this very place, so the same frame description holds for it.
     movq 0(%rsp), %rax
@@ -86,6 +92,25 @@ gevent_swap_stacks:
     movl $1, %eax
     // A return, not a jump: both sides were called from the same place, so the processor's return stack predicts it.
     ret
+2:  // Deeper than every stack has room for, or no greenlet's stack. The callee-saved registers are on the stack already.
+    .cfi_restore_state
+    movq %rdi, %rbx
+    movq %rsi, %r12
+    movq %rdx, %r13
+    movq %rdx, %rdi
+    movq %rsp, %rsi
+    subq $8, %rsp
+    .cfi_adjust_cfa_offset 8
+    callq gevent_check_stack_pointer
+    addq $8, %rsp
+    .cfi_adjust_cfa_offset -8
+    movq %rbx, %rdi
+    movq %r12, %rsi
+    movq %r13, %rdx
+    movq 8(%rdx), %r8
+    movq 16(%rdx), %r9
+    movq 24(%rdx), %r10
+    jmp 1b
     .cfi_endproc
     .size gevent_swap_stacks, .-gevent_swap_stacks
 

@@ -35,10 +35,10 @@ extension SettingKey where Value == Int {
     /// `GEVENT_STACK_SIZE`: bytes of stack per greenlet, from 16 KiB to 64 MiB; the core rounds up to whole pages.
     public static var stackSize: SettingKey<Int> {
         SettingKey(
-            "GEVENT_STACK_SIZE", type: "bytes from 16k to 64m, such as 65536, 64k or 1MiB", default: "256KiB",
+            "GEVENT_STACK_SIZE", type: "bytes from 16k to 64m, such as 65536, 64k or 1MiB", default: "1MiB",
             summary:
-                "The stack of a greenlet, its guard included (64 KiB, or a quarter of a small stack); memory is used "
-                + "only as far as it is touched.",
+                "The stack of a greenlet, its guard included (64 KiB, or a quarter of a small stack): address space, "
+                + "of which only what is touched takes memory.",
             parse: { parseBytes($0, in: (16 << 10)...(64 << 20)) }, format: { String($0) })
     }
 }

@@ -60,6 +60,8 @@ public final class StreamServer {
         case new, started, closed
     }
 
+    /// The bytes of a handler's stack; nil for the default.
+    fileprivate let stackSize: Int?
     let handler: Handler
     private let backlog: Int
     private var phase = Phase.new
@@ -92,11 +94,17 @@ public final class StreamServer {
     ///   - address: where to listen; port 0 lets the system choose.
     ///   - backlog: how many connections may wait to be accepted; the kernel caps it.
     ///   - limit: how many handlers may run at once, at least 1; nil for any number.
+    ///   - stackSize: bytes of stack for each handler, from 16 KiB to 64 MiB, see `Gevent.spawn(stackSize:_:)`; nil for
+    ///     what `GEVENT_STACK_SIZE` says.
     ///   - handler: serves one connection, in a greenlet of its own.
     ///
     /// gevent: `StreamServer(listener, handle, backlog=None, spawn='default')`.
-    public init(_ address: SocketAddress, backlog: Int = 128, limit: Int? = nil, handler: @escaping Handler) {
-        StreamServer.check(limit)
+    public init(
+        _ address: SocketAddress, backlog: Int = 128, limit: Int? = nil, stackSize: Int? = nil,
+        handler: @escaping Handler
+    ) {
+        StreamServer.check(limit, stackSize)
+        self.stackSize = stackSize
         self.address = address
         self.backlog = backlog
         self.limit = limit
@@ -105,8 +113,9 @@ public final class StreamServer {
 
     /// A server on a socket that listens already: before ``start()`` connections are queued. It closes the socket when
     /// it is stopped. Throws ``SocketError`` if the socket is closed. Never parks.
-    public init(listener: Socket, limit: Int? = nil, handler: @escaping Handler) throws {
-        StreamServer.check(limit)
+    public init(listener: Socket, limit: Int? = nil, stackSize: Int? = nil, handler: @escaping Handler) throws {
+        StreamServer.check(limit, stackSize)
+        self.stackSize = stackSize
         address = try listener.localAddress
         backlog = 0
         self.listener = listener
@@ -114,8 +123,11 @@ public final class StreamServer {
         self.handler = handler
     }
 
-    private static func check(_ limit: Int?) {
+    private static func check(_ limit: Int?, _ stackSize: Int?) {
         precondition(limit ?? 1 >= 1, "a server that may run \(limit ?? 0) handlers serves nobody")
+        precondition(
+            (16 << 10...64 << 20).contains(stackSize ?? 1 << 20),
+            "a stack of \(stackSize ?? 0) bytes: stackSize takes 16384 (16 KiB) to 67108864 (64 MiB)")
     }
 
     // MARK: Facts
@@ -409,7 +421,7 @@ private final class Connection: Greenlet<Void> {
     init(_ socket: Socket, of server: StreamServer) {
         self.server = server
         self.socket = socket
-        super.init()
+        if let stackSize = server.stackSize { super.init(stackSize: stackSize) } else { super.init() }
     }
 
     deinit {

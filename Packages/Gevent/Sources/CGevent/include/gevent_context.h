@@ -31,12 +31,21 @@ enum {
     GEVENT_ATTENTION_IS_HUB = 2,  // the hub's own context, or what is left of a greenlet: neither may park
 };
 
+/// How long a stack has been idle, in sweeps of gevent_stacks_shed.
+enum {
+    GEVENT_IDLE_FRESH = 0,  // not since the latest sweep
+    GEVENT_IDLE_SEEN = 1,
+    GEVENT_IDLE_SHED = 2,   // its unused memory went back to the kernel
+};
+
 typedef struct gevent_context {
     void *stack_pointer;  // where it stopped, while it is parked
     void *owner;          // the Swift greenlet, retained while it is started and not over; null in a free stack
     uint8_t wait_state;
     uint8_t wait_kind;  // what it waits for, as the Swift side names it; for reports
     uint8_t attention;  // see gevent_attention_raise
+    uint8_t idle_state; // GEVENT_IDLE_…; counts while the context is parked or its stack free
+    uint8_t stack_class; // of which size its stack is; 0 for the default
 
     // The wait: at most one at a time, so its nodes are part of the context and a wait allocates nothing.
     gevent_link wait_link;              // in the list of what it waits for
@@ -55,6 +64,7 @@ typedef struct gevent_context {
     char name[48];    // for the overflow report, which may not call Swift; empty if the greenlet has no name
     struct gevent_context *next_free;
     uint32_t slot;  // the number of its slot
+    uint32_t deepest_shed;  // how deep memory reached that was shed from this stack, in bytes
     // For the sanitizers, in their builds only; always here so that the layout is one.
     void *tsan_fiber;
     void *asan_fake_stack;

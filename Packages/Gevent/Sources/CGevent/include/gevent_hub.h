@@ -19,6 +19,7 @@ enum {
     GEVENT_READY_RESUME = 0,    // the stack pointer of a context that stopped
     GEVENT_READY_START = 1,     // a retained Swift greenlet that has not run yet, and so has no stack
     GEVENT_READY_CALLBACK = 2,  // a retained Swift hub callback
+    GEVENT_READY_START_SIZED = 3,  // like START, for a stack of the size that `stack_class` of the hub's functions says
     GEVENT_READY_TAGS = 3,
 };
 
@@ -33,6 +34,7 @@ enum {
 /// What the hub needs from Swift.
 typedef struct gevent_hub_functions {
     void (*run_greenlet)(void *greenlet, gevent_context *context);  // the whole life of a greenlet, on its stack
+    uint8_t (*stack_class)(const void *greenlet);                   // of one that was queued as START_SIZED
     void (*run_hub)(void *hub);                                     // the loop, on the hub's stack
 } gevent_hub_functions;
 
@@ -43,13 +45,22 @@ typedef void (*gevent_switch_watcher)(
 
 struct gevent_sample;
 
+/// What the C++ runtime keeps for each thread (`__cxa_eh_globals` of the Itanium ABI): the exceptions whose catch
+/// blocks run, innermost first, and how many are thrown and not caught yet.
+typedef struct gevent_cxx_exceptions {
+    void *caught;
+    unsigned uncaught;
+} gevent_cxx_exceptions;
+
 typedef struct gevent_hub {
-    // What a switch reads and writes; the assembly knows these four by their offsets.
+    // What a switch reads and writes; the assembly knows these five by their offsets.
     gevent_context *current;
     // Where this thread keeps the words that travel with a greenlet. Never null: what was not found points to a dummy.
     void **access_head;
     void **task_words;  // three: task, executor tracking, task-local fallback
     int *errno_location;
+    // How far below its context a greenlet's stack pointer may lie: the most that every stack has room for.
+    size_t stack_room;
 
     uintptr_t *ready;  // a ring; head and tail only ever grow
     uint64_t ready_head, ready_tail, ready_mask;
@@ -60,6 +71,8 @@ typedef struct gevent_hub {
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
     bool is_forked;           // this is a child whose loop still works on the parent's kernel objects
     bool leaves_slowly;       // a switch is more than a change of stacks: the runtime is called, or a watcher
+    // This thread's. All zero at every change of stacks: who leaves with exceptions in flight takes them along.
+    gevent_cxx_exceptions *cxx_exceptions;
 
     uint64_t root_switch_count;  // switches to the hub's own context
     uint64_t handover_count;     // switches past the ready queue, from one context to another
@@ -79,7 +92,16 @@ typedef struct gevent_hub {
     gevent_context *visitor;      // has the hub's stack do something for it, and waits; null if none does
 
     gevent_context main, root;
-    gevent_stacks stacks;
+    gevent_stacks stacks;  // of the default size
+    gevent_stacks *sized_stacks[GEVENT_STACK_CLASSES];  // by class, from 1 on; null until one is wanted
+    size_t stack_size;     // the default as it was asked for
+    size_t live_stacks, peak_live_stacks;  // of all sizes
+    // The sweep over idle stacks: when the next may begin, and how far this one has come.
+    int64_t shed_due;
+    uint64_t shed_switch_count;  // gevent_switch_count when the latest sweep began
+    uint32_t shed_next;
+    uint8_t shed_class;
+    bool is_shedding, sheds_again;
     gevent_timers timers;
     gevent_spawn_sites spawn_sites;
     gevent_node delayed_starts;  // gevent_deferred records
@@ -90,6 +112,7 @@ typedef struct gevent_hub {
     void *root_mapping;
     size_t root_mapping_size;
     void *dummy_words[4];
+    gevent_cxx_exceptions no_cxx_exceptions;  // without the C++ runtime
 } gevent_hub;
 
 /// The calling thread's hub. Greenlets never change thread, so a compiler may keep the variable's address.
@@ -234,8 +257,9 @@ uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
 uint8_t gevent_wait_for_switch(
     gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome);
 
-/// The same for a retained Swift greenlet that has not run. If there is no stack for it, the hub finds that out.
-uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet);
+/// The same for a retained Swift greenlet that has not run, with its tag for the ready queue. If there is no stack for
+/// it, the hub finds that out.
+uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet, unsigned tag);
 
 /// Arms the current wait's timer before it parks.
 static inline void gevent_wait_set_timer(
@@ -249,6 +273,38 @@ static inline void gevent_wait_set_timer(
 /// Fires what is due. Sleeps and wait timeouts are ended here; the first timer that Swift has to act on is returned,
 /// no longer pending; null when nothing more is due.
 gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
+
+// MARK: stacks of all sizes
+
+/// The class of the smallest stacks that have `bytes`: 0 if that is what the hub's own were asked to have.
+uint8_t gevent_hub_stack_class(const gevent_hub *hub, size_t bytes);
+
+/// The stacks of a class; null if there are none yet.
+gevent_stacks *gevent_hub_stacks(gevent_hub *hub, uint8_t stack_class);
+
+/// The stacks in one of whose slabs `address` lies; null if it does in none. Reads no memory of any stack.
+const gevent_stacks *gevent_hub_stacks_around(const gevent_hub *hub, const void *address);
+
+/// gevent_stacks_find in the stacks of all sizes.
+gevent_context *gevent_hub_find_stack(const gevent_hub *hub, const void *address);
+
+/// gevent_stacks_for_each for the stacks of all sizes.
+void gevent_hub_for_each_stack(gevent_hub *hub, void (*visit)(gevent_context *context, void *argument), void *argument);
+
+/// How many slots were ever cut, and how many of them are free with their memory.
+size_t gevent_hub_stack_count(const gevent_hub *hub);
+size_t gevent_hub_idle_stacks(const gevent_hub *hub);
+
+/// gevent_stacks_trim for the stacks of all sizes; of each are kept `keep`, or as many as are in use.
+size_t gevent_hub_trim_stacks(gevent_hub *hub, size_t keep, size_t most);
+
+/// Takes a bounded step in giving back what idle stacks hold; for the hub when nothing is ready. Returns when it wants
+/// to be called again: `now` if there is more to do at once, INT64_MAX if nothing is left to do until something has
+/// run.
+///
+/// A sweep over all stacks takes place at most once a second, and less often with more than 10,000 stacks, so that it
+/// costs at most 1 % of the processor.
+int64_t gevent_hub_shed_stacks(gevent_hub *hub, int64_t now);
 
 /// Records where the calling function was called from, by a greenlet that was itself made at `spawner`. Null if nothing
 /// could be recorded.

@@ -30,10 +30,9 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
     @usableFromInline @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) final var phase: Phase = .created
-    /// It is over, and its links are still to be notified: a link that is made now is notified with them.
-    @exclusivity(unchecked) final var isNotifying = false
-    /// Begun or queued before this process was forked off: the parent's to end.
-    @exclusivity(unchecked) final var isInherited = false
+    @exclusivity(unchecked) private final var marks: GreenletMarks = []
+    /// The size of the stack it runs on; see `gevent_hub_stack_class`. 0 for the default.
+    @usableFromInline @exclusivity(unchecked) final var stackClass: UInt8 = 0
     /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
     /// Its place among the ends of its hub's greenlets. While it runs, `raisedNumber` or 0; while its start is delayed,
@@ -118,6 +117,18 @@ open class AnyGreenlet: CustomStringConvertible {
     public final var hub: Hub? {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
         return Hub.of(hub)
+    }
+
+    /// It is over, and its links are still to be notified: a link that is made now is notified with them.
+    final var isNotifying: Bool {
+        get { marks.contains(.isNotifying) }
+        set { if newValue { marks.insert(.isNotifying) } else { marks.remove(.isNotifying) } }
+    }
+
+    /// Begun or queued before this process was forked off: the parent's to end.
+    final var isInherited: Bool {
+        get { marks.contains(.isInherited) }
+        set { if newValue { marks.insert(.isInherited) } else { marks.remove(.isInherited) } }
     }
 
     /// The pending delay of a `start(after:)`; nil in every other phase, and only set in that one.
@@ -387,6 +398,13 @@ open class AnyGreenlet: CustomStringConvertible {
 
 @available(*, unavailable)
 extension AnyGreenlet: Sendable {}
+
+/// What is true of a greenlet now and then, in one byte.
+private struct GreenletMarks: OptionSet {
+    let rawValue: UInt8
+    static let isNotifying = GreenletMarks(rawValue: 1)
+    static let isInherited = GreenletMarks(rawValue: 2)
+}
 
 /// What few greenlets need: kept apart so that the others do not pay for it.
 final class GreenletDetails {

@@ -36,6 +36,22 @@ open class Greenlet<Output>: JoinableGreenlet {
         super.init(hub: requireHub())
     }
 
+    /// A greenlet that will run `body` on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
+    ///
+    /// Traps like ``init(_:)``, and if the size is below 16 KiB or above 64 MiB.
+    @inlinable
+    public init(stackSize: Int, _ body: @escaping () throws -> Output) {
+        self.body = body
+        super.init(hub: requireHub())
+        useStack(ofSize: stackSize)
+    }
+
+    /// The same for subclasses that override ``run()``.
+    public init(stackSize: Int) {
+        super.init(hub: requireHub())
+        useStack(ofSize: stackSize)
+    }
+
     deinit {
         if hasValue { destroyValue(as: Output.self) }
     }

@@ -61,6 +61,16 @@ public final class GreenletGroup: CustomStringConvertible {
         return greenlet
     }
 
+    /// As ``spawn(_:)``, on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
+    @inlinable
+    @discardableResult
+    public func spawn<Output>(stackSize: Int, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
+        checkOpen()
+        let greenlet = Greenlet(stackSize: stackSize, body)
+        if admit(greenlet) { greenlet.start() }
+        return greenlet
+    }
+
     /// As ``spawn(_:)``, and starts it `delay` from now. The scope waits for it from the beginning.
     @inlinable
     @discardableResult

@@ -66,7 +66,7 @@ open class JoinableGreenlet: AnyGreenlet {
         phase = .scheduled
         hub.pointee.spawn_count &+= 1
         if hub.pointee.spawn_duties & Self.toldOfStarts != 0 { tellOfStart(hub) }
-        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
+        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
     /// Queues the greenlet `delay` from now.
@@ -101,7 +101,7 @@ open class JoinableGreenlet: AnyGreenlet {
     final func delayIsOver(_ hub: UnsafeMutablePointer<gevent_hub>) {
         delayRecord = nil
         phase = .scheduled
-        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
+        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
     // MARK: Running

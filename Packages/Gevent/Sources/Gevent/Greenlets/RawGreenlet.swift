@@ -40,9 +40,15 @@ public final class RawGreenlet: AnyGreenlet {
         self.init(hub: requireHub(), body)
     }
 
+    /// The same on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
+    public convenience init(stackSize: Int, _ body: @escaping () throws -> Void) {
+        self.init(hub: requireHub(), body)
+        useStack(ofSize: stackSize)
+    }
+
     func start(_ hub: UnsafeMutablePointer<gevent_hub>) {
         countStart(hub)
-        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), UInt32(GEVENT_READY_START))
+        gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
     override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {

@@ -25,7 +25,8 @@ extension AnyGreenlet {
         if phase == .created, self is RawGreenlet {
             countStart(hub)
             let greenlet = Unmanaged.passRetained(self).toOpaque()
-            try stayBehind(hub) { gevent_wait_for_start(hub, $0, $1, greenlet) }
+            let tag = startTag
+            try stayBehind(hub) { gevent_wait_for_start(hub, $0, $1, greenlet, tag) }
         } else if let context, isSwitchedOut {
             try stayBehind(hub) { gevent_wait_for_switch(hub, $0, $1, context, UInt8(GEVENT_WAIT_WOKEN)) }
         } else {

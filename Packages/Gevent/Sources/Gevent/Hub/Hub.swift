@@ -47,6 +47,8 @@ public final class Hub {
     /// Values of inheriting locals.
     var inheritableCount = 0
     let startTime: LoopInstant
+    /// Whether the loop's time is the system's monotonic clock. A loop for tests has a time of its own.
+    let keepsSystemTime: Bool
     /// The process in which its loop works.
     var process = getpid()
     /// The process in which what was begun before the latest fork has been told apart.
@@ -188,6 +190,9 @@ public final class Hub {
             run_greenlet: { greenlet, context in
                 Unmanaged<AnyGreenlet>.fromOpaque(greenlet!).takeRetainedValue().runOnStack(context!)
             },
+            stack_class: { greenlet in
+                Unmanaged<AnyGreenlet>.fromOpaque(greenlet!)._withUnsafeGuaranteedRef { $0.stackClass }
+            },
             run_hub: { hub in
                 Unmanaged<Hub>.fromOpaque(hub!).takeUnretainedValue().run()
             })
@@ -206,6 +211,10 @@ public final class Hub {
         loopReason = reason
         resolvedConfiguration = configuration
         startTime = loop.now
+        var clock = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &clock)
+        let systemTime = LoopInstant(nanoseconds: Int64(clock.tv_sec) * 1_000_000_000 + Int64(clock.tv_nsec))
+        keepsSystemTime = (.zero...Duration.seconds(1)).contains(startTime.duration(to: systemTime))
         handle = HubHandle(waker: loop.waker)
         mainGreenlet = MainGreenlet(hub: pointer)
         hubGreenlet = HubGreenlet(hub: pointer)
@@ -365,7 +374,7 @@ public final class Hub {
     private func isKept(_ entry: gevent_ready_entry) -> Bool {
         switch Int(entry.tag) {
         case GEVENT_READY_RESUME: true
-        case GEVENT_READY_START:
+        case GEVENT_READY_START, GEVENT_READY_START_SIZED:
             (Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeUnretainedValue() as? RawGreenlet)?.isOfLink == true
         default: Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isOwn
         }
@@ -383,7 +392,7 @@ public final class Hub {
         case GEVENT_READY_RESUME:
             // Its greenlet was abandoned, and must not run again.
             break
-        case GEVENT_READY_START:
+        case GEVENT_READY_START, GEVENT_READY_START_SIZED:
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
             if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
         default:
@@ -448,10 +457,10 @@ public final class Hub {
             for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
             // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
             // their errors run.
-            for _ in 0..<10 where pointer.pointee.stacks.live_count > abandoned || gevent_ready_count(pointer) > 0 {
+            for _ in 0..<10 where pointer.pointee.live_stacks > abandoned || gevent_ready_count(pointer) > 0 {
                 yieldToGreenlets()
             }
-            if pointer.pointee.stacks.live_count == abandoned { return }
+            if pointer.pointee.live_stacks == abandoned { return }
         }
     }
 
@@ -468,8 +477,8 @@ public final class Hub {
     func greenletsOnStacks(most: Int = .max) -> [AnyGreenlet] {
         var found: (list: [AnyGreenlet], most: Int) = ([], most)
         withUnsafeMutablePointer(to: &found) { found in
-            gevent_stacks_for_each(
-                &pointer.pointee.stacks,
+            gevent_hub_for_each_stack(
+                pointer,
                 { context, argument in
                     let found = argument!.assumingMemoryBound(to: (list: [AnyGreenlet], most: Int).self)
                     if found.pointee.list.count >= found.pointee.most { return }

@@ -100,16 +100,18 @@ extension Hub {
 
     private func startFailed(_ greenlet: AnyGreenlet) {
         guard greenlet.phase == .scheduled else { return }
-        let stacks = pointer.pointee.stacks
-        let count = gevent_stacks_slot_count(&pointer.pointee.stacks)
+        let count = gevent_hub_stack_count(pointer)
+        // Null if there was no memory even for the first of its size.
+        let stacks = gevent_hub_stacks(pointer, greenlet.stackClass)
+        let size = stacks?.pointee.slot_size ?? Int(gevent_stack_class_size(greenlet.stackClass))
         let reason =
-            UInt(count) >= UInt(bitPattern: stacks.limit)
+            stacks.map { gevent_stacks_are_at_limit($0) } == true
             ? "this kernel guards stacks by mprotect, and \(count) are as many as its map limit (vm.max_map_count) allows"
             : "the system has no memory or address space for another"
         greenlet.endUnstarted(
             HubError(
                 .outOfStacks,
-                "no stack of \(stacks.slot_size >> 10) KiB for a greenlet, with \(count) in use: \(reason)"))
+                "no stack of \(size >> 10) KiB for a greenlet, with \(count) in use: \(reason)"))
     }
 
     // MARK: Running out of work
@@ -150,6 +152,7 @@ extension Hub {
                     nanoseconds: gevent_timers_next(&pointer.pointee.timers, pointer.pointee.now))
             }
             if trimIdleStacks() { deadline = .distantPast }
+            deadline = shedIdleStacks(before: deadline)
         }
         let maySleep = deadline != .distantPast
         // Refused if a post has come in meanwhile: then the poll only looks.
@@ -175,9 +178,17 @@ extension Hub {
     /// Returns whether there is more to trim.
     private func trimIdleStacks() -> Bool {
         let most = 1024
-        let keep = max(Hub.warmStacks, pointer.pointee.stacks.live_count)
-        guard pointer.pointee.stacks.free_count > keep else { return false }
-        return gevent_stacks_trim(&pointer.pointee.stacks, keep, most) == most
+        return gevent_hub_trim_stacks(pointer, Hub.warmStacks, most) == most
+    }
+
+    /// Gives back a part of what idle stacks hold. Returns when the hub has to look again, at `deadline` at the latest.
+    private func shedIdleStacks(before deadline: LoopInstant?) -> LoopInstant? {
+        let now = pointer.pointee.now
+        let next = gevent_hub_shed_stacks(pointer, now)
+        if next == .max || deadline == .distantPast { return deadline }
+        if next <= now { return .distantPast }
+        // Time that a test moves must not move for this.
+        return keepsSystemTime ? min(deadline ?? .distantFuture, LoopInstant(nanoseconds: next)) : deadline
     }
 
     private func distributeEvents() {

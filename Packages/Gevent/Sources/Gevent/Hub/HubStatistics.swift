@@ -48,12 +48,12 @@ public struct HubStatistics: Sendable, Hashable {
         spawnCount = pointer.pointee.spawn_count
         firedTimers = pointer.pointee.timers.fired_count
         uptime = hub.startTime.duration(to: hub.now)
-        liveGreenlets = pointer.pointee.stacks.live_count
-        peakLiveGreenlets = pointer.pointee.stacks.peak_live_count
+        liveGreenlets = pointer.pointee.live_stacks
+        peakLiveGreenlets = pointer.pointee.peak_live_stacks
         parkedGreenlets = Int(pointer.pointee.parked_count)
         readyCount = Int(gevent_ready_count(pointer))
         pendingTimers = Int(pointer.pointee.timers.count)
         descriptorWaiters = Int(pointer.pointee.descriptor_waiters)
-        idleStacks = pointer.pointee.stacks.free_count
+        idleStacks = gevent_hub_idle_stacks(pointer)
     }
 }

@@ -162,7 +162,7 @@ public func dumpGreenlets(limit: Int = 1000) -> String {
 @available(*, noasync)
 public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) throws -> String {
     let hub = Hub.current
-    let stackCount = Int(gevent_stacks_slot_count(&hub.pointer.pointee.stacks))
+    let stackCount = Int(gevent_hub_stack_count(hub.pointer))
     let summary = hub.summary(withDeepestStack: stackCount <= 1000)
     if stackCount > 50_000 {
         return "\(summary)\nThere are too many greenlets to list without stopping their thread."
@@ -201,7 +201,8 @@ extension Hub {
         for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             if found.count >= most { break }
             let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
-            guard entry & UInt(GEVENT_READY_TAGS) == UInt(GEVENT_READY_START) else { continue }
+            let tag = Int(entry) & GEVENT_READY_TAGS
+            guard tag == GEVENT_READY_START || tag == GEVENT_READY_START_SIZED else { continue }
             let address = UnsafeMutableRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))!
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(address).takeUnretainedValue()
             // One that was killed meanwhile stands there until its turn.

@@ -101,7 +101,7 @@ extension Hub {
             let entry = pointer.pointee.ready[Int(index & pointer.pointee.ready_mask)]
             let owner = UnsafeRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))
             switch Int(entry) & GEVENT_READY_TAGS {
-            case GEVENT_READY_START:
+            case GEVENT_READY_START, GEVENT_READY_START_SIZED:
                 Unmanaged<AnyGreenlet>.fromOpaque(owner!).takeUnretainedValue().isInherited = true
             case GEVENT_READY_CALLBACK:
                 Unmanaged<HubCallback>.fromOpaque(owner!).takeUnretainedValue().isInherited = true
@@ -134,14 +134,14 @@ extension Hub {
     /// Adds to `unstarted` what the entry would start.
     private func isInherited(_ entry: gevent_ready_entry, _ unstarted: inout [AnyGreenlet]) -> Bool {
         switch Int(entry.tag) {
-        case GEVENT_READY_START:
+        case GEVENT_READY_START, GEVENT_READY_START_SIZED:
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeUnretainedValue()
             if greenlet.isInherited { unstarted.append(greenlet) }
             return greenlet.isInherited
         case GEVENT_READY_CALLBACK:
             return Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isInherited
         default:
-            guard let owner = gevent_stacks_find(&pointer.pointee.stacks, entry.pointer)?.pointee.owner else {
+            guard let owner = gevent_hub_find_stack(pointer, entry.pointer)?.pointee.owner else {
                 return false
             }
             return Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue().isInherited

@@ -1,0 +1,74 @@
+import Foundation
+import GeventTesting
+import Testing
+
+@testable import Gevent
+
+/// A document that a client chooses, nested as deep as Foundation accepts, must not end the process.
+@Suite("Deep documents on a default stack")
+struct DeepDocumentsTests {
+    /// Foundation's own limit is 512, and the outermost value counts.
+    private static let depth = 511
+
+    /// What Codable makes of a recursive type: one call of `init(from:)` or `encode(to:)` a level.
+    private final class Node: Codable {
+        var name: String?
+        var next: Node?
+
+        init(depth: Int) {
+            name = "level"
+            next = depth > 1 ? Node(depth: depth - 1) : nil
+        }
+
+        var depth: Int {
+            var depth = 0
+            var node: Node? = self
+            while let here = node { (depth, node) = (depth + 1, here.next) }
+            return depth
+        }
+    }
+
+    private static let json =
+        String(repeating: #"{"name":"level","next":"#, count: depth - 1) + "{}"
+        + String(repeating: "}", count: depth - 1)
+
+    private func inGreenlet<Value>(_ body: @escaping () throws -> Value) throws -> Value { try spawn(body).get() }
+
+    @Test("JSONDecoder and JSONEncoder, on a recursive type")
+    func json() throws {
+        try withHub { _ in
+            let text = Data(Self.json.utf8)
+            let decoded = try inGreenlet { try JSONDecoder().decode(Node.self, from: text).depth }
+            #expect(decoded == Self.depth)
+            let encoded = try inGreenlet { try JSONEncoder().encode(Node(depth: Self.depth)).count }
+            #expect(encoded > Self.depth * 20)
+        }
+    }
+
+    @Test("JSONSerialization, there and back")
+    func serialization() throws {
+        try withHub { _ in
+            let text = Data(
+                (String(repeating: "[", count: Self.depth) + String(repeating: "]", count: Self.depth)).utf8)
+            let count = try inGreenlet {
+                try JSONSerialization.data(withJSONObject: JSONSerialization.jsonObject(with: text)).count
+            }
+            #expect(count == text.count)
+        }
+    }
+
+    @Test("PropertyListEncoder and PropertyListDecoder, in both formats")
+    func propertyLists() throws {
+        try withHub { _ in
+            for format in [PropertyListSerialization.PropertyListFormat.xml, .binary] {
+                let depth = try inGreenlet {
+                    let encoder = PropertyListEncoder()
+                    encoder.outputFormat = format
+                    let data = try encoder.encode(Node(depth: Self.depth))
+                    return try PropertyListDecoder().decode(Node.self, from: data).depth
+                }
+                #expect(depth == Self.depth)
+            }
+        }
+    }
+}
