@@ -11,7 +11,7 @@ public struct Case: Sendable {
         /// Processor time of this process in the measured part, in nanoseconds: what a server costs while its clients
         /// are another process.
         case processor
-        /// Resident bytes.
+        /// Resident bytes and page tables.
         case memory
 
         public var unit: String { self == .memory ? "bytes" : "ns" }

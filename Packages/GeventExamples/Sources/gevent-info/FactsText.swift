@@ -27,6 +27,7 @@ extension Facts {
                 "stack of a greenlet",
                 "\(runtime.stackBytes >> 10) KiB of address space, \(runtime.guardBytes >> 10) of them guard"
             ),
+            ("overflow of a stack", "reported if a frame touches the guard, or steps over it and then switches"),
             ("guard pages", runtime.guardPages),
             ("exclusive accesses", runtime.exclusiveAccesses),
             ("task-locals", runtime.taskLocalsFollowGreenlets ? "follow greenlets" : "leak if bound around a wait"),
