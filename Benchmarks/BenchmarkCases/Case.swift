@@ -11,7 +11,7 @@ public struct Case: Sendable {
         /// Processor time of this process in the measured part, in nanoseconds: the cost of a server whose clients are
         /// another process, or of timers, between which the process sleeps.
         case processor
-        /// Resident bytes.
+        /// Resident bytes and page tables.
         case memory
 
         public var unit: String { self == .memory ? "bytes" : "ns" }

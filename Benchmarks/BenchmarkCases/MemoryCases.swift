@@ -10,18 +10,19 @@ let memoryCases: [Case] =
         ) { hub, run in try asleep(hub, run) }
     }
 
-/// What each of many sleepers holds.
+/// What each of many sleepers holds. They have small stacks, as so many should: page tables grow with the address space of
+/// a stack, 2 KiB for the default and 0.1 KiB for these.
 private func asleep(_ hub: Hub, _ run: Run) throws {
     let count = run.operations
     try needStacks(count)
-    let before = measure_resident_bytes(0)
+    let before = measure_memory_bytes(0)
     // All fall asleep together, for so long that none wakes before all do.
     let gate = Greenlet {}
     let nap = Duration.seconds(1) + .microseconds(2 * count)
     var woken = 0
     let last = Greenlet {}
     for _ in 0..<count {
-        spawn {
+        spawn(stackSize: 64 << 10) {
             try gate.join()
             try sleep(for: nap)
             woken += 1
@@ -32,7 +33,7 @@ private func asleep(_ hub: Hub, _ run: Run) throws {
     gate.start()
     while hub.statistics.pendingTimers < count && woken == 0 { try sleep() }
     try expect(woken == 0, "the first woke before the last was asleep: this machine is too slow for \(nap)")
-    run.record(bytesEach: Double(measure_resident_bytes(0) - before) / Double(count))
+    run.record(bytesEach: Double(measure_memory_bytes(0) - before) / Double(count))
     run.also("memory maps of the process", Double(memoryMaps()), "")
     try run.measure { try last.join() }
     try expect(woken == count, "\(count - woken) did not wake")

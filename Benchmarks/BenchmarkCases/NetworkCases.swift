@@ -86,7 +86,7 @@ private func idleConnections(_ run: Run) throws {
     // What the first connections need for all that follow is there before anything is measured.
     let few = try LoadProcess("idle", ["--port", "\(server.port)", "--connections", "10"])
     try few.waitForStart()
-    let before = measure_resident_bytes(0)
+    let before = measure_memory_bytes(0)
     let load = try LoadProcess("idle", ["--port", "\(server.port)", "--connections", "\(run.operations)"])
     defer {
         load.end()
@@ -94,6 +94,6 @@ private func idleConnections(_ run: Run) throws {
     }
     // Each has sent a byte and had it back: its greenlet has run, and waits.
     try load.waitForStart()
-    run.record(bytesEach: Double(measure_resident_bytes(0) - before) / Double(run.operations))
+    run.record(bytesEach: Double(measure_memory_bytes(0) - before) / Double(run.operations))
     try run.measure {}
 }

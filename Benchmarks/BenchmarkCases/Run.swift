@@ -23,7 +23,7 @@ public final class Run {
     /// How many operations to make.
     public let operations: Int
     public private(set) var window: Window?
-    /// Resident bytes each, from a case about memory.
+    /// Bytes each, resident and page tables, from a case about memory.
     public private(set) var bytesEach: Double?
     /// Processor time of one operation, in nanoseconds, from a case whose load generator measures it; nil where the
     /// window does.

@@ -273,9 +273,9 @@ static void run_accept(const options *options) {
 
 static void run_idle(const options *options) {
     bool accounts = options->server > 0;
-    int64_t before = accounts ? measure_resident_bytes(options->server) : 0;
+    int64_t before = accounts ? measure_memory_bytes(options->server) : 0;
     echo_begin(options, 1);
-    int64_t after = accounts ? measure_resident_bytes(options->server) : 0;
+    int64_t after = accounts ? measure_memory_bytes(options->server) : 0;
     if (before < 0 || after < 0) fail("cannot read the memory of process %d", options->server);
     say_started();
     char room[256];

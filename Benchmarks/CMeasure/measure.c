@@ -34,15 +34,19 @@ int64_t measure_processor_time_of(int process) {
     return nanoseconds(clock);
 }
 
-int64_t measure_resident_bytes(int process) {
-    char path[64] = "/proc/self/statm";
-    if (process > 0) snprintf(path, sizeof path, "/proc/%d/statm", process);
+int64_t measure_memory_bytes(int process) {
+    char path[64] = "/proc/self/status";
+    if (process > 0) snprintf(path, sizeof path, "/proc/%d/status", process);
     FILE *file = fopen(path, "re");
     if (!file) return -1;
-    long long total, resident;
-    int fields = fscanf(file, "%lld %lld", &total, &resident);
+    char line[256];
+    long long resident = -1, tables = -1;
+    while (fgets(line, sizeof line, file)) {
+        sscanf(line, "VmRSS: %lld kB", &resident);
+        sscanf(line, "VmPTE: %lld kB", &tables);
+    }
     fclose(file);
-    return fields == 2 ? resident * sysconf(_SC_PAGESIZE) : -1;
+    return resident >= 0 && tables >= 0 ? (resident + tables) * 1024 : -1;
 }
 
 // --- The reference loop ----------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ struct StackSizesTests {
             try queued.kill()
             #expect(queued.exit != nil)
             spawn(stackSize: 64 << 10) {}
-            try hub.destroy()
+            hub.destroy()
             #expect(parked.exit != nil)
         }
     }
@@ -180,7 +180,7 @@ struct StackSizesTests {
             var count = 0
             let queued = spawn(stackSize: 64 << 10) { count += 1 }
             let code = try inChild {
-                try hub.destroy()
+                hub.destroy()
                 return CInt(count)
             }
             #expect(code == 0)

@@ -20,8 +20,9 @@ int64_t measure_wall(void);
 /// The processor time of one process, children not included, in nanoseconds; -1 if it cannot be read.
 int64_t measure_processor_time_of(int process);
 
-/// Resident bytes of one process, 0 for this one; -1 if they cannot be read.
-int64_t measure_resident_bytes(int process);
+/// Bytes of memory that one process takes, 0 for this one: what is resident and its page tables, which are what a large
+/// stack costs. -1 if they cannot be read.
+int64_t measure_memory_bytes(int process);
 
 /// What the reference loop took.
 typedef struct measure_reference {

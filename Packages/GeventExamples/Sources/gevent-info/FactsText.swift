@@ -28,6 +28,7 @@ extension Facts {
                 "\(runtime.stackBytes >> 10) KiB, which is the setting rounded up to an odd number of pages: "
                     + "\(runtime.guardBytes >> 10) KiB guard, \((runtime.stackBytes - runtime.guardBytes) >> 10) KiB to use"
             ),
+            ("overflow of a stack", "reported if a frame touches the guard, or steps over it and then switches"),
             ("guard pages", runtime.guardPages),
             ("exclusive accesses", runtime.exclusiveAccesses),
             ("task-locals", runtime.taskLocalsFollowGreenlets ? "follow greenlets" : "leak if bound around a wait"),

@@ -61,8 +61,8 @@ size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most);
 /// a parked one what lies below its stack pointer. A stack is idle if it is seen free or parked a second time without
 /// a greenlet having run on it meanwhile; each is shed once.
 ///
-/// Looks at a bounded number of slots from `*next` on and moves it. Sets `*is_more_later` if it has seen a stack for the
-/// first time. Returns whether it has come to the end.
+/// Looks at a bounded number of slots from `*next` on and moves it. Sets `*is_more_later` if it has seen a stack for
+/// the first time. Returns whether it has come to the end.
 bool gevent_stacks_shed(gevent_stacks *stacks, uint32_t *next, bool *is_more_later);
 
 /// Calls `visit` with every context whose stack is in use. For reports: linear in the stacks ever used.
