@@ -102,7 +102,7 @@ struct ConfigurationTests {
         #expect(
             resolved.settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
                 "GEVENT_LOOP= default", "GEVENT_BACKEND= default", "GEVENT_STACK_SIZE=65536 code",
-                "GEVENT_TRACK_GREENLET_TREE=true default",
+                "GEVENT_TIMER_SLACK=500us default", "GEVENT_TRACK_GREENLET_TREE=true default",
                 "GEVENT_DEBUG_LOOP=yes environment", "GEVENT_MONITOR_THREAD_ENABLE=false default",
                 "GEVENT_MAX_BLOCKING_TIME=100ms default", "GEVENT_MONITOR_PRINT_BLOCKING_REPORTS=true default",
                 "GEVENT_MONITOR_MEMORY_PERIOD=5s default", "GEVENT_MONITOR_MEMORY_MAX=none default",

@@ -54,6 +54,26 @@ struct ObservationSettingsTests {
                 + "It takes a time from 1ms to 1h, such as 0.1 (seconds), 100ms or 2s; the default is \"100ms\".")
     }
 
+    @Test(
+        "The slack of timers is a time up to 100 ms, and 0 for none",
+        arguments: [
+            (nil, 500), ("0", 0), ("0ms", 0), ("200us", 200), ("1ms", 1000), ("0.001", 1000), ("100ms", 100_000),
+        ] as [(String?, Int64)])
+    func timerSlack(text: String?, microseconds: Int64) throws {
+        let environment = text.map { ["GEVENT_TIMER_SLACK": $0] } ?? [:]
+        #expect(try resolve(environment).timerSlack == .microseconds(microseconds))
+    }
+
+    @Test("A slack that is no time, or too long, is an error", arguments: ["", "none", "-1ms", "101ms", "1"])
+    func badTimerSlack(text: String) throws {
+        let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_TIMER_SLACK": text]) }
+        #expect(error.code == .invalidValue)
+        #expect(
+            error.message
+                == "GEVENT_TIMER_SLACK=\"\(text)\": not a value this setting takes. It takes a time from 0 to 100ms, such "
+                + "as 200us, 0.5ms or 0.001 (seconds); the default is \"500us\".")
+    }
+
     @Test("Memory is looked at every two seconds at most")
     func memoryPeriod() throws {
         #expect(try resolve(["GEVENT_MONITOR_MEMORY_PERIOD": "2"]).monitorMemoryPeriod == .seconds(2))

@@ -75,6 +75,8 @@ private final class Wheel {
 
     func next(_ now: Int64) -> Int64 { gevent_timers_next(timers, now) }
 
+    func nextTogether(_ now: Int64, slack: Int64) -> Int64 { gevent_timers_next_together(timers, now, slack) }
+
     func isPending(_ timer: Int) -> Bool { gevent_timer_is_pending(pool + timer) }
 
     func drain(_ now: Int64) -> [Int] {
@@ -105,6 +107,47 @@ struct TimersCTests {
         }
         let (sum, overflows) = now.addingReportingOverflow(ahead)
         return overflows ? .max : sum
+    }
+
+    @Test(
+        "With slack a wake serves all timers up to the latest that is near; one that is alone is exact",
+        arguments: 1...8)
+    func together(seed: UInt64) {
+        var random = SeededNumbers(seed: seed)
+        let slack: Int64 = 500_000
+        let size = [2, 8, 40, 400][Int(seed) % 4]
+        let wheel = Wheel(size)
+        var deadlines: [Int: Int64] = [:]
+        var now: Int64 = 1_000_000_000
+        var (exact, shared) = (0, 0)
+        for _ in 0..<4000 {
+            for timer in 0..<size where deadlines[timer] == nil && Bool.random(using: &random) {
+                let deadline =
+                    now + Int64.random(in: 1...[10_000, 1_000_000, 10_000_000][Int(seed) % 3], using: &random)
+                wheel.start(timer, deadline, now: now)
+                deadlines[timer] = deadline
+            }
+            guard let first = deadlines.values.min() else { continue }
+            let together = deadlines.values.filter { $0 <= first + slack }
+            let wake = wheel.nextTogether(now, slack: slack)
+            #expect(wake >= first && wake <= first + slack)
+            if together.count < 16 {
+                #expect(wake == together.max())
+                if wake == first { exact += 1 } else { shared += 1 }
+            }
+            #expect(wheel.nextTogether(now, slack: 0) == first)
+            now = wake
+            for timer in wheel.drain(now) {
+                #expect(deadlines[timer]! <= now)
+                deadlines[timer] = nil
+            }
+            #expect(deadlines.values.allSatisfy { $0 > now })
+            if size > 2, Bool.random(using: &random), let timer = deadlines.keys.min() {
+                wheel.cancel(timer)
+                deadlines[timer] = nil
+            }
+        }
+        if size <= 8 { #expect(exact + shared > 100) }
     }
 
     @Test("Any sequence of starts, cancels and advances does what a sorted list does", arguments: [1, 2, 3, 4, 5, 6])

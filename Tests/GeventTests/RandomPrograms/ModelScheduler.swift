@@ -12,7 +12,14 @@ final class ModelScheduler {
     private(set) var now: Int64 = 0
     /// When the hub polled last: timers are due by then or not yet.
     private var polled: Int64 = 0
+    private var hasPolled = false
     private var ready: [Ready] = []
+    /// Those whom timers woke while others were ready, who run first; and when they were put there, until all have run.
+    private var front: [Ready] = []
+    private var frontBegan: Int64?
+    /// Until then timers wait if anything is ready.
+    private var timersWaitUntil: Int64 = 0
+    private var (readyPace, jobPace) = (ModelPace(), ModelPace())
     /// The first of `ready` that was not taken yet.
     private var readyStart = 0
     /// How many entries the queue has had, and how many were taken.
@@ -64,62 +71,112 @@ final class ModelScheduler {
         }
     }
 
-    private var readyCount: Int { ready.count - readyStart }
+    private var readyCount: Int { front.count + ready.count - readyStart }
 
-    /// What these post runs in the next iteration.
+    private static let switchInterval: Int64 = 5_000_000
+
+    /// What these post runs in the next iteration, and so do those for which there is no time.
     private func runJobs() {
-        let posted = jobs
+        if jobs.isEmpty { return }
+        var posted = jobs[...]
         jobs = []
-        for (steps, id) in posted { runInHub(steps, as: Who.link(id), reportingAs: Who.job) }
+        jobPace.begin()
+        let end = polled + ModelScheduler.switchInterval
+        var last = polled
+        while true {
+            let count = min(jobPace.count, posted.count)
+            for (steps, id) in posted.prefix(count) { runInHub(steps, as: Who.link(id), reportingAs: Who.job) }
+            posted = posted.dropFirst(count)
+            if posted.isEmpty { break }
+            jobPace.looked(turns: count, elapsed: now - last)
+            last = now
+            if now >= end { break }
+        }
+        jobPace.end()
+        jobs = posted + jobs
+        polled = now
     }
 
     private func fireDueTimers() {
-        while true {
-            let due = timers.filter { $0.deadline <= polled }
-            let next =
-                defect == .timersInOrderOfStart
-                ? due.min { $0.number < $1.number }
-                : due.min { ($0.deadline, $0.number) < ($1.deadline, $1.number) }
-            guard let next else { return }
-            timers.removeAll { $0.number == next.number }
-            switch next.work {
-            case .end(let greenlet, let verdict): end(greenlet, verdict)
-            case .raise(let timeout, let greenlet, let fault):
-                deliver(ModelError(fault: fault, origin: timeout), to: greenlet)
-            case .start(let greenlet):
-                greenlet.phase = .queued
-                push(.start(greenlet))
-            }
+        let hasOthers = readyCount > 0
+        if hasOthers && (frontBegan != nil || polled < timersWaitUntil) { return }
+        let place = ready.count
+        while fireFirstDueTimer() {}
+        if hasOthers && ready.count > place && hasPolled && defect != .timersQueueUp {
+            front = Array(ready[place...])
+            ready.removeSubrange(place...)
+            pushedCount -= front.count
+            frontBegan = now
         }
     }
 
+    private func fireFirstDueTimer() -> Bool {
+        let due = timers.filter { $0.deadline <= polled }
+        let next =
+            defect == .timersInOrderOfStart
+            ? due.min { $0.number < $1.number }
+            : due.min { ($0.deadline, $0.number) < ($1.deadline, $1.number) }
+        guard let next else { return false }
+        timers.removeAll { $0.number == next.number }
+        switch next.work {
+        case .end(let greenlet, let verdict): end(greenlet, verdict)
+        case .raise(let timeout, let greenlet, let fault):
+            deliver(ModelError(fault: fault, origin: timeout), to: greenlet)
+        case .start(let greenlet):
+            greenlet.phase = .queued
+            push(.start(greenlet))
+        }
+        return true
+    }
+
     private func runReady() {
-        let most = defect == .unboundedStep ? .max : max(readyCount, 4096)
-        // The clock is read after 1, 2, 4, … up to 128 more handovers; the switch interval counts from the first look.
+        let isUnbounded = defect == .unboundedStep
+        let most = isUnbounded ? .max : max(readyCount, 4096)
+        let end = polled + ModelScheduler.switchInterval
+        var last = polled
         var taken = 0
-        var (nextLook, betweenLooks) = (1, 1)
-        var interval: Int64?
-        while taken < most, readyCount > 0, !isFinished {
-            if taken == nextLook {
-                if let interval, now >= interval, defect != .unboundedStep { return }
-                interval = interval ?? now + 5_000_000
-                betweenLooks = min(betweenLooks * 2, 128)
-                nextLook += betweenLooks
+        readyPace.begin()
+        while taken < most {
+            var count = min(readyPace.count, most - taken)
+            if frontBegan != nil { count = min(count, max(1, front.count)) }
+            for _ in 0..<count where readyCount > 0 {
+                runNext()
+                if isFinished { return }
             }
-            taken += 1
-            if defect == .lastInFirstOut { ready.swapAt(readyStart, ready.count - 1) }
-            let entry = ready[readyStart]
+            taken += count
+            if readyCount == 0 {
+                frontBegan = nil
+                break
+            }
+            readyPace.looked(turns: count, elapsed: now - last)
+            last = now
+            if let began = frontBegan, front.isEmpty {
+                frontBegan = nil
+                timersWaitUntil = now + (now - began)
+            }
+            if now >= end && !isUnbounded { break }
+        }
+        readyPace.end()
+    }
+
+    private func runNext() {
+        if defect == .lastInFirstOut, readyStart < ready.count { ready.swapAt(readyStart, ready.count - 1) }
+        let entry: Ready
+        if front.isEmpty {
+            entry = ready[readyStart]
             readyStart += 1
             takenCount += 1
             if readyStart == ready.count {
                 ready = []
                 readyStart = 0
             }
-            switch entry {
-            case .resume(let greenlet): advance(greenlet)
-            case .start(let greenlet): begin(greenlet)
-            case .call(let callback): call(callback)
-            }
+        } else {
+            entry = front.removeFirst()
+        }
+        switch entry {
+        case .resume(let greenlet): advance(greenlet)
+        case .start(let greenlet): begin(greenlet)
+        case .call(let callback): call(callback)
         }
     }
 
@@ -142,6 +199,7 @@ final class ModelScheduler {
             if lookCount > 100 { now += 100_000 }
         }
         polled = now
+        hasPolled = true
     }
 
     func compute(_ duration: Int) { now += Int64(duration) }
@@ -403,5 +461,30 @@ final class ModelScheduler {
             seen.isSuccessful = true
         }
         return seen
+    }
+}
+
+/// How many turns are taken between two looks at the clock: 1, 2, 4, … up to 128 while a look finds that a quarter of
+/// the switch interval is not over; and as many as would have fitted in there if it is.
+private struct ModelPace {
+    private var limit = 128
+    private var wasSlow = false
+    private(set) var count = 1
+
+    mutating func begin() { (count, wasSlow) = (1, false) }
+
+    mutating func looked(turns: Int, elapsed: Int64) {
+        let tolerance: Int64 = 1_250_000
+        if elapsed > tolerance {
+            wasSlow = true
+            limit = max(1, Int(Int64(turns) * tolerance / elapsed))
+            count = limit
+        } else {
+            count = min(2 * count, limit)
+        }
+    }
+
+    mutating func end() {
+        if !wasSlow { limit = min(2 * limit, 128) }
     }
 }

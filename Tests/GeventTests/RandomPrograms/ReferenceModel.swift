@@ -30,6 +30,8 @@ enum PlantedDefect: CaseIterable, Sendable {
     case lastInFirstOut
     /// Greenlets whose delay is over wait behind those that yielded until the next iteration.
     case timersInOrderOfStart
+    /// Whom a timer wakes waits behind all that is ready.
+    case timersQueueUp
     /// An ending greenlet forgets its last link.
     case losesLink
     /// A kill between wake-up and running is lost.

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "gevent_hub.h"
 #include "gevent_once.h"
@@ -335,6 +336,12 @@ static void root_entry(void *argument) {
     abort();
 }
 
+int64_t gevent_thread_processor_time(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
 // MARK: the ready queue
 
 void gevent_ready_grow(gevent_hub *hub) {
@@ -348,6 +355,20 @@ void gevent_ready_grow(gevent_hub *hub) {
     free(hub->ready);
     hub->ready = ring;
     hub->ready_mask = larger - 1;
+}
+
+void gevent_ready_move_to_front(gevent_hub *hub, uint64_t place) {
+    uint64_t count = hub->ready_tail - place;
+    if (count == 0 || place == hub->ready_head) return;
+    while (hub->ready_mask + 1 - gevent_ready_count(hub) < count) gevent_ready_grow(hub);
+    uint64_t head = hub->ready_head - count;
+    for (uint64_t i = 0; i < count; i++)
+        hub->ready[(head + i) & hub->ready_mask] = hub->ready[(place + i) & hub->ready_mask];
+    hub->front_end = hub->ready_head;
+    hub->moved_count += count;
+    hub->ready_tail = place;
+    hub->ready_head = head;
+    gevent_ready_grant(hub, 0);
 }
 
 gevent_ready_entry gevent_ready_pop(gevent_hub *hub) {
@@ -681,6 +702,7 @@ gevent_hub *gevent_hub_create(
         return NULL;
     }
     hub->ready_mask = FIRST_RING - 1;
+    hub->ready_head = hub->ready_tail = GEVENT_FIRST_PLACE;
     gevent_ready_grant(hub, 0);
     hub->owner = owner;
     hub->functions = functions;

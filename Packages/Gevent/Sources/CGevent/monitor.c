@@ -28,15 +28,17 @@ enum { SAMPLE_SIGNAL = SIGURG };
 // MARK: counters
 
 // Each counter is an aligned word that only the hub's thread writes, so another thread reads an earlier value or a
-// later one and never a mixture. Each only grows. So if the sum of four reads, taken at different moments, is what it
-// was, no counter has moved between the last read of the first sum and the first read of the second, and that is all
-// that is concluded from it. No other memory is read on the strength of it, so no order is needed. The hub's stores on
-// its hot path stay plain ones; the reads are volatile and not atomic because ThreadSanitizer looks at every atomic.
+// later one and never a mixture. Each only grows, but that the head of the ready queue goes back by as much as
+// moved_count grows. So if the sum of these reads, taken at different moments, is what it was, no counter has moved
+// between the last read of the first sum and the first read of the second, and that is all that is concluded from it: a
+// sum taken while the head goes back may be off by as many as were moved, which is what is run next. No other memory is
+// read on the strength of it, so no order is needed. The hub's stores on its hot path stay plain ones; the reads are
+// volatile and not atomic because ThreadSanitizer looks at every atomic.
 LOOKS static uint64_t read_word(const uint64_t *word) { return *(const volatile uint64_t *)word; }
 
 LOOKS uint64_t gevent_hub_activity(const gevent_hub *hub) {
-    return read_word(&hub->ready_head) + read_word(&hub->root_switch_count) + read_word(&hub->handover_count) +
-           read_word(&hub->poll_phase);
+    return read_word(&hub->ready_head) + read_word(&hub->moved_count) + read_word(&hub->root_switch_count) +
+           read_word(&hub->handover_count) + read_word(&hub->poll_phase);
 }
 
 LOOKS bool gevent_hub_is_polling(const gevent_hub *hub) { return read_word(&hub->poll_phase) & 1; }

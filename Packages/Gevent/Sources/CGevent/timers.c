@@ -227,3 +227,40 @@ int64_t gevent_timers_next(gevent_timers *timers, int64_t now) {
     }
     return timers->heap[0].deadline;
 }
+
+/// How many timers are looked at to find the latest of those that may fire together. Where there are more, it is close
+/// to the end of the slack anyway.
+enum { FEW = 16 };
+
+/// The latest deadline in the heap up to `limit`; `limit` itself if there are more than a few.
+static int64_t latest_until(const gevent_timers *timers, int64_t limit) {
+    uint32_t places[FEW * 4];
+    int64_t latest = timers->heap[0].deadline;
+    uint32_t pending = 1, seen = 0;
+    places[0] = 0;
+    while (pending > 0) {
+        if (++seen == FEW) return limit;
+        uint32_t place = places[--pending];
+        if (timers->heap[place].deadline > latest) latest = timers->heap[place].deadline;
+        uint32_t first = place * 4 + 1;
+        for (uint32_t child = first; child < first + 4 && child < timers->heap_count; child++)
+            if (timers->heap[child].deadline <= limit) places[pending++] = child;
+    }
+    return latest;
+}
+
+int64_t gevent_timers_next_together(gevent_timers *timers, int64_t now, int64_t slack) {
+    int64_t next = gevent_timers_next(timers, now);
+    // An empty heap: there are no timers, or the instant is one at which to look again and nothing is due.
+    if (slack <= 0 || timers->heap_count == 0 || next <= now || next > INT64_MAX - slack) return next;
+    int64_t limit = next + slack;
+    // What the heap holds comes before all that the wheel holds.
+    while (timers->heap_count < FEW) {
+        int level = lowest_level(timers);
+        if (level < 0) break;
+        uint64_t start = slot_start(timers, (unsigned)level);
+        if (start > tick_of(limit)) break;
+        open_slot(timers, (unsigned)level, start);
+    }
+    return latest_until(timers, limit);
+}

@@ -80,3 +80,20 @@ bool gevent_libuv_is_ready(int fd, uint8_t interest) {
         .fd = fd, .events = (short)((interest & READ ? POLLIN : 0) | (interest & WRITE ? POLLOUT : 0))};
     return poll(&question, 1, 0) > 0;
 }
+
+int gevent_libuv_take(const uv_loop_t *loop, struct gevent_libuv_event *events, int capacity) {
+    enum { MOST = 128 };
+    struct epoll_event found[MOST];
+    int count = epoll_wait(uv_backend_fd(loop), found, capacity < MOST ? capacity : MOST, 0);
+    if (count < 0) {
+        return 0;
+    }
+    for (int i = 0; i < count; i++) {
+        uint32_t bits = found[i].events;
+        bool has_failed = bits & (EPOLLERR | EPOLLHUP);
+        events[i].fd = found[i].data.fd;
+        events[i].readiness =
+            (uint8_t)((bits & EPOLLIN || has_failed ? READ : 0) | (bits & EPOLLOUT || has_failed ? WRITE : 0));
+    }
+    return count;
+}

@@ -41,6 +41,8 @@ public final class CheckedLoop<Base: Loop>: Loop {
         return base.timerResolution
     }
 
+    public var hasVirtualTime: Bool { base.hasVirtualTime }
+
     public func setInterest(
         _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
     ) throws(LoopError) {

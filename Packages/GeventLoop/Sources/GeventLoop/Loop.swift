@@ -21,8 +21,9 @@ public protocol LoopWaker: AnyObject, Sendable {
 ///
 /// 1. **Interest.** ``setInterest(_:for:generation:)`` replaces what was set before; the empty set removes; repeating
 ///    or removing what is not there is harmless. Readiness is level-triggered: reported by every poll for as long as it
-///    lasts. There is one registration per descriptor; the core shares it among its waiters. The open file itself is
-///    left as it is: a blocking one stays blocking.
+///    lasts. Where more than a hundred are ready, a poll may leave some to the next ones, which then report those first.
+///    There is one registration per descriptor; the core shares it among its waiters. The open file itself is left as it
+///    is: a blocking one stays blocking.
 /// 2. **Events.** A ``ReadyEvent`` is the descriptor, the generation given at registration, and the readiness. Hang-up
 ///    and error read as all that the interest asks for, so that every waiter wakes and its own system call tells the
 ///    truth; a loop that can tell them from data may report both directions even if the interest is in one. The core
@@ -59,6 +60,11 @@ public protocol Loop: AnyObject {
     ///
     /// A deadline is kept no more exactly than this; it always rounds up.
     var timerResolution: Duration { get }
+
+    /// Whether the loop's time is virtual: it jumps to the next deadline where others wait for it. The core then keeps
+    /// every deadline exactly, and does not wake later so that several timers fire together. False unless a loop says
+    /// otherwise.
+    var hasVirtualTime: Bool { get }
 
     /// Says what to watch a descriptor for, in place of whatever was said before.
     ///
@@ -99,6 +105,9 @@ public protocol Loop: AnyObject {
 }
 
 extension Loop {
+    /// False: time passes by itself.
+    public var hasVirtualTime: Bool { false }
+
     /// No facts: for loops that have nothing to report.
     public var features: [String: String] { [:] }
 }

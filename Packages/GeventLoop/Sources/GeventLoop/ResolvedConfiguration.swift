@@ -34,6 +34,9 @@ public struct ResolvedConfiguration: Sendable {
     /// Bytes of stack per greenlet, as asked for; not yet rounded to pages.
     public let stackSize: Int
 
+    /// How late a timer may fire so that it fires together with others.
+    public let timerSlack: Duration
+
     /// Whether each greenlet remembers who spawned it and where, and shares locals with its tree.
     public let trackGreenletTree: Bool
 
@@ -69,6 +72,7 @@ public struct ResolvedConfiguration: Sendable {
         loop = try reader.value(of: .loop)
         libevBackend = try reader.value(of: .libevBackend)
         stackSize = try reader.value(of: .stackSize)
+        timerSlack = try reader.value(of: .timerSlack)
         trackGreenletTree = try reader.value(of: .trackGreenletTree)
         debugLoop = try reader.value(of: .debugLoop)
         monitorThreadEnable = try reader.value(of: .monitorThreadEnable)

@@ -20,6 +20,7 @@ public struct Setting: Sendable, Hashable {
         SettingKey.loop.setting,
         SettingKey.libevBackend.setting,
         SettingKey.stackSize.setting,
+        SettingKey.timerSlack.setting,
         SettingKey.trackGreenletTree.setting,
         SettingKey.debugLoop.setting,
         SettingKey.monitorThreadEnable.setting,

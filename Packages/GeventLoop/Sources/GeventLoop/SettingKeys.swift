@@ -54,6 +54,15 @@ extension SettingKey where Value == Int {
 }
 
 extension SettingKey where Value == Duration {
+    /// `GEVENT_TIMER_SLACK`: how late a timer may fire so that it fires together with others; 0 for never.
+    public static var timerSlack: SettingKey<Duration> {
+        duration(
+            "GEVENT_TIMER_SLACK", type: "a time from 0 to 100ms, such as 200us, 0.5ms or 0.001 (seconds)",
+            default: "500us", in: .zero...(.milliseconds(100)),
+            summary: "How much later than its time a timer may fire if another is due by then, so that one wake of the "
+                + "thread serves several; a timer that is alone is exact, and 0 makes all so.")
+    }
+
     /// `GEVENT_MAX_BLOCKING_TIME`: how long a greenlet may run without a switch before the monitor reports it.
     public static var maxBlockingTime: SettingKey<Duration> {
         duration(

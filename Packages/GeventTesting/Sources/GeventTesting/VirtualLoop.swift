@@ -68,6 +68,9 @@ public final class VirtualLoop: Loop {
         return .nanoseconds(1)
     }
 
+    /// True: a deadline ahead is not waited for.
+    public var hasVirtualTime: Bool { true }
+
     public var waker: any LoopWaker { pipe }
 
     public func close() {

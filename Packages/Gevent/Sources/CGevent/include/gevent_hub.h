@@ -90,6 +90,8 @@ typedef struct gevent_hub {
     struct gevent_sample *sample;  // where a monitor wants to be told what runs; null without one
     gevent_hub_functions functions;
     gevent_context *visitor;      // has the hub's stack do something for it, and waits; null if none does
+    uint64_t front_end;    // where the entries end that were moved to the front last; at most ready_head if none is left
+    uint64_t moved_count;  // entries that were moved to the front: so often ready_head has gone back
 
     gevent_context main, root;
     gevent_stacks stacks;  // of the default size
@@ -128,12 +130,18 @@ gevent_hub *gevent_hub_create(
 /// After `run_hub` has returned and every greenlet is over.
 void gevent_hub_destroy(gevent_hub *hub);
 
+/// Nanoseconds of processor time that the calling thread has used. A system call.
+int64_t gevent_thread_processor_time(void);
+
 // MARK: the ready queue
 
 void gevent_ready_grow(gevent_hub *hub);
 
 /// So that two that hand control to each other forever stop neither timers nor descriptors.
 enum { GEVENT_HANDOVERS = 128 };
+
+/// Where the ready queue begins, so that its head can go back by as many entries as there may ever be.
+#define GEVENT_FIRST_PLACE (1ULL << 48)
 
 /// How many entries may be taken before the hub has to run.
 static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
@@ -142,8 +150,8 @@ static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
 }
 
 /// Switches between stacks so far, and starts without one.
-static inline uint64_t gevent_switch_count(const gevent_hub *hub) { 
-    return hub->ready_head + hub->root_switch_count + hub->handover_count;
+static inline uint64_t gevent_switch_count(const gevent_hub *hub) {
+    return hub->ready_head - GEVENT_FIRST_PLACE + hub->moved_count + hub->root_switch_count + hub->handover_count;
 }
 
 static inline uint64_t gevent_ready_count(const gevent_hub *hub) { return hub->ready_tail - hub->ready_head; }
@@ -151,6 +159,20 @@ static inline uint64_t gevent_ready_count(const gevent_hub *hub) { return hub->r
 static inline void gevent_ready_push(gevent_hub *hub, const void *pointer, unsigned tag) {
     if (hub->ready_tail - hub->ready_head > hub->ready_mask) gevent_ready_grow(hub);
     hub->ready[hub->ready_tail++ & hub->ready_mask] = (uintptr_t)pointer | tag;
+}
+
+/// Moves the entries from `place` to the tail in front of all others, in their order. Entries that stay keep their
+/// places. On the hub's stack only.
+void gevent_ready_move_to_front(gevent_hub *hub, uint64_t place);
+
+/// How many entries that were moved to the front have not been taken.
+static inline uint64_t gevent_ready_front_count(const gevent_hub *hub) {
+    return hub->front_end > hub->ready_head ? hub->front_end - hub->ready_head : 0;
+}
+
+/// Whether every entry before `place` has been taken, those in front of the queue aside.
+static inline bool gevent_ready_has_passed(const gevent_hub *hub, uint64_t place) {
+    return hub->ready_head >= place || hub->front_end >= place;
 }
 
 typedef struct gevent_ready_entry {

@@ -66,7 +66,8 @@ size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most);
 bool gevent_stacks_shed(gevent_stacks *stacks, uint32_t *next, bool *is_more_later);
 
 /// Calls `visit` with every context whose stack is in use. For reports: linear in the stacks ever used.
-void gevent_stacks_for_each(gevent_stacks *stacks, void (*visit)(gevent_context *context, void *argument), void *argument);
+void gevent_stacks_for_each(
+    gevent_stacks *stacks, void (*visit)(gevent_context *context, void *argument), void *argument);
 
 /// How many stacks are in use.
 size_t gevent_stacks_live_count(const gevent_stacks *stacks);

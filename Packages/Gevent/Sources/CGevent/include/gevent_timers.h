@@ -76,4 +76,8 @@ gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now);
 /// timers.
 int64_t gevent_timers_next(gevent_timers *timers, int64_t now);
 
+/// The same for a thread that is about to sleep: where several deadlines lie within `slack` of the earliest, one that
+/// serves them all, at most `slack` after the earliest. The exact deadline of a timer that has no other so near.
+int64_t gevent_timers_next_together(gevent_timers *timers, int64_t now, int64_t slack);
+
 static inline bool gevent_timer_is_pending(const gevent_timer *timer) { return timer->place != GEVENT_TIMER_IDLE; }

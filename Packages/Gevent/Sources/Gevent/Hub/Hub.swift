@@ -25,7 +25,7 @@ public final class Hub {
     let hubGreenlet: HubGreenlet
     let descriptors = DescriptorTable()
     var identifiers = IdentifierPool()
-    /// What the loop reported last; empty between polls.
+    /// What the loop reported last, until all of it is handed out.
     @exclusivity(unchecked) var events = ReadyEvents()
     /// What was attached to the hub and ends with it.
     private(set) var services: [any HubService] = []
@@ -47,8 +47,6 @@ public final class Hub {
     /// Values of inheriting locals.
     var inheritableCount = 0
     let startTime: LoopInstant
-    /// Whether the loop's time is the system's monotonic clock. A loop for tests has a time of its own.
-    let keepsSystemTime: Bool
     /// The process in which its loop works.
     var process = getpid()
     /// The process in which what was begun before the latest fork has been told apart.
@@ -61,7 +59,30 @@ public final class Hub {
     /// A bound, not a time slice: a greenlet that never parks is never interrupted.
     ///
     /// gevent: `gevent.setswitchinterval`.
-    public var switchInterval: Duration = .milliseconds(5)
+    public var switchInterval: Duration = .milliseconds(5) {
+        didSet { switchNanoseconds = switchInterval.wholeNanoseconds }
+    }
+    @exclusivity(unchecked) private(set) var switchNanoseconds: Int64 = 5_000_000
+
+    /// How late a timer may fire so that others fire with it, in nanoseconds.
+    let timerSlack: Int64
+    /// How often the clock is looked at while greenlets run, and while jobs do.
+    @exclusivity(unchecked) var readyPace = ClockPace()
+    @exclusivity(unchecked) var mailPace = ClockPace()
+    /// How many of `events` were handed out to their waiters.
+    @exclusivity(unchecked) var handedOut = 0
+    /// Whether the latest poll brought a crowd, and the thread's processor time at which the next one is due then.
+    @exclusivity(unchecked) var isCrowded = false
+    @exclusivity(unchecked) var nextPoll: Int64 = 0
+    /// When the hub had looked at the clock before the latest poll.
+    @exclusivity(unchecked) var beforePoll: Int64 = 0
+    let hasVirtualTime: Bool
+    /// Events are for waits that began no later than this.
+    @exclusivity(unchecked) var latestWait = Int64.max
+    /// When those whom timers woke were put in front of the ready queue; nil once they have run.
+    @exclusivity(unchecked) var frontBegan: Int64?
+    /// Until then timers wait for whatever else is ready, if anything is.
+    @exclusivity(unchecked) var timersWaitUntil = Int64.min
 
     /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
     ///
@@ -210,11 +231,9 @@ public final class Hub {
         self.loop = loop
         loopReason = reason
         resolvedConfiguration = configuration
+        hasVirtualTime = loop.hasVirtualTime
+        timerSlack = hasVirtualTime ? 0 : configuration.timerSlack.wholeNanoseconds
         startTime = loop.now
-        var clock = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &clock)
-        let systemTime = LoopInstant(nanoseconds: Int64(clock.tv_sec) * 1_000_000_000 + Int64(clock.tv_nsec))
-        keepsSystemTime = (.zero...Duration.seconds(1)).contains(startTime.duration(to: systemTime))
         handle = HubHandle(waker: loop.waker)
         mainGreenlet = MainGreenlet(hub: pointer)
         hubGreenlet = HubGreenlet(hub: pointer)

@@ -8,11 +8,17 @@ extension Hub {
     /// switch interval bounds what this may delay.
     private static var leastStep: Int { 4096 }
 
-    /// How many handovers there are at most between two looks at the clock.
-    private static var mostBetweenLooks: Int { 128 }
-
     /// Stacks kept warm however few are in use. Beyond these and beyond as many as are in use, idle memory goes back.
     private static var warmStacks: Int { 1024 }
+
+    /// How many events are handed out at a time. Who was woken runs before the next ones are, while what the kernel and
+    /// the hub have just touched for it is in the cache.
+    private static var portion: Int { 128 }
+
+    /// The next poll after a crowd comes when so many times the processor time of that poll has been used, or as many
+    /// switch intervals as in the second.
+    private static var pollMultiple: Int64 { 20 }
+    private static var mostIntervalsWithoutPoll: Int64 { 10 }
 
     /// What runs on the hub's own stack, until the hub is destroyed.
     func run() {
@@ -22,20 +28,77 @@ extension Hub {
     }
 
     private func iterate() {
-        if handle.hasMail { handle.runJobs() }
+        if handle.hasMail {
+            runJobs()
+            pointer.pointee.now = Hub.time(pointer).nanoseconds
+        }
         fireTimers()
         runReady()
         if isDestroyed { return }
         if !hasWork { runOutOfWork() }
+        if isCrowded {
+            if !isPollDue() {
+                pointer.pointee.now = Hub.time(pointer).nanoseconds
+                return handOut(Hub.portion)
+            }
+            handOut(events.count)
+        }
+        let before = isCrowded ? gevent_thread_processor_time() : nil
         poll()
-        pointer.pointee.now = loop.now.nanoseconds
-        distributeEvents()
-        if gevent_first_idle_waiter(pointer) != nil { wakeIdle() }
+        pointer.pointee.now = Hub.time(pointer).nanoseconds
+        isCrowded = events.count > Hub.portion
+        if !events.isEmpty {
+            latestWait = .max
+            handOut(Hub.portion)
+            latestWait = beforePoll
+        }
+        if isCrowded { setNextPoll(startedAt: before) }
+        if gevent_first_idle_waiter(pointer) != nil, events.isEmpty { wakeIdle() }
+    }
+
+    // MARK: Posts
+
+    /// Runs what was posted so far, but for no longer than the switch interval. What these jobs post runs in the next
+    /// iteration, and so does what is left.
+    private func runJobs() {
+        var left = handle.counts.waiting
+        var pace = mailPace
+        pace.begin()
+        var now = pointer.pointee.now
+        let end = now &+ switchNanoseconds
+        while true {
+            let count = min(pace.count, left)
+            handle.runJobs(count)
+            left -= count
+            if left == 0 { break }
+            let last = now
+            now = Hub.time(pointer).nanoseconds
+            pace.looked(turns: count, elapsed: now - last, tolerance: switchNanoseconds / 4)
+            if now >= end { break }
+        }
+        pace.end()
+        mailPace = pace
     }
 
     // MARK: Timers
 
+    /// Fires what is due. Who is woken by that runs before all others, so a long queue does not make timers late.
+    ///
+    /// They must not keep the others from running, though: before timers fire again, whatever else was ready has had as
+    /// much time as they took. What falls due meanwhile fires afterwards, so deadlines are met in their order.
     func fireTimers() {
+        let hasOthers = gevent_ready_count(pointer) > 0
+        if hasOthers && (frontBegan != nil || pointer.pointee.now < timersWaitUntil) { return }
+        let place = pointer.pointee.ready_tail
+        fireDueTimers()
+        // What main queued before the hub's first poll runs in its order.
+        if hasOthers && pointer.pointee.ready_tail != place && pointer.pointee.poll_phase > 0 {
+            gevent_ready_move_to_front(pointer, place)
+            frontBegan = Hub.time(pointer).nanoseconds
+        }
+    }
+
+    private func fireDueTimers() {
         while let timer = gevent_fire_timers(pointer, pointer.pointee.now) {
             let record = UnsafeMutableRawPointer(timer).assumingMemoryBound(to: gevent_deferred.self)
             if timer.pointee.kind == UInt8(GEVENT_TIMER_TIMEOUT) {
@@ -53,29 +116,45 @@ extension Hub {
 
     // MARK: The ready queue
 
-    /// Runs what is ready: as much as was queued, or `leastStep`, or until the switch interval is over, whichever
-    /// comes first. So greenlets that yield forever starve neither timers nor descriptors.
+    /// Runs what is ready: as much as was queued, or `leastStep`, or until the switch interval since the hub's last
+    /// look at the clock is over, whichever comes first. So greenlets that yield forever starve neither timers nor
+    /// descriptors.
     private func runReady() {
         let queued = Int(gevent_ready_count(pointer))
-        if queued == 0 { return }
+        if queued == 0 {
+            frontBegan = nil
+            return
+        }
         let bound = max(queued, Hub.leastStep)
         var granted = 0
-        // The clock is read rarely while handovers are fast and often while they are slow.
-        var chunk = 1
-        var deadline: LoopInstant?
+        var pace = readyPace
+        pace.begin()
+        var now = pointer.pointee.now
+        let end = now &+ switchNanoseconds
         while granted < bound {
-            let count = min(chunk, bound - granted)
+            var count = min(pace.count, bound - granted)
+            // Those in front are counted apart.
+            if frontBegan != nil { count = min(count, max(1, Int(gevent_ready_front_count(pointer)))) }
             gevent_ready_grant(pointer, UInt64(count))
+            pointer.pointee.handovers_left = UInt32(pace.limit)
             granted += count
-            if runChunk() { break }
-            let now = Hub.time(pointer)
-            if let deadline {
-                if now >= deadline { break }
-            } else {
-                deadline = now.advanced(by: switchInterval)
+            if runChunk() {
+                frontBegan = nil
+                break
             }
-            chunk = min(chunk * 2, Hub.mostBetweenLooks)
+            let last = now
+            now = Hub.time(pointer).nanoseconds
+            let handovers = pace.limit - Int(pointer.pointee.handovers_left)
+            pace.looked(turns: count + handovers, elapsed: now - last, tolerance: switchNanoseconds / 4)
+            if let began = frontBegan, gevent_ready_front_count(pointer) == 0 {
+                frontBegan = nil
+                timersWaitUntil = now &+ (now - began)
+            }
+            if now >= end { break }
         }
+        pace.end()
+        readyPace = pace
+        pointer.pointee.now = now
         gevent_ready_grant(pointer, 0)
     }
 
@@ -120,7 +199,7 @@ extension Hub {
     private var hasWork: Bool {
         gevent_ready_count(pointer) > 0 || pointer.pointee.timers.referenced_count > 0
             || pointer.pointee.descriptor_waiters > 0 || holdCount > 0 || handle.hasMail
-            || gevent_first_idle_waiter(pointer) != nil
+            || gevent_first_idle_waiter(pointer) != nil || !events.isEmpty
     }
 
     /// Nothing can wake anyone. Main is parked, or the hub would not run: it is told.
@@ -149,11 +228,13 @@ extension Hub {
         } else {
             if pointer.pointee.timers.count > 0 {
                 deadline = LoopInstant(
-                    nanoseconds: gevent_timers_next(&pointer.pointee.timers, pointer.pointee.now))
+                    nanoseconds: gevent_timers_next_together(
+                        &pointer.pointee.timers, pointer.pointee.now, timerSlack))
             }
             if trimIdleStacks() { deadline = .distantPast }
             deadline = shedIdleStacks(before: deadline)
         }
+        beforePoll = pointer.pointee.now
         let maySleep = deadline != .distantPast
         // Refused if a post has come in meanwhile: then the poll only looks.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
@@ -187,16 +268,48 @@ extension Hub {
         let next = gevent_hub_shed_stacks(pointer, now)
         if next == .max || deadline == .distantPast { return deadline }
         if next <= now { return .distantPast }
-        // Time that a test moves must not move for this.
-        return keepsSystemTime ? min(deadline ?? .distantFuture, LoopInstant(nanoseconds: next)) : deadline
+        // Virtual time must not move for this.
+        return hasVirtualTime ? deadline : min(deadline ?? .distantFuture, LoopInstant(nanoseconds: next))
     }
 
-    private func distributeEvents() {
-        if events.isEmpty { return }
-        for index in 0..<events.count {
-            descriptors.distribute(events[index], loop)
+    /// Wakes the waiters of the next `count` events, if there are so many.
+    ///
+    /// An event can be out of date when its turn comes. So a wait that began after the poll is not ended by it: if the
+    /// descriptor is still ready, the next poll reports it.
+    private func handOut(_ count: Int) {
+        let end = min(handedOut + count, events.count)
+        for index in handedOut..<end {
+            descriptors.distribute(events[index], loop, latestWait)
         }
-        events.removeAll()
+        handedOut = end
+        if end == events.count {
+            events.removeAll()
+            handedOut = 0
+        }
+    }
+
+    /// Whether the hub should poll again after a poll that brought a crowd: more events than are handed out at once.
+    ///
+    /// A loop is level-triggered: until the greenlets that a poll woke have run, each further poll reports their
+    /// descriptors again. With 10,000 connections, polling after each switch interval doubled what a request cost. So
+    /// the hub first hands out what it has, and polls again only when that poll was a small part of the work since.
+    /// This is measured in processor time: on a busy machine both a poll and the work take longer by the clock.
+    private func isPollDue() -> Bool {
+        let isAllHandedOut = events.isEmpty
+        if pointer.pointee.is_forked || (isAllHandedOut && gevent_ready_count(pointer) == 0) { return true }
+        // What a poll costs is not part of virtual time, in which everything is to happen the same way each time.
+        if hasVirtualTime { return isAllHandedOut }
+        return gevent_thread_processor_time() >= nextPoll
+    }
+
+    /// Decides on the next poll after a crowd. `startedAt`: the processor time before the poll, nil if the poll before
+    /// it had brought no crowd.
+    private func setNextPoll(startedAt: Int64?) {
+        if hasVirtualTime { return }
+        let now = gevent_thread_processor_time()
+        let cost = startedAt.map { now - $0 } ?? 0
+        nextPoll =
+            now + max(switchNanoseconds, min(cost * Hub.pollMultiple, switchNanoseconds * Hub.mostIntervalsWithoutPoll))
     }
 
     // MARK: Joining the hub

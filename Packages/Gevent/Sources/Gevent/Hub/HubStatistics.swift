@@ -10,6 +10,10 @@ public struct HubStatistics: Sendable, Hashable {
     public let spawnCount: UInt64
     /// Sleeps, wait limits, timeouts and delayed starts that have fired since then. Cancelled ones do not count.
     public let firedTimers: UInt64
+    /// Jobs that were posted to the hub since then, by whatever thread.
+    public let postCount: UInt64
+    /// Those of them that have not run yet.
+    public let waitingPosts: Int
     /// How long the hub exists, on its loop's clock.
     public let uptime: Duration
     /// Greenlets that have a stack now: running, ready or parked.
@@ -36,6 +40,7 @@ public struct HubStatistics: Sendable, Hashable {
     /// Of a hub that is gone.
     init() {
         (switchCount, pollCount, spawnCount, firedTimers, uptime) = (0, 0, 0, 0, .zero)
+        (postCount, waitingPosts) = (0, 0)
         (liveGreenlets, peakLiveGreenlets, parkedGreenlets) = (0, 0, 0)
         (readyCount, pendingTimers, descriptorWaiters, idleStacks) = (0, 0, 0, 0)
     }
@@ -47,6 +52,7 @@ public struct HubStatistics: Sendable, Hashable {
         pollCount = (pointer.pointee.poll_phase + 1) / 2
         spawnCount = pointer.pointee.spawn_count
         firedTimers = pointer.pointee.timers.fired_count
+        (postCount, waitingPosts) = hub.handle.counts
         uptime = hub.startTime.duration(to: hub.now)
         liveGreenlets = pointer.pointee.live_stacks
         peakLiveGreenlets = pointer.pointee.peak_live_stacks

@@ -45,9 +45,10 @@ final class DescriptorTable {
     /// Wakes the waiters an event is for, and drops the interest nobody has any more.
     ///
     /// Who was woken and has not run yet still has its interest: when many are ready the hub polls between them, and
-    /// would otherwise drop and renew the registration of each, two system calls per wait.
+    /// would otherwise drop and renew the registration of each, two system calls per wait. A wait that began after
+    /// `latestWait` is left alone, and its interest too.
     @inline(__always)
-    func distribute(_ event: ReadyEvent, _ loop: any Loop) {
+    func distribute(_ event: ReadyEvent, _ loop: any Loop, _ latestWait: Int64) {
         // Of an earlier life of this number, closed and opened again since the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
         if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry, loop) }
@@ -55,8 +56,10 @@ final class DescriptorTable {
         var unwanted = Readiness()
         if event.readiness.contains(.read) {
             if let reader = entry.pointee.reader {
-                woken.insert(.read)
-                gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+                if reader.pointee.wait_since <= latestWait {
+                    woken.insert(.read)
+                    gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
+                }
             } else if let watch = entry.pointee.watch {
                 // One of the library's own, on which nobody else waits.
                 return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
@@ -66,8 +69,10 @@ final class DescriptorTable {
         }
         if event.readiness.contains(.write) {
             if let writer = entry.pointee.writer {
-                woken.insert(.write)
-                gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+                if writer.pointee.wait_since <= latestWait {
+                    woken.insert(.write)
+                    gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+                }
             } else if !woken.contains(.write) {
                 unwanted.insert(.write)
             }

@@ -223,7 +223,7 @@ public class WaitableObject: Waitable {
     /// Without a poll. On the hub, or if there is something to raise, nobody is let go first.
     @inline(__always)
     final func letEarlierGoFirst(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
-        if hub.pointee.ready_head >= wakeMark { return }
+        if gevent_ready_has_passed(hub, wakeMark) { return }
         if let timeout, timeout <= .zero { return }
         _ = gevent_yield()
     }

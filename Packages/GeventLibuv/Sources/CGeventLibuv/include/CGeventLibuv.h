@@ -53,6 +53,16 @@ int gevent_libuv_remove(const uv_loop_t *loop, int fd);
 /// Whether the file is ready for any of it now, by its own account.
 bool gevent_libuv_is_ready(int fd, uint8_t interest);
 
+/// What the kernel reports of a descriptor: the bits of `Readiness`.
+struct gevent_libuv_event {
+    int fd;
+    uint8_t readiness;
+};
+
+/// Asks the kernel what is ready in libuv's set, without waiting and without libuv. Returns how many events there are,
+/// at most `capacity`, which is at most 128; 0 also if the kernel refuses.
+int gevent_libuv_take(const uv_loop_t *loop, struct gevent_libuv_event *events, int capacity);
+
 #ifdef __cplusplus
 }
 #endif
