@@ -10,8 +10,8 @@ let memoryCases: [Case] =
         ) { hub, run in try asleep(hub, run) }
     }
 
-/// What each of many sleepers holds. They have small stacks, as so many should: page tables grow with the address space of
-/// a stack, 2 KiB for the default and 0.1 KiB for these.
+/// What each of many sleepers holds. They have small stacks, as so many should: page tables grow with the address space
+/// of a stack, 2 KiB for the default and 0.1 KiB for these.
 private func asleep(_ hub: Hub, _ run: Run) throws {
     let count = run.operations
     try needStacks(count)

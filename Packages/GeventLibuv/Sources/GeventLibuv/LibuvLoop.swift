@@ -276,8 +276,8 @@ public final class LibuvLoop: Loop {
         }
     }
 
-    /// Takes some of many events from libuv's epoll descriptor, without libuv. Returns whether there were any; if not, or
-    /// if one of them is libuv's own, nothing was taken.
+    /// Takes some of many events from libuv's epoll descriptor, without libuv. Returns whether there were any; if not,
+    /// or if one of them is libuv's own, nothing was taken.
     ///
     /// While the kernel has 1,024 events, libuv asks again, up to 48 times in one run. It expects the callbacks to use
     /// up what is ready; ours only take notes, so it is told the same descriptors several times. With thousands of

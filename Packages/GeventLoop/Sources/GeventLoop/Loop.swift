@@ -21,9 +21,9 @@ public protocol LoopWaker: AnyObject, Sendable {
 ///
 /// 1. **Interest.** ``setInterest(_:for:generation:)`` replaces what was set before; the empty set removes; repeating
 ///    or removing what is not there is harmless. Readiness is level-triggered: reported by every poll for as long as it
-///    lasts. Where more than a hundred are ready, a poll may leave some to the next ones, which then report those first.
-///    There is one registration per descriptor; the core shares it among its waiters. The open file itself is left as it
-///    is: a blocking one stays blocking.
+///    lasts. Where more than a hundred are ready, a poll may leave some to the next ones, which then report those
+///    first. There is one registration per descriptor; the core shares it among its waiters. The open file itself is
+///    left as it is: a blocking one stays blocking.
 /// 2. **Events.** A ``ReadyEvent`` is the descriptor, the generation given at registration, and the readiness. Hang-up
 ///    and error read as all that the interest asks for, so that every waiter wakes and its own system call tells the
 ///    truth; a loop that can tell them from data may report both directions even if the interest is in one. The core
