@@ -57,7 +57,8 @@ struct ObservationSettingsTests {
     @Test(
         "The slack of timers is a time up to 100 ms, and 0 for none",
         arguments: [
-            (nil, 500), ("", 500), ("0", 0), ("0ms", 0), ("200us", 200), ("1ms", 1000), ("0.001", 1000), ("100ms", 100_000),
+            (nil, 500), ("", 500), ("0", 0), ("0ms", 0), ("200us", 200), ("1ms", 1000), ("0.001", 1000),
+            ("100ms", 100_000),
         ] as [(String?, Int64)])
     func timerSlack(text: String?, microseconds: Int64) throws {
         let environment = text.map { ["GEVENT_TIMER_SLACK": $0] } ?? [:]

@@ -300,7 +300,7 @@ struct StackTests {
             let gate = Greenlet {}
             let greenlets = (0..<20).map { number in
                 spawn {
-                    _ = recurse(2000)
+                    _ = recurse(5000)
                     try gate.join()
                     return recurse(number)
                 }
@@ -328,10 +328,10 @@ struct StackTests {
                 let greenlets = (0..<20).map { _ in
                     spawn {
                         try sleep(for: .milliseconds(1))
-                        return recurse(2000)
+                        return recurse(5000)
                     }
                 }
-                for greenlet in greenlets { try #expect(greenlet.get() == 2000) }
+                for greenlet in greenlets { try #expect(greenlet.get() == 5000) }
             }
             try wave()
             let context = gevent_stacks_in_slot(&hub.pointer.pointee.stacks, 7)!

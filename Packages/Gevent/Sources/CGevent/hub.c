@@ -563,6 +563,7 @@ static gevent_context *take_sized(gevent_hub *hub, uint8_t stack_class) {
         if (!stacks) return NULL;
         gevent_stacks_init(stacks, gevent_stack_class_size(stack_class), stack_class);
         hub->sized_stacks[stack_class - 1] = stacks;
+        if (stack_class > hub->largest_class) hub->largest_class = stack_class;
         if (room_of(stacks) < hub->stack_room) hub->stack_room = room_of(stacks);
     }
     if (hub->stacks.limit == SIZE_MAX) return gevent_stacks_take(stacks);
@@ -575,7 +576,7 @@ static gevent_context *take_sized(gevent_hub *hub, uint8_t stack_class) {
 }
 
 const gevent_stacks *gevent_hub_stacks_around(const gevent_hub *hub, const void *address) {
-    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++) {
+    for (uint8_t class = 0; class <= hub->largest_class; class++) {
         const gevent_stacks *stacks = stacks_of_class(hub, class);
         if (stacks && gevent_stacks_low(stacks, address)) return stacks;
     }
@@ -588,27 +589,27 @@ gevent_context *gevent_hub_find_stack(const gevent_hub *hub, const void *address
 }
 
 void gevent_hub_for_each_stack(gevent_hub *hub, void (*visit)(gevent_context *, void *), void *argument) {
-    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+    for (uint8_t class = 0; class <= hub->largest_class; class++)
         if (gevent_hub_stacks(hub, class)) gevent_stacks_for_each(gevent_hub_stacks(hub, class), visit, argument);
 }
 
 size_t gevent_hub_stack_count(const gevent_hub *hub) {
     size_t count = 0;
-    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+    for (uint8_t class = 0; class <= hub->largest_class; class++)
         if (stacks_of_class(hub, class)) count += gevent_stacks_slot_count(stacks_of_class(hub, class));
     return count;
 }
 
 size_t gevent_hub_idle_stacks(const gevent_hub *hub) {
     size_t count = 0;
-    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES; class++)
+    for (uint8_t class = 0; class <= hub->largest_class; class++)
         if (stacks_of_class(hub, class)) count += stacks_of_class(hub, class)->free_count;
     return count;
 }
 
 size_t gevent_hub_trim_stacks(gevent_hub *hub, size_t keep, size_t most) {
     size_t trimmed = 0;
-    for (uint8_t class = 0; class <= GEVENT_STACK_CLASSES && trimmed < most; class++) {
+    for (uint8_t class = 0; class <= hub->largest_class && trimmed < most; class++) {
         gevent_stacks *stacks = gevent_hub_stacks(hub, class);
         if (!stacks || stacks->free_count <= keep) continue;
         size_t live = gevent_stacks_live_count(stacks);
@@ -631,7 +632,7 @@ int64_t gevent_hub_shed_stacks(gevent_hub *hub, int64_t now) {
         hub->shed_next = 0;
         hub->shed_class = 0;
     }
-    for (; hub->shed_class <= GEVENT_STACK_CLASSES; hub->shed_class++, hub->shed_next = 0) {
+    for (; hub->shed_class <= hub->largest_class; hub->shed_class++, hub->shed_next = 0) {
         gevent_stacks *stacks = gevent_hub_stacks(hub, hub->shed_class);
         if (stacks && !gevent_stacks_shed(stacks, &hub->shed_next, &hub->sheds_again)) return now;
     }

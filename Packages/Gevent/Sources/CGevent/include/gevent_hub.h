@@ -96,6 +96,7 @@ typedef struct gevent_hub {
     gevent_context main, root;
     gevent_stacks stacks;  // of the default size
     gevent_stacks *sized_stacks[GEVENT_STACK_CLASSES];  // by class, from 1 on; null until one is wanted
+    uint8_t largest_class; // the highest class that was wanted; 0 if all stacks have the default size
     size_t stack_size;     // the default as it was asked for
     size_t live_stacks, peak_live_stacks;  // of all sizes
     // The sweep over idle stacks: when the next may begin, and how far this one has come.

@@ -137,12 +137,14 @@ final class DescriptorTable {
         }
     }
 
-    /// Throws an error into the greenlets that wait for the descriptor.
-    func deliver(_ error: LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
-        for waiter in [entry.pointee.reader, entry.pointee.writer] {
-            guard let waiter else { continue }
-            Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue().deliver(error)
-        }
+    /// Throws an error, which is made only then, into the greenlets that wait for the descriptor.
+    func deliver(_ error: @autoclosure () -> LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
+        if let reader = entry.pointee.reader { throwError(error(), into: reader) }
+        if let writer = entry.pointee.writer { throwError(error(), into: writer) }
+    }
+
+    private func throwError(_ error: LoopError, into waiter: UnsafeMutablePointer<gevent_context>) {
+        Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue().deliver(error)
     }
 
     /// Tells a loop that has been recovered, and so has no registrations, what is still waited for.
