@@ -94,7 +94,7 @@ struct KillEverywhereTests {
     func waitsOfMain(loop: TestLoop, interruption: Interruption) throws {
         for wait in Self.waitsOfMain {
             try withHub(on: loop) { hub in
-                let worker = spawn { try sleep(for: .milliseconds(2)) }
+                let worker = spawn { try sleep(for: .milliseconds(50)) }
                 try interruption.strikeOnceParked(AnyGreenlet.current, on: hub)
                 #expect(interruption.isCause(of: thrownError { try wait(hub) }))
                 #expect(worker.isActive && hub.statistics.pendingTimers == 1)
