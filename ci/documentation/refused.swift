@@ -104,7 +104,7 @@ func guessedNames(_ socket: Socket, _ server: StreamServer, _ status: StatusServ
 // MARK: The wrong body
 
 func bodies() {
-    let _: Greenlet<Int> = Greenlet(7)  // expected-error {{cannot convert value of type 'Int'}}
+    let _: Greenlet<Int> = Greenlet(7)  // expected-error {{missing argument label}}
     let _: Greenlet<Int> = Greenlet { "text" }  // expected-error {{cannot convert value of type 'String'}}
 }
 

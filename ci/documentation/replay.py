@@ -34,6 +34,14 @@ BUILDING = re.compile(r"\A.*^Build [^\n]*complete![^\n]*\n", re.DOTALL | re.MULT
 LIMIT = 900
 
 
+def replace(path, text):
+    """Writes the file, and dates it seconds later than what it replaces: a build that looks at dates sees the change."""
+    before = path.stat().st_mtime if path.exists() else 0
+    path.write_text(text)
+    date = max(path.stat().st_mtime, before + 2)
+    os.utime(path, (date, date))
+
+
 class Step(programs.Program):
     """A program or commands, the paragraph before them, and what they should print."""
 
@@ -159,7 +167,7 @@ class Reader:
             self.top = step.text
             return None
         imports = "" if programs.IMPORTS.search(step.text) else "import Gevent\n\n"
-        self.main.write_text(imports + step.text)
+        replace(self.main, imports + step.text)
         return self.run(step, "swift build" if "compile only" in step.marks else "swift run")
 
     def start_over(self):
@@ -176,7 +184,7 @@ class Reader:
     def write(self, name, text):
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        replace(path, text)
 
     def put(self, name, paragraph, step):
         _, _, place = paragraph.partition(f"`{name}`, below")
@@ -194,7 +202,7 @@ class Reader:
         added = step.text.rstrip("\n").split("\n")
         # An earlier page may have added these lines already.
         if lines[index + 1 : index + 1 + len(added)] != added:
-            path.write_text("\n".join([*lines[: index + 1], *added, *lines[index + 1 :]]))
+            replace(path, "\n".join([*lines[: index + 1], *added, *lines[index + 1 :]]))
         return None
 
     def run(self, step, script):

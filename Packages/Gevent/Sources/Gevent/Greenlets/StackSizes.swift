@@ -40,9 +40,11 @@ extension Greenlet {
 /// A small stack saves address space and page tables where there are very many greenlets; resident memory is the same,
 /// since only what is touched takes any. A large one has room for deep recursion.
 ///
-/// - Parameter stackSize: bytes, the guard included, from 16 KiB to 64 MiB; another value traps. Rounded up to a power
-///   of two, so that a thread has at most thirteen sizes besides the default, each with free stacks of its own. The
-///   size that `GEVENT_STACK_SIZE` asks for is the default itself.
+/// - Parameters:
+///   - stackSize: bytes, the guard included, from 16 KiB to 64 MiB; another value traps. Rounded up to a power of two,
+///     so that a thread has at most thirteen sizes besides the default, each with free stacks of its own. The size that
+///     `GEVENT_STACK_SIZE` asks for is the default itself.
+///   - body: what the greenlet runs; it may park.
 ///
 /// gevent has no counterpart.
 @inlinable
