@@ -14,6 +14,7 @@ private let geventInfo: String? = {
 /// Why this system cannot run a set-user-ID program for another user; nil if it can.
 private let obstacle: String? = {
     if geventInfo == nil { return "gevent-info was not built" }
+    if isSanitized { return "LeakSanitizer does not work in a set-user-ID program" }
     if geteuid() != 0 { return "only root can make a program of another user" }
     var mount = statvfs()
     if statvfs("/tmp", &mount) != 0 || mount.f_flag & UInt(ST_NOSUID) != 0 { return "/tmp is mounted nosuid" }
