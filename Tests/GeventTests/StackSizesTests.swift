@@ -174,7 +174,8 @@ struct StackSizesTests {
         }
     }
 
-    @Test("In a forked child, what was queued before belongs to the parent")
+    // ThreadSanitizer forgets the fibers in a forked child.
+    @Test("In a forked child, what was queued before belongs to the parent", .enabled(if: !isSanitized))
     func forked() throws {
         try withHub(on: .configured) { hub in
             var count = 0
