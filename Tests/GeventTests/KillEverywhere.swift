@@ -33,7 +33,7 @@ struct KillEverywhereTests {
     }
 
     /// The same with the processes that the program starts if it is told to. Not under a sanitizer: ThreadSanitizer
-    /// defers signals, and a SIGCHLD that it holds back in the thread where Dispatch waits for signals comes too late.
+    /// defers signals, and under it the hub waited for ever for the SIGCHLD of a stopped child.
     private static func runWithProcesses(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, WaitingProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
