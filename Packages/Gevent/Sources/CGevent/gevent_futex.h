@@ -19,7 +19,7 @@ static inline int gevent_futex_wait(uint32_t *word, uint32_t value, int64_t mome
     return result == 0 ? 0 : errno;
 }
 
-/// Wakes whoever sleeps on `word`. Safe in a signal handler.
+/// Wakes the threads that sleep on `word`. Safe in a signal handler.
 static inline void gevent_futex_wake(uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, INT32_MAX);
 }

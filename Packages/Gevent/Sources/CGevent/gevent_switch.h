@@ -8,7 +8,7 @@
 /// Pushes everything that travels with a context on the running stack: the callee-saved registers of the platform's
 /// calling convention, the runtime's thread-local words, errno, and which context is current. Stores the stack pointer
 /// to `*save`, loads `load`, and puts back what lies there. Returns true, for the sake of callers that end in a jump
-/// here, when somebody loads what was saved. Reads the first five fields of the hub by offset.
+/// here, when the saved stack pointer is loaded. Reads the first five fields of the hub by offset.
 ///
 /// Before it leaves the running stack it checks the stack pointer: if that is farther below the current context than
 /// `stack_room`, it calls gevent_check_stack_pointer, which may not return.

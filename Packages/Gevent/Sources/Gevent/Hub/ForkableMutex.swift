@@ -18,7 +18,7 @@ final class ForkableMutex<Value>: @unchecked Sendable {
         lock.deallocate()
     }
 
-    /// In a forked child: nobody holds it, whatever a thread that is not there did.
+    /// Makes the lock free. In a forked child, a thread that does not exist there may have held it.
     func makeAnew() { pthread_mutex_init(lock, nil) }
 
     func withLock<Result>(_ body: (inout Value) throws -> Result) rethrows -> Result {

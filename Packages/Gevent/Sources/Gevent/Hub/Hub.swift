@@ -79,7 +79,7 @@ public final class Hub {
     let hasVirtualTime: Bool
     /// Events are for waits that began no later than this.
     @exclusivity(unchecked) var latestWait = Int64.max
-    /// When those whom timers woke were put in front of the ready queue; nil once they have run.
+    /// When greenlets that timers woke were moved to the front of the ready queue; nil once they have run.
     @exclusivity(unchecked) var frontBegan: Int64?
     /// Until then timers wait for whatever else is ready, if anything is.
     @exclusivity(unchecked) var timersWaitUntil = Int64.min

@@ -146,7 +146,7 @@ public final class HubHandle: Sendable {
         withMailbox { $0.hubMaySleep = false }
     }
 
-    /// Runs the next `count` jobs, of which so many must be there.
+    /// Runs the next `count` jobs. At least `count` jobs must be waiting.
     func runJobs(_ count: Int) {
         for _ in 0..<count {
             if taken.isEmpty { takeJobs() }

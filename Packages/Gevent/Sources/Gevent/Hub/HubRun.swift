@@ -82,7 +82,7 @@ extension Hub {
 
     // MARK: Timers
 
-    /// Fires what is due. Who is woken by that runs before all others, so a long queue does not make timers late.
+    /// Fires the timers that are due. The greenlets they wake run first, so a long queue does not make timers late.
     ///
     /// They must not keep the others from running, though: before timers fire again, whatever else was ready has had as
     /// much time as they took. What falls due meanwhile fires afterwards, so deadlines are met in their order.
