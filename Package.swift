@@ -3,7 +3,7 @@ import Foundation
 import PackageDescription
 
 // Every target is declared here, by path: a root manifest that used `.package(path:)` could not be depended on by URL.
-// Each package under Packages/ also has a thin manifest of its own; ci/check-manifests keeps the two sets in agreement.
+// ci/manifests writes the manifests of the packages under Packages/ from this one.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
