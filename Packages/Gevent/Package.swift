@@ -12,7 +12,9 @@ let settings: [SwiftSetting] = [
 let package = Package(
     name: "Gevent",
     products: [
-        .library(name: "Gevent", targets: ["Gevent"])
+        .library(name: "GeventCore", targets: ["GeventCore"]),
+        .library(name: "GeventDiagnostics", targets: ["GeventDiagnostics"]),
+        .library(name: "Gevent", targets: ["Gevent"]),
     ],
     dependencies: [
         .package(path: "../GeventLoop")
@@ -20,6 +22,10 @@ let package = Package(
     targets: [
         .target(name: "CGevent"),
         .target(
-            name: "Gevent", dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
+            name: "GeventCore", dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
             swiftSettings: settings),
+        .target(name: "GeventOS", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
+        .target(name: "GeventDiagnostics", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
+        .target(
+            name: "Gevent", dependencies: ["GeventCore", "GeventDiagnostics", "GeventOS"], swiftSettings: settings),
     ])

@@ -20,6 +20,9 @@ let package = Package(
     targets: [
         .target(name: "CGeventNet"),
         .target(
-            name: "GeventNet", dependencies: ["CGeventNet", .product(name: "Gevent", package: "Gevent")],
-            swiftSettings: settings),
+            name: "GeventNet",
+            dependencies: [
+                "CGeventNet", .product(name: "Gevent", package: "Gevent"),
+                .product(name: "GeventCore", package: "Gevent"), .product(name: "GeventDiagnostics", package: "Gevent"),
+            ], swiftSettings: settings),
     ])
