@@ -2,8 +2,7 @@
 import Foundation
 import PackageDescription
 
-// A package of its own, so that nobody who depends on swift-gevent ever fetches what measures it. The benchmark plugin
-// takes every Swift program in a direct child of this folder for one of its own, so the others are one level deeper.
+// A package of its own, so that nobody who depends on swift-gevent ever builds what measures it.
 
 // As in the root manifest: a loop whose header is not there is left out, and the same two variables override that.
 func isWanted(_ variable: String, header: String) -> Bool {
@@ -26,7 +25,6 @@ let gevent: [Target.Dependency] =
     loops.map { .product(name: $0.product, package: "swift-gevent") } + [
         .product(name: "Gevent", package: "swift-gevent"),
         .product(name: "GeventNet", package: "swift-gevent"),
-        .product(name: "GeventTesting", package: "swift-gevent"),
     ]
 
 let settings: [SwiftSetting] = [
@@ -42,23 +40,15 @@ let package = Package(
         .executable(name: "load", targets: ["load"]),
     ],
     dependencies: [
-        .package(name: "swift-gevent", path: ".."),
-        // Without its default traits it needs no jemalloc.
-        .package(url: "https://github.com/ordo-one/benchmark", from: "1.38.0", traits: []),
+        .package(name: "swift-gevent", path: "..")
     ],
     targets: [
-        // The one table of cases, and what runs them: the benchmark package's plugin, and one case in one process.
+        // The one table of cases, and the program that runs one of them in a process of its own.
         .target(
             name: "BenchmarkCases",
             dependencies: gevent + loops.map { .target(name: $0.plain) } + ["CLoad", "CMeasure", "CPlainLoops"],
             path: "BenchmarkCases",
             swiftSettings: settings),
-        .executableTarget(
-            name: "CoreBenchmarks",
-            dependencies: gevent + ["BenchmarkCases", .product(name: "Benchmark", package: "benchmark")],
-            path: "CoreBenchmarks",
-            swiftSettings: settings,
-            plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")]),
         .executableTarget(
             name: "run-case",
             dependencies: gevent + ["BenchmarkCases", "CCountAllocations", "CCountInstructions"],

@@ -17,14 +17,6 @@ public struct Case: Sendable {
         public var unit: String { self == .memory ? "bytes" : "ns" }
     }
 
-    /// A case of a family that differs from the others in one number only, for plots of how cost grows.
-    public struct Scale: Sendable {
-        public let family: String
-        /// What is counted: "greenlets".
-        public let axis: String
-        public let x: Int
-    }
-
     /// What it is called on command lines, in baselines and by the programs of other systems that do the same.
     public let id: String
     public let title: String
@@ -36,12 +28,11 @@ public struct Case: Sendable {
     public let operations: Int
     /// Operations of a quick run; nil if a quick run cannot be shorter and is left out.
     public let quickOperations: Int?
-    public let scale: Scale?
     let run: @Sendable (_ hub: Hub, _ run: Run) throws -> Void
 
     init(
         _ id: String, _ title: String, group: String, figure: Figure = .wall, reachesLoop: Bool = false,
-        operations: Int, quickOperations: Int?, scale: Scale? = nil,
+        operations: Int, quickOperations: Int?,
         run: @escaping @Sendable (_ hub: Hub, _ run: Run) throws -> Void
     ) {
         self.id = id
@@ -51,7 +42,6 @@ public struct Case: Sendable {
         self.reachesLoop = reachesLoop
         self.operations = operations
         self.quickOperations = quickOperations
-        self.scale = scale
         self.run = run
     }
 

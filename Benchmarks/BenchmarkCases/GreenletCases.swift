@@ -14,7 +14,7 @@ let greenletCases: [Case] =
     + [
         Case(
             "spawn-join", "spawn and join, one at a time", group: "greenlets", operations: 400_000,
-            quickOperations: 40_000, scale: .init(family: "spawn and join", axis: "greenlets at once", x: 1)
+            quickOperations: 40_000
         ) { _, run in
             try run.measure {
                 for _ in 0..<run.operations { try spawn {}.join() }
@@ -79,8 +79,7 @@ private func switches(_ run: Run) throws {
 private func yields(_ count: Int) -> Case {
     Case(
         "yield-\(count)", "yield, \(grouped(count)) ready", group: "greenlets",
-        operations: max(4_000_000, 200 * count), quickOperations: max(400_000, 200 * count),
-        scale: .init(family: "yield", axis: "greenlets", x: count)
+        operations: max(4_000_000, 200 * count), quickOperations: max(400_000, 200 * count)
     ) { _, run in
         let each = run.operations / count
         let (gate, greenlets) = try parked(count) {
@@ -96,8 +95,7 @@ private func yields(_ count: Int) -> Case {
 private func spawnsAtOnce(_ count: Int) -> Case {
     Case(
         "spawn-join-\(count)", "spawn and join, \(grouped(count)) at once", group: "greenlets", operations: 1_000_000,
-        quickOperations: count < 1_000_000 ? 100_000 : nil,
-        scale: .init(family: "spawn and join", axis: "greenlets at once", x: count)
+        quickOperations: count < 1_000_000 ? 100_000 : nil
     ) { _, run in
         try run.measure {
             for _ in 0..<run.operations / count { try joinAll((0..<count).map { _ in spawn {} }) }

@@ -32,8 +32,7 @@ let loopCases: [Case] =
 private func pingPongs(pairs: Int) -> Case {
     Case(
         "pipe-ping-pong-\(pairs)", "ping-pong through pipes, \(grouped(pairs)) \(pairs == 1 ? "pair" : "pairs")",
-        group: "descriptors", reachesLoop: true, operations: 200_000, quickOperations: 20_000,
-        scale: .init(family: "ping-pong through pipes", axis: "pairs", x: pairs)
+        group: "descriptors", reachesLoop: true, operations: 200_000, quickOperations: 20_000
     ) { _, run in
         try needDescriptors(4 * pairs)
         let each = run.operations / pairs

@@ -5,8 +5,7 @@ let memoryCases: [Case] =
     [100_000, 1_000_000].map { count in
         Case(
             "asleep-\(count)", "a sleeping greenlet, of \(grouped(count))", group: "memory", figure: .memory,
-            operations: count, quickOperations: count < 1_000_000 ? count : nil,
-            scale: .init(family: "a sleeping greenlet", axis: "greenlets", x: count)
+            operations: count, quickOperations: count < 1_000_000 ? count : nil
         ) { hub, run in try asleep(hub, run) }
     }
 

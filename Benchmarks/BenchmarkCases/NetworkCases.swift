@@ -31,8 +31,7 @@ private func echo(connections: Int) -> Case {
         "TCP echo, 64 bytes, \(grouped(connections)) active \(connections == 1 ? "connection" : "connections"), "
             + "server CPU per request",
         group: "network", figure: .processor, reachesLoop: true, operations: operations,
-        quickOperations: quickOperations,
-        scale: .init(family: "TCP echo, server CPU per request", axis: "active connections", x: connections)
+        quickOperations: quickOperations
     ) { _, run in
         try needDescriptors(connections)
         let server = try startServer { socket in try echo(socket) }

@@ -26,7 +26,7 @@ let objectCases: [Case] =
 private func queues(of size: Int) -> Case {
     Case(
         "queue-\(size)", "a queue of \(size), each element", group: "greenlets", operations: 4_000_000,
-        quickOperations: 400_000, scale: .init(family: "queue", axis: "elements at most", x: size)
+        quickOperations: 400_000
     ) { _, run in
         let queue = Queue<Int>(maxSize: size)
         let gate = Event()

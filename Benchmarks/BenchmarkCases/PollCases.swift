@@ -15,8 +15,7 @@ internal import Glibc
 func polls(ready: Int) -> Case {
     Case(
         "poll-\(ready)", "poll, \(grouped(ready)) ready", group: "descriptors", reachesLoop: true,
-        operations: ready < 100 ? 500_000 : 5_000, quickOperations: ready < 100 ? 50_000 : 500,
-        scale: .init(family: "poll", axis: "descriptors ready", x: ready)
+        operations: ready < 100 ? 500_000 : 5_000, quickOperations: ready < 100 ? 50_000 : 500
     ) { hub, run in
         try needDescriptors(2 * (ready + idleDescriptors))
         guard let backend = LoopBackend.linked.first(where: { $0.name == hub.loopName }) else {

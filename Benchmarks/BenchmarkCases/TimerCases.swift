@@ -39,8 +39,7 @@ let timerCases: [Case] = [
 private func timeouts(pending: Int) -> Case {
     Case(
         "timeout-\(pending)", "make, start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
-        operations: 1_000_000, quickOperations: 200_000,
-        scale: .init(family: "make, start and cancel a timeout", axis: "timers pending", x: pending)
+        operations: 1_000_000, quickOperations: 200_000
     ) { _, run in
         let others = (0..<pending).map { Timeout(.milliseconds(60_000 + $0 * 7 % 600_000)) }
         for timeout in others { timeout.start() }

@@ -1,12 +1,10 @@
-"""What the commands beside this folder share: running cases, statistics, and showing results.
+"""What the commands beside this folder share. It needs nothing but Python's own library.
 
+  cases      builds and runs the programs that measure: one case, one process, one result
   comparing  the options, rounds and results of the commands that compare
-  cases      builds and runs run-case: one case, one process, one result
-  machine    what the machine is, and whether something else was running on it
+  machine    what the machine is
   model      a report: rows (cases) by columns (loops, or systems), cells of samples, and what may be concluded
+  peers      the other systems
   table      a report as text
-  page       a report as one HTML file with plots
   values     figures with their units, as people read them
-
-Python's own library is all they need.
 """

@@ -1,11 +1,10 @@
-"""Builds and runs run-case: one case, one process, one result."""
+"""Builds and runs the programs that measure: one case, one process, one result."""
 
 import json
 import os
 import pathlib
 import subprocess
 import sys
-import time
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent
 SCRATCH = FOLDER / ".build"
@@ -15,36 +14,51 @@ class Failed(Exception):
     """Something that makes going on pointless; the text is for the user."""
 
 
-def progress(text):
-    """What is going on, for who waits: on standard error, on one line if that is a terminal."""
+def progress(text=""):
+    """Shows on standard error what is going on: on one line if that is a terminal, which an empty text clears."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:118]}", end="", file=sys.stderr, flush=True)
-    else:
+    elif text:
         print(text, file=sys.stderr, flush=True)
 
 
-def progress_is_over():
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+def output(*command, **options):
+    """What a command prints, or Failed with everything that it said."""
+    words = [str(word) for word in command]
+    result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options)
+    if result.returncode != 0:
+        progress()
+        raise Failed(f"{' '.join(words)}: status {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
 
 
 def build(*products):
     """Builds the products with optimisation and returns the folder they are in."""
-    command = ["swift", "build", "-c", "release", "--package-path", str(FOLDER)]
+    command = ["swift", "build", "-c", "release", "--package-path", FOLDER]
     progress(f"building {', '.join(products)}; the first time takes a minute or two")
-    started = time.monotonic()
     for product in products:
+        output(*command, "--product", product)
+    progress()
+    return pathlib.Path(output(*command, "--show-bin-path").strip())
+
+
+def bound_to(processor):
+    """What a child process does before it begins, so that it runs on that processor; None for any."""
+    return None if processor is None else lambda: os.sched_setaffinity(0, {processor})
+
+
+def result_of(command, timeout, processor=None, environment=None):
+    """The JSON in the last line that a program prints; of a run that fails, "failed" with the reason, and nothing else."""
+    try:
         result = subprocess.run(
-            [*command, "--product", product], stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
-        if result.returncode != 0:
-            progress_is_over()
-            raise Failed(f"{product} does not build:\n{result.stdout}{result.stderr}")
-    found = subprocess.run([*command, "--show-bin-path"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    progress_is_over()
-    if time.monotonic() - started > 5:
-        print(f"built in {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return pathlib.Path(found.stdout.strip())
+            [str(word) for word in command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=timeout, preexec_fn=bound_to(processor),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"failed": f"it was not over after {timeout} s"}
+    if result.returncode != 0:
+        return {"failed": f"status {result.returncode}: {result.stderr.strip()[-400:]}"}
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 class RunCase:
@@ -53,25 +67,8 @@ class RunCase:
     def __init__(self, path=None):
         self.path = pathlib.Path(path) if path else build("run-case") / "run-case"
 
-    def _output(self, *arguments, loop=None, settings=None, processor=None, timeout=60):
-        environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"} | (settings or {})
-        if loop:
-            environment["GEVENT_LOOP"] = loop
-        return subprocess.run(
-            [self.path, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            preexec_fn=None if processor is None else lambda: os.sched_setaffinity(0, {processor}),
-        )
-
     def _lines(self, *arguments):
-        result = self._output(*arguments)
-        if result.returncode != 0:
-            raise Failed(f"run-case {' '.join(arguments)}: status {result.returncode}\n{result.stderr}")
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        return [json.loads(line) for line in output(self.path, *arguments).splitlines()]
 
     def list(self):
         """The cases, in the order of the table."""
@@ -85,35 +82,15 @@ class RunCase:
         """The reference loop alone: to be added to a report's Disturbance beside a run of something else."""
         return self._lines("--reference")[0]
 
-    def run(
-        self,
-        case,
-        loop=None,
-        quick=False,
-        operations=None,
-        instructions=False,
-        settings=None,
-        processor=None,
-        timeout=180,
-    ):
-        """One result, as run-case prints it; of a run that fails, "failed" with the reason and nothing else.
-
-        `settings` are environment variables of the run.
-        """
-        arguments = [case]
-        if quick:
-            arguments.append("--quick")
+    def run(self, case, loop=None, quick=False, operations=None, instructions=False, settings=None, processor=None):
+        """One result, as run-case prints it. `settings` are environment variables of the run."""
+        environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"} | (settings or {})
+        if loop:
+            environment["GEVENT_LOOP"] = loop
+        command = [self.path, case] + ["--quick"] * quick + ["--instructions"] * instructions
         if operations:
-            arguments += ["--operations", str(operations)]
-        if instructions:
-            arguments.append("--instructions")
-        try:
-            result = self._output(*arguments, loop=loop, settings=settings, processor=processor, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            return {"failed": f"it was not over after {timeout} s"}
-        if result.returncode != 0:
-            return {"failed": f"status {result.returncode}: {result.stderr.strip()[-400:]}"}
-        return json.loads(result.stdout)
+            command += ["--operations", operations]
+        return result_of(command, 180, processor, environment)
 
 
 def chosen(cases, pattern):

@@ -1,6 +1,7 @@
 """The other systems: what each needs, how it is built, and how its programs are run. See Peers/."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from .cases import FOLDER, SCRATCH, Failed, progress, progress_is_over
+from .cases import FOLDER, SCRATCH, Failed, bound_to, output, progress, result_of
 
 SOURCES = FOLDER / "Peers"
 BUILT = SCRATCH / "peers"
@@ -21,11 +22,7 @@ HEADERS = [pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include")]
 # The cases in which a peer serves: what its server is called, what the clients do, how many connections they have, and
 # which figure of theirs counts.
 PROCESSOR = "serverProcessorNanosecondsPerRequest"
-SERVED = {
-    "tcp-echo-1": ("serve-echo", "echo", 1, PROCESSOR),
-    "tcp-echo-100": ("serve-echo", "echo", 100, PROCESSOR),
-    "tcp-echo-1000": ("serve-echo", "echo", 1000, PROCESSOR),
-    "tcp-echo-10000": ("serve-echo", "echo", 10000, PROCESSOR),
+SERVED = {f"tcp-echo-{count}": ("serve-echo", "echo", count, PROCESSOR) for count in (1, 100, 1000, 10000)} | {
     "accept-close": ("serve-close", "accept", 64, PROCESSOR),
     "idle-connections-10000": ("serve-echo", "idle", 10000, "bytesEach"),
 }
@@ -40,41 +37,21 @@ STATE_THREADS = BUILT / "state-threads-source"
 STATE_THREADS_FILES = ["sched.c", "stk.c", "sync.c", "key.c", "io.c", "event.c", "md.S"]
 
 
-def header(name):
-    return any((folder / name).exists() for folder in HEADERS)
-
-
-def program(name):
-    """One of the virtual environment, or of the PATH."""
-    own = VENV / "bin" / name
-    return str(own) if own.exists() else shutil.which(name)
-
-
-def output(*command):
-    try:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout if result.returncode == 0 else ""
-
-
 @dataclasses.dataclass
 class Peer:
     key: str
     title: str
     # Returns why it cannot be had, or nothing.
     lacks: callable
-    # Returns the command that its program is run by, having built it.
+    # Builds its program, and returns the command that runs it.
     make: callable
     # Its version, for the head of its column.
     version: callable = lambda: ""
 
     def build(self):
-        self.command = self.make(self)
-        result = subprocess.run([*self.command, "--list"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if result.returncode != 0:
-            raise Failed(f"{self.key} --list: status {result.returncode}\n{result.stderr}")
-        self.cases = set(result.stdout.split())
+        BUILT.mkdir(parents=True, exist_ok=True)
+        self.command = self.make()
+        self.cases = set(output(*self.command, "--list").split())
 
     def takes_part(self, case):
         """Whether it has the case, which is one of run-case --list."""
@@ -83,7 +60,8 @@ class Peer:
     def measure(self, case, quick, load, processors):
         """One result of a case, or "failed" or "unavailable" with the reason, as RunCase.run has it."""
         if case["id"] not in SERVED:
-            return self.run(case["id"], quick, processors[0])
+            result = result_of([*self.command, case["id"]] + ["--quick"] * quick, 60, processors[0])
+            return result if "failed" in result else {"value": result.get("bytes", result.get("nanoseconds"))}
         server, mode, connections, figure = SERVED[case["id"]]
         # Each side has one for each connection, and a few besides.
         needed, most = connections + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -94,191 +72,134 @@ class Peer:
             words += ["--requests", case["quickOperations"] if quick else case["operations"]]
         if mode == "echo":
             words += ["--bytes", 64]
-        return self.serve(server, mode, words, figure, load, processors)
+        return self.serve(server, [load, mode, *words], figure, processors)
 
-    def run(self, case, quick, processor, timeout=60):
-        command = [*self.command, case] + (["--quick"] if quick else [])
-        try:
-            result = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                preexec_fn=lambda: os.sched_setaffinity(0, {processor}),
-            )
-        except subprocess.TimeoutExpired:
-            return {"failed": f"it was not over after {timeout} s"}
-        if result.returncode != 0:
-            return {"failed": f"status {result.returncode}: {result.stderr.strip()[-400:]}"}
-        found = json.loads(result.stdout.splitlines()[-1])
-        return {"value": found.get("bytes", found.get("nanoseconds"))}
-
-    def serve(self, case, mode, arguments, figure, load, processors, timeout=60):
+    def serve(self, case, command, figure, processors):
         """The load generator against its server, each on a processor of its own if there are two."""
-        server = subprocess.Popen(
-            [*self.command, case],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: os.sched_setaffinity(0, {processors[0]}),
-        )
-        try:
-            line = server.stdout.readline()
-            if not line:
-                return {"failed": f"{case} ended with status {server.wait(10)} before it listened"}
-            command = [load, mode, "--port", str(json.loads(line)["port"]), "--server-pid", str(server.pid)]
-            command += [str(word) for word in arguments]
-            if len(processors) > 1:
-                command += ["--cpu", str(processors[1])]
-            # Idle connections are held until the generator's input ends, which it does when it is asked for the result.
-            result = subprocess.run(command, input="", capture_output=True, text=True, timeout=timeout)
-            if result.returncode != 0:
-                return {"failed": result.stderr.strip()[-400:]}
-            return {"value": json.loads(result.stdout.splitlines()[-1])[figure]}
-        except subprocess.TimeoutExpired:
-            return {"failed": f"it was not over after {timeout} s"}
-        finally:
-            server.stdin.close()
+        with subprocess.Popen(
+            [*self.command, case], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=bound_to(processors[0])
+        ) as server:
             try:
-                server.wait(5)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-            server.stdout.close()
+                line = server.stdout.readline()
+                if not line:
+                    return {"failed": f"{case} ended with status {server.wait(10)} before it listened"}
+                command += ["--port", json.loads(line)["port"], "--server-pid", server.pid]
+                # Idle connections are held until the generator's input ends, which it does at once.
+                result = result_of(command + ["--cpu", processors[1]] * (len(processors) > 1), 60)
+                return result if "failed" in result else {"value": result[figure]}
+            finally:
+                # That is what ends it.
+                server.stdin.close()
+                try:
+                    server.wait(5)
+                except subprocess.TimeoutExpired:
+                    server.kill()
 
 
-def compiled(*command):
-    """Runs a compiler."""
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if result.returncode != 0:
-        progress_is_over()
-        raise Failed(f"{' '.join(command)}:\n{result.stdout}{result.stderr}")
+def header(name):
+    return next((folder / name for folder in HEADERS if (folder / name).exists()), None)
 
 
-def c_peer(key, title, needed, libraries, version):
+def defined(path, *names):
+    """A version number out of a header's macros."""
+    text = header(path).read_text() if header(path) else ""
+    numbers = [re.search(rf"^#\s*define\s+{name}\s+(\d+)", text, re.MULTILINE) for name in names]
+    return ".".join(found[1] for found in numbers) if all(numbers) else ""
+
+
+def first_match(pattern, text):
+    found = re.search(pattern, text, re.DOTALL)
+    return found[1] if found else ""
+
+
+def program(name):
+    """One of the virtual environment, or of the PATH."""
+    own = VENV / "bin" / name
+    return str(own) if own.exists() else shutil.which(name)
+
+
+def compiled_peer(key, title, needed, arguments, version, compiler=("cc", "-O2"), source="peer.c"):
+    """A peer in one file of C or C++, that needs a header, or for a path the sources there."""
+
     def lacks():
-        if not shutil.which("cc"):
-            return "no C compiler"
-        return None if not needed or header(needed) else f"no {needed}"
+        if not shutil.which(compiler[0]):
+            return f"no {compiler[0]}"
+        found = needed is None or (needed.exists() if isinstance(needed, pathlib.Path) else header(needed))
+        return None if found else f"no {needed}"
 
-    def make(peer):
-        BUILT.mkdir(parents=True, exist_ok=True)
-        compiled("cc", "-O2", "-o", str(BUILT / key), str(SOURCES / key / "peer.c"), *libraries, "-lpthread")
+    def make():
+        output(*compiler, "-o", BUILT / key, SOURCES / key / source, *arguments, "-lpthread")
         return [str(BUILT / key)]
 
     return Peer(key, title, lacks, make, version)
 
 
-def defined(path, *names):
-    """A version number out of a header's macros."""
-    for folder in HEADERS:
-        if (folder / path).exists():
-            text = (folder / path).read_text()
-            numbers = [re.search(rf"^#\s*define\s+{name}\s+(\d+)", text, re.MULTILINE) for name in names]
-            if all(numbers):
-                return ".".join(found.group(1) for found in numbers)
-    return ""
-
-
-def fiber_make(_):
-    BUILT.mkdir(parents=True, exist_ok=True)
-    source = SOURCES / "boost-fiber" / "peer.cpp"
-    compiled(
-        "c++", "-O2", "-std=c++17", "-o", str(BUILT / "boost-fiber"), str(source), "-lboost_fiber", "-lboost_context",
-        "-lpthread",
-    )  # fmt: skip
-    return [str(BUILT / "boost-fiber")]
-
-
 def fiber_version():
-    number = defined("boost/version.hpp", "BOOST_VERSION")
-    return f"{int(number) // 100000}.{int(number) // 100 % 1000}" if number else ""
+    number = int(defined("boost/version.hpp", "BOOST_VERSION") or 0)
+    return f"{number // 100000}.{number // 100 % 1000}" if number else ""
 
 
-def threads_make(_):
-    library = [str(STATE_THREADS / name) for name in STATE_THREADS_FILES]
-    compiled(
-        "cc", "-O2", "-DLINUX", "-DMD_HAVE_EPOLL", f"-I{STATE_THREADS}", "-Wl,-z,noexecstack",
-        "-o", str(BUILT / "state-threads"), str(SOURCES / "state-threads" / "peer.c"), *library,
-    )  # fmt: skip
-    return [str(BUILT / "state-threads")]
-
-
-def threads_version():
-    header = (STATE_THREADS / "st.h").read_text()
-    return re.search(r'ST_VERSION\s+"([\d.]+)"', header).group(1)
-
-
-def go_make(_):
-    BUILT.mkdir(parents=True, exist_ok=True)
+def go_make():
     environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOCACHE": str(BUILT / "go-cache"), "GOTOOLCHAIN": "local"}
-    result = subprocess.run(
-        [program("go"), "build", "-o", str(BUILT / "go"), "."],
-        cwd=SOURCES / "go",
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode != 0:
-        raise Failed(f"the Go peer does not build:\n{result.stderr}")
+    output(program("go"), "build", "-o", BUILT / "go", ".", cwd=SOURCES / "go", env=environment)
     return [str(BUILT / "go")]
 
 
-def go_version():
-    found = re.search(r"go([\d.]+)", output(program("go") or "go", "version"))
-    return found.group(1) if found else ""
-
-
-def python():
-    for candidate in [VENV / "bin" / "python", shutil.which("python3")]:
-        if candidate and output(str(candidate), "-c", "import gevent; print(gevent.__version__)"):
-            return str(candidate)
+@functools.cache
+def python_with_gevent():
+    """The interpreter and gevent's version, or nothing."""
+    for candidate in filter(None, [VENV / "bin" / "python", shutil.which("python3")]):
+        try:
+            return str(candidate), output(candidate, "-c", "import gevent; print(gevent.__version__)").strip()
+        except (Failed, OSError):
+            continue
     return None
 
 
-def swift_peer(key, title, version):
-    def make(_):
-        scratch = BUILT / f"{key}-build"
-        command = ["swift", "build", "-c", "release", "--package-path", str(SOURCES / key), "--scratch-path", str(scratch)]
-        compiled(*command)
+def swift_peer(key, title, version=lambda: ""):
+    def make():
+        command = ["swift", "build", "-c", "release", "--package-path", SOURCES / key]
+        command += ["--scratch-path", BUILT / f"{key}-build"]
+        output(*command)
         return [output(*command, "--show-bin-path").strip() + "/peer"]
 
     return Peer(key, title, lambda: None if shutil.which("swift") else "no Swift", make, version)
 
 
 def nio_version():
-    states = BUILT / "swiftnio-build" / "workspace-state.json"
-    found = re.search(r'"identity" : "swift-nio".*?"version" : "([\d.]+)"', states.read_text(), re.DOTALL)
-    return found.group(1) if found else ""
+    text = (BUILT / "swiftnio-build" / "workspace-state.json").read_text()
+    return first_match(r'"identity" : "swift-nio".*?"version" : "([\d.]+)"', text)
 
 
 ALL = [
-    c_peer("c-epoll", "C, epoll", None, [], lambda: ""),
-    c_peer("c-libev", "C, libev", "ev.h", ["-lev"], lambda: defined("ev.h", "EV_VERSION_MAJOR", "EV_VERSION_MINOR")),
-    c_peer(
+    compiled_peer("c-epoll", "C, epoll", None, [], lambda: ""),
+    compiled_peer(
+        "c-libev", "C, libev", "ev.h", ["-lev"], lambda: defined("ev.h", "EV_VERSION_MAJOR", "EV_VERSION_MINOR")
+    ),
+    compiled_peer(
         "c-libuv", "C, libuv", "uv.h", ["-luv"],
         lambda: defined("uv/version.h", "UV_VERSION_MAJOR", "UV_VERSION_MINOR", "UV_VERSION_PATCH"),
     ),  # fmt: skip
-    c_peer("c-io_uring", "C, io_uring", "liburing.h", ["-luring"], lambda: ""),
-    Peer(
-        "boost-fiber", "boost.fiber",
-        lambda: None if shutil.which("c++") and header("boost/fiber/all.hpp") else "no boost/fiber/all.hpp",
-        fiber_make, fiber_version,
+    compiled_peer("c-io_uring", "C, io_uring", "liburing.h", ["-luring"], lambda: ""),
+    compiled_peer(
+        "boost-fiber", "boost.fiber", "boost/fiber/all.hpp", ["-lboost_fiber", "-lboost_context"], fiber_version,
+        ("c++", "-O2", "-std=c++17"), "peer.cpp",
+    ),  # fmt: skip
+    compiled_peer(
+        "state-threads", "State Threads", STATE_THREADS, [STATE_THREADS / name for name in STATE_THREADS_FILES],
+        lambda: first_match(r'ST_VERSION\s+"([\d.]+)"', (STATE_THREADS / "st.h").read_text()),
+        ("cc", "-O2", "-DLINUX", "-DMD_HAVE_EPOLL", f"-I{STATE_THREADS}", "-Wl,-z,noexecstack"),
     ),  # fmt: skip
     Peer(
-        "state-threads", "State Threads",
-        lambda: None if shutil.which("cc") and STATE_THREADS.exists() else "no sources of it",
-        threads_make, threads_version,
+        "go", "Go", lambda: None if program("go") else "no go", go_make,
+        lambda: first_match(r"go([\d.]+)", output(program("go"), "version")),
     ),  # fmt: skip
-    Peer("go", "Go", lambda: None if program("go") else "no go", go_make, go_version),
     Peer(
-        "gevent", "gevent", lambda: None if python() else "no Python with gevent",
-        lambda _: [python(), str(SOURCES / "gevent" / "peer.py")],
-        lambda: output(python(), "-c", "import gevent; print(gevent.__version__)").strip(),
+        "gevent", "gevent", lambda: None if python_with_gevent() else "no Python with gevent",
+        lambda: [python_with_gevent()[0], str(SOURCES / "gevent" / "peer.py")], lambda: python_with_gevent()[1],
     ),  # fmt: skip
     swift_peer("swiftnio", "SwiftNIO", nio_version),
-    swift_peer("swift-concurrency", "Swift concurrency", lambda: ""),
+    swift_peer("swift-concurrency", "Swift concurrency"),
 ]
 
 
@@ -288,46 +209,42 @@ def set_up():
     BUILT.mkdir(parents=True, exist_ok=True)
     has_apt = shutil.which("apt-get")
     if has_apt:
-        install = ["apt-get", "install", "-y", "--no-install-recommends", *DEBIAN]
-        installed((["sudo"] if os.geteuid() else []) + install)
+        shown(*["sudo"] * (os.geteuid() != 0), "apt-get", "install", "-y", "--no-install-recommends", *DEBIAN)
     else:
         print(
             f"there is no apt-get here: install what {', '.join(DEBIAN)} are called on this system, and put the "
             f"sources of State Threads 1.9 into {STATE_THREADS}, with public.h as st.h",
             file=sys.stderr,
         )
-    installed(["python3", "-m", "venv", str(VENV)])
-    installed([str(VENV / "bin" / "pip"), "install", "--quiet", *PYPI])
+    shown("python3", "-m", "venv", VENV)
+    shown(VENV / "bin" / "pip", "install", "--quiet", *PYPI)
     if has_apt:
         get_state_threads()
 
 
-def installed(command, folder=None):
-    print("+", " ".join(command), file=sys.stderr)
+def shown(*command, folder=None):
+    print("+", *command, file=sys.stderr)
     if subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL).returncode != 0:
         raise Failed("that failed; its message is above")
 
 
 def get_state_threads():
     """Gets the source package from the archives that apt knows, without touching apt's own lists."""
-    source_line = "deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)"
-    archives = output("apt-get", "indextargets", "--format", source_line, "Created-By: Packages")
+    archives = output("apt-get", "indextargets", "--format", "deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)",
+                      "Created-By: Packages")  # fmt: skip
     known = [line for line in archives.splitlines() if re.search("debian|ubuntu", line)]
     with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch)
         for name in ["lists/partial", "cache/archives/partial"]:
-            (pathlib.Path(scratch) / name).mkdir(parents=True)
-        (pathlib.Path(scratch) / "sources.list").write_text("\n".join(known) + "\n")
-        options = {
-            "Dir::Etc::SourceList": f"{scratch}/sources.list",
-            "Dir::Etc::SourceParts": "/dev/null",
-            "Dir::State::Lists": f"{scratch}/lists",
-            "Dir::Cache": f"{scratch}/cache",
-        }
-        apt = ["apt-get", "--quiet"] + [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        installed([*apt, "update"], scratch)
-        installed([*apt, "source", "--download-only", "st"], scratch)
-        installed(["tar", "xf", str(next(pathlib.Path(scratch).glob("st_*.orig.tar.*")))], scratch)
-        unpacked = next(pathlib.Path(scratch).glob("st-*/public.h"))
+            (folder / name).mkdir(parents=True)
+        (folder / "sources.list").write_text("\n".join(known) + "\n")
+        options = [f"Dir::Etc::SourceList={folder}/sources.list", "Dir::Etc::SourceParts=/dev/null",
+                   f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}/cache"]  # fmt: skip
+        apt = ["apt-get", "--quiet"] + [word for option in options for word in ("-o", option)]
+        shown(*apt, "update", folder=folder)
+        shown(*apt, "source", "--download-only", "st", folder=folder)
+        shown("tar", "xf", next(folder.glob("st_*.orig.tar.*")), folder=folder)
+        unpacked = next(folder.glob("st-*/public.h"))
         shutil.copy(unpacked, unpacked.with_name("st.h"))
         shutil.rmtree(STATE_THREADS, ignore_errors=True)
         shutil.move(unpacked.parent, STATE_THREADS)
@@ -335,14 +252,11 @@ def get_state_threads():
 
 def available(wanted):
     """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty for all."""
-    names = wanted or [peer.key for peer in ALL]
-    unknown = [name for name in names if name not in [peer.key for peer in ALL]]
-    if unknown:
-        raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peer.key for peer in ALL)}")
+    peers = {peer.key: peer for peer in ALL}
+    if unknown := [name for name in wanted if name not in peers]:
+        raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peers)}")
     found, missing = [], {}
-    for peer in ALL:
-        if peer.key not in names:
-            continue
+    for peer in [peer for peer in ALL if not wanted or peer.key in wanted]:
         reason = peer.lacks()
         if not reason:
             progress(f"building {peer.title}")
@@ -355,5 +269,5 @@ def available(wanted):
             missing[peer.key] = reason
         else:
             found.append(peer)
-    progress_is_over()
+    progress()
     return found, missing

@@ -1,18 +1,10 @@
 """Figures with their units, as people read them."""
 
 SCALES = {
-    "ns": [(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (0, "ns")],
-    "µs": [(1e6, "s"), (1e3, "ms"), (0, "µs")],
-    "bytes": [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (0, "B")],
+    "ns": [(1e9, "s"), (1e6, "ms"), (1e3, "µs")],
+    "µs": [(1e6, "s"), (1e3, "ms")],
+    "bytes": [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")],
 }
-
-
-def scaled(value, unit):
-    """The value in the unit that suits it, and that unit."""
-    for size, name in SCALES.get(unit, []):
-        if abs(value) >= size:
-            return value / (size or 1), name
-    return value, unit
 
 
 def digits(number):
@@ -23,14 +15,11 @@ def digits(number):
 
 
 def show(value, unit):
-    number, name = scaled(value, unit)
-    if name in ("", "B") and number == int(number):
-        return f"{number:,.0f} {name}".strip()
-    return f"{digits(number)} {name}".strip()
-
-
-def percent(share):
-    return f"{share * 100:.0f} %"
+    """The value in the unit that suits it."""
+    size, name = next(((size, name) for size, name in SCALES.get(unit, []) if abs(value) >= size), (1, unit))
+    number = value / size
+    is_count = name in ("", "B", "bytes") and number == int(number)
+    return f"{int(number):,} {name}".strip() if is_count else f"{digits(number)} {name}".strip()
 
 
 def plural(count, noun):

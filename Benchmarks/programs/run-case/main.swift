@@ -32,15 +32,12 @@ struct Description: Encodable {
     let reachesLoop: Bool
     let operations: Int
     let quickOperations: Int?
-    let family, axis: String?
-    let x: Int?
 
     init(_ one: Case) {
         (id, title, group) = (one.id, one.title, one.group)
         (figure, unit) = (one.figure.rawValue, one.figure.unit)
         reachesLoop = one.reachesLoop
         (operations, quickOperations) = (one.operations, one.quickOperations)
-        (family, axis, x) = (one.scale?.family, one.scale?.axis, one.scale?.x)
     }
 }
 
