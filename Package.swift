@@ -82,27 +82,30 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
     ],
     targets: [
-        source("GeventLoop", "CGeventLoop"),
-        source("GeventLoop", "GeventLoop", ["CGeventLoop"]),
-        source("GeventEpoll", "CGeventEpoll", ["CGeventLoop"]),
-        source("GeventEpoll", "GeventEpoll", ["CGeventEpoll", "GeventLoop"]),
-        source("Gevent", "CGevent"),
-        source("Gevent", "Gevent", ["CGevent", "GeventLoop"]),
-        source("GeventTesting", "CGeventTesting"),
-        source("GeventTesting", "GeventTesting", ["CGeventTesting", "Gevent", "GeventLoop"]),
-        source("GeventNet", "CGeventNet"),
-        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent"]),
+        source("GeventLoop", "CGeventSystem"),
+        source("GeventLoop", "GeventSettings", ["CGeventSystem"]),
+        source("GeventLoop", "GeventLoop", ["CGeventSystem", "GeventSettings"]),
+        source("GeventEpoll", "GeventEpoll", ["CGeventSystem", "GeventLoop"]),
+        source("Gevent", "CGevent", ["CGeventSystem"]),
+        source("Gevent", "Gevent", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
+        source("GeventTesting", "GeventTesting", ["CGeventSystem", "Gevent", "GeventLoop"]),
+        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-demo", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-info", ["Gevent", "GeventEpoll"]),
 
-        tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
+        // What several test targets share.
+        .target(
+            name: "TestSupport", dependencies: ["GeventLoop"], path: "Tests/TestSupport", swiftSettings: settings),
+        tests("GeventLoopTests", ["Gevent", "GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
         .target(name: "CCxxExceptions", path: "Tests/CCxxExceptions"),
-        tests("GeventTests", ["CCxxExceptions", "CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
+        tests(
+            "GeventTests",
+            ["CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
         tests("GeventNetTests", ["CGevent", "Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
@@ -111,9 +114,9 @@ if withLibev {
     package.products.append(.library(name: "GeventLibev", targets: ["GeventLibev"]))
     package.targets += [
         systemLibrary("GeventLibev", "CLibev"),
-        source("GeventLibev", "CGeventLibev", ["CGeventLoop", "CLibev"]),
-        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CLibev", "GeventLoop"]),
-        tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting"]),
+        source("GeventLibev", "CGeventLibev", ["CGeventSystem", "CLibev"]),
+        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CGeventSystem", "CLibev", "GeventLoop"]),
+        tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
 
@@ -121,9 +124,9 @@ if withLibuv {
     package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
     package.targets += [
         systemLibrary("GeventLibuv", "CLibuv"),
-        source("GeventLibuv", "CGeventLibuv", ["CGeventLoop", "CLibuv"]),
-        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CLibuv", "GeventLoop"]),
-        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting"]),
+        source("GeventLibuv", "CGeventLibuv", ["CLibuv"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CGeventSystem", "CLibuv", "GeventLoop"]),
+        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
 

@@ -44,6 +44,6 @@ private func testLoop(_ name: String?) -> TestLoop {
     guard let name else { return .configured }
     return .custom {
         guard let backend = LoopBackend.linked.first(where: { $0.name == name }) else { fatalError("no loop \(name)") }
-        return try backend.makeLoop()
+        return try backend.makeLoop(Gevent.configuration.resolve())
     }
 }

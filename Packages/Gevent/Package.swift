@@ -20,9 +20,13 @@ let package = Package(
         .package(path: "../GeventLoop")
     ],
     targets: [
-        .target(name: "CGevent"),
+        .target(name: "CGevent", dependencies: [.product(name: "CGeventSystem", package: "GeventLoop")]),
         .target(
             name: "Gevent",
-            dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
+            dependencies: [
+                "CGevent", .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+                .product(name: "GeventSettings", package: "GeventLoop"),
+            ],
             swiftSettings: settings),
     ])

@@ -20,9 +20,11 @@ let package = Package(
         .package(path: "../GeventLoop")
     ],
     targets: [
-        .target(name: "CGeventEpoll", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop")]),
         .target(
             name: "GeventEpoll",
-            dependencies: ["CGeventEpoll", .product(name: "GeventLoop", package: "GeventLoop")],
-            swiftSettings: settings),
+            dependencies: [
+                .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ],
+            swiftSettings: settings)
     ])

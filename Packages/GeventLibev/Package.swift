@@ -22,9 +22,12 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLibev"),
         .target(
-            name: "CGeventLibev", dependencies: ["CLibev", .product(name: "CGeventLoop", package: "GeventLoop")]),
+            name: "CGeventLibev", dependencies: ["CLibev", .product(name: "CGeventSystem", package: "GeventLoop")]),
         .target(
             name: "GeventLibev",
-            dependencies: ["CGeventLibev", "CLibev", .product(name: "GeventLoop", package: "GeventLoop")],
+            dependencies: [
+                "CGeventLibev", "CLibev", .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ],
             swiftSettings: settings),
     ])

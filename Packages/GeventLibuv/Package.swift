@@ -21,10 +21,12 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLibuv"),
-        .target(
-            name: "CGeventLibuv", dependencies: ["CLibuv", .product(name: "CGeventLoop", package: "GeventLoop")]),
+        .target(name: "CGeventLibuv", dependencies: ["CLibuv"]),
         .target(
             name: "GeventLibuv",
-            dependencies: ["CGeventLibuv", "CLibuv", .product(name: "GeventLoop", package: "GeventLoop")],
+            dependencies: [
+                "CGeventLibuv", "CLibuv", .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ],
             swiftSettings: settings),
     ])

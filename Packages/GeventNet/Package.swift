@@ -17,12 +17,14 @@ let package = Package(
         .library(name: "GeventNet", targets: ["GeventNet"])
     ],
     dependencies: [
-        .package(path: "../Gevent")
+        .package(path: "../Gevent"),
+        .package(path: "../GeventLoop"),
     ],
     targets: [
-        .target(name: "CGeventNet"),
         .target(
             name: "GeventNet",
-            dependencies: ["CGeventNet", .product(name: "Gevent", package: "Gevent")],
-            swiftSettings: settings),
+            dependencies: [
+                .product(name: "CGeventSystem", package: "GeventLoop"), .product(name: "Gevent", package: "Gevent"),
+            ],
+            swiftSettings: settings)
     ])

@@ -1,3 +1,4 @@
+import CGeventSystem
 import GeventTesting
 import Glibc
 import Synchronization
@@ -15,7 +16,7 @@ final class Reports<Element: Sendable>: Sendable {
 
 private let longest = Duration.seconds(30)
 
-private func realTime() -> Duration { .nanoseconds(monotonicTime()) }
+private func realTime() -> Duration { .nanoseconds(gevent_monotonic_time()) }
 
 /// Keeps its thread busy, without a call, until `isOver`.
 @inline(never)

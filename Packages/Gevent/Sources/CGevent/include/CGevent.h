@@ -8,7 +8,6 @@
 // Everything belongs to one hub and so to one thread, unless a comment says otherwise.
 #pragma once
 
-#include "gevent_children.h"
 #include "gevent_context.h"
 #include "gevent_deferred.h"
 #include "gevent_dwarf.h"

@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import Synchronization
 
 /// Turns what a hub does into events of Chrome's trace format, of which a viewer makes tracks.
@@ -30,7 +31,7 @@ final class Trace {
     let file: TraceFile
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let loopName: String
-    private let process = Int(gevent_this_thread_number())
+    private let process = Int(gevent_thread_number())
     private let hubAddress: UnsafeRawPointer
     private var tracks: [UnsafeRawPointer: Track] = [:]
     private let polls: Track
@@ -66,7 +67,7 @@ final class Trace {
             "M", polls, nil, nil, name: "process_name", arguments: [("name", "hub on \(loopName), thread \(process)")])
         unnamed.append(polls)
         let current = AnyGreenlet.current(of: hub)
-        running = (track(of: current), Trace.key(current), monotonicTime())
+        running = (track(of: current), Trace.key(current), gevent_monotonic_time())
         flush()
     }
 
@@ -74,7 +75,7 @@ final class Trace {
     func end() {
         if isOver { return }
         isOver = true
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         closeRun(now)
         for (_, track) in tracks { closeWait(of: track, now) }
         writeNames()
@@ -93,7 +94,7 @@ final class Trace {
 
     /// The running greenlet is left; `origin` is its context, unless it has ended and another begins in its place.
     func switches(from origin: UnsafeMutablePointer<gevent_context>?, to target: AnyGreenlet, isOver: Bool) {
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         if let (track, key, _) = running {
             closeRun(now)
             if isOver || origin == nil {
@@ -109,11 +110,11 @@ final class Trace {
     }
 
     func begins(_ greenlet: AnyGreenlet) {
-        event("i", track(of: greenlet), monotonicTime(), nil, name: "begin", category: "life")
+        event("i", track(of: greenlet), gevent_monotonic_time(), nil, name: "begin", category: "life")
     }
 
     func ended(_ greenlet: AnyGreenlet) {
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         let key = Trace.key(greenlet)
         let track = track(of: greenlet)
         // The name may have been given meanwhile.
@@ -136,26 +137,27 @@ final class Trace {
     func spawned(_ greenlet: AnyGreenlet) {
         guard let running else { return }
         let arguments = [("greenlet", greenlet.description)]
-        event("i", running.track, monotonicTime(), nil, name: "spawn", category: "life", arguments: arguments)
+        event("i", running.track, gevent_monotonic_time(), nil, name: "spawn", category: "life", arguments: arguments)
     }
 
     func delivered(_ error: any Error, to greenlet: AnyGreenlet) {
         let name = isExit(error) ? "kill" : error is Timeout ? "timeout" : "throw"
         let arguments = [("error", "\(type(of: error)): \(error)")]
-        event("i", track(of: greenlet), monotonicTime(), nil, name: name, category: "error", arguments: arguments)
+        event(
+            "i", track(of: greenlet), gevent_monotonic_time(), nil, name: name, category: "error", arguments: arguments)
     }
 
     func pollBegins(maySleep: Bool) {
         writeNames()
         // Whatever stops a program, it stops while it sleeps: the file says how it came to that.
         if maySleep || buffer.count >= Trace.bufferSize { flush() }
-        poll = (monotonicTime(), maySleep)
+        poll = (gevent_monotonic_time(), maySleep)
     }
 
     func pollEnded() {
         guard let (since, maySleep) = poll else { return }
         poll = nil
-        event("X", polls, since, monotonicTime(), name: maySleep ? "poll" : "look", category: "poll")
+        event("X", polls, since, gevent_monotonic_time(), name: maySleep ? "poll" : "look", category: "poll")
     }
 
     // MARK: Tracks

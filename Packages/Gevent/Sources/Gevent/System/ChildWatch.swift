@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import Glibc
 
 /// Watches a child process and takes its status when it ends, once, for everybody who waits for it.

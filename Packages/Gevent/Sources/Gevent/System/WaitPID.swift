@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import Glibc
 
 /// What ``waitPID(_:options:)`` is to look for.

@@ -99,10 +99,3 @@ static inline ssize_t gevent_net_send(int descriptor, const void *bytes, size_t 
         if (errno != EINTR) return -errno;
     }
 }
-
-// MARK: errors
-
-/// "ECONNREFUSED", or null for a number the C library has no name for. Static text.
-const char *gevent_net_errno_name(int code);
-/// "Connection refused". Static text, or null.
-const char *gevent_net_errno_text(int code);

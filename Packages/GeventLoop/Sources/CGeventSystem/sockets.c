@@ -1,5 +1,5 @@
 #define _GNU_SOURCE
-#include "CGeventNet.h"
+#include "gevent_sockets.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -319,23 +319,4 @@ int gevent_net_get_option(int descriptor, int level, int name, int *values, int 
 
 int gevent_net_set_option(int descriptor, int level, int name, const int *values, int count) {
     return result_of(setsockopt(descriptor, level, name, values, (socklen_t)(count * (int)sizeof *values)));
-}
-
-// MARK: errors
-
-const char *gevent_net_errno_name(int code) {
-#ifdef __GLIBC__
-    return strerrorname_np(code);
-#else
-    (void)code;
-    return NULL;
-#endif
-}
-
-const char *gevent_net_errno_text(int code) {
-#ifdef __GLIBC__
-    return strerrordesc_np(code);
-#else
-    return strerror(code);  // musl's is static text
-#endif
 }

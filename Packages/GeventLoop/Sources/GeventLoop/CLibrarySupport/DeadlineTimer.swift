@@ -1,4 +1,4 @@
-internal import CGeventLoop
+internal import CGeventSystem
 internal import Glibc
 
 /// A timerfd that keeps the deadline of a poll: for loops on a C library whose own timers are too coarse.
@@ -27,9 +27,7 @@ public struct DeadlineTimer: ~Copyable {
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public init() throws(LoopError) {
-        let result = gevent_loop_timerfd()
-        if result < 0 { throw LoopError(errno: -result, operation: "timerfd_create") }
-        fileDescriptor = result
+        fileDescriptor = try LoopError.check(gevent_timerfd(), "timerfd_create")
     }
 
     deinit {
@@ -59,16 +57,13 @@ public struct DeadlineTimer: ~Copyable {
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public mutating func replaceAfterFork() throws(LoopError) {
-        let fresh = gevent_loop_timerfd()
-        if fresh < 0 { throw LoopError(errno: -fresh, operation: "timerfd_create") }
-        let result = gevent_loop_replace(fileDescriptor, fresh)
-        if result < 0 { throw LoopError(errno: -result, operation: "dup3") }
+        let fresh = try LoopError.check(gevent_timerfd(), "timerfd_create")
+        try LoopError.check(gevent_replace(fileDescriptor, fresh), "dup3")
         state = .idle
     }
 
     private mutating func set(_ deadline: LoopInstant?) throws(LoopError) {
-        let result = gevent_loop_set_timer(fileDescriptor, deadline?.nanoseconds ?? 0)
-        if result < 0 { throw LoopError(errno: -result, operation: "timerfd_settime") }
+        try LoopError.check(gevent_set_timer(fileDescriptor, deadline?.nanoseconds ?? 0), "timerfd_settime")
         state = deadline.map { .armed($0) } ?? .idle
     }
 }

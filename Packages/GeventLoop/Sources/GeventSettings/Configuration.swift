@@ -1,4 +1,5 @@
-internal import CGeventLoop
+internal import CGeventSystem
+internal import Glibc
 internal import Synchronization
 
 /// The settings of this process: what the code says, else what the environment says, else the default.
@@ -15,28 +16,26 @@ internal import Synchronization
 /// writes. Such a program sets what it needs in code.
 public final class Configuration: Sendable {
     /// The configuration of this process, which reads the real environment.
-    public static let shared = Configuration { name in
-        gevent_loop_environment(name).map { String(cString: $0) }
-    }
+    public static let shared = Configuration(variables: realEnvironment)
 
     private struct State {
-        var overrides: [String: String] = [:]
+        var overrides: [Setting: String] = [:]
         var environment: [String: String]?
         var resolved: ResolvedConfiguration?
     }
 
     private let state = Mutex(State())
-    private let variable: @Sendable (String) -> String?
+    private let variables: @Sendable () -> [String: String]
 
     /// A configuration of its own with this environment in place of the real one, for tests.
     ///
     /// - Parameter environment: the variables that are set, by name.
     public convenience init(environment: [String: String]) {
-        self.init { environment[$0] }
+        self.init(variables: { environment })
     }
 
-    private init(variable: @escaping @Sendable (String) -> String?) {
-        self.variable = variable
+    private init(variables: @escaping @Sendable () -> [String: String]) {
+        self.variables = variables
     }
 
     /// Gives a setting a value in code, which goes before the environment; nil takes it back.
@@ -46,13 +45,13 @@ public final class Configuration: Sendable {
     public func set<Value>(_ key: SettingKey<Value>, to value: Value?) throws(ConfigurationError) {
         let name = key.setting.name
         let text = value.map(key.format)
-        if let text, key.parse(text) == nil {
+        if let text, key.setting.parse(text) == nil {
             throw .invalid(key.setting, text: text, origin: .code)
         }
         // A typed throw out of `withLock` would have to be Sendable through a closure's inference; a Bool is plainer.
         let isTooLate = state.withLock { state in
             if state.resolved != nil { return true }
-            state.overrides[name] = text
+            state.overrides[key.setting] = text
             return false
         }
         if isTooLate {
@@ -70,12 +69,17 @@ public final class Configuration: Sendable {
     ///
     /// - Throws: ``ConfigurationError`` with code `invalidValue` for the first setting whose value is not one it takes.
     public func resolve() throws(ConfigurationError) -> ResolvedConfiguration {
+        // Outside of the lock, since modules run code of theirs to register their settings.
+        let linked = Setting.all
         let result = state.withLock { state -> Result<ResolvedConfiguration, ConfigurationError> in
             if let resolved = state.resolved { return .success(resolved) }
-            let environment = state.environment ?? readEnvironment()
+            let environment = state.environment ?? variables().filter { !trimmed($0.value).isEmpty }
             state.environment = environment
+            // The code may also have set one whose module a static archive left unregistered.
+            let table = linked + state.overrides.keys.filter { !linked.contains($0) }
             do throws(ConfigurationError) {
-                let resolved = try ResolvedConfiguration(overrides: state.overrides, environment: environment)
+                let resolved = try ResolvedConfiguration(
+                    table, overrides: state.overrides, environment: environment)
                 state.resolved = resolved
                 return .success(resolved)
             } catch {
@@ -84,15 +88,21 @@ public final class Configuration: Sendable {
         }
         return try result.get()
     }
+}
 
-    private func readEnvironment() -> [String: String] {
-        var values: [String: String] = [:]
-        for setting in Setting.all {
-            guard let value = variable(setting.name), !trimmed(value).isEmpty else { continue }
-            values[setting.name] = value
-        }
-        return values
+/// The variables of the process whose names begin with "GEVENT_".
+@Sendable
+private func realEnvironment() -> [String: String] {
+    var values: [String: String] = [:]
+    var index: CInt = 0
+    while let entry = gevent_environment(index) {
+        index += 1
+        guard strncmp(entry, "GEVENT_", 7) == 0 else { continue }
+        let parts = String(cString: entry).split(separator: "=", maxSplits: 1)
+        // As for getenv, the first of two entries counts.
+        if parts.count == 2, values[String(parts[0])] == nil { values[String(parts[0])] = String(parts[1]) }
     }
+    return values
 }
 
 extension ConfigurationError {

@@ -1,4 +1,4 @@
-import GeventLoop
+import Gevent
 import Testing
 
 @Suite("Settings of the monitor and the trace")

@@ -1,50 +1,20 @@
+// The epoll calls, for which Swift lacks variadic `syscall` and the packed `struct epoll_event` with its union. All are
+// `static inline`, so that the poll loop in Swift is compiled as one function. Functions that fail return the negated
+// errno.
 #pragma once
 
-// What Swift cannot import from the system headers by itself: variadic `syscall`, and the packed `struct epoll_event`
-// with its union. Everything is `static inline`, so that the poll loop in Swift is compiled as one function.
-// Functions that fail return the negated errno: reading `errno` from Swift after other code ran would be a race.
-
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_epoll_pwait2
 // The same number on every architecture; missing from headers older than Linux 5.11.
 #define SYS_epoll_pwait2 441
 #endif
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-/// Nanoseconds of CLOCK_MONOTONIC.
-static inline int64_t gevent_epoll_now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/// A new epoll descriptor.
-static inline int gevent_epoll_create(void) {
-    int result = epoll_create1(EPOLL_CLOEXEC);
-    return result < 0 ? -errno : result;
-}
-
-/// Puts what is behind one descriptor behind another one's number, and closes the first.
-static inline int gevent_epoll_replace(int fd, int with) {
-    // By number: <unistd.h> declares dup3 only under _GNU_SOURCE, which this header cannot ask for on its includer's
-    // behalf.
-    int result = (int)syscall(SYS_dup3, with, fd, O_CLOEXEC);
-    int error = errno;
-    close(with);
-    return result < 0 ? -error : 0;
-}
 
 /// `epoll_ctl`; `data` comes back with each event.
 static inline int gevent_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
@@ -97,7 +67,3 @@ static inline uint64_t gevent_epoll_data(const struct epoll_event *event) { retu
 
 /// The `events` of an event.
 static inline uint32_t gevent_epoll_events(const struct epoll_event *event) { return event->events; }
-
-#ifdef __cplusplus
-}
-#endif

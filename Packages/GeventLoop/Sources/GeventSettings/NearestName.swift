@@ -1,5 +1,5 @@
 /// The candidate that was probably meant by a misspelt name, or nil if none is close.
-func nearestName(to name: String, in candidates: [String]) -> String? {
+package func nearestName(to name: String, in candidates: [String]) -> String? {
     let limit = max(2, name.count / 3)
     return
         candidates

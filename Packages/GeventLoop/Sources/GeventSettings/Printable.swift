@@ -4,7 +4,7 @@
 ///
 /// Error messages quote text of foreign origin, such as the value of an environment variable. Escaped, it stays on its
 /// line and cannot pass for something else.
-func printable(_ text: String) -> String {
+package func printable(_ text: String) -> String {
     if text.utf8.allSatisfy({ (0x20..<0x7f).contains($0) }) { return text }
     var result = ""
     for scalar in text.unicodeScalars {

@@ -1,4 +1,4 @@
-internal import CGeventLoop
+internal import CGeventSystem
 internal import Glibc
 
 /// A waker made of an eventfd: what a loop that can watch a descriptor needs to be woken.
@@ -18,9 +18,7 @@ public final class EventWaker: LoopWaker {
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public init() throws(LoopError) {
-        let result = gevent_loop_eventfd()
-        if result < 0 { throw LoopError(errno: -result, operation: "eventfd") }
-        fileDescriptor = result
+        fileDescriptor = try LoopError.check(gevent_eventfd(), "eventfd")
     }
 
     deinit {
@@ -52,9 +50,7 @@ public final class EventWaker: LoopWaker {
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public func replaceAfterFork() throws(LoopError) {
-        let fresh = gevent_loop_eventfd()
-        if fresh < 0 { throw LoopError(errno: -fresh, operation: "eventfd") }
-        let result = gevent_loop_replace(fileDescriptor, fresh)
-        if result < 0 { throw LoopError(errno: -result, operation: "dup3") }
+        let fresh = try LoopError.check(gevent_eventfd(), "eventfd")
+        try LoopError.check(gevent_replace(fileDescriptor, fresh), "dup3")
     }
 }
