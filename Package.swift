@@ -82,34 +82,35 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0")
     ],
     targets: [
-        source("GeventLoop", "CGeventLoop"),
-        source("GeventLoop", "GeventLoop", ["CGeventLoop"]),
-        source("GeventEpoll", "CGeventEpoll", ["CGeventLoop"]),
-        source("GeventEpoll", "GeventEpoll", ["CGeventEpoll", "GeventLoop"]),
-        source("Gevent", "CGevent"),
-        source("Gevent", "GeventCore", ["CGevent", "GeventLoop"]),
-        source("Gevent", "GeventOS", ["CGevent", "GeventCore"]),
-        source("Gevent", "GeventDiagnostics", ["CGevent", "GeventCore"]),
+        source("GeventLoop", "CGeventSystem"),
+        source("GeventLoop", "GeventSettings", ["CGeventSystem"]),
+        source("GeventLoop", "GeventLoop", ["CGeventSystem", "GeventSettings"]),
+        source("GeventEpoll", "GeventEpoll", ["CGeventSystem", "GeventLoop"]),
+        source("Gevent", "CGevent", ["CGeventSystem"]),
+        source("Gevent", "GeventCore", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
+        source("Gevent", "GeventOS", ["CGevent", "CGeventSystem", "GeventCore"]),
+        source("Gevent", "GeventDiagnostics", ["CGevent", "CGeventSystem", "GeventCore"]),
         source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventOS"]),
-        source("GeventTesting", "CGeventTesting"),
-        source("GeventTesting", "GeventTesting", ["CGeventTesting", "Gevent", "GeventLoop"]),
-        source("GeventNet", "CGeventNet"),
-        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent", "GeventCore", "GeventDiagnostics"]),
+        source("GeventTesting", "GeventTesting", ["CGeventSystem", "Gevent", "GeventLoop"]),
+        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-demo", ["Gevent", "GeventEpoll", "GeventNet"]),
         example("gevent-info", ["Gevent", "GeventEpoll"]),
 
-        tests("GeventLoopTests", ["GeventLoop", "GeventTesting", "GeventEpoll"]),
+        // What several test targets share.
+        .target(
+            name: "TestSupport", dependencies: ["GeventLoop"], path: "Tests/TestSupport", swiftSettings: settings),
+        tests("GeventLoopTests", ["Gevent", "GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
         .target(name: "CCxxExceptions", path: "Tests/CCxxExceptions"),
         tests(
             "GeventTests",
             [
-                "CCxxExceptions", "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventOS",
-                "GeventTesting",
+                "CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics",
+                "GeventEpoll", "GeventOS", "GeventTesting",
             ] + otherLoops),
         tests(
             "GeventNetTests",
@@ -124,9 +125,9 @@ if withLibev {
     package.products.append(.library(name: "GeventLibev", targets: ["GeventLibev"]))
     package.targets += [
         systemLibrary("GeventLibev", "CLibev"),
-        source("GeventLibev", "CGeventLibev", ["CGeventLoop", "CLibev"]),
-        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CLibev", "GeventLoop"]),
-        tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting"]),
+        source("GeventLibev", "CGeventLibev", ["CGeventSystem", "CLibev"]),
+        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CGeventSystem", "CLibev", "GeventLoop"]),
+        tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
 
@@ -134,9 +135,9 @@ if withLibuv {
     package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
     package.targets += [
         systemLibrary("GeventLibuv", "CLibuv"),
-        source("GeventLibuv", "CGeventLibuv", ["CGeventLoop", "CLibuv"]),
-        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CLibuv", "GeventLoop"]),
-        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting"]),
+        source("GeventLibuv", "CGeventLibuv", ["CLibuv"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CGeventSystem", "CLibuv", "GeventLoop"]),
+        tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
 

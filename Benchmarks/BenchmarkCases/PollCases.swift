@@ -24,7 +24,7 @@ func polls(ready: Int) -> Case {
         let descriptors = try Descriptors(ready: ready)
         defer { descriptors.close() }
         let plain = plainPolls(hub.loopName)
-        let loop = try backend.makeLoop()
+        let loop = try backend.makeLoop(hub.resolvedConfiguration)
         defer { loop.close() }
         for descriptor in descriptors.reads { try loop.setInterest(.read, for: descriptor, generation: 0) }
         // Both sides in turn, several times: what disturbs one disturbs the other.

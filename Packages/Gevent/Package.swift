@@ -20,12 +20,22 @@ let package = Package(
         .package(path: "../GeventLoop")
     ],
     targets: [
-        .target(name: "CGevent"),
+        .target(name: "CGevent", dependencies: [.product(name: "CGeventSystem", package: "GeventLoop")]),
         .target(
-            name: "GeventCore", dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
+            name: "GeventCore",
+            dependencies: [
+                "CGevent", .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+                .product(name: "GeventSettings", package: "GeventLoop"),
+            ], swiftSettings: settings),
+        .target(
+            name: "GeventOS",
+            dependencies: ["CGevent", .product(name: "CGeventSystem", package: "GeventLoop"), "GeventCore"],
             swiftSettings: settings),
-        .target(name: "GeventOS", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
-        .target(name: "GeventDiagnostics", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
+        .target(
+            name: "GeventDiagnostics",
+            dependencies: ["CGevent", .product(name: "CGeventSystem", package: "GeventLoop"), "GeventCore"],
+            swiftSettings: settings),
         .target(
             name: "Gevent", dependencies: ["GeventCore", "GeventDiagnostics", "GeventOS"], swiftSettings: settings),
     ])

@@ -18,8 +18,10 @@ let package = Package(
         .package(path: "../GeventLoop")
     ],
     targets: [
-        .target(name: "CGeventEpoll", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop")]),
         .target(
-            name: "GeventEpoll", dependencies: ["CGeventEpoll", .product(name: "GeventLoop", package: "GeventLoop")],
-            swiftSettings: settings),
+            name: "GeventEpoll",
+            dependencies: [
+                .product(name: "CGeventSystem", package: "GeventLoop"),
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ], swiftSettings: settings)
     ])

@@ -19,9 +19,12 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLibev"),
-        .target(name: "CGeventLibev", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop"), "CLibev"]),
+        .target(
+            name: "CGeventLibev", dependencies: [.product(name: "CGeventSystem", package: "GeventLoop"), "CLibev"]),
         .target(
             name: "GeventLibev",
-            dependencies: ["CGeventLibev", "CLibev", .product(name: "GeventLoop", package: "GeventLoop")],
-            swiftSettings: settings),
+            dependencies: [
+                "CGeventLibev", .product(name: "CGeventSystem", package: "GeventLoop"), "CLibev",
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ], swiftSettings: settings),
     ])

@@ -19,9 +19,11 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLibuv"),
-        .target(name: "CGeventLibuv", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop"), "CLibuv"]),
+        .target(name: "CGeventLibuv", dependencies: ["CLibuv"]),
         .target(
             name: "GeventLibuv",
-            dependencies: ["CGeventLibuv", "CLibuv", .product(name: "GeventLoop", package: "GeventLoop")],
-            swiftSettings: settings),
+            dependencies: [
+                "CGeventLibuv", .product(name: "CGeventSystem", package: "GeventLoop"), "CLibuv",
+                .product(name: "GeventLoop", package: "GeventLoop"),
+            ], swiftSettings: settings),
     ])

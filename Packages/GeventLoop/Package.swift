@@ -12,10 +12,12 @@ let settings: [SwiftSetting] = [
 let package = Package(
     name: "GeventLoop",
     products: [
-        .library(name: "CGeventLoop", targets: ["CGeventLoop"]),
+        .library(name: "CGeventSystem", targets: ["CGeventSystem"]),
+        .library(name: "GeventSettings", targets: ["GeventSettings"]),
         .library(name: "GeventLoop", targets: ["GeventLoop"]),
     ],
     targets: [
-        .target(name: "CGeventLoop"),
-        .target(name: "GeventLoop", dependencies: ["CGeventLoop"], swiftSettings: settings),
+        .target(name: "CGeventSystem"),
+        .target(name: "GeventSettings", dependencies: ["CGeventSystem"], swiftSettings: settings),
+        .target(name: "GeventLoop", dependencies: ["CGeventSystem", "GeventSettings"], swiftSettings: settings),
     ])

@@ -15,14 +15,14 @@ let package = Package(
         .library(name: "GeventNet", targets: ["GeventNet"])
     ],
     dependencies: [
-        .package(path: "../Gevent")
+        .package(path: "../Gevent"),
+        .package(path: "../GeventLoop"),
     ],
     targets: [
-        .target(name: "CGeventNet"),
         .target(
             name: "GeventNet",
             dependencies: [
-                "CGeventNet", .product(name: "Gevent", package: "Gevent"),
+                .product(name: "CGeventSystem", package: "GeventLoop"), .product(name: "Gevent", package: "Gevent"),
                 .product(name: "GeventCore", package: "Gevent"), .product(name: "GeventDiagnostics", package: "Gevent"),
-            ], swiftSettings: settings),
+            ], swiftSettings: settings)
     ])

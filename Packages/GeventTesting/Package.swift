@@ -19,11 +19,10 @@ let package = Package(
         .package(path: "../GeventLoop"),
     ],
     targets: [
-        .target(name: "CGeventTesting"),
         .target(
             name: "GeventTesting",
             dependencies: [
-                "CGeventTesting", .product(name: "Gevent", package: "Gevent"),
+                .product(name: "CGeventSystem", package: "GeventLoop"), .product(name: "Gevent", package: "Gevent"),
                 .product(name: "GeventLoop", package: "GeventLoop"),
-            ], swiftSettings: settings),
+            ], swiftSettings: settings)
     ])

@@ -2,6 +2,7 @@ import CLibev
 import GeventLibev
 import GeventLoop
 import GeventTesting
+import TestSupport
 import Testing
 
 /// The loops that libev can be, each as it is and checked.

@@ -48,17 +48,32 @@ struct LibevLoopTests {
     func backendVariable() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_BACKEND", " Select, poll", 1)
-            let (loop, _) = try Configuration(environment: ["GEVENT_LOOP": "libev"]).resolve().makeLoop()
+            setenv("GEVENT_LOOP", "libev", 1)
+            let (loop, _) = try Configuration.shared.resolve().makeLoop()
             exit(loop.features["backend"] == "select" ? 0 : 1)
+        }
+    }
+
+    @Test("The backend is that of the configuration that makes the loop, and the process's stays open")
+    func backendOfAnotherConfiguration() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_BACKEND", "poll", 1)
+            let environment = ["GEVENT_LOOP": "libev", "GEVENT_BACKEND": "select"]
+            let (loop, _) = try Configuration(environment: environment).resolve().makeLoop()
+            #expect(loop.features["backend"] == "select")
+            // Throws if the process's settings have been read.
+            try Configuration.shared.set(.libevBackend, to: "epoll")
+            #expect(try Configuration.shared.resolve()[.libevBackend] == "epoll")
+            exit(0)
         }
     }
 
     @Test("A GEVENT_BACKEND that libev does not have is refused, with what it has")
     func badBackendVariable() async {
         await #expect(processExitsWith: .success) {
-            setenv("GEVENT_BACKEND", "epoll, kqueue", 1)
+            let environment = ["GEVENT_LOOP": "libev", "GEVENT_BACKEND": "epoll, kqueue"]
             let error = try #require(throws: ConfigurationError.self) {
-                try Configuration(environment: ["GEVENT_LOOP": "libev"]).resolve().makeLoop()
+                try Configuration(environment: environment).resolve().makeLoop()
             }
             #expect(
                 error.message.contains(
@@ -69,9 +84,9 @@ struct LibevLoopTests {
     @Test("io_uring is refused with the reason, however it is asked for")
     func ring() async {
         await #expect(processExitsWith: .success) {
-            setenv("GEVENT_BACKEND", "iouring", 1)
+            let environment = ["GEVENT_LOOP": "libev", "GEVENT_BACKEND": "iouring"]
             let error = try #require(throws: ConfigurationError.self) {
-                try Configuration(environment: ["GEVENT_LOOP": "libev"]).resolve().makeLoop()
+                try Configuration(environment: environment).resolve().makeLoop()
             }
             #expect(error.message.contains("GEVENT_BACKEND=\"iouring\": libev's io_uring backend is not used"))
             #expect(error.message.contains("it submits requests that Linux refuses since 5.13, and then aborts"))

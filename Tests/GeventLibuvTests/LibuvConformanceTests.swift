@@ -2,6 +2,7 @@ import CLibuv
 import GeventLibuv
 import GeventLoop
 import GeventTesting
+import TestSupport
 import Testing
 
 /// The loops that libuv can be, each as it is and checked.

@@ -1,4 +1,6 @@
-import GeventLoop
+// Most settings that serve as examples here are the core's: the loop package has two of its own.
+import Gevent
+import Glibc
 import Testing
 
 @Suite("Settings")
@@ -17,10 +19,10 @@ struct ConfigurationTests {
         #expect(resolved.settings.allSatisfy { $0.origin == .default && $0.value == $0.setting.defaultText })
     }
 
-    @Test("Every row of the table is resolved, in its order")
+    @Test("Every row of the table is resolved, in the order of the names")
     func rows() throws {
         #expect(try resolve([:]).settings.map(\.setting) == Setting.all)
-        #expect(Set(Setting.all.map(\.name)).count == Setting.all.count)
+        #expect(Setting.all.map(\.name) == Set(Setting.all.map(\.name)).sorted())
         for setting in Setting.all {
             #expect(setting.name.hasPrefix("GEVENT_"))
             #expect(setting.summary.hasSuffix("."))
@@ -99,15 +101,55 @@ struct ConfigurationTests {
         let resolved = try configuration.resolve()
         #expect(resolved.stackSize == 65536)
         #expect(resolved.debugLoop)
+        // libev's, which is there if libev is linked.
+        let settings = resolved.settings.filter { $0.name != "GEVENT_BACKEND" }
         #expect(
-            resolved.settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
-                "GEVENT_LOOP= default", "GEVENT_BACKEND= default", "GEVENT_STACK_SIZE=65536 code",
-                "GEVENT_TIMER_SLACK=500us default", "GEVENT_TRACK_GREENLET_TREE=true default",
-                "GEVENT_DEBUG_LOOP=yes environment", "GEVENT_MONITOR_THREAD_ENABLE=false default",
-                "GEVENT_MAX_BLOCKING_TIME=100ms default", "GEVENT_MONITOR_PRINT_BLOCKING_REPORTS=true default",
-                "GEVENT_MONITOR_MEMORY_PERIOD=5s default", "GEVENT_MONITOR_MEMORY_MAX=none default",
-                "GEVENT_TRACE= default", "GEVENT_REPORT_ON_SIGUSR2=false default",
+            settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
+                "GEVENT_DEBUG_LOOP=yes environment", "GEVENT_LOOP= default", "GEVENT_MAX_BLOCKING_TIME=100ms default",
+                "GEVENT_MONITOR_MEMORY_MAX=none default", "GEVENT_MONITOR_MEMORY_PERIOD=5s default",
+                "GEVENT_MONITOR_PRINT_BLOCKING_REPORTS=true default", "GEVENT_MONITOR_THREAD_ENABLE=false default",
+                "GEVENT_REPORT_ON_SIGUSR2=false default", "GEVENT_STACK_SIZE=65536 code",
+                "GEVENT_TIMER_SLACK=500us default", "GEVENT_TRACE= default", "GEVENT_TRACK_GREENLET_TREE=true default",
             ])
+    }
+
+    @Test("A variable that is no linked module's setting has no effect, and is listed with the nearest name")
+    func unknown() throws {
+        let resolved = try resolve([
+            "GEVENT_STAK_SIZE": "huge", "GEVENT_OF_A_MODULE_THAT_IS_NOT_LINKED": "?", "UNRELATED": "x",
+            "GEVENT_TRACE": "", "GEVENT_LOOP": "epoll",
+        ])
+        #expect(resolved.unknownVariables == ["GEVENT_OF_A_MODULE_THAT_IS_NOT_LINKED", "GEVENT_STAK_SIZE"])
+        #expect(resolved.nearestSetting(to: "GEVENT_STAK_SIZE") == "GEVENT_STACK_SIZE")
+        #expect(resolved.nearestSetting(to: "GEVENT_OF_A_MODULE_THAT_IS_NOT_LINKED") == nil)
+    }
+
+    @Test("The settings of the process are read from its environment")
+    func process() async {
+        await #expect(processExitsWith: .success) {
+            setenv("GEVENT_STACK_SIZE", "64k", 1)
+            setenv("GEVENT_TRACE", "a=b", 1)
+            setenv("GEVENT_STAK_SIZE", "1m", 1)
+            let resolved = try Configuration.shared.resolve()
+            #expect(resolved.stackSize == 64 << 10)
+            #expect(resolved.trace == "a=b")
+            #expect(resolved.unknownVariables.contains("GEVENT_STAK_SIZE"))
+            exit(0)
+        }
+    }
+
+    @Test("A setting that is not registered has its default, and can be set in code")
+    func unregistered() throws {
+        let key = SettingKey(
+            "GEVENT_TEST_OF_SIZE", type: "bytes", default: "2k", bytes: 0...4096, summary: "For a test.")
+        let configuration = Configuration(environment: ["GEVENT_TEST_OF_SIZE": "1k"])
+        #expect(try configuration.resolve()[key] == 2048)
+        let another = Configuration(environment: ["GEVENT_TEST_OF_SIZE": "1k"])
+        #expect(throws: ConfigurationError.self) { try another.set(key, to: 5000) }
+        try another.set(key, to: 3000)
+        #expect(try another.resolve()[key] == 3000)
+        #expect(try another.resolve().settings.contains { $0.name == key.setting.name && $0.origin == .code })
+        #expect(!Setting.all.contains(key.setting))
     }
 
     @Test("A value set in code can be taken back")

@@ -28,7 +28,7 @@ struct RegistryTests {
     @Test("A backend that is linked is registered without an import or a call")
     func linked() throws {
         let epoll = try #require(LoopBackend.linked.first { $0.name == "epoll" })
-        let loop = try epoll.makeLoop()
+        let loop = try epoll.makeLoop(Configuration(environment: [:]).resolve())
         #expect(type(of: loop).backendName == "epoll")
         #expect(loop.features["epoll_pwait2"] != nil)
         loop.close()
@@ -36,11 +36,11 @@ struct RegistryTests {
 
     @Test("Registering a name again replaces it, whatever its case")
     func replacing() throws {
-        LoopBackend.register(LoopBackend(name: "Replaced") { () throws(LoopError) in StubLoop("first") })
-        LoopBackend.register(LoopBackend(name: "rePLACED") { () throws(LoopError) in StubLoop("second") })
+        LoopBackend.register(LoopBackend(name: "Replaced") { (_) throws(LoopError) in StubLoop("first") })
+        LoopBackend.register(LoopBackend(name: "rePLACED") { (_) throws(LoopError) in StubLoop("second") })
         let found = LoopBackend.linked.filter { $0.name.lowercased() == "replaced" }
         #expect(found.count == 1)
-        let loop = try #require(try found.first?.makeLoop() as? StubLoop)
+        let loop = try #require(try found.first?.makeLoop(Configuration(environment: [:]).resolve()) as? StubLoop)
         #expect(loop.label == "second")
     }
 
@@ -52,7 +52,7 @@ struct RegistryTests {
             for number in 0..<8 {
                 group.addTask {
                     LoopBackend.register(
-                        LoopBackend(name: "threads\(number)") { () throws(LoopError) in StubLoop() })
+                        LoopBackend(name: "threads\(number)") { (_) throws(LoopError) in StubLoop() })
                     _ = LoopBackend.linked
                 }
             }

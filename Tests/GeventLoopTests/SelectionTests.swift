@@ -3,11 +3,11 @@ import Testing
 
 @Suite("Choosing a loop")
 struct SelectionTests {
-    static let epoll = LoopBackend(name: "epoll") { () throws(LoopError) in StubLoop("epoll") }
-    static let libev = LoopBackend(name: "libev") { () throws(LoopError) in StubLoop("libev") }
-    static let libuv = LoopBackend(name: "libuv") { () throws(LoopError) in StubLoop("libuv") }
-    static let amber = LoopBackend(name: "Amber") { () throws(LoopError) in StubLoop("amber") }
-    static let broken = LoopBackend(name: "broken") { () throws(LoopError) in
+    static let epoll = LoopBackend(name: "epoll") { (_) throws(LoopError) in StubLoop("epoll") }
+    static let libev = LoopBackend(name: "libev") { (_) throws(LoopError) in StubLoop("libev") }
+    static let libuv = LoopBackend(name: "libuv") { (_) throws(LoopError) in StubLoop("libuv") }
+    static let amber = LoopBackend(name: "Amber") { (_) throws(LoopError) in StubLoop("amber") }
+    static let broken = LoopBackend(name: "broken") { (_) throws(LoopError) in
         throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
     }
 
@@ -31,7 +31,7 @@ struct SelectionTests {
 
     @Test("By default a loop that does not start is passed over")
     func defaultPassesOver() throws {
-        let brokenEpoll = LoopBackend(name: "epoll") { () throws(LoopError) in
+        let brokenEpoll = LoopBackend(name: "epoll") { (_) throws(LoopError) in
             throw LoopError(.outOfResources, operation: "epoll_create1", message: "no more")
         }
         let configuration = try Configuration(environment: [:]).resolve()
@@ -65,7 +65,7 @@ struct SelectionTests {
 
     @Test("What comes after the one that started is not even made")
     func listStopsAtTheFirst() throws {
-        let untouched = LoopBackend(name: "untouched") { () throws(LoopError) in
+        let untouched = LoopBackend(name: "untouched") { (_) throws(LoopError) in
             Issue.record("it was made")
             return StubLoop("untouched")
         }

@@ -36,6 +36,16 @@ struct ValueTests {
         #expect(early < late)
     }
 
+    @Test("An instant is one of the standard library's")
+    func instantProtocol() {
+        func moved<Instant: InstantProtocol>(_ instant: Instant, by duration: Instant.Duration) -> Instant {
+            instant.advanced(by: duration)
+        }
+        let start = LoopInstant(nanoseconds: 1000)
+        #expect(moved(start, by: .nanoseconds(5)) == LoopInstant(nanoseconds: 1005))
+        #expect(start < moved(start, by: .nanoseconds(1)))
+    }
+
     @Test("Instants print as seconds with nine digits")
     func printing() {
         #expect("\(LoopInstant(nanoseconds: 12_000_000_345))" == "12.000000345 s")

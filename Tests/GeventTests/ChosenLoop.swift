@@ -25,7 +25,7 @@ struct ChosenLoopTests {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_LOOP", "epoll", 1)
             // Whoever registers a name again replaces what was linked.
-            LoopBackend.register(LoopBackend(name: "epoll") { () throws(LoopError) in try VirtualLoop() })
+            LoopBackend.register(LoopBackend(name: "epoll") { (_) throws(LoopError) in try VirtualLoop() })
             do {
                 try withHub(on: .configured) { _ in exit(1) }
             } catch let error as WrongLoop {

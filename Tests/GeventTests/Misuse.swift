@@ -207,7 +207,7 @@ struct MisuseTests {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
             try onFreshThread {
                 LoopBackend.register(
-                    LoopBackend(name: "broken") { () throws(LoopError) in
+                    LoopBackend(name: "broken") { (_) throws(LoopError) in
                         throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
                     })
                 setenv("GEVENT_LOOP", "epoll", 1)
@@ -230,7 +230,7 @@ struct MisuseTests {
         await #expect(processExitsWith: .success) {
             try onFreshThread {
                 LoopBackend.register(
-                    LoopBackend(name: "broken") { () throws(LoopError) in
+                    LoopBackend(name: "broken") { (_) throws(LoopError) in
                         throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
                     })
                 setenv("GEVENT_LOOP", "broken,epoll", 1)

@@ -1,3 +1,4 @@
+import CGeventSystem
 import Gevent
 import GeventTesting
 import Glibc
@@ -18,7 +19,7 @@ final class Reports<Element: Sendable>: Sendable {
 
 private let longest = Duration.seconds(30)
 
-private func realTime() -> Duration { .nanoseconds(monotonicTime()) }
+private func realTime() -> Duration { .nanoseconds(gevent_monotonic_time()) }
 
 /// Keeps its thread busy, without a call, until `isOver`.
 @inline(never)

@@ -174,7 +174,7 @@ func run(_ arguments: [String]) throws {
             return
         case "--facts":
             let loops = try LoopBackend.linked.map { backend in
-                let loop = try backend.makeLoop()
+                let loop = try backend.makeLoop(Gevent.configuration.resolve())
                 defer { loop.close() }
                 return Facts.Loop(name: backend.name, features: loop.features)
             }

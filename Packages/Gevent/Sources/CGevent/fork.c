@@ -13,6 +13,7 @@
 #include "gevent_hub.h"
 #include "gevent_monitor.h"
 #include "gevent_monitor_thread.h"
+#include "gevent_processes.h"
 #include "gevent_signals.h"
 
 struct gevent_mailbox_lock {
@@ -112,7 +113,7 @@ int gevent_other_threads(void) {
     if (!tasks) return 0;
     int count = 0;
     for (struct dirent *task; (task = readdir(tasks));) {
-        if (task->d_name[0] == '.' || atoi(task->d_name) == gevent_this_thread_number()) continue;
+        if (task->d_name[0] == '.' || atoi(task->d_name) == gevent_thread_number()) continue;
         if (!is_monitor(dirfd(tasks), task->d_name)) count++;
     }
     closedir(tasks);

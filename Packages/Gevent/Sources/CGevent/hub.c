@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "gevent_hub.h"
 #include "gevent_once.h"
@@ -334,12 +333,6 @@ static void root_entry(void *argument) {
     hub->attention_count--;
     leave_for(hub, &hub->root.stack_pointer, hub->main.stack_pointer, true);
     abort();
-}
-
-int64_t gevent_thread_processor_time(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 // MARK: the ready queue

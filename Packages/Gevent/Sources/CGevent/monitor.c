@@ -12,9 +12,11 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "gevent_clock.h"
 #include "gevent_futex.h"
 #include "gevent_hub.h"
 #include "gevent_monitor_memory.h"
+#include "gevent_processes.h"
 #include "gevent_sample.h"
 #include "gevent_symbolize.h"
 
@@ -196,7 +198,7 @@ int gevent_sampling_start(gevent_hub *hub) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     request *made = calloc(1, sizeof *made);
     if (!made) return ENOMEM;
-    made->thread = gevent_this_thread_number();
+    made->thread = gevent_thread_number();
     pthread_once(&once, install);
     hub->sample = &made->sample;
     // Threads of a dispatch queue hold all signals back, and so do those that they make.
@@ -224,14 +226,12 @@ void gevent_sampling_reset(gevent_hub *hub) {
     request *given = (request *)hub->sample;
     if (!given) return;
     given->sample.state = IDLE;
-    given->thread = gevent_this_thread_number();
+    given->thread = gevent_thread_number();
 }
 
 /// Returns whether the handler has answered.
 static bool wait_for_answer(gevent_sample *sample, unsigned milliseconds) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    int64_t deadline = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + milliseconds * INT64_C(1000000);
+    int64_t deadline = gevent_monotonic_time() + milliseconds * INT64_C(1000000);
     for (;;) {
         uint32_t state = __atomic_load_n(&sample->state, __ATOMIC_ACQUIRE);
         if (state == TAKEN) return true;
@@ -527,7 +527,3 @@ size_t gevent_sample_backtrace(const gevent_sample *sample, gevent_frame *frames
     }
     return walk.count;
 }
-
-// MARK: threads
-
-int gevent_this_thread_number(void) { return (int)syscall(SYS_gettid); }

@@ -8,9 +8,10 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "gevent_clock.h"
+#include "gevent_descriptors.h"
 
 struct gevent_signal_inbox {
     // What the handler reads and writes.
@@ -41,12 +42,6 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned watching_inboxes[GEVENT_SIGNAL_COUNT];
 static struct sigaction previous[GEVENT_SIGNAL_COUNT];
 
-static int64_t monotonic_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 /// Only async-signal-safe calls; the atomics are lock-free.
 static void handler(int number) {
     // The code that was interrupted may be about to look at errno.
@@ -62,7 +57,7 @@ static void handler(int number) {
             // Counted before it is written: whoever is woken finds it.
             uint32_t earlier = atomic_fetch_add(&inbox->counts[number], 1);
             if (number == SIGINT && atomic_load(&inbox->insists_on_interrupt)) {
-                int64_t now = monotonic_now();
+                int64_t now = gevent_monotonic_time();
                 if (earlier == 0) {
                     atomic_store(&inbox->interrupted_since, now);
                 } else if (now - atomic_load(&inbox->interrupted_since) >= PATIENCE) {
@@ -104,7 +99,7 @@ static gevent_signal_inbox *find_unused(void) {
 }
 
 gevent_signal_inbox *gevent_signal_inbox_open(void) {
-    int descriptor = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int descriptor = gevent_eventfd();
     if (descriptor < 0) return NULL;
     pthread_mutex_lock(&lock);
     gevent_signal_inbox *inbox = find_unused();
@@ -202,12 +197,10 @@ void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists)
 }
 
 int gevent_signal_inbox_renew(gevent_signal_inbox *inbox) {
-    int fresh = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (fresh < 0) return errno;
+    int fresh = gevent_eventfd();
+    if (fresh < 0) return -fresh;
     // Atomic, so that a handler writes to one of the two and never to a closed number.
-    int result = dup3(fresh, atomic_load(&inbox->descriptor), O_CLOEXEC), error = errno;
-    close(fresh);
-    return result < 0 ? error : 0;
+    return -gevent_replace(atomic_load(&inbox->descriptor), fresh);
 }
 
 // MARK: fork

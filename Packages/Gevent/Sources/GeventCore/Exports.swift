@@ -1,5 +1,6 @@
-// A user of the core names settings and, when something about the loop goes wrong, its errors. Both live in GeventLoop.
+// A user of the core names settings and, when something about the loop goes wrong, its errors.
 @_exported public import GeventLoop
+@_exported public import GeventSettings
 
 /// The library's version, following semantic versioning.
 public let version = "0.1.0"

@@ -1,4 +1,3 @@
-internal import CGevent
 internal import GeventCore
 
 /// What this module adds to each hub: reports with names, and what the settings say is to be observed.
@@ -11,5 +10,11 @@ private struct DiagnosticsExtension: HubExtension {
 
 @section(".init_array") @used
 private let isLinked: @convention(c) () -> Void = {
-    gevent_extension_linked { HubExtensions.register(DiagnosticsExtension()) }
+    LinkedModule.register {
+        HubExtensions.register(DiagnosticsExtension())
+        Setting.register(
+            SettingKey.monitorThreadEnable.setting, SettingKey.maxBlockingTime.setting,
+            SettingKey.monitorPrintBlockingReports.setting, SettingKey.monitorMemoryPeriod.setting,
+            SettingKey.monitorMemoryMax.setting, SettingKey.trace.setting)
+    }
 }

@@ -182,6 +182,8 @@ public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
     }
 
     static func noThread(_ error: CInt) -> MonitorError {
-        MonitorError(code: .noThread, message: "a thread for the monitor: \(String(cString: strerror(error)))")
+        MonitorError(
+            code: .noThread,
+            message: "a thread for the monitor: \(LoopError(errno: error, operation: "pthread_create").message)")
     }
 }

@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import GeventCore
 internal import Glibc
 
@@ -55,7 +56,7 @@ final class MonitorSchedule: @unchecked Sendable {
                 state.maxBlockingTime = newValue
                 guard let index = state.entries.firstIndex(where: { $0.identifier == blockingFunction }) else { return }
                 state.entries[index].period = newValue.nanoseconds
-                state.entries[index].due = monotonicTime() + newValue.nanoseconds
+                state.entries[index].due = gevent_monotonic_time() + newValue.nanoseconds
             }
             gevent_bell_ring(bell)
         }
@@ -110,7 +111,8 @@ final class MonitorSchedule: @unchecked Sendable {
                 let nanoseconds = period.nanoseconds
                 state.entries.append(
                     Entry(
-                        identifier: identifier, period: nanoseconds, due: monotonicTime() + nanoseconds, call: function)
+                        identifier: identifier, period: nanoseconds, due: gevent_monotonic_time() + nanoseconds,
+                        call: function)
                 )
             }
             return entries
@@ -233,7 +235,7 @@ final class MonitorSchedule: @unchecked Sendable {
             guard let index = state.entries.indices.min(by: { state.entries[$0].due < state.entries[$1].due }) else {
                 return .wait(until: GEVENT_STEP_WHEN_RUNG)
             }
-            let now = monotonicTime()
+            let now = gevent_monotonic_time()
             if state.entries[index].due > now { return .wait(until: state.entries[index].due) }
             state.entries[index].due = now + state.entries[index].period
             return .call(state.entries[index].call)
@@ -269,12 +271,12 @@ struct BlockingWatch {
         self.hub = hub
         self.hubThread = hubThread
         lastActivity = gevent_hub_activity(hub)
-        since = monotonicTime()
+        since = gevent_monotonic_time()
     }
 
     mutating func look(limit: Duration) -> BlockingReport? {
         let activity = gevent_hub_activity(hub)
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         if activity != lastActivity || gevent_hub_is_polling(hub) {
             lastActivity = activity
             since = now
@@ -298,13 +300,6 @@ final class MonitorService: HubService {
     func hubWillClose() { monitor.schedule.stop() }
 
     func hubDidFork() { monitor.schedule.startAgain(monitor) }
-}
-
-/// The system's monotonic clock, which is not the loop's where time is virtual.
-func monotonicTime() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
 }
 
 extension Duration {

@@ -89,7 +89,7 @@ struct Place: Sendable {
 /// The Swift modules of this library. Reports leave their frames out. `ci/manifests` writes the list.
 let libraryModules: Set<String> = [
     "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventLibev", "GeventLibuv", "GeventLoop",
-    "GeventLoops", "GeventNet", "GeventOS", "GeventTesting",
+    "GeventLoops", "GeventNet", "GeventOS", "GeventSettings", "GeventTesting",
 ]
 
 /// The module that declares the function with a mangled name; nil if it is not a Swift name.

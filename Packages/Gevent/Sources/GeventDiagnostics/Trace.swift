@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import GeventCore
 internal import Synchronization
 
@@ -31,7 +32,7 @@ final class Trace: HubService, SwitchTrace {
     let file: TraceFile
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let loopName: String
-    private let process = Int(gevent_this_thread_number())
+    private let process = Int(gevent_thread_number())
     private let hubAddress: UnsafeRawPointer
     private var tracks: [UnsafeRawPointer: Track] = [:]
     private let polls: Track
@@ -67,7 +68,7 @@ final class Trace: HubService, SwitchTrace {
             "M", polls, nil, nil, name: "process_name", arguments: [("name", "hub on \(loopName), thread \(process)")])
         unnamed.append(polls)
         let current = AnyGreenlet.current(of: hub)
-        running = (track(of: current), Trace.key(current), monotonicTime())
+        running = (track(of: current), Trace.key(current), gevent_monotonic_time())
         flush()
     }
 
@@ -75,7 +76,7 @@ final class Trace: HubService, SwitchTrace {
     func end() {
         if isOver { return }
         isOver = true
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         closeRun(now)
         for (_, track) in tracks { closeWait(of: track, now) }
         writeNames()
@@ -112,7 +113,7 @@ final class Trace: HubService, SwitchTrace {
     // MARK: What happens
 
     func switches(from origin: UnsafeMutablePointer<gevent_context>?, to target: AnyGreenlet, isOver: Bool) {
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         if let (track, key, _) = running {
             closeRun(now)
             if isOver || origin == nil {
@@ -128,11 +129,11 @@ final class Trace: HubService, SwitchTrace {
     }
 
     func begins(_ greenlet: AnyGreenlet) {
-        event("i", track(of: greenlet), monotonicTime(), nil, name: "begin", category: "life")
+        event("i", track(of: greenlet), gevent_monotonic_time(), nil, name: "begin", category: "life")
     }
 
     func ended(_ greenlet: AnyGreenlet) {
-        let now = monotonicTime()
+        let now = gevent_monotonic_time()
         let key = Trace.key(greenlet)
         let track = track(of: greenlet)
         // The name may have been given meanwhile.
@@ -155,27 +156,28 @@ final class Trace: HubService, SwitchTrace {
     func spawned(_ greenlet: AnyGreenlet) {
         guard let running else { return }
         let arguments = [("greenlet", greenlet.description)]
-        event("i", running.track, monotonicTime(), nil, name: "spawn", category: "life", arguments: arguments)
+        event("i", running.track, gevent_monotonic_time(), nil, name: "spawn", category: "life", arguments: arguments)
     }
 
     func delivered(_ error: any Error, to greenlet: AnyGreenlet) {
         let name = isExit(error) ? "kill" : error is Timeout ? "timeout" : "throw"
         let arguments = [("error", "\(type(of: error)): \(error)")]
-        event("i", track(of: greenlet), monotonicTime(), nil, name: name, category: "error", arguments: arguments)
+        event(
+            "i", track(of: greenlet), gevent_monotonic_time(), nil, name: name, category: "error", arguments: arguments)
     }
 
     func pollBegins(maySleep: Bool) {
         writeNames()
         // Whatever stops a program, it stops while it sleeps: the file says how it came to that.
         if maySleep || buffer.count >= Trace.bufferSize { flush() }
-        poll = (monotonicTime(), maySleep)
+        poll = (gevent_monotonic_time(), maySleep)
         if isBroken { stop() }
     }
 
     func pollEnded() {
         guard let (since, maySleep) = poll else { return }
         poll = nil
-        event("X", polls, since, monotonicTime(), name: maySleep ? "poll" : "look", category: "poll")
+        event("X", polls, since, gevent_monotonic_time(), name: maySleep ? "poll" : "look", category: "poll")
     }
 
     // MARK: Tracks

@@ -98,7 +98,7 @@ final class TraceFile: Sendable {
         let error = fstat(opened, &status) == 0 ? 0 : errno
         let reason: String? =
             if error != 0 {
-                String(cString: strerror(error))
+                LoopError(errno: error, operation: "fstat").message
             } else if status.st_mode & S_IFMT != S_IFREG {
                 "it is not a regular file"
             } else if status.st_uid != geteuid() {

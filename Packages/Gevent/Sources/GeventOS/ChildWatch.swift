@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 public import GeventCore
 internal import Glibc
 

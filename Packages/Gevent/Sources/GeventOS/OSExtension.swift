@@ -1,5 +1,4 @@
-internal import CGevent
-internal import GeventCore
+public import GeventCore
 internal import Glibc
 
 /// What this module adds to each hub: the report that SIGUSR2 asks for.
@@ -20,5 +19,26 @@ private struct OSExtension: HubExtension {
     }
 }
 
+extension SettingKey where Value == Bool {
+    /// `GEVENT_REPORT_ON_SIGUSR2`: whether SIGUSR2 prints what all greenlets do.
+    public static var reportOnSIGUSR2: SettingKey<Bool> {
+        SettingKey(
+            "GEVENT_REPORT_ON_SIGUSR2", default: "false",
+            summary:
+                "Whether the signal SIGUSR2 has each hub report its greenlets through its errorOutput, by default to "
+                + "standard error.")
+    }
+}
+
+extension ResolvedConfiguration {
+    /// Whether SIGUSR2 has a report of all greenlets printed.
+    public var reportOnSIGUSR2: Bool { self[.reportOnSIGUSR2] }
+}
+
 @section(".init_array") @used
-private let isLinked: @convention(c) () -> Void = { gevent_extension_linked { HubExtensions.register(OSExtension()) } }
+private let isLinked: @convention(c) () -> Void = {
+    LinkedModule.register {
+        HubExtensions.register(OSExtension())
+        Setting.register(SettingKey.reportOnSIGUSR2.setting)
+    }
+}

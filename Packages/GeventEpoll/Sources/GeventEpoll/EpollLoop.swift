@@ -1,5 +1,5 @@
-internal import CGeventEpoll
-public import GeventLoop
+internal import CGeventSystem
+@_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
 /// The loop of Linux itself: epoll, an eventfd and the monotonic clock. It needs no library.
@@ -38,8 +38,7 @@ public final class EpollLoop: Loop {
     /// A loop that can be kept from using `epoll_pwait2`, to test what older kernels run.
     package init(allowingNanoseconds: Bool) throws(LoopError) {
         let waker = try EventWaker()
-        let epoll = gevent_epoll_create()
-        if epoll < 0 { throw LoopError(errno: -epoll, operation: "epoll_create1") }
+        let epoll = try LoopError.check(gevent_epoll(), "epoll_create1")
         self.epoll = epoll
         epollWaker = waker
         nanosecondsFailure = allowingNanoseconds ? -gevent_epoll_probe_nanoseconds(epoll) : -1
@@ -55,7 +54,7 @@ public final class EpollLoop: Loop {
 
     public var now: LoopInstant {
         assertUsable()
-        return LoopInstant(nanoseconds: gevent_epoll_now())
+        return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
     /// A nanosecond with `epoll_pwait2`, a millisecond without.
@@ -156,7 +155,7 @@ public final class EpollLoop: Loop {
     private func timeout(until deadline: LoopInstant?) -> Int64 {
         guard let deadline, deadline != .distantFuture else { return -1 }
         if deadline == .distantPast { return 0 }
-        let now = gevent_epoll_now()
+        let now = gevent_monotonic_time()
         return deadline.nanoseconds <= now ? 0 : deadline.nanoseconds - now
     }
 
@@ -214,16 +213,14 @@ public final class EpollLoop: Loop {
 
     /// Puts a fresh epoll descriptor, which watches the waker only, behind the number of the old one.
     private func replaceEpoll() throws(LoopError) {
-        let fresh = gevent_epoll_create()
-        if fresh < 0 { throw LoopError(errno: -fresh, operation: "epoll_create1") }
+        let fresh = try LoopError.check(gevent_epoll(), "epoll_create1")
         do throws(LoopError) {
             try watchWaker(fresh)
         } catch {
             _ = Glibc.close(fresh)
             throw error
         }
-        let result = gevent_epoll_replace(epoll, fresh)
-        if result < 0 { throw LoopError(errno: -result, operation: "dup3") }
+        try LoopError.check(gevent_replace(epoll, fresh), "dup3")
     }
 
     // MARK: Waking and forking

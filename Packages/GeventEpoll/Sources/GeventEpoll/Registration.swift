@@ -1,8 +1,10 @@
 internal import GeventLoop
 
-/// Called once by the registry, because the constructor in `CGeventEpoll` asked for it.
-@c(gevent_epoll_register)
-func registerEpoll() {
-    LoopBackend.register(
-        LoopBackend(name: EpollLoop.backendName) { () throws(LoopError) in try EpollLoop() })
+// Linking this module is enough to have its loop.
+@section(".init_array") @used
+private let isLinked: @convention(c) () -> Void = {
+    LinkedModule.register {
+        LoopBackend.register(
+            LoopBackend(name: EpollLoop.backendName) { (_) throws(LoopError) in try EpollLoop() })
+    }
 }

@@ -10,6 +10,9 @@ extension Facts {
             text += "  \(setting.name)=\(setting.value.debugDescription) (\(origin(of: setting)))\n"
             text += "      \(setting.summary)\n      Takes \(setting.type).\n"
         }
+        if !unknownVariables.isEmpty {
+            text += "\nvariables without effect\n" + unknownVariables.map { "  \($0)\n" }.joined()
+        }
         return text
     }
 

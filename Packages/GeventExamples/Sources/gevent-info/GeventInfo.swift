@@ -53,6 +53,7 @@ struct Facts: Encodable {
     let loop: Loop
     let linkedLoops: [String]
     let settings: [Setting]
+    let unknownVariables: [String]
     let runtime: Runtime
 
     init(of hub: Hub) {
@@ -65,6 +66,11 @@ struct Facts: Encodable {
             Setting(
                 name: $0.name, value: $0.value, origin: $0.origin.rawValue, type: $0.setting.type,
                 summary: $0.setting.summary)
+        }
+        let configuration = hub.resolvedConfiguration
+        unknownVariables = configuration.unknownVariables.map { name in
+            let nearest = configuration.nearestSetting(to: name).map { "; did you mean \($0)?" } ?? ""
+            return "\(name): no module that is linked into this program has a setting of this name\(nearest)"
         }
         let found = RuntimeFacts.current
         runtime = Runtime(

@@ -1,6 +1,7 @@
 internal import CGeventLibev
+internal import CGeventSystem
 internal import CLibev
-public import GeventLoop
+@_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
 /// A loop on libev: one of its own, or one that a C library brought along.
@@ -37,9 +38,8 @@ public final class LibevLoop: Loop {
     private let namesDescriptorsAnew: Bool
     /// Whether libev's backend finds what is ready by going through the numbers.
     private let looksAtNumbers: Bool
-    /// By descriptor. A slot stays with its number for as long as the loop lives; it is started only while there is
-    /// interest. The kernel hands out the lowest free number, so there are about as many as there were connections.
-    private var slots: [UnsafeMutablePointer<gevent_libev_slot>?] = []
+    /// A slot is started only while there is interest.
+    private var slots = LibrarySlots<gevent_libev_slot>()
     private let eventWaker: EventWaker
     private let wakeSlot: UnsafeMutablePointer<gevent_libev_slot>
     private var timer: DeadlineTimer
@@ -54,30 +54,17 @@ public final class LibevLoop: Loop {
     private let probe: CInt
     private let owner = pthread_self()
 
-    /// What the callbacks may touch. They know nothing else of this loop.
-    struct Turn {
-        /// Where events go; nil while somebody else runs an adopted loop.
-        var events: UnsafeMutablePointer<ReadyEvents>?
-        var isWoken = false
-        var isExpired = false
-        /// The slots to look at before the next run, linked through `next_changed`.
-        var changed: UnsafeMutablePointer<gevent_libev_slot>?
-        /// Whether one of them may have been lost in the run.
+    typealias Turn = LibraryTurn<gevent_libev_slot, Notes>
+
+    struct Notes {
+        /// Whether a slot that has changed may have been lost in the run.
         var hasLost = false
         /// Whether the waker or the timer is not watched.
         var hasLostOwn = true
         /// What failed in the run.
         var failure = gevent_libev_failure()
-        let waker: Unmanaged<EventWaker>
         /// For the one callback that has to act at once. The loop outlives its watchers.
         var loop: Unmanaged<LibevLoop>?
-
-        mutating func remember(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
-            if slot.pointee.is_changed { return }
-            slot.pointee.is_changed = true
-            slot.pointee.next_changed = changed
-            changed = slot
-        }
     }
 
     // MARK: Making
@@ -111,8 +98,7 @@ public final class LibevLoop: Loop {
         do throws(LoopError) {
             eventWaker = try EventWaker()
             timer = try DeadlineTimer()
-            probe = gevent_libev_probe()
-            if probe < 0 { throw LoopError(errno: -probe, operation: "epoll_create1") }
+            probe = try LoopError.check(gevent_epoll(), "epoll_create1")
         } catch {
             if !isAdopted { ev_loop_destroy(loop) }
             throw error
@@ -122,7 +108,7 @@ public final class LibevLoop: Loop {
         namesDescriptorsAnew = Self.backend(of: loop) != .epoll
         looksAtNumbers = Self.backend(of: loop) == .select
         turn = .allocate(capacity: 1)
-        turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
+        turn.initialize(to: Turn(waker: eventWaker, notes: Notes()))
         wakeSlot = Self.makeSlot(onWake, turn)
         timerSlot = Self.makeSlot(onDeadline, turn)
         forkWatcher = .allocate(capacity: 1)
@@ -130,7 +116,7 @@ public final class LibevLoop: Loop {
         idleWatcher = .allocate(capacity: 1)
         idleWatcher.initialize(to: ev_idle())
         gevent_libev_idle_init(idleWatcher, onIdle, nil)
-        turn.pointee.loop = .passUnretained(self)
+        turn.pointee.notes.loop = .passUnretained(self)
         gevent_libev_fork_init(forkWatcher, onRearming, turn)
         ev_fork_start(loop, forkWatcher)
         do throws(LoopError) {
@@ -148,7 +134,7 @@ public final class LibevLoop: Loop {
     private func watchOwnDescriptors() throws(LoopError) {
         try watchOwn(wakeSlot, eventWaker.fileDescriptor)
         try watchOwn(timerSlot, timer.fileDescriptor)
-        turn.pointee.hasLostOwn = false
+        turn.pointee.notes.hasLostOwn = false
     }
 
     private func watchOwn(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt) throws(LoopError) {
@@ -191,7 +177,7 @@ public final class LibevLoop: Loop {
 
     public var now: LoopInstant {
         assertUsable()
-        return LoopInstant(nanoseconds: gevent_libev_now())
+        return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
     /// A nanosecond: a timerfd keeps the deadlines, as libev itself waits in whole milliseconds.
@@ -223,8 +209,7 @@ public final class LibevLoop: Loop {
     ) throws(LoopError) {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
-        let index = Int(fileDescriptor)
-        let known = index >= 0 && index < slots.count ? slots[index] : nil
+        let known = slots[fileDescriptor]
         // Harmless if it is stopped, and never a system call: libev tells the kernel about changes at the next run.
         if let known { ev_io_stop(loop, &known.pointee.watcher) }
         if interest.isEmpty { return }
@@ -233,7 +218,7 @@ public final class LibevLoop: Loop {
         let hasFailed = known?.pointee.has_failed ?? false
         let error = hasFailed ? gevent_libev_try(probe, fileDescriptor) : gevent_libev_check(probe, fileDescriptor)
         if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
-        let slot = known ?? makeSlot(at: index)
+        let slot = known ?? makeSlot(for: fileDescriptor)
         slot.pointee.generation = generation
         slot.pointee.is_lost = false
         start(slot, fileDescriptor, interest)
@@ -242,9 +227,7 @@ public final class LibevLoop: Loop {
 
     /// Stops what libev would abort over among what has changed, and reports what it could not register.
     private func confirmChanges(into events: inout ReadyEvents) {
-        while let slot = turn.pointee.changed {
-            turn.pointee.changed = slot.pointee.next_changed
-            slot.pointee.is_changed = false
+        while let slot = turn.pointee.takeChanged() {
             if slot.pointee.is_lost {
                 slot.pointee.is_lost = false
                 events.append(
@@ -258,7 +241,7 @@ public final class LibevLoop: Loop {
 
     /// The same among everything.
     private func confirmAll() {
-        for case let slot? in slots { confirm(slot) }
+        for slot in slots.all { confirm(slot) }
     }
 
     /// libev is about to register everything anew, in a run that may be about to wait.
@@ -269,16 +252,14 @@ public final class LibevLoop: Loop {
 
     private func confirm(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
         if !gevent_libev_is_started(&slot.pointee.watcher) { return }
-        let error = gevent_libev_confirm(probe, slot.pointee.watcher.fd)
+        let error = gevent_check_pollable(probe, slot.pointee.watcher.fd)
         // Closed behind our back: the kernel has forgotten it, and so do we.
         if error == EBADF || error == EPERM { ev_io_stop(loop, &slot.pointee.watcher) }
     }
 
-    private func makeSlot(at index: Int) -> UnsafeMutablePointer<gevent_libev_slot> {
-        // The kernel accepted the number, so its limit on open descriptors bounds the array.
-        while slots.count <= index { slots.append(nil) }
+    private func makeSlot(for fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_libev_slot> {
         let slot = Self.makeSlot(onReady, turn)
-        slots[index] = slot
+        slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
@@ -307,13 +288,13 @@ public final class LibevLoop: Loop {
         guard let loop else { throw LoopError(.closed, operation: "poll") }
         let before = events.count
         confirmChanges(into: &events)
-        if turn.pointee.hasLostOwn { try watchOwnDescriptors() }
+        if turn.pointee.notes.hasLostOwn { try watchOwnDescriptors() }
         if namesDescriptorsAnew { confirmAll() }
-        var mayBlock = events.count == before && mayBlock(until: deadline)
+        var mayBlock = events.count == before && turn.pointee.mayBlock(until: deadline)
         if mayBlock && hasChanges {
             let hasExpired = try run(loop, CInt(EVRUN_NOWAIT), into: &events)
             if hasExpired || events.count > before { return }
-            mayBlock = self.mayBlock(until: deadline)
+            mayBlock = turn.pointee.mayBlock(until: deadline)
         }
         if mayBlock { try timer.arm(until: deadline) }
         try run(loop, mayBlock ? CInt(EVRUN_ONCE) : CInt(EVRUN_NOWAIT), into: &events)
@@ -324,24 +305,15 @@ public final class LibevLoop: Loop {
     private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
         let before = events.count
         hasChanges = false
-        withUnsafeMutablePointer(to: &events) { events in
-            turn.pointee.events = events
-            gevent_libev_run(loop, flags, &turn.pointee.failure)
-            turn.pointee.events = nil
-        }
+        let ended = Turn.run(turn, into: &events) { gevent_libev_run(loop, flags, &turn.pointee.notes.failure) }
+        if ended.isExpired { timer.expire() }
         if isReversed(events, from: before) { events.reverse(from: before) }
-        if turn.pointee.hasLost {
-            turn.pointee.hasLost = false
+        if turn.pointee.notes.hasLost {
+            turn.pointee.notes.hasLost = false
             confirmChanges(into: &events)
         }
-        let isOver = turn.pointee.isWoken || turn.pointee.isExpired
-        turn.pointee.isWoken = false
-        if turn.pointee.isExpired {
-            turn.pointee.isExpired = false
-            timer.expire()
-        }
-        if turn.pointee.failure.count != 0 { try throwFailure() }
-        return isOver
+        if turn.pointee.notes.failure.count != 0 { try throwFailure() }
+        return ended.isWoken || ended.isExpired
     }
 
     /// Whether libev has called back in the reverse of the kernel's order.
@@ -354,19 +326,12 @@ public final class LibevLoop: Loop {
     }
 
     private func throwFailure() throws(LoopError) {
-        let failure = turn.pointee.failure
-        turn.pointee.failure = gevent_libev_failure()
+        let failure = turn.pointee.notes.failure
+        turn.pointee.notes.failure = gevent_libev_failure()
         let operation = String(cString: failure.message).split(separator: " ").last.map(String.init) ?? "ev_run"
         // What makes kernel objects has been retried, with success.
         if operation.contains("create") || operation.contains("setup") { return }
         throw LoopError(errno: failure.code, operation: operation)
-    }
-
-    private func mayBlock(until deadline: LoopInstant?) -> Bool {
-        // Woken while somebody else ran the loop: that wake is still due.
-        if turn.pointee.isWoken { return false }
-        guard let deadline else { return true }
-        return deadline != .distantPast && deadline.nanoseconds > gevent_libev_now()
     }
 
     // MARK: Forking and closing
@@ -374,13 +339,10 @@ public final class LibevLoop: Loop {
     public func recoverAfterFork() throws(LoopError) {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "recoverAfterFork") }
-        // The next run needs a new epoll descriptor, and could only retry.
-        let trial = gevent_libev_probe()
-        if trial < 0 { throw LoopError(errno: -trial, operation: "epoll_create1") }
-        _ = Glibc.close(trial)
+        try checkEpollIsAvailable()
         // Marks only. The next run replaces libev's kernel objects, before it tells the kernel about any change.
         ev_loop_fork(loop)
-        for case let slot? in slots { ev_io_stop(loop, &slot.pointee.watcher) }
+        for slot in slots.all { ev_io_stop(loop, &slot.pointee.watcher) }
         try eventWaker.replaceAfterFork()
         try timer.replaceAfterFork()
         // The probe may be shared: what is put into it is taken out at once.
@@ -403,11 +365,11 @@ public final class LibevLoop: Loop {
     }
 
     private func tearDown() {
-        for case let slot? in slots + [wakeSlot, timerSlot] {
+        for slot in slots.all + [wakeSlot, timerSlot] {
             ev_io_stop(loop, &slot.pointee.watcher)
             slot.deallocate()
         }
-        slots = []
+        slots.removeAll()
         ev_fork_stop(loop, forkWatcher)
         forkWatcher.deallocate()
         ev_idle_stop(loop, idleWatcher)
@@ -425,6 +387,8 @@ public final class LibevLoop: Loop {
 // Confined to the thread that made it; its waker is what may leave.
 @available(*, unavailable)
 extension LibevLoop: Sendable {}
+
+@_spi(GeventInternals) extension gevent_libev_slot: LibrarySlot {}
 
 private enum Bits {
     static let read = CInt(EV_READ)
@@ -447,7 +411,7 @@ private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?,
         slot.pointee.has_failed = true
         slot.pointee.is_lost = true
         turn.pointee.remember(slot)
-        turn.pointee.hasLost = true
+        turn.pointee.notes.hasLost = true
         return
     }
     guard let batch = turn.pointee.events else { return }
@@ -463,7 +427,7 @@ private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?,
 /// Not only after a fork: libev is about to register everything anew, for whatever reason.
 private func onRearming(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
     guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self) else { return }
-    turn.pointee.loop?._withUnsafeGuaranteedRef { $0.prepareToRearm() }
+    turn.pointee.notes.loop?._withUnsafeGuaranteedRef { $0.prepareToRearm() }
 }
 
 private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_idle>?, _: CInt) {
@@ -475,14 +439,13 @@ private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_i
 private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
     let turn = turn(of: watcher)
-    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
-    turn.pointee.isWoken = true
-    turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
+    if events & Bits.error != 0 { turn.pointee.notes.hasLostOwn = true }
+    turn.pointee.wake()
 }
 
 private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
     let turn = turn(of: watcher)
-    if events & Bits.error != 0 { turn.pointee.hasLostOwn = true }
+    if events & Bits.error != 0 { turn.pointee.notes.hasLostOwn = true }
     turn.pointee.isExpired = true
 }

@@ -1,20 +1,9 @@
 #include "CGeventLibuv.h"
-#include "CGeventLoop.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <unistd.h>
-
-// Defined in Swift (Registration.swift). Declared here and not in the header, where Swift would import a second one.
-extern void gevent_libuv_register(void);
-
-// Linking this backend is all it takes to have it. The constructor runs before `main` and before anything may be
-// assumed of the Swift runtime, so it only stores the pointer.
-__attribute__((constructor)) static void gevent_libuv_linked(void) {
-    gevent_loop_backend_linked(gevent_libuv_register);
-}
 
 // The bits of `Readiness` in Swift.
 enum { READ = 1, WRITE = 2 };
@@ -57,15 +46,6 @@ int gevent_libuv_add_all(const uv_loop_t *loop) {
             return errno;
         }
     }
-    return 0;
-}
-
-int gevent_libuv_try_epoll(void) {
-    int trial = epoll_create1(EPOLL_CLOEXEC);
-    if (trial < 0) {
-        return errno;
-    }
-    close(trial);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 internal import CGeventLibuv
+internal import CGeventSystem
 public import CLibuv
-public import GeventLoop
+@_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
 /// A loop on libuv: one of its own, or one that a C library brought along.
@@ -30,10 +31,8 @@ public final class LibuvLoop: Loop {
     /// The C loop; nil once closed.
     private var loop: UnsafeMutablePointer<uv_loop_t>?
     private let isAdopted: Bool
-    /// By descriptor. A slot stays with its number for as long as the loop lives, so that there is no waiting for
-    /// `uv_close`, which takes effect a run later. The kernel hands out the lowest free number, so there are about as
-    /// many as there were connections.
-    private var slots: [UnsafeMutablePointer<gevent_libuv_slot>?] = []
+    /// A slot stays with its number, so that there is no waiting for `uv_close`, which takes effect a run later.
+    private var slots = LibrarySlots<gevent_libuv_slot>()
     private let eventWaker: EventWaker
     private var timer: DeadlineTimer
     private let turn: UnsafeMutablePointer<Turn>
@@ -51,26 +50,13 @@ public final class LibuvLoop: Loop {
     private let owner = pthread_self()
     private var process = getpid()
 
-    /// What the callbacks may touch. They know nothing else of this loop.
-    struct Turn {
-        /// Where events go; nil while somebody else runs an adopted loop.
-        var events: UnsafeMutablePointer<ReadyEvents>?
+    typealias Turn = LibraryTurn<gevent_libuv_slot, Notes>
+
+    struct Notes {
         /// Counts the polls.
         var number: UInt64 = 0
-        var isWoken = false
-        var isExpired = false
-        /// The slots to look at before the next run, linked through `next_changed`.
-        var changed: UnsafeMutablePointer<gevent_libuv_slot>?
         /// The kernel watches a file under a number that cannot take it out any more; see ``LibuvLoop/rebuild()``.
         var hasOrphans = false
-        let waker: Unmanaged<EventWaker>
-
-        mutating func remember(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
-            if slot.pointee.is_changed { return }
-            slot.pointee.is_changed = true
-            slot.pointee.next_changed = changed
-            changed = slot
-        }
     }
 
     // MARK: Making
@@ -111,7 +97,7 @@ public final class LibuvLoop: Loop {
             throw error
         }
         turn = .allocate(capacity: 1)
-        turn.initialize(to: Turn(waker: .passUnretained(eventWaker)))
+        turn.initialize(to: Turn(waker: eventWaker, notes: Notes()))
         self.loop = loop
         self.isAdopted = isAdopted
         do throws(LoopError) {
@@ -131,9 +117,7 @@ public final class LibuvLoop: Loop {
     }
 
     private func isWatched(_ fileDescriptor: CInt) -> Bool {
-        let index = Int(fileDescriptor)
-        guard index < slots.count, let slot = slots[index] else { return false }
-        return slot.pointee.interest != 0
+        slots[fileDescriptor].map { $0.pointee.interest != 0 } ?? false
     }
 
     /// Registers what libuv keeps for itself, which it would abort over at its next run.
@@ -156,7 +140,7 @@ public final class LibuvLoop: Loop {
 
     public var now: LoopInstant {
         assertUsable()
-        return LoopInstant(nanoseconds: Int64(bitPattern: uv_hrtime()))
+        return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
     /// A nanosecond: a timerfd keeps the deadlines, as libuv itself waits in whole milliseconds.
@@ -178,13 +162,11 @@ public final class LibuvLoop: Loop {
         _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
     ) throws(LoopError) {
         let loop = try usableLoop("setInterest", fileDescriptor)
-        let index = Int(fileDescriptor)
-        let known = index >= 0 && index < slots.count ? slots[index] : nil
-        if let known, known.pointee.interest != 0 {
+        if let known = slots[fileDescriptor], known.pointee.interest != 0 {
             known.pointee.interest = 0
             // libuv does this too, but does not say whether it worked.
             if gevent_libuv_remove(loop, fileDescriptor) != 0 {
-                if interest.isEmpty { turn.pointee.hasOrphans = true } else { known.pointee.is_doubtful = true }
+                if interest.isEmpty { turn.pointee.notes.hasOrphans = true } else { known.pointee.is_doubtful = true }
             }
             uv_poll_stop(&known.pointee.handle)
         }
@@ -205,8 +187,7 @@ public final class LibuvLoop: Loop {
     private func slot(
         for fileDescriptor: CInt
     ) throws(LoopError) -> UnsafeMutablePointer<gevent_libuv_slot> {
-        let index = Int(fileDescriptor)
-        if index >= 0 && index < slots.count, let known = slots[index] { return known }
+        if let known = slots[fileDescriptor] { return known }
         let slot = UnsafeMutablePointer<gevent_libuv_slot>.allocate(capacity: 1)
         slot.initialize(to: gevent_libuv_slot())
         let result = gevent_libuv_init(loop, &slot.pointee.handle, fileDescriptor)
@@ -217,9 +198,7 @@ public final class LibuvLoop: Loop {
         }
         slot.pointee.handle.data = UnsafeMutableRawPointer(turn)
         slot.pointee.fd = fileDescriptor
-        // libuv accepted the number, so the limit on open descriptors bounds the array.
-        while slots.count <= index { slots.append(nil) }
-        slots[index] = slot
+        slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
@@ -256,24 +235,16 @@ public final class LibuvLoop: Loop {
         let loop = try usableLoop("poll")
         let before = events.count
         confirmChanges(loop, into: &events)
-        if turn.pointee.hasOrphans { try rebuild(into: &events) }
+        if turn.pointee.notes.hasOrphans { try rebuild(into: &events) }
         try watchOwnDescriptors()
         if hasUnregistered { try registerAll() }
         if isCrowded && takeFromCrowd(loop, into: &events) { return }
         defer { isCrowded = !isAdopted && events.count - before >= Self.manyEvents }
-        let mayBlock = events.count == before && mayBlock(until: deadline)
+        let mayBlock = events.count == before && turn.pointee.mayBlock(until: deadline)
         if mayBlock { try timer.arm(until: deadline) }
-        withUnsafeMutablePointer(to: &events) { events in
-            turn.pointee.number &+= 1
-            turn.pointee.events = events
-            _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT)
-            turn.pointee.events = nil
-        }
-        turn.pointee.isWoken = false
-        if turn.pointee.isExpired {
-            turn.pointee.isExpired = false
-            timer.expire()
-        }
+        turn.pointee.notes.number &+= 1
+        let ended = Turn.run(turn, into: &events) { _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT) }
+        if ended.isExpired { timer.expire() }
     }
 
     /// Takes some of many events from libuv's epoll descriptor, without libuv. Returns whether there were any; if not,
@@ -288,8 +259,7 @@ public final class LibuvLoop: Loop {
             let count = Int(gevent_libuv_take(loop, found.baseAddress, CInt(found.count)))
             isCrowded = count == found.count
             for event in found.prefix(count) {
-                let index = Int(event.fd)
-                guard index < slots.count, let slot = slots[index], slot.pointee.interest != 0,
+                guard let slot = slots[event.fd], slot.pointee.interest != 0,
                     !slot.pointee.is_doubtful, event.fd != eventWaker.fileDescriptor, event.fd != timer.fileDescriptor
                 else {
                     isCrowded = false
@@ -297,7 +267,7 @@ public final class LibuvLoop: Loop {
                 }
             }
             for event in found.prefix(count) {
-                guard let slot = slots[Int(event.fd)] else { continue }
+                guard let slot = slots[event.fd] else { continue }
                 events.append(
                     ReadyEvent(
                         fileDescriptor: event.fd, generation: slot.pointee.generation,
@@ -307,18 +277,9 @@ public final class LibuvLoop: Loop {
         }
     }
 
-    private func mayBlock(until deadline: LoopInstant?) -> Bool {
-        // Woken while somebody else ran the loop: that wake is still due.
-        if turn.pointee.isWoken { return false }
-        guard let deadline else { return true }
-        return deadline != .distantPast && deadline.nanoseconds > Int64(bitPattern: uv_hrtime())
-    }
-
     /// Takes out what libuv would abort over, and starts again what it has stopped.
     private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) {
-        while let slot = turn.pointee.changed {
-            turn.pointee.changed = slot.pointee.next_changed
-            slot.pointee.is_changed = false
+        while let slot = turn.pointee.takeChanged() {
             if slot.pointee.interest == 0 { continue }
             if uv_is_active(handle(slot)) == 0 {
                 // libuv stops a handle whose file has an error, though the error lasts.
@@ -342,7 +303,7 @@ public final class LibuvLoop: Loop {
         switch error {
         case EBADF, ENOENT, EPERM:
             // Closed behind our back: the kernel has forgotten it, and so do we.
-            turn.pointee.hasOrphans = true
+            turn.pointee.notes.hasOrphans = true
         default:
             if isOwn(slot) { return }
             events.append(
@@ -364,26 +325,23 @@ public final class LibuvLoop: Loop {
     /// An adopted loop stays as it is: other threads may be using its `uv_async_t`s at this moment, and would abort.
     private func rebuild(into events: inout ReadyEvents) throws(LoopError) {
         if isAdopted {
-            turn.pointee.hasOrphans = false
+            turn.pointee.notes.hasOrphans = false
             return
         }
         try replaceKernelObjects()
-        for case let slot? in slots where slot.pointee.interest != 0 {
+        for slot in slots.all where slot.pointee.interest != 0 {
             slot.pointee.is_doubtful = false
             let error = gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
             if error == 0 { continue }
             abandon(slot)
             lose(slot, error, into: &events)
         }
-        turn.pointee.hasOrphans = false
+        turn.pointee.notes.hasOrphans = false
     }
 
     /// Gives libuv a fresh epoll descriptor, in which nothing is registered.
     private func replaceKernelObjects() throws(LoopError) {
-        // libuv closes its descriptor before it asks for another, and can do nothing without one. So the loop asks
-        // first, while an error still leaves everything as it was.
-        let trial = gevent_libuv_try_epoll()
-        if trial != 0 { throw LoopError(errno: trial, operation: "epoll_create1") }
+        try checkEpollIsAvailable()
         hasUnregistered = true
         let result = uv_loop_fork(loop)
         if result == 0 { return }
@@ -399,10 +357,9 @@ public final class LibuvLoop: Loop {
         // Before anything is stopped, which takes it out of the kernel's set: that is the parent's until now.
         try replaceKernelObjects()
         process = getpid()
-        turn.pointee.changed = nil
-        turn.pointee.hasOrphans = false
-        for case let slot? in slots {
-            slot.pointee.is_changed = false
+        while turn.pointee.takeChanged() != nil {}
+        turn.pointee.notes.hasOrphans = false
+        for slot in slots.all {
             slot.pointee.is_doubtful = false
             if !isOwn(slot) { abandon(slot) }
         }
@@ -435,13 +392,13 @@ public final class LibuvLoop: Loop {
         }
         // Without an epoll descriptor libuv cannot even close: what it holds is lost.
         if failure != nil { return }
-        for case let slot? in slots {
+        for slot in slots.all {
             uv_close(handle(slot)) { handle in
                 // Not before: libuv had it in its lists until now.
                 UnsafeMutableRawPointer(handle)?.assumingMemoryBound(to: gevent_libuv_slot.self).deallocate()
             }
         }
-        slots = []
+        slots.removeAll()
         if isAdopted { return }
         // Nothing is left on it but the handles that are being closed, so this does not wait.
         uv_run(loop, UV_RUN_DEFAULT)
@@ -469,6 +426,8 @@ public final class LibuvLoop: Loop {
 @available(*, unavailable)
 extension LibuvLoop: Sendable {}
 
+@_spi(GeventInternals) extension gevent_libuv_slot: LibrarySlot {}
+
 /// A poll handle as any handle, which is what C's inheritance looks like from here.
 private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMutablePointer<uv_handle_t> {
     UnsafeMutableRawPointer(slot).assumingMemoryBound(to: uv_handle_t.self)
@@ -495,10 +454,10 @@ private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt,
     }
     guard let batch = turn.pointee.events else { return }
     // When more than 1,024 are ready, libuv asks the kernel again within one run, and is told the same again.
-    if slot.pointee.reported == turn.pointee.number { return }
-    slot.pointee.reported = turn.pointee.number
+    if slot.pointee.reported == turn.pointee.notes.number { return }
+    slot.pointee.reported = turn.pointee.notes.number
     if slot.pointee.is_doubtful && !gevent_libuv_is_ready(slot.pointee.fd, slot.pointee.interest) {
-        turn.pointee.hasOrphans = true
+        turn.pointee.notes.hasOrphans = true
         return
     }
     batch.pointee.append(
@@ -508,8 +467,7 @@ private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt,
 private func onWake(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
     guard let handle else { return }
     let turn = turn(of: handle)
-    turn.pointee.isWoken = true
-    turn.pointee.waker._withUnsafeGuaranteedRef { $0.drain() }
+    turn.pointee.wake()
 }
 
 private func onDeadline(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {

@@ -1,8 +1,10 @@
 internal import GeventLoop
 
-/// Called once by the registry, because the constructor in `CGeventLibuv` asked for it.
-@c(gevent_libuv_register)
-func registerLibuv() {
-    LoopBackend.register(
-        LoopBackend(name: LibuvLoop.backendName) { () throws(LoopError) in try LibuvLoop() })
+// Linking this module is enough to have its loop.
+@section(".init_array") @used
+private let isLinked: @convention(c) () -> Void = {
+    LinkedModule.register {
+        LoopBackend.register(
+            LoopBackend(name: LibuvLoop.backendName) { (_) throws(LoopError) in try LibuvLoop() })
+    }
 }

@@ -1,4 +1,4 @@
-internal import CGeventLoop
+internal import CGeventSystem
 internal import Glibc
 
 /// A loop that checks line 9 of the contract in release builds too, and logs each call.
@@ -131,7 +131,7 @@ public final class CheckedLoop<Base: Loop>: Loop {
     }
 
     private func stamp(_ time: LoopInstant?, _ what: String) {
-        log("[\(time.map { "\($0)" } ?? "closed")] \(Self.backendName) thread \(gevent_loop_thread_id()): \(what)")
+        log("[\(time.map { "\($0)" } ?? "closed")] \(Self.backendName) thread \(gevent_thread_number()): \(what)")
     }
 
     private func describe(_ events: borrowing ReadyEvents, from start: Int) -> String {

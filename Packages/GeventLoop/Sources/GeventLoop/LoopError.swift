@@ -1,4 +1,5 @@
-internal import CGeventLoop
+internal import CGeventSystem
+internal import GeventSettings
 internal import Glibc
 
 /// What went wrong in a loop, as a value that other code can act on.
@@ -75,6 +76,14 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         self.init(code, errno: errno, operation: operation, fileDescriptor: fileDescriptor)
     }
 
+    /// The result of a system call that returns the negated error number if it fails.
+    @_spi(GeventInternals)
+    @discardableResult
+    public static func check(_ result: CInt, _ operation: String) throws(LoopError) -> CInt {
+        if result < 0 { throw LoopError(errno: -result, operation: operation) }
+        return result
+    }
+
     /// The whole story on one line, such as
     /// "epoll_ctl(ADD) on descriptor 7: the descriptor is not open: EBADF (Bad file descriptor)".
     public var description: String {
@@ -101,11 +110,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     }
 
     private static func describe(_ errno: CInt) -> String {
-        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { text in
-            // A temporary allocation of non-zero capacity always has a base address.
-            guard let start = text.baseAddress else { return "errno \(errno)" }
-            gevent_loop_describe_errno(errno, start, text.count)
-            return String(cString: start)
-        }
+        guard let name = gevent_errno_name(errno), let text = gevent_errno_text(errno) else { return "errno \(errno)" }
+        return "\(String(cString: name)) (\(String(cString: text)))"
     }
 }

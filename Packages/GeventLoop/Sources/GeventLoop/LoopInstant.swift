@@ -3,7 +3,7 @@
 /// The clock never goes back. On a kernel loop the origin is `CLOCK_MONOTONIC`'s, on a virtual loop it is zero; two
 /// instants can be compared only if they come from the same loop.
 @frozen
-public struct LoopInstant: Sendable, Hashable, Comparable, CustomStringConvertible {
+public struct LoopInstant: InstantProtocol, Sendable, CustomStringConvertible {
     /// Nanoseconds since the loop's origin.
     public var nanoseconds: Int64
 

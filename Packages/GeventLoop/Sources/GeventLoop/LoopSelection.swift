@@ -1,8 +1,10 @@
+public import GeventSettings
+
 extension ResolvedConfiguration {
     /// Makes the loop that `GEVENT_LOOP` asks for, wrapped in a ``CheckedLoop`` if ``debugLoop`` is on.
     ///
-    /// Unset or empty: epoll, then libev, libuv, then the others by name; the first that starts. One name: that loop or
-    /// an error, never another. A list: the first that is linked and starts. Case and spaces do not matter.
+    /// Unset or empty: the first that starts, preferred loops before the others, which come by name. One name: that
+    /// loop or an error, never another. A list: the first that is linked and starts. Case and spaces do not matter.
     ///
     /// - Parameter backends: what to choose from.
     /// - Returns: the loop, which belongs to the calling thread, and one sentence on why it was this one.
@@ -10,8 +12,7 @@ extension ResolvedConfiguration {
     public func makeLoop(
         from backends: [LoopBackend] = LoopBackend.linked
     ) throws(ConfigurationError) -> (loop: any Loop, reason: String) {
-        let selection = LoopSelection(request: loop, origin: loopOrigin, backends: backends)
-        let made = try selection.makeLoop()
+        let made = try LoopSelection(configuration: self, backends: backends).makeLoop()
         return (debugLoop ? checked(made.loop) : made.loop, made.reason)
     }
 }
@@ -21,16 +22,12 @@ private func checked(_ loop: some Loop) -> any Loop {
     CheckedLoop(loop)
 }
 
-/// The loops this project knows, in the order in which they are preferred, and the products that link them.
-private let knownLoops: [(name: String, product: String)] = [
-    ("epoll", "Gevent"), ("libev", "GeventLibev"), ("libuv", "GeventLibuv"),
-]
-
 /// One attempt to find a loop: what was asked for, and what there is.
 private struct LoopSelection {
-    let request: String
-    let origin: ResolvedSetting.Origin
+    let configuration: ResolvedConfiguration
     let backends: [LoopBackend]
+    /// The loops of products that may be linked or not, preferred ones first.
+    let knownLoops = LoopBackend.known
 
     /// Why a candidate is not the loop in use.
     enum Failure {
@@ -48,7 +45,7 @@ private struct LoopSelection {
                 continue
             }
             do throws(LoopError) {
-                let loop = try backend.makeLoop()
+                let loop = try backend.makeLoop(configuration)
                 return (loop, reason(isDefault: names.isEmpty, failures: failures))
             } catch {
                 failures.append(.failed(backend.name, error))
@@ -56,6 +53,8 @@ private struct LoopSelection {
         }
         throw names.isEmpty ? nothingStarted(failures) : requestFailed(failures)
     }
+
+    private var request: String { configuration.loop }
 
     /// The names in the request, in lower case, each once.
     private var requestedNames: [String] {
@@ -90,8 +89,10 @@ private struct LoopSelection {
         let value = requestedNames.isEmpty ? "" : "\(subject): "
         return ConfigurationError(
             .noLoopLinked, setting: variable,
-            message: "\(value)no event loop is linked into this program. Depend on the product Gevent, which brings "
-                + "epoll, or on GeventLibev or GeventLibuv, or call LoopBackend.register(_:) before the first hub.")
+            message: "\(value)no event loop is linked into this program. "
+                + (knownLoops.first.map {
+                    "Depend on the product \($0.product), which brings \($0.name), or on \(otherProducts), or call "
+                } ?? "Call ") + "LoopBackend.register(_:) before the first hub.")
     }
 
     private func nothingStarted(_ failures: [Failure]) -> ConfigurationError {
@@ -138,12 +139,19 @@ private struct LoopSelection {
                 " To add \(wanted.count == 1 ? "it" : "them"), depend on the product"
                 + "\(wanted.count == 1 ? "" : "s") \(wanted.joined(separator: " and "))."
         } else if !knownLoops.allSatisfy({ isLinked($0.name) }) {
-            text += " To add one, depend on the product GeventLibev or GeventLibuv."
+            text += " To add one, depend on the product \(otherProducts)."
         }
         return text
     }
 
+    /// The products that add a loop to the one that is always there.
+    private var otherProducts: String { knownLoops.dropFirst().map(\.product).joined(separator: " or ") }
+
     private var variable: String { SettingKey.loop.setting.name }
+
+    private var origin: ResolvedSetting.Origin {
+        configuration.settings.first { $0.name == variable }?.origin ?? .default
+    }
 
     private var subject: String {
         "\(variable)=\"\(request)\"\(origin == .code ? " (set in code)" : "")"

@@ -1,4 +1,4 @@
-internal import CGeventNet
+internal import CGeventSystem
 internal import Glibc
 
 /// The file of a Unix socket that this process has bound, so that the same file can be removed later.

@@ -1,4 +1,4 @@
-internal import CGeventNet
+internal import CGeventSystem
 
 /// Where a socket is, or is to be: an IPv4 or IPv6 address with a port, or a Unix socket's path or abstract name.
 ///

@@ -1,4 +1,4 @@
-internal import CGeventNet
+internal import CGeventSystem
 internal import Gevent
 internal import Glibc
 

@@ -1,4 +1,4 @@
-internal import CGeventNet
+internal import CGeventSystem
 internal import Glibc
 
 /// What went wrong with a socket, as a value that other code can act on.
@@ -123,8 +123,8 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
         if code == .wouldBlock { return "would block" }
         if code == .closed { return "the socket is closed" }
         if errno == 0 { return code == .endOfStream ? "the connection was closed by the peer" : code.rawValue }
-        let text = gevent_net_errno_text(errno).map { String(cString: $0) } ?? "Unknown error"
-        let name = gevent_net_errno_name(errno).map { String(cString: $0) } ?? "errno"
+        let text = gevent_errno_text(errno).map { String(cString: $0) } ?? "Unknown error"
+        let name = gevent_errno_name(errno).map { String(cString: $0) } ?? "errno"
         return "\(text) (\(name) \(errno))"
     }
 }

@@ -1,4 +1,4 @@
-internal import CGeventNet
+internal import CGeventSystem
 internal import Glibc
 
 /// A property of a socket that the kernel keeps, with the type of its value.

@@ -1,5 +1,5 @@
-internal import CGeventTesting
-internal import GeventLoop
+internal import CGeventSystem
+@_spi(GeventInternals) internal import GeventLoop
 internal import Glibc
 
 /// A waker made of a pipe: a byte in it is a wake that was not yet seen.
@@ -38,20 +38,14 @@ final class WakePipe: LoopWaker {
     /// Puts a fresh pipe behind the same numbers; the old one is shared with the parent process.
     func replaceAfterFork() throws(LoopError) {
         let fresh = try Self.open()
-        defer {
-            _ = Glibc.close(fresh.0)
-            _ = Glibc.close(fresh.1)
-        }
-        for (number, end) in [(readEnd, fresh.0), (writeEnd, fresh.1)] {
-            let result = gevent_testing_replace(number, end)
-            if result < 0 { throw LoopError(errno: -result, operation: "dup3") }
+        for result in [gevent_replace(readEnd, fresh.0), gevent_replace(writeEnd, fresh.1)] {
+            try LoopError.check(result, "dup3")
         }
     }
 
     private static func open() throws(LoopError) -> (CInt, CInt) {
         var ends: [CInt] = [-1, -1]
-        let result = gevent_testing_pipe(&ends)
-        if result < 0 { throw LoopError(errno: -result, operation: "pipe2") }
+        try LoopError.check(gevent_pipe(&ends), "pipe2")
         return (ends[0], ends[1])
     }
 }

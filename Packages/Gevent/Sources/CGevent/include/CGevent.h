@@ -8,11 +8,9 @@
 // Everything belongs to one hub and so to one thread, unless a comment says otherwise.
 #pragma once
 
-#include "gevent_children.h"
 #include "gevent_context.h"
 #include "gevent_deferred.h"
 #include "gevent_dwarf.h"
-#include "gevent_extensions.h"
 #include "gevent_fork.h"
 #include "gevent_hub.h"
 #include "gevent_lineage.h"

@@ -131,9 +131,6 @@ gevent_hub *gevent_hub_create(
 /// After `run_hub` has returned and every greenlet is over.
 void gevent_hub_destroy(gevent_hub *hub);
 
-/// Nanoseconds of processor time that the calling thread has used. A system call.
-int64_t gevent_thread_processor_time(void);
-
 // MARK: the ready queue
 
 void gevent_ready_grow(gevent_hub *hub);

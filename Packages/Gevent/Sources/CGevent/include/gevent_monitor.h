@@ -90,6 +90,3 @@ struct gevent_context;
 /// Describes a context, except for its class. Any thread, while the hub exists.
 void gevent_describe_context(
     const struct gevent_hub *hub, const struct gevent_context *context, gevent_identity *identity);
-
-/// The kernel's number of the calling thread.
-int gevent_this_thread_number(void);

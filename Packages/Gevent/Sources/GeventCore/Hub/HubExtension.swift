@@ -1,7 +1,7 @@
-internal import CGevent
+@_spi(GeventInternals) internal import GeventSettings
 
 /// What a module above the core adds to the hubs of the process. The core never names such a module: linking one is
-/// enough, since it registers its extension in `.init_array`.
+/// enough, since it registers its extension by ``LinkedModule/register(_:)``.
 ///
 /// Every requirement has a default, so an extension implements what it provides.
 package protocol HubExtension: Sendable {
@@ -29,13 +29,13 @@ extension HubExtension {
 package enum HubExtensions {
     private static let registered = ForkableMutex<[any HubExtension]>([])
 
-    /// Adds an extension. For the function that a module gives to `gevent_extension_linked`.
+    /// Adds an extension. For the closure that a module gives to ``LinkedModule/register(_:)``.
     package static func register(_ hubExtension: some HubExtension) {
         registered.withLock { $0.append(hubExtension) }
     }
 
     private static let all: [any HubExtension] = {
-        gevent_extensions_install()
+        LinkedModule.runRegistrars()
         return registered.withLock { $0 }
     }()
 

@@ -1,6 +1,7 @@
 // One iteration of the hub: the same on every loop.
 
 internal import CGevent
+internal import CGeventSystem
 
 extension Hub {
     /// How many handovers a step of the ready queue may take even if fewer were queued when it began. A poll costs as

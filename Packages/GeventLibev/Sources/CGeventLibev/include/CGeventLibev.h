@@ -6,11 +6,6 @@
 #include "../../CLibev/CLibev.h"
 #include <stdbool.h>
 #include <stdint.h>
-#include <time.h>
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 /// One watcher of libev's, with what has to be known when it fires.
 ///
@@ -19,9 +14,9 @@ struct gevent_libev_slot {
     /// First, so that the watcher's address is the slot's.
     ev_io watcher;
     /// The next one that has changed since the last poll.
-    struct gevent_libev_slot *next_changed;
+    struct gevent_libev_slot *next_changed __attribute__((swift_name("nextChanged")));
     uint32_t generation;
-    bool is_changed;
+    bool is_changed __attribute__((swift_name("isChanged")));
     /// libev could not register it and has stopped it. True until it is registered again.
     bool has_failed;
     /// The same, and the core has not been told yet.
@@ -58,20 +53,8 @@ static inline void gevent_libev_idle_init(ev_idle *watcher, gevent_libev_idle_ca
     watcher->data = data;
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC. libev has only seconds of it, as a `double`, and does not hand them out.
-static inline int64_t gevent_libev_now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/// A new epoll descriptor for `gevent_libev_check`, or a negated errno.
-int gevent_libev_probe(void);
-
-/// 0 if the kernel can poll the descriptor; EBADF if it is not open, EPERM if it is of a kind that cannot be polled.
-int gevent_libev_confirm(int probe, int fd);
-
-/// The same, and ELOOP for an epoll descriptor in which others are nested so deep that no other may hold it.
+/// The result of `gevent_check_pollable`, and ELOOP for an epoll descriptor in which others are nested so deep that no
+/// other may hold it.
 int gevent_libev_check(int probe, int fd);
 
 /// 0 if the kernel can watch the descriptor now, else why not, also for want of memory or watches.
@@ -94,7 +77,3 @@ void gevent_libev_run(struct ev_loop *loop, int flags, struct gevent_libev_failu
 
 /// The variable LIBEV_FLAGS as libev would see it, which is not at all in a program with raised privileges; or NULL.
 const char *gevent_libev_flags(void);
-
-#ifdef __cplusplus
-}
-#endif

@@ -1,4 +1,3 @@
-internal import CGeventTesting
 internal import GeventLoop
 internal import Glibc
 internal import Synchronization

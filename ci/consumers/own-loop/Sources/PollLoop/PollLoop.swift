@@ -10,7 +10,7 @@ public final class PollLoop: Loop {
 
     /// Makes the loop known, so that `GEVENT_LOOP=poll` finds it.
     public static func register() {
-        LoopBackend.register(LoopBackend(name: backendName) { () throws(LoopError) in try PollLoop() })
+        LoopBackend.register(LoopBackend(name: backendName) { (_) throws(LoopError) in try PollLoop() })
     }
 
     private var interests: [CInt: (readiness: Readiness, generation: UInt32)] = [:]

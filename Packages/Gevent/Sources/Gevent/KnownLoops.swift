@@ -1,0 +1,8 @@
+@_spi(GeventInternals) internal import GeventLoop
+
+@section(".init_array") @used
+private let isLinked: @convention(c) () -> Void = {
+    LinkedModule.register {
+        LoopBackend.know([("epoll", "Gevent"), ("libev", "GeventLibev"), ("libuv", "GeventLibuv")])
+    }
+}
