@@ -355,7 +355,7 @@ struct ForkTests {
                     }
                     while count.count < 40_000 { try sleep(for: .microseconds(100)) }
                     for thread in threads { thread.join() }
-                    hold.release()
+                    hold.cancel()
                     return 0
                 }
                 require(code == 0, 1)
@@ -499,7 +499,7 @@ struct ForkTests {
                         let hold = hub.hold()
                         ready.add()
                         try waitUntil { stop.count > 0 }
-                        hold.release()
+                        hold.cancel()
                         registration.cancel()
                     }
                 } catch {

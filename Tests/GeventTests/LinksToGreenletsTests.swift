@@ -63,7 +63,7 @@ struct LinksToGreenletsTests {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
             func ends(_ name: String, _ make: @escaping () -> Greenlet<Void>) throws {
-                for condition in [GreenletLink.Condition.exit, .value, .error] {
+                for condition in [LinkCondition.exit, .value, .error] {
                     let receiver = spawn {
                         try make().link(to: .current, on: condition)
                         try sleep(for: .seconds(1))
@@ -233,7 +233,7 @@ struct LinksToGreenletsTests {
         #expect(log == ["get: 1", "sleep: threw <Greenlet<Int> \"source\">"])
     }
 
-    @Test("Two links to one receiver raise one error each; unlink takes one back")
+    @Test("Two links to one receiver raise one error each; cancelling prevents one")
     func twice() throws {
         let log = try logged { log, hub in
             let source = spawn { try sleep() }
@@ -241,8 +241,8 @@ struct LinksToGreenletsTests {
             try source.link(to: .current)
             try source.link(to: .current)
             let third = try source.link(to: .current)
-            source.unlink(third)
-            source.unlink(third)
+            third.cancel()
+            third.cancel()
             for _ in 0..<3 { log.outcome("sleep") { try sleep(for: .seconds(1)) } }
         }
         #expect(
@@ -361,11 +361,11 @@ struct LinksToGreenletsTests {
             greenlet.rawLink { log.note("never") }
             try greenlet.link(to: .current)
             let removed = greenlet.link { _ in log.note("never") }
-            greenlet.unlink(removed)
+            removed.cancel()
             log.note("\(greenlet.hasLinks)")
             greenlet.unlinkAll()
             greenlet.unlinkAll()
-            greenlet.unlink(token)
+            token.cancel()
             log.note("\(greenlet.hasLinks)")
             let waitable = greenlet.rawLink { log.note("later") }
             log.note("\(greenlet.hasLinks) \(waitable.isPending)")

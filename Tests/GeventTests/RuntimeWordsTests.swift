@@ -196,7 +196,7 @@ struct RuntimeWordsTests {
             spawn {
                 Task {
                     counter.add()
-                    handle.post { hold.value.release() }
+                    handle.post { hold.value.cancel() }
                 }
                 try sleep()
             }

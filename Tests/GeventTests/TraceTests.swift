@@ -456,13 +456,14 @@ struct TraceTests {
                 if greenlet is MainGreenlet { return "main" }
                 return greenlet is HubGreenlet ? "hub" : greenlet.name
             }
-            #expect(hub.switchHook == nil)
             let greenlets = [spawn { try sleep() }, spawn {}, spawn {}]
             for (greenlet, name) in zip(greenlets, ["first", "second", "third"]) { greenlet.name = name }
-            hub.switchHook = { switches.append((name($0), name($1))) }
+            let hook = hub.onSwitch { switches.append((name($0), name($1))) }
+            #expect(hook.isActive)
             try joinAll(greenlets)
-            hub.switchHook = nil
-            #expect(hub.switchHook == nil)
+            hook.cancel()
+            hook.cancel()
+            #expect(!hook.isActive)
             try sleep(for: .seconds(1))
             // Now and then the hub comes in between.
             #expect(switches.map(\.to).filter { $0 != "hub" } == ["first", "second", "third", "first", "main"])
@@ -481,7 +482,7 @@ struct TraceTests {
         let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
             dieQuietly()
             try withHub { hub in
-                hub.switchHook = { _, _ in spawn {} }
+                hub.onSwitch { _, _ in spawn {} }
                 try sleep(for: .seconds(1))
             }
         }
@@ -493,14 +494,15 @@ struct TraceTests {
         try withHub { hub in
             func attentionCount() -> UInt32 { hub.pointer.pointee.attention_count }
             let before = attentionCount()
-            hub.switchHook = { _, _ in }
-            hub.switchHook = { _, _ in }
+            let hooks = [hub.onSwitch { _, _ in }, hub.onSwitch { _, _ in }]
             #expect(attentionCount() == before + 1)
             #expect(hub.pointer.pointee.leaves_slowly)
             let file = TemporaryFile()
             try hub.startTrace(to: file.path)
             #expect(attentionCount() == before + 1)
-            hub.switchHook = nil
+            hooks[0].cancel()
+            #expect(hub.switchWatch?.hooks.count == 1)
+            hooks[1].cancel()
             #expect(attentionCount() == before + 1)
             hub.stopTrace()
             #expect(attentionCount() == before)

@@ -286,10 +286,11 @@ public final class Hub {
     // MARK: Keeping the hub waiting
 
     /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
-    /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    /// returned registration is cancelled or deallocated. Without one, a wait that only a post could end is reported as
+    /// blocking forever.
     ///
-    /// On the hub's own thread, like ``HubHold/release()``; let the last reference go there too. Traps elsewhere.
-    public func hold() -> HubHold {
+    /// On the hub's own thread, where the last reference must be released too. Traps elsewhere.
+    public func hold() -> Registration {
         if !isDestroyed && gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         holdCount += 1
         return HubHold(self)
@@ -415,7 +416,7 @@ public final class Hub {
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
             if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
         default:
-            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().stop()
+            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().cancel()
         }
     }
 
@@ -429,7 +430,7 @@ public final class Hub {
     private func finish() {
         let rounds = 100
         for round in 0..<rounds {
-            dropSpawnCallbacks()
+            for callback in spawnCallbacks { callback.cancel() }
             dropAllLocals()
             endDelayedStarts()
             // A link that starts what it is linked to would be told for ever.
@@ -454,13 +455,6 @@ public final class Hub {
                 drop(entry)
             }
         }
-    }
-
-    /// What a callback captured goes when its place is empty: it may look there.
-    private func dropSpawnCallbacks() {
-        let dropped = spawnCallbacks
-        spawnCallbacks = []
-        withExtendedLifetime(dropped) {}
     }
 
     /// A handler may have captured the hub. The lists of error types hold nothing.
@@ -524,25 +518,23 @@ public final class Hub {
 @available(*, unavailable)
 extension Hub: Sendable {}
 
-/// See ``Hub/hold()``.
-public final class HubHold {
+/// A claim on the hub to wait: what ``Hub/hold()`` returns.
+private final class HubHold: Registration {
     private var hub: Hub?
 
     init(_ hub: Hub) { self.hub = hub }
 
-    /// Lets the hub go. Repeatable; also done when the hold goes.
-    public func release() {
+    override var isActive: Bool { hub.map { !$0.isDestroyed } ?? false }
+
+    override func cancel() {
         guard let hub else { return }
         if !hub.isDestroyed && gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
         hub.holdCount -= 1
         self.hub = nil
     }
 
-    deinit { release() }
+    deinit { cancel() }
 }
-
-@available(*, unavailable)
-extension HubHold: Sendable {}
 
 // MARK: The current hub
 

@@ -38,24 +38,25 @@ extension Hub {
 
     // MARK: Switches
 
-    /// Called at each switch of this hub, with who is left and who comes; nil, the default, for no calls.
+    /// Calls `hook` at each switch of this hub, with the greenlet that is left and the one that comes, until the
+    /// registration is cancelled.
     ///
     /// `origin` is nil if it is a greenlet that has ended. The hub and main appear like any greenlet. A greenlet that
     /// yields while nobody else is ready does not switch.
     ///
-    /// It is called before the switch, on the stack that is left, which may be small, and must be quick. It may look at
-    /// anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming error, and
-    /// ends the process if it makes anything ready. While there is none, switches cost what they always do; with one,
-    /// each takes the long way.
+    /// The hook is called before the switch, on the stack that is left, which may be small, and must be quick. It may
+    /// look at anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming
+    /// error, and ends the process if it makes anything ready. With a hook, each switch takes the slow path. On the
+    /// hub's own thread; traps elsewhere, and once the hub is destroyed.
     ///
     /// gevent: `greenlet.settrace(callback)`.
-    public var switchHook: ((_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void)? {
-        get { switchWatch?.hook }
-        set {
-            if isDestroyed { return }
-            if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
-            watch { $0.hook = newValue }
-        }
+    @discardableResult
+    public func onSwitch(_ hook: @escaping (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void) -> Registration {
+        if isDestroyed { fatalError("\(HubError.destroyed)") }
+        if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
+        let registration = SwitchHook(self, hook)
+        watch { $0.hooks.append(registration) }
+        return registration
     }
 
     /// Changes what is watched, and watches only as long as there is something to do.

@@ -1,6 +1,6 @@
 internal import CGevent
 
-/// Who is told what a hub does: a trace, a hook, or both. Installed only while there is one, since then every switch
+/// What follows a hub's switches: a trace, hooks, or both. Installed only while there is one, since then every switch
 /// takes the long way.
 ///
 /// Everything here runs in the middle of the scheduler, mostly on the stack of a greenlet that is about to leave it. So
@@ -12,7 +12,7 @@ final class SwitchWatch: HubService {
             if trace == nil { hub.pointee.spawn_duties &= ~duty } else { hub.pointee.spawn_duties |= duty }
         }
     }
-    var hook: ((_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void)?
+    var hooks: [SwitchHook] = []
 
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let runGreenlet: (@convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<gevent_context>?) -> Void)?
@@ -24,7 +24,7 @@ final class SwitchWatch: HubService {
         runGreenlet = hub.pointee.functions.run_greenlet
     }
 
-    var isNeeded: Bool { trace != nil || hook != nil }
+    var isNeeded: Bool { trace != nil || !hooks.isEmpty }
 
     func install() {
         gevent_hub_watch_switches(hub) { owner, origin, target, isStart, isOver in
@@ -43,7 +43,7 @@ final class SwitchWatch: HubService {
 
     func hubWillClose() {
         let hub = Hub.of(hub)
-        hub.switchHook = nil
+        for hook in hooks { hook.cancel() }
         hub.stopTrace()
     }
 
@@ -73,9 +73,9 @@ final class SwitchWatch: HubService {
         // Whoever is switched to is retained by its stack; whoever is left is, unless it has ended.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
         trace?.switches(from: origin, to: greenlet, isOver: isOver)
-        guard let hook else { return }
+        if hooks.isEmpty { return }
         let left = isOver ? nil : origin.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0) }
-        hook(left?.takeUnretainedValue(), greenlet)
+        for hook in hooks { hook.call(left?.takeUnretainedValue(), greenlet) }
     }
 
     /// In place of the function that runs a greenlet: around it.
@@ -101,7 +101,7 @@ final class SwitchWatch: HubService {
         if !isAnnounced {
             // On the stack of one that has ended, without a switch.
             trace?.switches(from: nil, to: greenlet, isOver: true)
-            hook?(nil, greenlet)
+            for hook in hooks { hook.call(nil, greenlet) }
         }
         trace?.begins(greenlet)
     }
@@ -118,4 +118,23 @@ final class SwitchWatch: HubService {
     }
 
     func pollEnded() { trace?.pollEnded() }
+}
+
+/// A closure that is called at each switch: what ``Hub/onSwitch(_:)`` returns.
+final class SwitchHook: Registration {
+    let call: (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void
+    private let hub: Hub
+
+    init(_ hub: Hub, _ call: @escaping (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void) {
+        self.hub = hub
+        self.call = call
+    }
+
+    override var isActive: Bool { hub.switchWatch?.hooks.contains { $0 === self } == true }
+
+    override func cancel() {
+        if hub.isDestroyed { return }
+        if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
+        hub.watch { $0.hooks.removeAll { $0 === self } }
+    }
 }

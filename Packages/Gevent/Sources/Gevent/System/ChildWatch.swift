@@ -26,7 +26,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     private let hub: Hub
     private var pidfd: CInt = -1
     private var watch: DescriptorWatch?
-    private var hold: HubHold?
+    private var hold: Registration?
 
     /// Watches `pid`, a child of this process that nobody has waited for.
     ///
@@ -80,7 +80,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     private func park(_ timeout: Duration?) throws -> Bool {
         // Whoever is parked keeps the hub waiting, whether or not the watch does.
         let hold = hub.hold()
-        defer { hold.release() }
+        defer { hold.cancel() }
         return try park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
     }
 

@@ -30,7 +30,7 @@ public final class FileWatch: CustomStringConvertible {
     private let hub: Hub
     private let changes = Event()
     private let onChange: ((FileWatch) throws -> Void)?
-    private var hold: HubHold?
+    private var hold: Registration?
     /// A watch with `onChange` keeps itself.
     private var keeper: FileWatch?
     /// Something has changed since a wait last said so.
@@ -97,7 +97,7 @@ public final class FileWatch: CustomStringConvertible {
         try checkOpen()
         if let timeout, timeout <= .zero { return false }
         let hold = hub.hold()
-        defer { hold.release() }
+        defer { hold.cancel() }
         let count = changeCount
         let shown = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
         if try !changes.park(hub.pointer, .fileChange, timeout, showing: shown) { return false }

@@ -93,7 +93,7 @@ private func waitBySignal(
     // The children are reason enough to wait.
     let hold = hub.hold()
     defer {
-        hold.release()
+        hold.cancel()
         service.signalUsers -= 1
         service.unwatchSignalIfUnused()
     }
