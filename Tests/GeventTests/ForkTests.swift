@@ -473,7 +473,7 @@ struct ForkTests {
                 let codes = try [inChild, inRawChild].map { fork in
                     try fork {
                         for _ in 0..<3 { try sleep(for: .milliseconds(1)) }
-                        guard watch.error?.code == .notAChild else { return 1 }
+                        guard (watch.error as? ChildError)?.code == .notAChild else { return 1 }
                         return hub.existingService(SignalService.self) == nil ? 0 : 2
                     }
                 }

@@ -282,7 +282,7 @@ struct HubTests {
         }
         let log = try logged { log, hub in
             hub.errorHandler = { error, greenlet in
-                log.note("\((error as? HubError)?.code.rawValue ?? "\(type(of: error))") \(greenlet == nil)")
+                log.note("\((error as? HubError)?.code.rawValue ?? "\(error)") \(greenlet == nil)")
             }
             let (event, result, semaphore, waiter) = (Event(), AsyncResult<Int>(), Gevent.Semaphore(0), Waiter<Int>())
             let full = Queue<Int>(maxSize: 1)
@@ -309,11 +309,11 @@ struct HubTests {
             semaphore.release()
             log.note("\(try semaphore.acquire(timeout: .zero)) \(try full.get()) \(full.count)")
             try watch?.cancel()
-            try file.close()
+            try file.cancel()
         }
         #expect(
             log == Array(repeating: "blockedInHub true", count: 13) + [
-                "QueueFull true", "QueueEmpty true", "13", "true 1 0",
+                "the queue is full true", "the queue is empty true", "13", "true 1 0",
             ])
     }
 

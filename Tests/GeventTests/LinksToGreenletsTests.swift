@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Links to greenlets")
 struct LinksToGreenletsTests {
-    @Test("The end of a greenlet is raised as LinkedExited where the linked one waits, of the kind that fits")
+    @Test("The end of a greenlet is raised as LinkedExited where the linked one waits, with the outcome")
     func kinds() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -15,13 +15,8 @@ struct LinksToGreenletsTests {
                 do {
                     try end()
                     try sleep(for: .seconds(5))
-                } catch let killed as LinkedKilled {
-                    log.note(
-                        "\(killed) killed by \(killed.exit), completed: \((killed as LinkedExited) is LinkedCompleted)")
-                } catch let completed as LinkedCompleted {
-                    log.note("\(completed) completed")
-                } catch let failed as LinkedFailed {
-                    log.note("\(failed) failed with \(failed.error)")
+                } catch let exited as LinkedExited {
+                    log.note("\(exited) \(exited.outcome)")
                 }
             }
             try watch("value", spawn { 1 })
@@ -37,13 +32,13 @@ struct LinksToGreenletsTests {
         #expect(
             log == [
                 "<Greenlet<Int> \"value\"> completed",
-                "<Greenlet<Int> \"exit\"> killed by OwnExit, completed: true",
-                "<Greenlet<Int> \"error\"> failed with Boom",
-                "<Greenlet<Int> \"victim\"> killed by GreenletExit, completed: true",
+                "<Greenlet<Int> \"exit\"> was killed: OwnExit",
+                "<Greenlet<Int> \"error\"> failed: Boom",
+                "<Greenlet<Int> \"victim\"> was killed: GreenletExit",
             ])
     }
 
-    @Test("All kinds are caught as LinkedExited, which names the greenlet and passes through rethrowControl")
+    @Test("LinkedExited names the greenlet and passes through rethrowControl")
     func caughtAsBase() throws {
         try withHub { _ in
             let greenlet = spawnLinked { 1 }
@@ -53,7 +48,7 @@ struct LinksToGreenletsTests {
             } catch let exited as LinkedExited {
                 #expect(exited.minimalID == greenlet.minimalID)
                 #expect(exited.description == greenlet.description)
-                #expect(throws: LinkedCompleted.self) { try rethrowControl(exited) }
+                #expect(throws: LinkedExited.self) { try rethrowControl(exited) }
             }
         }
     }
@@ -69,7 +64,8 @@ struct LinksToGreenletsTests {
                         try sleep(for: .seconds(1))
                     }
                     try receiver.join()
-                    log.note("\(name) \(condition): \(receiver.error.map { "\(type(of: $0))" } ?? "nothing")")
+                    let exited = receiver.error as? LinkedExited
+                    log.note("\(name) \(condition): \(exited.map { "\($0.outcome)" } ?? "nothing")")
                 }
             }
             try ends("success") { spawn {} }
@@ -78,9 +74,10 @@ struct LinksToGreenletsTests {
         }
         #expect(
             log == [
-                "success exit: LinkedCompleted", "success value: LinkedCompleted", "success error: nothing",
-                "failure exit: LinkedFailed", "failure value: nothing", "failure error: LinkedFailed",
-                "silent death exit: LinkedKilled", "silent death value: LinkedKilled", "silent death error: nothing",
+                "success exit: completed", "success value: completed", "success error: nothing",
+                "failure exit: failed: Boom", "failure value: nothing", "failure error: failed: Boom",
+                "silent death exit: was killed: GreenletExit", "silent death value: was killed: GreenletExit",
+                "silent death error: nothing",
             ])
     }
 
@@ -175,8 +172,8 @@ struct LinksToGreenletsTests {
             late.name = "late"
             late.start()
             _ = try hub.join()
-            log.note("\(unstarted.isDead) \(unstarted.isStarted) \(unstarted.error is LinkedCompleted)")
-            log.note("\(delayed.isDead) \(delayed.error is LinkedCompleted)")
+            log.note("\(unstarted.isDead) \(unstarted.isStarted) \(unstarted.error is LinkedExited)")
+            log.note("\(delayed.isDead) \(delayed.error is LinkedExited)")
             log.note("\(dead.value ?? 0)")
         }
         #expect(

@@ -129,9 +129,9 @@ final class LibraryRun {
             return timeout.description.hasSuffix("(silent)") ? .silentTimeout(duration) : .limit(duration)
         case let error as HubError where error.code == .wouldBlockForever: return .wouldBlockForever
         case let error as HubError where error.code == .blockedInHub: return .blockedInHub
-        case is QueueFull: return .queueFull
-        case is QueueEmpty: return .queueEmpty
-        case is QueueShutDown: return .queueShutDown
+        case QueueError.full: return .queueFull
+        case QueueError.empty: return .queueEmpty
+        case QueueError.shutDown: return .queueShutDown
         default: return .other("\(error)")
         }
     }

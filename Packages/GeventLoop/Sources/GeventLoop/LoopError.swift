@@ -100,7 +100,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         return meaning.map { "\($0): \(reason)" } ?? reason
     }
 
-    private static func describe(_ errno: CInt) -> String {
+    static func describe(_ errno: CInt) -> String {
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 128) { text in
             // A temporary allocation of non-zero capacity always has a base address.
             guard let start = text.baseAddress else { return "errno \(errno)" }

@@ -21,7 +21,7 @@ extension JoinableGreenlet {
     ) throws -> Registration {
         _ = try ownHub()
         try receiver.checkCanBeThrownInto()
-        if isReady && receiver.isCurrent && condition.isMet(by: self) { throw LinkedExited.make(self) }
+        if isReady && receiver.isCurrent && condition.isMet(by: self) { throw LinkedExited(self) }
         return addLink(condition, to: receiver)
     }
 
@@ -29,7 +29,7 @@ extension JoinableGreenlet {
         // Weak: two greenlets may be linked to each other. A receiver that was started lives by itself, and one that
         // nobody holds can never be started.
         addLink(condition, isRaw: true) { [weak receiver] ended in
-            receiver?.deliver(LinkedExited.make(ended))
+            receiver?.deliver(LinkedExited(ended))
         }
     }
 

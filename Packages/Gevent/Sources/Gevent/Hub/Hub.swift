@@ -142,9 +142,9 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the
-    /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
-    /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` or
+    /// ``SystemError`` if the process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task.
+    /// Calling it first thing in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
     @available(*, noasync)
     public static func start() throws -> Hub { of(try currentHub()) }
@@ -223,7 +223,7 @@ public final class Hub {
         else {
             let error = errno
             loop.close()
-            throw LoopError(errno: error, operation: "allocate the hub")
+            throw SystemError(errno: error, operation: "allocate the hub")
         }
         // Given back by the deinit, so after the last way in which this can fail.
         minimalID = HubIdentifiers.take()

@@ -137,14 +137,13 @@ final class MonitorRegistration: Registration, @unchecked Sendable {
     override func cancel() { schedule.remove(identifier) }
 }
 
-/// What a monitor refuses, or could not be had for it.
+/// A call that a monitor refuses.
 public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// What went wrong.
+    /// What went wrong. New codes may be added.
+    @nonexhaustive
     public enum Code: String, Sendable, Hashable {
         /// A period of zero or less: the monitor would do nothing else.
         case badPeriod
-        /// The system has no thread or no memory for a monitor.
-        case noThread
     }
 
     /// What went wrong, for programs.
@@ -158,9 +157,5 @@ public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
         MonitorError(
             code: .badPeriod,
             message: "\(decimalSeconds(period)) s is no period for a monitor; it takes more than zero")
-    }
-
-    static func noThread(_ error: CInt) -> MonitorError {
-        MonitorError(code: .noThread, message: "a thread for the monitor: \(String(cString: strerror(error)))")
     }
 }

@@ -139,9 +139,9 @@ final class MonitorSchedule: @unchecked Sendable {
     // MARK: On the hub's thread
 
     /// Begins to watch `hub`.
-    func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+    func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(SystemError) {
         let error = gevent_sampling_start(hub)
-        if error != 0 { throw .noThread(error) }
+        if error != 0 { throw SystemError(errno: error, operation: "start the thread of a monitor") }
         let blocking = Confined(BlockingWatch(hub, pthread_self()))
         let period = maxBlockingTime.nanoseconds
         state.withLock { state in
@@ -150,7 +150,7 @@ final class MonitorSchedule: @unchecked Sendable {
             }
             state.entries.append(entry)
         }
-        do throws(MonitorError) {
+        do throws(SystemError) {
             try startThread(monitor, hub)
         } catch {
             gevent_sampling_stop(hub)
@@ -158,7 +158,7 @@ final class MonitorSchedule: @unchecked Sendable {
         }
     }
 
-    private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+    private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(SystemError) {
         var thread = pthread_t()
         let owner = Unmanaged.passRetained(monitor)
         let functions = gevent_monitor_functions(
@@ -170,7 +170,7 @@ final class MonitorSchedule: @unchecked Sendable {
         let error = gevent_monitor_thread_start(&thread, bell, owner.toOpaque(), functions)
         if error != 0 {
             owner.release()
-            throw .noThread(error)
+            throw SystemError(errno: error, operation: "start the thread of a monitor")
         }
         watched = Watched(hub: hub, hubThread: pthread_self(), thread: thread)
     }
@@ -199,7 +199,7 @@ final class MonitorSchedule: @unchecked Sendable {
         guard let watched else { return }
         state.makeAnew()
         gevent_sampling_reset(watched.hub)
-        do throws(MonitorError) {
+        do throws(SystemError) {
             try startThread(monitor, watched.hub)
         } catch {
             self.watched = nil

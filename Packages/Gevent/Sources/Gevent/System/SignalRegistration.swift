@@ -73,7 +73,7 @@ final class SignalRegistration: Registration {
 /// the process did about the signal before is restored with the last registration for it, of all threads.
 ///
 /// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be
-/// told of, and ``LoopError`` if there are no descriptors left.
+/// told of, and ``SystemError`` or ``LoopError`` if there are no descriptors left.
 ///
 /// gevent: `gevent.signal_handler(signum, handler)`, `signal.cancel()`.
 @discardableResult
