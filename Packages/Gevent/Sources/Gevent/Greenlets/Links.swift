@@ -99,8 +99,8 @@ extension Greenlet {
     ///
     /// Links run in registration order, whatever their kinds, and before those of greenlets that end later. Never
     /// called inside `link` itself: on a greenlet that is over, `callback` runs as soon as the caller parks or yields,
-    /// whatever was linked before it. Registered twice, it runs twice. Cancelling the registration prevents the call, also
-    /// when the greenlet is over. Traps on a foreign thread.
+    /// whatever was linked before it. Registered twice, it runs twice. Cancelling the registration prevents the call,
+    /// also when the greenlet is over. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(callback)`, `unlink(callback)`.
     @discardableResult

@@ -38,7 +38,7 @@ extension JoinableGreenlet {
     final func linkToSpawner(_ condition: LinkCondition) {
         let spawner = AnyGreenlet.current
         // Not a precondition, which says nothing in an optimised build.
-        if spawner is HubGreenlet { fatalError("spawnLinked in a hub callback: nothing can be thrown into the hub") }
+        if spawner.isHub { fatalError("spawnLinked in a hub callback: nothing can be thrown into the hub") }
         _ = addLink(condition, to: spawner)
     }
 }

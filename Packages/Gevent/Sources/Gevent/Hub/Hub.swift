@@ -21,7 +21,10 @@ public final class Hub {
     /// The only way in from another thread.
     public let handle: HubHandle
 
-    let mainGreenlet: MainGreenlet
+    /// The thread's own stack, as a greenlet: what runs in `main.swift`, or in the thread's function.
+    ///
+    /// gevent: the greenlet whose `parent` is nil.
+    public let mainGreenlet: AnyGreenlet
     let hubGreenlet: HubGreenlet
     let descriptors = DescriptorTable()
     var identifiers = IdentifierPool()
@@ -40,12 +43,7 @@ public final class Hub {
     @exclusivity(unchecked) private(set) var isDestroyed = false
     /// Told of each greenlet that starts.
     var spawnCallbacks: [SpawnCallback] = []
-    /// The greenlet locals that have values here, by their numbers.
-    var localRosters: [UInt64: LocalRoster] = [:]
-    /// The one that was looked up last, which most often is the one that is wanted next.
-    var latestRoster: LocalRoster?
-    /// Values of inheriting locals.
-    var inheritableCount = 0
+    var locals = HubLocals()
     let startTime: LoopInstant
     /// The process in which its loop works.
     var process = getpid()
@@ -444,7 +442,7 @@ public final class Hub {
 
     private var isFinished: Bool {
         gevent_ready_count(pointer) == 0 && gevent_first_delayed_start(pointer) == nil && services.isEmpty
-            && localRosters.isEmpty && spawnCallbacks.isEmpty
+            && locals.rosters.isEmpty && spawnCallbacks.isEmpty
     }
 
     private func callOrDrop(_ entries: [gevent_ready_entry], calling: Bool) {

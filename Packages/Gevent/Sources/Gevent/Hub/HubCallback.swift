@@ -3,12 +3,14 @@ internal import CGevent
 /// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
 final class HubCallback: Registration {
     private var body: (() throws -> Void)?
+    private let hubSerial: UInt32
     /// One of the library's: it calls a link, and does so even if the hub is destroyed first.
     let isOwn: Bool
     /// Queued before the process that destroys the hub was forked off.
     var isInherited = false
 
-    init(isOwn: Bool, _ body: @escaping () throws -> Void) {
+    init(_ hub: UnsafeMutablePointer<gevent_hub>, isOwn: Bool, _ body: @escaping () throws -> Void) {
+        hubSerial = hub.pointee.serial
         self.isOwn = isOwn
         self.body = body
     }
@@ -16,6 +18,8 @@ final class HubCallback: Registration {
     override var isActive: Bool { body != nil }
 
     override func cancel() {
+        if body == nil { return }
+        _ = Registration.requireThread(ofHub: hubSerial)
         // What the closure captured goes when this has forgotten it: it may ask about this callback.
         let forgotten = body
         body = nil
@@ -50,7 +54,7 @@ extension Hub {
 
     @discardableResult
     func enqueue(isOwn: Bool = true, _ body: @escaping () throws -> Void) -> HubCallback {
-        let callback = HubCallback(isOwn: isOwn, body)
+        let callback = HubCallback(pointer, isOwn: isOwn, body)
         gevent_ready_push(pointer, Unmanaged.passRetained(callback).toOpaque(), UInt32(GEVENT_READY_CALLBACK))
         return callback
     }

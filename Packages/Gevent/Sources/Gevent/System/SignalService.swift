@@ -10,7 +10,9 @@ final class SignalService: HubService {
     private var watch: DescriptorWatch?
     private var registrations: [CInt: [SignalRegistration]] = [:]
     /// The one that raises SIGINT in main.
-    var interrupt: SignalRegistration?
+    var interrupt: SignalRegistration? {
+        didSet { gevent_signal_insist_on_interrupt(inbox, interrupt != nil) }
+    }
 
     init(_ hub: Hub) throws {
         self.hub = hub
@@ -37,6 +39,7 @@ final class SignalService: HubService {
 
     func remove(_ registration: SignalRegistration) {
         let number = registration.signal
+        if registration === interrupt { interrupt = nil }
         registrations[number]?.removeAll { $0 === registration }
         if registrations[number]?.isEmpty == true {
             registrations[number] = nil
@@ -50,8 +53,6 @@ final class SignalService: HubService {
         close()
         hub.removeService(self)
     }
-
-    func insistOnInterrupt(_ insists: Bool) { gevent_signal_insist_on_interrupt(inbox, insists) }
 
     /// Once for each time the handler ran.
     private func deliver() {
