@@ -79,6 +79,14 @@ struct ValueTests {
         #expect("\(LoopError(errno: 22, operation: "x"))" == "x: EINVAL (Invalid argument)")
     }
 
+    @Test("A system error names the operation, the object and the system's reason")
+    func systemErrors() {
+        let error = SystemError(errno: 13, operation: "open", object: "/etc/\u{1B}x")
+        #expect(error.description == "open /etc/\\u{1B}x: EACCES (Permission denied)")
+        #expect(SystemError(errno: 12, operation: "fork").description == "fork: ENOMEM (Cannot allocate memory)")
+        #expect(SystemError(errno: 1, operation: "do", message: "not now").description == "do: not now")
+    }
+
     @Test("Readiness prints as words")
     func readiness() {
         #expect(

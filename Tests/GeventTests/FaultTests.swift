@@ -188,7 +188,7 @@ private func useLoop(_ hub: Hub) throws -> FaultOutcome {
     }
     Faults.disarm()
     poster.join()
-    hold.release()
+    hold.cancel()
     outcome.hanging = greenlets.count - ended
     outcome.polls = Int(hub.statistics.pollCount - pollsBefore)
     hub.errorHandler = nil

@@ -58,7 +58,7 @@ struct FileWatchTests {
             while watch.attributes != nil { #expect(try watch.wait(timeout: .seconds(20))) }
             #expect(watch.previous?.inode == written?.inode && watch.previous?.size == 6)
             #expect("\(watch)" == "<FileWatch \"\(directory.path)/file\">")
-            try watch.close()
+            try watch.cancel()
         }
         #expect(openDescriptorCount() == before)
     }
@@ -92,7 +92,7 @@ struct FileWatchTests {
             // What it is called elsewhere is none of ours.
             chmod("\(directory.path)/elsewhere", 0o644)
             #expect(try watch.wait(timeout: .milliseconds(20)) == false)
-            try watch.close()
+            try watch.cancel()
         }
     }
 
@@ -119,7 +119,7 @@ struct FileWatchTests {
                 while watch.attributes != nil { #expect(try watch.wait(timeout: .seconds(20))) }
                 try sleep(for: .milliseconds(2))
             }
-            try watch.close()
+            try watch.cancel()
         }
     }
 
@@ -136,11 +136,11 @@ struct FileWatchTests {
             directory.write("file", "1")
             while inner.attributes?.size != 1 { #expect(try inner.wait(timeout: .seconds(20))) }
             while outer.attributes == start { #expect(try outer.wait(timeout: .seconds(20))) }
-            try outer.close()
+            try outer.cancel()
             // What they shared is still watched for the other one.
             spawnRaw { unlink("\(directory.path)/file") }
             while inner.attributes != nil { #expect(try inner.wait(timeout: .seconds(20))) }
-            try inner.close()
+            try inner.cancel()
         }
     }
 
@@ -160,7 +160,7 @@ struct FileWatchTests {
             while watch.attributes?.size != 3 { try sleep(for: .milliseconds(1)) }
             #expect(try watch.wait())
             #expect(try watch.wait(timeout: .milliseconds(1)) == false)
-            try watch.close()
+            try watch.cancel()
         }
     }
 
@@ -178,7 +178,7 @@ struct FileWatchTests {
             directory.write("file", "1")
             try joinAll(waiting)
             #expect(waiting.allSatisfy { $0.value == true })
-            try watch.close()
+            try watch.cancel()
         }
     }
 
@@ -191,12 +191,12 @@ struct FileWatchTests {
             let watch = try FileWatch(path: "\(directory.path)/file")
             let waiting = spawn { try watch.wait() }
             try sleep()
-            try watch.close()
-            try watch.close()
+            try watch.cancel()
+            try watch.cancel()
             try waiting.join()
-            #expect((waiting.error as? LoopError)?.code == .closed)
-            #expect(throws: LoopError.self) { try watch.wait() }
-            #expect(!watch.isOpen && watch.attributes?.size == 1)
+            #expect((waiting.error as? SystemError)?.errno == ECANCELED)
+            #expect(throws: SystemError.self) { try watch.wait() }
+            #expect(!watch.isActive && watch.attributes?.size == 1)
             #expect(openDescriptorCount() < before + 20)
         }
         #expect(openDescriptorCount() == before)
@@ -224,7 +224,7 @@ struct FileWatchTests {
             try waitUntil { watch.attributes?.size == 20 && running == 0 }
             try sleep(for: .milliseconds(20))
             #expect((2...20).contains(calls) && watch.attributes?.size == 20)
-            try watch.close()
+            try watch.cancel()
             #expect(try hub.join())
         }
         #expect(entries.count == 1 && entries[0].hasPrefix("reported Boom of <RawGreenlet"))
@@ -256,7 +256,7 @@ struct FileWatchTests {
             #expect(try hub.join())
             directory.write("file", "1")
             try waitUntil { called }
-            try weakly?.close()
+            try weakly?.cancel()
             try sleep()
             #expect(weakly == nil)
             // The hub takes along what is left.
@@ -281,30 +281,30 @@ struct FileWatchTests {
             for watch in watches {
                 while watch.attributes?.size != 2 { try sleep(for: .milliseconds(1)) }
             }
-            for watch in watches + [busy] { try watch.close() }
+            for watch in watches + [busy] { try watch.cancel() }
         }
     }
 
     @Test("A path without a name is refused, and running out of descriptors is an error")
     func refused() async throws {
         try withHub { _ in
-            #expect(throws: LoopError.self) { try FileWatch(path: "") }
-            #expect(throws: LoopError.self) { try FileWatch(path: "/tmp\0/elsewhere") }
+            #expect(throws: SystemError.self) { try FileWatch(path: "") }
+            #expect(throws: SystemError.self) { try FileWatch(path: "/tmp\0/elsewhere") }
             let root = try FileWatch(path: "/")
             #expect(root.attributes != nil)
             let file = try FileWatch(path: "/etc/hostname/impossible")
             #expect(file.attributes == nil)
-            try root.close()
-            try file.close()
+            try root.cancel()
+            try file.cancel()
         }
         await #expect(processExitsWith: .success) {
             try withHub { _ in
                 _ = takeAllDescriptors()
                 do {
                     _ = try FileWatch(path: "/tmp")
-                } catch let error as LoopError {
+                } catch let error as SystemError {
                     // Not exit: what sanitizers look at then, they need descriptors for.
-                    _exit(error.code == .outOfResources ? 0 : 1)
+                    _exit(error.errno == EMFILE ? 0 : 1)
                 }
                 _exit(2)
             }
@@ -321,16 +321,16 @@ struct FileWatchTests {
             #expect(before == 1)
             mkdir("\(directory.path)/b", 0o755)
             let tooLong = String(repeating: "x", count: 300)
-            let error = #expect(throws: LoopError.self) { try FileWatch(path: "\(directory.path)/b/\(tooLong)") }
+            let error = #expect(throws: SystemError.self) { try FileWatch(path: "\(directory.path)/b/\(tooLong)") }
             #expect(error?.errno == ENAMETOOLONG)
             #expect(kernelWatchCount() == before)
             // What is used by others is not taken from them.
-            #expect(throws: LoopError.self) { try FileWatch(path: "\(directory.path)/\(tooLong)") }
+            #expect(throws: SystemError.self) { try FileWatch(path: "\(directory.path)/\(tooLong)") }
             #expect(kernelWatchCount() == before)
             mkdir("\(directory.path)/a", 0o755)
             directory.write("a/file", "1")
             while other.attributes?.size != 1 { #expect(try other.wait(timeout: .seconds(20))) }
-            try other.close()
+            try other.cancel()
         }
     }
 
@@ -344,7 +344,7 @@ struct FileWatchTests {
                 chdir("/")
                 directory.write("file", "1")
                 guard try watch.wait(timeout: .seconds(20)) else { exit(1) }
-                try watch.close()
+                try watch.cancel()
             }
             exit(0)
         }
@@ -363,7 +363,7 @@ struct FileWatchTests {
                 }
                 if code != 0 { exit(1) }
                 while watch.attributes?.size != 1 { _ = try watch.wait(timeout: .seconds(9)) }
-                try watch.close()
+                try watch.cancel()
             }
             exit(0)
         }

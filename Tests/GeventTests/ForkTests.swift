@@ -358,7 +358,7 @@ struct ForkTests {
                     }
                     while count.count < 40_000 { try sleep(for: .microseconds(100)) }
                     for thread in threads { thread.join() }
-                    hold.release()
+                    hold.cancel()
                     return 0
                 }
                 require(code == 0, 1)
@@ -476,7 +476,7 @@ struct ForkTests {
                 let codes = try [inChild, inRawChild].map { fork in
                     try fork {
                         for _ in 0..<3 { try sleep(for: .milliseconds(1)) }
-                        guard watch.error?.code == .notAChild else { return 1 }
+                        guard (watch.error as? ChildError)?.code == .notAChild else { return 1 }
                         return hub.existingService(SignalService.self) == nil ? 0 : 2
                     }
                 }
@@ -502,7 +502,7 @@ struct ForkTests {
                         let hold = hub.hold()
                         ready.add()
                         try waitUntil { stop.count > 0 }
-                        hold.release()
+                        hold.cancel()
                         registration.cancel()
                     }
                 } catch {

@@ -110,7 +110,7 @@ struct ForkedChildrenLeaveAlone {
                         group.spawn(after: .seconds(9)) {}
                         try sleep()
                         child = gevent_fork()
-                        if child != 0 { return group.killAll() }
+                        if child != 0 { return try group.killAll(blocking: false) }
                         try reinit()
                         do { try sleep(for: .seconds(9)) } catch {
                             count = group.count

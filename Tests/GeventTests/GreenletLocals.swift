@@ -156,7 +156,7 @@ struct GreenletLocalTests {
             }
             use(100)
             use(10_000)
-            log.note("\(hub.localRosters.isEmpty)")
+            log.note("\(hub.locals.rosters.isEmpty)")
             let table = gevent_hub_main(hub.pointer).pointee.locals!
             log.note("\(table.pointee.count) \(table.pointee.mask)")
         }

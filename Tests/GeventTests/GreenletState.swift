@@ -282,6 +282,29 @@ struct GreenletStateTests {
         #expect(log == ["finished one", "1", "unstarted one", "2", "killed one", "3", "linked one", "4"])
     }
 
+    @Test("Main and the hub are recognised, and main is found from anywhere on its thread")
+    func mainAndHub() throws {
+        let log = try logged { log, hub in
+            func note(_ place: String) {
+                let current = AnyGreenlet.current
+                log.note("\(place) \(current.isMain) \(current.isHub) \(current === hub.mainGreenlet)")
+            }
+            note("main")
+            hub.runCallback { note("hub") }
+            spawn { note("greenlet") }
+            spawnRaw {
+                note("raw")
+                try kill(hub.mainGreenlet, throwing: Boom())
+            }
+            log.outcome("sleep") { try sleep(for: .seconds(1)) }
+        }
+        #expect(
+            log == [
+                "main true false true", "hub false true false", "greenlet false false false", "raw false false false",
+                "sleep: threw Boom",
+            ])
+    }
+
     @Test("A parked greenlet that nobody holds lives on until it ends")
     func theHubHoldsTheParked() throws {
         let log = try logged { log, hub in

@@ -85,7 +85,7 @@ struct HubTests {
             loop.advance(by: .seconds(10))
             let box = Smuggled(hub.hold())
             let handle = hub.handle
-            let thread = TestThread { handle.post { box.value.release() } }
+            let thread = TestThread { handle.post { box.value.cancel() } }
             // The hub polls at least once.
             _ = try hub.join()
             thread.join()
@@ -212,27 +212,27 @@ struct HubTests {
         #expect(log == ["0", "true", "true", "1", "true", "true"])
     }
 
-    @Test("A callback token is pending until it ran or was stopped; stopping prevents the call")
+    @Test("A callback is active until it ran or was cancelled; cancelling prevents the call")
     func callbackToken() throws {
         let log = try logged { log, hub in
             let kept = hub.runCallback { log.note("kept") }
             let stopped = hub.runCallback { log.note("stopped") }
-            #expect(kept.isPending && stopped.isPending)
-            stopped.stop()
-            stopped.stop()
-            #expect(kept.isPending && !stopped.isPending)
+            #expect(kept.isActive && stopped.isActive)
+            stopped.cancel()
+            stopped.cancel()
+            #expect(kept.isActive && !stopped.isActive)
             try sleep()
-            #expect(!kept.isPending)
-            kept.stop()
-            var own: HubCallback?
-            own = hub.runCallback { log.note("\(own?.isPending ?? true)") }
+            #expect(!kept.isActive)
+            kept.cancel()
+            var own: Registration?
+            own = hub.runCallback { log.note("\(own?.isActive ?? true)") }
             try sleep()
             own = nil
         }
         #expect(log == ["kept", "false"])
     }
 
-    @Test("What a callback captured is released once it ran or was stopped")
+    @Test("What a callback captured is released once it ran or was cancelled")
     func callbackCaptures() throws {
         let log = try logged { log, hub in
             func body(_ name: String) -> () -> Void {
@@ -241,7 +241,7 @@ struct HubTests {
             }
             let ran = hub.runCallback(body("ran"))
             let stopped = hub.runCallback(body("stopped"))
-            stopped.stop()
+            stopped.cancel()
             try sleep()
             log.note("end")
             withExtendedLifetime((ran, stopped)) {}
@@ -285,7 +285,7 @@ struct HubTests {
         }
         let log = try logged { log, hub in
             hub.errorHandler = { error, greenlet in
-                log.note("\((error as? HubError)?.code.rawValue ?? "\(type(of: error))") \(greenlet == nil)")
+                log.note("\((error as? HubError)?.code.rawValue ?? "\(error)") \(greenlet == nil)")
             }
             let (event, result, semaphore, waiter) = (Event(), AsyncResult<Int>(), Gevent.Semaphore(0), Waiter<Int>())
             let full = Queue<Int>(maxSize: 1)
@@ -312,11 +312,11 @@ struct HubTests {
             semaphore.release()
             log.note("\(try semaphore.acquire(timeout: .zero)) \(try full.get()) \(full.count)")
             try watch?.cancel()
-            try file.close()
+            try file.cancel()
         }
         #expect(
             log == Array(repeating: "blockedInHub true", count: 13) + [
-                "QueueFull true", "QueueEmpty true", "13", "true 1 0",
+                "the queue is full true", "the queue is empty true", "13", "true 1 0",
             ])
     }
 
@@ -333,7 +333,7 @@ struct HubTests {
                 usleep(2000)
                 handle.post {
                     box.value.log.note("posted in \(AnyGreenlet.current)")
-                    box.value.hold.release()
+                    box.value.hold.cancel()
                 }
             }
             log.note("\(try hub.join())")
@@ -425,20 +425,20 @@ struct HubTests {
         #expect(log == ["released", "false"])
     }
 
-    @Test("A hold makes the hub wait for posts; released, or dropped, it does not any more")
+    @Test("A hold makes the hub wait for posts; cancelled, or dropped, it does not any more")
     func hold() throws {
         let log = try logged { log, hub in
             let never = Greenlet {}
             let hold = hub.hold()
-            hold.release()
-            hold.release()
+            hold.cancel()
+            hold.cancel()
             log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
             do { _ = hub.hold() }
             log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
             let both = [hub.hold(), hub.hold()]
-            both[0].release()
+            both[0].cancel()
             #expect(hub.holdCount == 1)
-            both[1].release()
+            both[1].cancel()
             #expect(hub.holdCount == 0)
         }
         #expect(log == ["true", "true"])
@@ -536,11 +536,11 @@ struct HubTests {
 /// Filled by jobs on one hub's thread.
 private final class PostLog {
     var entries: [Int: [Int]] = [:]
-    var hold: HubHold?
+    var hold: Registration?
     private var finished = 0
 
     func finish(of all: Int) {
         finished += 1
-        if finished == all { hold?.release() }
+        if finished == all { hold?.cancel() }
     }
 }

@@ -12,8 +12,8 @@ struct InterruptTests {
     @Test("Row 53: SIGINT is raised in main wherever it is parked, and nowhere else", arguments: bothLoops)
     func whereverMainIs(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
-            try Hub.installSIGINTHandler()
-            try Hub.installSIGINTHandler()
+            let registration = try installSIGINTHandler()
+            #expect(try installSIGINTHandler() === registration)
             let pipe = try Pipe()
             let bystander = spawn { log.outcome("bystander") { try sleep(for: .seconds(50)) } }
             let waits: [(String, () throws -> Void)] = [
@@ -27,7 +27,9 @@ struct InterruptTests {
             }
             #expect(bystander.isActive)
             try bystander.kill()
-            Hub.removeSIGINTHandler()
+            registration.cancel()
+            registration.cancel()
+            #expect(!registration.isActive)
         }
         #expect(
             entries == [
@@ -40,12 +42,12 @@ struct InterruptTests {
     @Test("A main that runs meets it at its next park, once, however often it came")
     func atTheNextPark() throws {
         let entries = try logged { log, hub in
-            try Hub.installSIGINTHandler()
+            let registration = try installSIGINTHandler()
             raise(SIGINT)
             raise(SIGINT)
             log.outcome("first") { try sleep(for: .milliseconds(1)) }
             log.outcome("second") { try sleep(for: .milliseconds(1)) }
-            Hub.removeSIGINTHandler()
+            registration.cancel()
         }
         #expect(entries == ["first: threw KeyboardInterrupt", "second: returned"])
     }
@@ -60,7 +62,7 @@ struct InterruptTests {
         await #expect(processExitsWith: .signal(SIGINT)) {
             dieQuietly()
             try withHub { _ in
-                try Hub.installSIGINTHandler()
+                try installSIGINTHandler()
                 var ended = 0
                 for number in 1...3 {
                     spawn {
@@ -88,7 +90,7 @@ struct InterruptTests {
             #expect(!Hub.exists)
         }
         try withHub { hub in
-            try Hub.installSIGINTHandler()
+            try installSIGINTHandler()
             try spawn { #expect(hubErrorCode { try Gevent.shutdown() } == .invalidSwitch) }.get()
             #expect(hub.existingService(SignalService.self)?.interrupt != nil)
             try Gevent.shutdown()
@@ -101,7 +103,7 @@ struct InterruptTests {
         await #expect(processExitsWith: .signal(SIGINT)) {
             dieQuietly()
             try withHub(on: .configured) { _ in
-                try Hub.installSIGINTHandler()
+                try installSIGINTHandler()
                 raise(SIGINT)
                 // The same one twice, as from a parent that passes it on, is one.
                 raise(SIGINT)
@@ -138,7 +140,7 @@ struct InterruptTests {
     func uncaught() throws {
         #expect(throws: KeyboardInterrupt.self) {
             try withHub { _ in
-                try Hub.installSIGINTHandler()
+                try installSIGINTHandler()
                 raise(SIGINT)
                 try sleep(for: .seconds(1))
             }

@@ -99,7 +99,7 @@ struct KilledRun {
 final class LivingObjects {
     private struct Place { weak var object: AnyObject? }
     private var places: [Place] = []
-    private var registration: SpawnCallback?
+    private var registration: Registration?
 
     init() {
         registration = AnyGreenlet.addSpawnCallback { [unowned self] in watch($0) }
@@ -109,7 +109,7 @@ final class LivingObjects {
 
     /// What is left of them. No more greenlets are added.
     func remaining() -> [String] {
-        registration.map(AnyGreenlet.removeSpawnCallback)
+        registration?.cancel()
         return places.compactMap(\.object).map { "\($0)" }
     }
 }

@@ -93,7 +93,7 @@ struct LinkOrderTests {
         let log = try logged { log, hub in
             let greenlet = spawn {}
             try greenlet.join()
-            func linkAll() -> [GreenletLink] {
+            func linkAll() -> [Registration] {
                 [
                     greenlet.link { _ in log.note("link") }, greenlet.linkValue { _ in log.note("value") },
                     greenlet.rawLink { _ in log.note("raw") },
@@ -102,7 +102,7 @@ struct LinkOrderTests {
             let tokens = linkAll()
             let waitable = greenlet.rawLink { log.note("waitable") }
             #expect(greenlet.hasLinks)
-            for token in tokens { greenlet.unlink(token) }
+            for token in tokens { token.cancel() }
             greenlet.unlink(waitable)
             #expect(!greenlet.hasLinks && !waitable.isPending)
             try hub.join()

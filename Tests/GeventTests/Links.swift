@@ -70,12 +70,12 @@ struct LinkTests {
                 ("link", { greenlet.link { _ in log.note("link") } }),
                 ("value", { greenlet.linkValue { _ in log.note("value") } }),
                 ("raw", { greenlet.rawLink { _ in log.note("raw") } }),
-            ] as [(String, () -> GreenletLink)] {
+            ] as [(String, () -> Registration)] {
                 let token = link()
                 log.note("made")
                 try sleep()
                 log.note("after \(name)")
-                greenlet.unlink(token)
+                token.cancel()
             }
         }
         #expect(
@@ -252,27 +252,27 @@ struct LinkTests {
             let second = greenlet.link(callback)
             #expect(first !== second)
             let third = greenlet.link(callback)
-            greenlet.unlink(third)
+            third.cancel()
             _ = try hub.join()
         }
         #expect(log == ["called", "called"])
     }
 
-    @Test("Unlinking a token that is no longer linked, or another greenlet's, does nothing")
+    @Test("Cancelling a link that is no longer linked does nothing")
     func unlink() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep() }
-            let other = spawn { try sleep() }
             let kept = greenlet.link { _ in log.note("kept") }
             let removed = greenlet.link { _ in log.note("removed") }
             let raw = greenlet.rawLink { _ in log.note("raw removed") }
-            other.unlink(kept)
-            greenlet.unlink(removed)
-            greenlet.unlink(removed)
-            greenlet.unlink(raw)
+            removed.cancel()
+            removed.cancel()
+            raw.cancel()
+            #expect(kept.isActive && !removed.isActive && !raw.isActive)
             _ = try hub.join()
-            greenlet.unlink(kept)
-            greenlet.unlink(removed)
+            #expect(!kept.isActive)
+            kept.cancel()
+            removed.cancel()
         }
         #expect(log == ["kept"])
     }
@@ -281,10 +281,10 @@ struct LinkTests {
     func changesDuringNotification() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}
-            var doomed: [GreenletLink] = []
+            var doomed: [Registration] = []
             greenlet.rawLink { ended in
                 log.note("first")
-                for link in doomed { ended.unlink(link) }
+                for link in doomed { link.cancel() }
                 ended.rawLink { _ in log.note("added raw") }
                 ended.link { _ in log.note("added link") }
             }
@@ -300,10 +300,10 @@ struct LinkTests {
     func changesFromLinkGreenlets() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}
-            var doomed: GreenletLink?
+            var doomed: Registration?
             greenlet.link { ended in
                 log.note("first")
-                ended.unlink(doomed!)
+                doomed?.cancel()
                 ended.link { _ in log.note("added") }
             }
             doomed = greenlet.link { _ in log.note("doomed") }
@@ -325,7 +325,7 @@ struct LinkTests {
             let raw = greenlet.rawLink(callback("raw"))
             let removed = greenlet.link(callback("removed"))
             let unmet = greenlet.linkError(callback("unmet"))
-            greenlet.unlink(removed)
+            removed.cancel()
             _ = try hub.join()
             log.note("end")
             withExtendedLifetime([ran, raw, removed, unmet]) {}

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Links to greenlets")
 struct LinksToGreenletsTests {
-    @Test("The end of a greenlet is raised as LinkedExited where the linked one waits, of the kind that fits")
+    @Test("The end of a greenlet is raised as LinkedExited where the linked one waits, with the outcome")
     func kinds() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -18,13 +18,8 @@ struct LinksToGreenletsTests {
                 do {
                     try end()
                     try sleep(for: .seconds(5))
-                } catch let killed as LinkedKilled {
-                    log.note(
-                        "\(killed) killed by \(killed.exit), completed: \((killed as LinkedExited) is LinkedCompleted)")
-                } catch let completed as LinkedCompleted {
-                    log.note("\(completed) completed")
-                } catch let failed as LinkedFailed {
-                    log.note("\(failed) failed with \(failed.error)")
+                } catch let exited as LinkedExited {
+                    log.note("\(exited) \(exited.outcome)")
                 }
             }
             try watch("value", spawn { 1 })
@@ -40,13 +35,13 @@ struct LinksToGreenletsTests {
         #expect(
             log == [
                 "<Greenlet<Int> \"value\"> completed",
-                "<Greenlet<Int> \"exit\"> killed by OwnExit, completed: true",
-                "<Greenlet<Int> \"error\"> failed with Boom",
-                "<Greenlet<Int> \"victim\"> killed by GreenletExit, completed: true",
+                "<Greenlet<Int> \"exit\"> was killed: OwnExit",
+                "<Greenlet<Int> \"error\"> failed: Boom",
+                "<Greenlet<Int> \"victim\"> was killed: GreenletExit",
             ])
     }
 
-    @Test("All kinds are caught as LinkedExited, which names the greenlet and passes through rethrowControl")
+    @Test("LinkedExited names the greenlet and passes through rethrowControl")
     func caughtAsBase() throws {
         try withHub { _ in
             let greenlet = spawnLinked { 1 }
@@ -56,7 +51,7 @@ struct LinksToGreenletsTests {
             } catch let exited as LinkedExited {
                 #expect(exited.minimalID == greenlet.minimalID)
                 #expect(exited.description == greenlet.description)
-                #expect(throws: LinkedCompleted.self) { try rethrowControl(exited) }
+                #expect(throws: LinkedExited.self) { try rethrowControl(exited) }
             }
         }
     }
@@ -66,13 +61,14 @@ struct LinksToGreenletsTests {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
             func ends(_ name: String, _ make: @escaping () -> Greenlet<Void>) throws {
-                for condition in [GreenletLink.Condition.exit, .value, .error] {
+                for condition in [LinkCondition.exit, .value, .error] {
                     let receiver = spawn {
                         try make().link(to: .current, on: condition)
                         try sleep(for: .seconds(1))
                     }
                     try receiver.join()
-                    log.note("\(name) \(condition): \(receiver.error.map { "\(type(of: $0))" } ?? "nothing")")
+                    let exited = receiver.error as? LinkedExited
+                    log.note("\(name) \(condition): \(exited.map { "\($0.outcome)" } ?? "nothing")")
                 }
             }
             try ends("success") { spawn {} }
@@ -81,9 +77,10 @@ struct LinksToGreenletsTests {
         }
         #expect(
             log == [
-                "success exit: LinkedCompleted", "success value: LinkedCompleted", "success error: nothing",
-                "failure exit: LinkedFailed", "failure value: nothing", "failure error: LinkedFailed",
-                "silent death exit: LinkedKilled", "silent death value: LinkedKilled", "silent death error: nothing",
+                "success exit: completed", "success value: completed", "success error: nothing",
+                "failure exit: failed: Boom", "failure value: nothing", "failure error: failed: Boom",
+                "silent death exit: was killed: GreenletExit", "silent death value: was killed: GreenletExit",
+                "silent death error: nothing",
             ])
     }
 
@@ -178,8 +175,8 @@ struct LinksToGreenletsTests {
             late.name = "late"
             late.start()
             _ = try hub.join()
-            log.note("\(unstarted.isDead) \(unstarted.isStarted) \(unstarted.error is LinkedCompleted)")
-            log.note("\(delayed.isDead) \(delayed.error is LinkedCompleted)")
+            log.note("\(unstarted.isDead) \(unstarted.isStarted) \(unstarted.error is LinkedExited)")
+            log.note("\(delayed.isDead) \(delayed.error is LinkedExited)")
             log.note("\(dead.value ?? 0)")
         }
         #expect(
@@ -236,7 +233,7 @@ struct LinksToGreenletsTests {
         #expect(log == ["get: 1", "sleep: threw <Greenlet<Int> \"source\">"])
     }
 
-    @Test("Two links to one receiver raise one error each; unlink takes one back")
+    @Test("Two links to one receiver raise one error each; cancelling prevents one")
     func twice() throws {
         let log = try logged { log, hub in
             let source = spawn { try sleep() }
@@ -244,8 +241,8 @@ struct LinksToGreenletsTests {
             try source.link(to: .current)
             try source.link(to: .current)
             let third = try source.link(to: .current)
-            source.unlink(third)
-            source.unlink(third)
+            third.cancel()
+            third.cancel()
             for _ in 0..<3 { log.outcome("sleep") { try sleep(for: .seconds(1)) } }
         }
         #expect(
@@ -364,11 +361,11 @@ struct LinksToGreenletsTests {
             greenlet.rawLink { log.note("never") }
             try greenlet.link(to: .current)
             let removed = greenlet.link { _ in log.note("never") }
-            greenlet.unlink(removed)
+            removed.cancel()
             log.note("\(greenlet.hasLinks)")
             greenlet.unlinkAll()
             greenlet.unlinkAll()
-            greenlet.unlink(token)
+            token.cancel()
             log.note("\(greenlet.hasLinks)")
             let waitable = greenlet.rawLink { log.note("later") }
             log.note("\(greenlet.hasLinks) \(waitable.isPending)")

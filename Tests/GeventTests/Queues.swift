@@ -115,7 +115,7 @@ struct QueueTests {
         try withHub { _ in
             let queue = SimpleQueue<Int>()
             let killed = spawn { try queue.get() }
-            let late = spawn { #expect(throws: QueueEmpty.self) { try queue.get(timeout: .seconds(1)) } }
+            let late = spawn { #expect(throws: QueueError.empty) { try queue.get(timeout: .seconds(1)) } }
             try sleep()
             try killed.kill()
             try late.join()
@@ -203,15 +203,15 @@ struct QueueTests {
         try withHub { hub in
             let queue = SimpleQueue<Int>(maxSize: 1)
             let before = hub.statistics.switchCount
-            #expect(throws: QueueEmpty.self) { try queue.get(blocking: false) }
-            #expect(throws: QueueEmpty.self) { try queue.getNowait() }
-            #expect(throws: QueueEmpty.self) { try queue.get(timeout: .zero) }
-            #expect(throws: QueueEmpty.self) { try queue.peek(blocking: false) }
-            #expect(throws: QueueEmpty.self) { try queue.peekNowait() }
+            #expect(throws: QueueError.empty) { try queue.get(blocking: false) }
+            #expect(throws: QueueError.empty) { try queue.getNowait() }
+            #expect(throws: QueueError.empty) { try queue.get(timeout: .zero) }
+            #expect(throws: QueueError.empty) { try queue.peek(blocking: false) }
+            #expect(throws: QueueError.empty) { try queue.peekNowait() }
             try queue.putNowait(1)
-            #expect(throws: QueueFull.self) { try queue.put(2, blocking: false) }
-            #expect(throws: QueueFull.self) { try queue.putNowait(2) }
-            #expect(throws: QueueFull.self) { try queue.put(2, timeout: .seconds(-1)) }
+            #expect(throws: QueueError.full) { try queue.put(2, blocking: false) }
+            #expect(throws: QueueError.full) { try queue.putNowait(2) }
+            #expect(throws: QueueError.full) { try queue.put(2, timeout: .seconds(-1)) }
             try #expect(queue.peekNowait() == 1)
             try #expect(queue.getNowait() == 1)
             #expect(hub.statistics.switchCount == before)
@@ -285,7 +285,7 @@ struct QueueTests {
             // More elements than there is room for are there from the start.
             let queue = Queue<Int>(maxSize: 2, 0..<5)
             #expect(queue.count == 5 && queue.isFull && queue.description == "<Queue 5 of 2>")
-            #expect(throws: QueueFull.self) { try queue.putNowait(6) }
+            #expect(throws: QueueError.full) { try queue.putNowait(6) }
             for number in 0..<5 { try #expect(queue.get() == number) }
             try queue.putNowait(6)
         }
@@ -432,14 +432,14 @@ struct QueueTests {
             let queue = Queue<Int>(maxSize: 2, [1, 2])
             queue.shutdown()
             #expect(queue.isShutDown && queue.description == "<Queue 2 of 2, shut down>")
-            #expect(throws: QueueShutDown.self) { try queue.put(3) }
-            #expect(throws: QueueShutDown.self) { try queue.putNowait(3) }
+            #expect(throws: QueueError.shutDown) { try queue.put(3) }
+            #expect(throws: QueueError.shutDown) { try queue.putNowait(3) }
             try #expect(queue.peek() == 1)
             try #expect(queue.get() == 1)
             try #expect(queue.next() == 2)
-            #expect(throws: QueueShutDown.self) { try queue.get() }
-            #expect(throws: QueueShutDown.self) { try queue.getNowait() }
-            #expect(throws: QueueShutDown.self) { try queue.peek() }
+            #expect(throws: QueueError.shutDown) { try queue.get() }
+            #expect(throws: QueueError.shutDown) { try queue.getNowait() }
+            #expect(throws: QueueError.shutDown) { try queue.peek() }
             try #expect(queue.next() == nil)
             // What was taken is still to be reported done.
             #expect(queue.unfinishedTasks == 2)
@@ -483,7 +483,7 @@ struct QueueTests {
             queue.shutdown(immediate: true)
             #expect(gone == 3 && queue.isEmpty && queue.unfinishedTasks == 0)
             try joiner.join()
-            #expect(throws: QueueShutDown.self) { try queue.get() }
+            #expect(throws: QueueError.shutDown) { try queue.get() }
 
             let drained = Queue<Int>([1, 2])
             _ = try drained.get()

@@ -240,16 +240,16 @@ struct ReplacedObjectsTests {
         let log = try logged { log, _ in
             for removes in [true, false] {
                 let greenlet = spawn {}
-                let slot = Slot<GreenletLink>()
+                let slot = Slot<Registration>()
                 do {
                     let witness = Witness {
                         guard let link = slot.value else { return }
-                        greenlet.unlink(link)
+                        link.cancel()
                         log.note("links \(greenlet.hasLinks)")
                     }
                     slot.value = greenlet.linkError { _ in withExtendedLifetime(witness) {} }
                 }
-                if removes { greenlet.unlink(try #require(slot.value)) }
+                if removes { try #require(slot.value).cancel() }
                 try greenlet.join()
                 try sleep()
                 try sleep()
@@ -261,15 +261,15 @@ struct ReplacedObjectsTests {
     @Test("What a spawn callback captured may remove it as it goes")
     func spawnCallback() throws {
         let log = try logged { log, _ in
-            let slot = Slot<SpawnCallback>()
+            let slot = Slot<Registration>()
             do {
                 let witness = Witness {
-                    if let callback = slot.value { AnyGreenlet.removeSpawnCallback(callback) }
+                    slot.value?.cancel()
                     log.note("gone")
                 }
                 slot.value = AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime(witness) {} }
             }
-            AnyGreenlet.removeSpawnCallback(try #require(slot.value))
+            try #require(slot.value).cancel()
         }
         #expect(log == ["gone"])
     }
@@ -277,12 +277,12 @@ struct ReplacedObjectsTests {
     @Test("What a hub callback captured may look at it as it goes")
     func hubCallback() throws {
         let log = try logged { log, hub in
-            let slot = Slot<HubCallback>()
+            let slot = Slot<Registration>()
             do {
-                let witness = Witness { log.note("pending \(slot.value?.isPending == true)") }
+                let witness = Witness { log.note("pending \(slot.value?.isActive == true)") }
                 slot.value = hub.runCallback { withExtendedLifetime(witness) {} }
             }
-            slot.value?.stop()
+            slot.value?.cancel()
         }
         #expect(log == ["pending false"])
     }

@@ -199,7 +199,7 @@ struct RuntimeWordsTests {
             spawn {
                 Task {
                     counter.add()
-                    handle.post { hold.value.release() }
+                    handle.post { hold.value.cancel() }
                 }
                 try sleep()
             }

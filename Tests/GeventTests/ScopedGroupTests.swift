@@ -69,7 +69,7 @@ struct ScopedGroupTests {
                 group.spawn(after: .seconds(1)) { log.note("never") }
                 try sleep()
                 group.spawn { log.note("never") }
-                group.killAll(throwing: OwnExit())
+                try group.killAll(throwing: OwnExit(), blocking: false)
                 log.note("\(group.count)")
                 group.spawn { log.note("later") }
             }
@@ -78,7 +78,7 @@ struct ScopedGroupTests {
                     group.spawn { log.outcome("child") { try sleep(for: .seconds(9)) } }
                     group.spawn { try sleep(for: .seconds(9)) }
                     try sleep()
-                    group.killAll(throwing: Boom(), sticky: true)
+                    try group.killAll(throwing: Boom(), blocking: false, sticky: true)
                 }
             }
         }
@@ -86,6 +86,42 @@ struct ScopedGroupTests {
             log == [
                 "3", "0: threw OwnExit", "1: threw OwnExit", "2: threw OwnExit", "later", "child: threw Boom",
                 "with an error: threw Boom",
+            ])
+    }
+
+    @Test("killAll of a group waits for the members and throws a Timeout if one survives, like the function")
+    func killAllWaits() throws {
+        let log = try logged { log, hub in
+            log.outcome("scope") {
+                try withGroup { group in
+                    let stubborn = group.spawn {
+                        try? sleep(for: .seconds(1))
+                        try? sleep(for: .seconds(3))
+                        log.note("stubborn ends")
+                    }
+                    try sleep()
+                    log.outcome("timeout") { try group.killAll(timeout: .seconds(1)) }
+                    #expect(!stubborn.isReady)
+                    try group.killAll()
+                    log.note("\(group.count) left")
+                    let member = group.spawn { log.outcome("member") { try group.killAll() } }
+                    let other = group.spawn { try sleep(for: .seconds(9)) }
+                    try joinAll([member, other])
+                }
+            }
+            log.outcome("late") {
+                try withGroup { group in
+                    group.spawn { try sleep(for: .seconds(9)) }
+                    hub.runCallback { log.note("\(hubErrorCode { try group.killAll() } == .blockedInHub)") }
+                    try sleep()
+                    try sleep()
+                }
+            }
+        }
+        #expect(
+            log == [
+                "timeout: threw 1 second", "stubborn ends", "0 left", "member: threw GreenletExit", "scope: returned",
+                "true", "late: returned",
             ])
     }
 
@@ -241,7 +277,7 @@ struct ScopedGroupTests {
                     }
                     if ending == 2 { throw Boom() }
                     if ending == 3 { try withTimeout(.seconds(1)) { _ in try sleep(for: .seconds(9)) } }
-                    if ending == 4 { group.killAll(sticky: true) }
+                    if ending == 4 { try group.killAll(blocking: false, sticky: true) }
                 }
                 #expect(weakGroup == nil && witnesses == 0)
                 // One that was ended unstarted stands in the ready queue until its turn comes.

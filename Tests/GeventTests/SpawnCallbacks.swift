@@ -29,7 +29,7 @@ struct SpawnCallbackTests {
             spawnRaw { log.note("raw") }
             try joinAll([made, later])
             try worker.join()
-            AnyGreenlet.removeSpawnCallback(callback)
+            callback.cancel()
         }
         #expect(
             log == [
@@ -46,12 +46,12 @@ struct SpawnCallbackTests {
             let second = AnyGreenlet.addSpawnCallback(closure)
             spawn {}
             log.note("-")
-            AnyGreenlet.removeSpawnCallback(first)
-            AnyGreenlet.removeSpawnCallback(first)
+            first.cancel()
+            first.cancel()
             spawn {}
             log.note("-")
-            AnyGreenlet.removeSpawnCallback(second)
-            AnyGreenlet.removeSpawnCallback(second)
+            second.cancel()
+            second.cancel()
             spawn {}
         }
         #expect(log == ["called", "called", "-", "called", "-"])
@@ -60,12 +60,12 @@ struct SpawnCallbackTests {
     @Test("A callback may remove itself and others, and those it removes are not called any more")
     func removedWhileCalled() throws {
         let log = try logged { log, _ in
-            var callbacks: [SpawnCallback] = []
+            var callbacks: [Registration] = []
             for name in ["first", "second"] {
                 callbacks.append(
                     AnyGreenlet.addSpawnCallback { _ in
                         log.note(name)
-                        for callback in callbacks { AnyGreenlet.removeSpawnCallback(callback) }
+                        for callback in callbacks { callback.cancel() }
                     })
             }
             spawn {}
@@ -87,7 +87,7 @@ struct SpawnCallbackTests {
             try greenlet.join()
             try sleep(for: .seconds(2))
             log.note("\(String(describing: greenlet.exit))")
-            AnyGreenlet.removeSpawnCallback(callback)
+            callback.cancel()
         }
         #expect(log == ["true true false", "Optional(GreenletExit)"])
     }
@@ -102,7 +102,7 @@ struct SpawnCallbackTests {
             }
             try spawn { log.note("outer") }.join()
             log.note("\(depth)")
-            AnyGreenlet.removeSpawnCallback(callback)
+            callback.cancel()
         }
         #expect(log == ["inner", "inner", "outer", "3"])
     }

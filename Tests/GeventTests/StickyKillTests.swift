@@ -103,7 +103,7 @@ struct StickyKillTests {
             var watch: ChildWatch?
             atEnd {
                 try watch?.cancel()
-                try file.close()
+                try file.cancel()
             }
             return [
                 ("FileWatch.wait", { _ = try file.wait() }),

@@ -298,9 +298,9 @@ struct TraceTests {
     @Test("A trace that cannot be opened is an error in code; by the setting it is printed")
     func cannotOpen() async throws {
         try withHub { hub in
-            let error = #expect(throws: LoopError.self) { try hub.startTrace(to: "/nowhere/trace.json") }
+            let error = #expect(throws: SystemError.self) { try hub.startTrace(to: "/nowhere/trace.json") }
             #expect(error?.errno == ENOENT)
-            #expect(error?.operation == "open the trace /nowhere/trace.json")
+            #expect("\(error!)" == "open the trace /nowhere/trace.json: ENOENT (No such file or directory)")
             #expect(!hub.isTracing)
         }
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
@@ -350,7 +350,7 @@ struct TraceTests {
             reason = "it belongs to another user"
         }
         try withHub { [path] hub in
-            let error = #expect(throws: LoopError.self) { try hub.startTrace(to: path) }
+            let error = #expect(throws: SystemError.self) { try hub.startTrace(to: path) }
             #expect(error?.description.hasPrefix("open the trace \(path): ") == true, "\(String(describing: error))")
             #expect(error?.description.contains(reason) == true, "\(String(describing: error))")
             #expect(!hub.isTracing)
@@ -459,13 +459,14 @@ struct TraceTests {
                 if greenlet is MainGreenlet { return "main" }
                 return greenlet is HubGreenlet ? "hub" : greenlet.name
             }
-            #expect(hub.switchHook == nil)
             let greenlets = [spawn { try sleep() }, spawn {}, spawn {}]
             for (greenlet, name) in zip(greenlets, ["first", "second", "third"]) { greenlet.name = name }
-            hub.switchHook = { switches.append((name($0), name($1))) }
+            let hook = hub.onSwitch { switches.append((name($0), name($1))) }
+            #expect(hook.isActive)
             try joinAll(greenlets)
-            hub.switchHook = nil
-            #expect(hub.switchHook == nil)
+            hook.cancel()
+            hook.cancel()
+            #expect(!hook.isActive)
             try sleep(for: .seconds(1))
             // Now and then the hub comes in between.
             #expect(switches.map(\.to).filter { $0 != "hub" } == ["first", "second", "third", "first", "main"])
@@ -484,7 +485,7 @@ struct TraceTests {
         let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
             dieQuietly()
             try withHub { hub in
-                hub.switchHook = { _, _ in spawn {} }
+                hub.onSwitch { _, _ in spawn {} }
                 try sleep(for: .seconds(1))
             }
         }
@@ -496,14 +497,15 @@ struct TraceTests {
         try withHub { hub in
             func attentionCount() -> UInt32 { hub.pointer.pointee.attention_count }
             let before = attentionCount()
-            hub.switchHook = { _, _ in }
-            hub.switchHook = { _, _ in }
+            let hooks = [hub.onSwitch { _, _ in }, hub.onSwitch { _, _ in }]
             #expect(attentionCount() == before + 1)
             #expect(hub.pointer.pointee.leaves_slowly)
             let file = TemporaryFile()
             try hub.startTrace(to: file.path)
             #expect(attentionCount() == before + 1)
-            hub.switchHook = nil
+            hooks[0].cancel()
+            #expect(hub.switchWatch?.hooks.count == 1)
+            hooks[1].cancel()
             #expect(attentionCount() == before + 1)
             hub.stopTrace()
             #expect(attentionCount() == before)

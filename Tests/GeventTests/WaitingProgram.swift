@@ -272,7 +272,7 @@ final class WaitingProgram: KillableProgram {
                     defer { jobs.taskDone() }
                     try sleep(for: .milliseconds(1))
                     withExtendedLifetime(job) {}
-                    do { try replies.put(1) } catch is QueueShutDown {}
+                    do { try replies.put(1) } catch QueueError.shutDown {}
                 }
             }
         }
@@ -283,10 +283,10 @@ final class WaitingProgram: KillableProgram {
             replies.shutdown(immediate: true)
         }
         for _ in 0..<4 { try wait { try jobs.put(makeWitness()) } }
-        try wait { do { try jobs.put(makeWitness(), timeout: .microseconds(1)) } catch is QueueFull {} }
+        try wait { do { try jobs.put(makeWitness(), timeout: .microseconds(1)) } catch QueueError.full {} }
         try wait { _ = try jobs.join(timeout: .microseconds(1)) }
         try wait { try jobs.join() }
-        try wait { do { _ = try jobs.peek(timeout: .milliseconds(1)) } catch is QueueEmpty {} }
+        try wait { do { _ = try jobs.peek(timeout: .milliseconds(1)) } catch QueueError.empty {} }
         try takeFromQueues()
     }
 
@@ -307,7 +307,7 @@ final class WaitingProgram: KillableProgram {
             late.shutdown(immediate: true)
             simple.shutdown(immediate: true)
         }
-        try wait { do { _ = try late.get(timeout: .milliseconds(1)) } catch is QueueEmpty {} }
+        try wait { do { _ = try late.get(timeout: .milliseconds(1)) } catch QueueError.empty {} }
         try wait { _ = try late.peek() }
         try wait { _ = try simple.get() }
         try wait { _ = try late.get() }
@@ -356,7 +356,7 @@ final class WaitingProgram: KillableProgram {
         let watched = made(try FileWatch(path: path) { _ in try self.scope { try sleep() } })
         defer {
             unlink(path)
-            try? watched.close()
+            try? watched.cancel()
         }
         try wait { _ = try file.wait(timeout: .milliseconds(1)) }
         let creator = later(1) { close(creat(path, 0o600)) }

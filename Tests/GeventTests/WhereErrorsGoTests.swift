@@ -135,6 +135,46 @@ struct WhereErrorsGoTests {
         #expect(log == ["reported Interrupt of nobody", "link", "false", "get: threw Boom"])
     }
 
+    @Test("A failure of a greenlet that says so is not reported, but is a failure, and a system error all the same")
+    func reportsFailure() throws {
+        let log = try logged { log, hub in
+            hub.systemErrors = [Alarm.self]
+            hub.errorHandler = { error, greenlet in log.note("reported \(error) of \(greenlet?.name ?? "nobody")") }
+            let expected = spawn { throw Boom() }
+            #expect(expected.reportsFailure)
+            expected.reportsFailure = false
+            expected.linkError { _ in log.note("link") }
+            let raw = spawnRaw { throw Boom() }
+            raw.reportsFailure = false
+            let loud = spawn { throw Boom() }
+            loud.name = "loud"
+            _ = try hub.join()
+            log.outcome("get") { try expected.get() }
+            spawn { throw Alarm() }.reportsFailure = false
+            do { try sleep(for: .seconds(1)) } catch is Alarm { log.note("alarm in main") }
+            // The second failure of a group is nobody's to throw on.
+            for reports in [false, true] {
+                log.outcome("scope") {
+                    try withGroup { group in
+                        for name in ["first", "second"] {
+                            let member = group.spawn {
+                                do { try sleep() } catch { throw Boom() }
+                                throw Boom()
+                            }
+                            member.name = name
+                            member.reportsFailure = reports
+                        }
+                    }
+                }
+            }
+        }
+        #expect(
+            log == [
+                "reported Boom of loud", "link", "get: threw Boom", "alarm in main", "scope: threw Boom",
+                "reported Boom of second", "scope: threw Boom",
+            ])
+    }
+
     @Test("errorOutput takes the reports; nil switches printing off, a handler that fails is printed through it")
     func errorOutput() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {

@@ -24,6 +24,31 @@ struct WithTimeoutTests {
         #expect(log == ["own", "error: threw Boom"])
     }
 
+    @Test("Each form takes a closure with the timeout and one without")
+    func sameClosures() throws {
+        let log = try logged { log, hub in
+            let long = Duration.seconds(1000)
+            var own: [Timeout] = []
+            log.outcome("plain") { try withTimeout(.milliseconds(2)) { try sleep(for: long) } }
+            log.outcome("value") {
+                try withTimeout(.milliseconds(2), timeoutValue: 7) { timeout in
+                    own.append(timeout)
+                    try sleep(for: long)
+                    return 0
+                }
+            }
+            log.outcome("silent") {
+                let outcome: Void? = try withSilentTimeout(.milliseconds(2)) { timeout in
+                    own.append(timeout)
+                    try sleep(for: long)
+                }
+                return outcome == nil
+            }
+            #expect(own.map(\.duration) == [.milliseconds(2), .milliseconds(2)] && !own.contains(where: \.isPending))
+        }
+        #expect(log == ["plain: threw 0.002 seconds", "value: 7", "silent: true"])
+    }
+
     @Test("The timeout is cancelled on every way out")
     func cancelledOnEveryWayOut() throws {
         let log = try logged { log, hub in

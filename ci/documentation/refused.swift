@@ -78,11 +78,12 @@ func add(_ a: Int, _ b: Int) -> Int { a + b }
 
 func needsSendable(_ value: some Sendable) {}
 
-func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ link: GreenletLink, _ callback: SpawnCallback) {
+func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ monitor: Monitor) {
     needsSendable(greenlet)  // expected-error {{'AnyGreenlet' to 'Sendable' is unavailable}}
     needsSendable(raw)  // expected-error {{'AnyGreenlet' to 'Sendable' is unavailable}}
-    needsSendable(link)  // expected-error {{'GreenletLink' to 'Sendable' is unavailable}}
-    needsSendable(callback)  // expected-error {{'SpawnCallback' to 'Sendable' is unavailable}}
+    needsSendable(greenlet.link { _ in })  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
+    needsSendable(Hub.current.hold())  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
+    needsSendable(monitor.onBlocking { _ in })
     needsSendable(greenlet.rawLink {})  // expected-error {{'WaitLink' to 'Sendable' is unavailable}}
     needsSendable(SpawnTreeLocals())  // expected-error {{'SpawnTreeLocals' to 'Sendable' is unavailable}}
     needsSendable(Hub.current)  // expected-error {{'Hub' to 'Sendable' is unavailable}}
@@ -123,7 +124,15 @@ func names(_ greenlet: Greenlet<Int>, _ other: Greenlet<Int>, _ result: AsyncRes
     _ = greenlet.spawning_stack  // expected-error {{renamed to 'spawningStack'}}
     _ = AnyGreenlet.spawning_stack_limit  // expected-error {{renamed to 'spawningStackLimit'}}
     AnyGreenlet.add_spawn_callback { _ in }  // expected-error {{renamed to 'addSpawnCallback(_:)'}}
-    AnyGreenlet.remove_spawn_callback(names)  // expected-error {{renamed to 'removeSpawnCallback(_:)'}}
+    AnyGreenlet.remove_spawn_callback(names)  // expected-error {{call cancel() of what addSpawnCallback(_:) returned}}
+    greenlet.unlink(names)  // expected-error {{call cancel() of what link returned}}
+    signal_handler(2) {}  // expected-error {{renamed to 'onSignal(_:referenced:_:)'}}
+    settrace(names)  // expected-error {{use Hub.current.onSwitch { }}}
+    setswitchinterval(1)  // expected-error {{use Hub.current.switchInterval}}
+    let _: LinkedFailed? = nil  // expected-error {{catch LinkedExited, whose outcome is .failed}}
+    let _: QueueEmpty? = nil  // expected-error {{renamed to 'QueueError.empty'}}
+    _ = Hub.current.NOT_ERROR  // expected-error {{renamed to 'quietErrors'}}
+    _ = Hub.current.handle_error  // expected-error {{renamed to 'errorHandler'}}
     greenlet.start_later(1)  // expected-error {{renamed to 'start(after:)'}}
     greenlet.rawlink { _ in }  // expected-error {{renamed to 'rawLink(_:)'}}
     greenlet.link_value { _ in }  // expected-error {{renamed to 'linkValue(_:)'}}

@@ -19,8 +19,8 @@ final class LibraryRun {
     private let loop: VirtualLoop
     private(set) var entries: [Entry] = []
     private var greenlets: [AnyGreenlet?]
-    private var links: [Int: (greenlet: Greenlet<Int>, link: GreenletLink)] = [:]
-    private var callbacks: [Int: HubCallback] = [:]
+    private var links: [Int: Registration] = [:]
+    private var callbacks: [Int: Registration] = [:]
     private var timeouts: [Int: Timeout] = [:]
     private var timeoutNames: [ObjectIdentifier: Int] = [:]
     private var events = (0..<RandomProgram.eventCount).map { _ in Event() }
@@ -132,9 +132,9 @@ final class LibraryRun {
             return timeout.description.hasSuffix("(silent)") ? .silentTimeout(duration) : .limit(duration)
         case let error as HubError where error.code == .wouldBlockForever: return .wouldBlockForever
         case let error as HubError where error.code == .blockedInHub: return .blockedInHub
-        case is QueueFull: return .queueFull
-        case is QueueEmpty: return .queueEmpty
-        case is QueueShutDown: return .queueShutDown
+        case QueueError.full: return .queueFull
+        case QueueError.empty: return .queueEmpty
+        case QueueError.shutDown: return .queueShutDown
         default: return .other("\(error)")
         }
     }
@@ -296,15 +296,15 @@ final class LibraryRun {
             link(number, kind, steps, step)
             note(who, step.id, .done)
         case .unlink(let id):
-            if let (greenlet, link) = links[id] { greenlet.unlink(link) }
+            links[id]?.cancel()
             note(who, step.id, links[id] == nil ? .absent : .done)
         case .callback(let steps):
             let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
             callbacks[step.id] = hub.runCallback { try body(()) }
             note(who, step.id, .done)
         case .stopCallback(let id):
-            note(who, step.id, callbacks[id].map { .wasPending($0.isPending) } ?? .absent)
-            callbacks[id]?.stop()
+            note(who, step.id, callbacks[id].map { .wasPending($0.isActive) } ?? .absent)
+            callbacks[id]?.cancel()
         case .state(let number):
             note(who, step.id, .state(state(of: anyGreenlet(number))))
         case .fail(let kind):
@@ -421,7 +421,7 @@ final class LibraryRun {
             case .error: greenlet.linkError(body)
             case .raw: greenlet.rawLink(body)
             }
-        links[step.id] = (greenlet, link)
+        links[step.id] = link
     }
 
     private func runApart(_ steps: [Step], as who: Int) throws {

@@ -70,7 +70,7 @@ public final class Monitor: Sendable {
     ///
     /// gevent: a subscriber of `gevent.events.EventLoopBlocked`.
     @discardableResult
-    public func onBlocking(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> MonitorHook {
+    public func onBlocking(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> any Registration & Sendable {
         schedule.add(hook)
     }
 
@@ -101,71 +101,50 @@ public final class Monitor: Sendable {
     ///
     /// gevent: a subscriber of `gevent.events.IMemoryUsageThresholdExceeded` and its counterpart.
     @discardableResult
-    public func onMemory(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> MonitorHook {
+    public func onMemory(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> any Registration & Sendable {
         schedule.add(hook)
     }
 
     // MARK: Functions
 
-    /// Calls `function` on the monitor's thread once in each `period`.
+    /// Calls `function` on the monitor's thread once in each `period`, until it is cancelled.
     ///
-    /// What is returned changes the period, or ends the calls. Throws ``MonitorError`` for a period of zero or less.
+    /// Throws ``MonitorError`` for a period of zero or less.
     ///
     /// gevent: `PeriodicMonitoringThread.add_monitoring_function(function, period)`.
     @discardableResult
     public func addFunction(
         period: Duration, _ function: @escaping @Sendable (Monitor) -> Void
-    ) throws -> MonitorFunction {
+    ) throws -> any Registration & Sendable {
         if period <= .zero { throw MonitorError.notPositive(period) }
-        return MonitorFunction(schedule, schedule.add(every: period, function), function)
+        return schedule.add(every: period, function)
     }
 }
 
-/// A function that a ``Monitor`` calls: what ``Monitor/addFunction(period:_:)`` returns.
-public final class MonitorFunction: Sendable {
+/// A hook or a function of a ``Monitor``. It may be cancelled on any thread.
+///
+/// Unchecked, because a subclass has to say so; it has Sendable `let`s only.
+final class MonitorRegistration: Registration, @unchecked Sendable {
     private let schedule: MonitorSchedule
-    private let identifier: MonitorSchedule.Identifier
-    private let function: @Sendable (Monitor) -> Void
-
-    init(
-        _ schedule: MonitorSchedule, _ identifier: MonitorSchedule.Identifier,
-        _ function: @escaping @Sendable (Monitor) -> Void
-    ) {
-        self.schedule = schedule
-        self.identifier = identifier
-        self.function = function
-    }
-
-    /// Calls it once in each `period` from now on; nil for never again, until another period is set. Any thread. Throws
-    /// ``MonitorError`` for zero or less.
-    public func setPeriod(_ period: Duration?) throws {
-        if let period, period <= .zero { throw MonitorError.notPositive(period) }
-        schedule.set(identifier, every: period, function)
-    }
-}
-
-/// A hook of a ``Monitor``: what ``Monitor/onBlocking(_:)`` and ``Monitor/onMemory(_:)`` return.
-public final class MonitorHook: Sendable {
-    private let schedule: MonitorSchedule
-    private let identifier: MonitorSchedule.Identifier
+    let identifier: MonitorSchedule.Identifier
 
     init(_ schedule: MonitorSchedule, _ identifier: MonitorSchedule.Identifier) {
         self.schedule = schedule
         self.identifier = identifier
     }
 
-    /// From here on no call begins; one that has begun on the monitor's thread goes on. Repeatable. Any thread.
-    public func cancel() { schedule.removeHook(identifier) }
+    override var isActive: Bool { schedule.contains(identifier) }
+
+    override func cancel() { schedule.remove(identifier) }
 }
 
-/// What a monitor refuses, or could not be had for it.
+/// A call that a monitor refuses.
 public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// What went wrong.
+    /// What went wrong. New codes may be added.
+    @nonexhaustive
     public enum Code: String, Sendable, Hashable {
         /// A period of zero or less: the monitor would do nothing else.
         case badPeriod
-        /// The system has no thread or no memory for a monitor.
-        case noThread
     }
 
     /// What went wrong, for programs.
@@ -179,11 +158,5 @@ public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
         MonitorError(
             code: .badPeriod,
             message: "\(decimalSeconds(period)) s is no period for a monitor; it takes more than zero")
-    }
-
-    static func noThread(_ error: CInt) -> MonitorError {
-        MonitorError(
-            code: .noThread,
-            message: "a thread for the monitor: \(LoopError(errno: error, operation: "pthread_create").message)")
     }
 }

@@ -14,6 +14,13 @@ final class MonitorSchedule: @unchecked Sendable {
         var period: Int64
         var due: Int64
         let call: @Sendable (Monitor) -> Void
+
+        init(_ identifier: Identifier, _ period: Int64, _ call: @escaping @Sendable (Monitor) -> Void) {
+            self.identifier = identifier
+            self.period = period
+            due = monotonicTime() + period
+            self.call = call
+        }
     }
 
     private struct State {
@@ -67,73 +74,62 @@ final class MonitorSchedule: @unchecked Sendable {
         set { state.withLock { $0.printsBlockingReports = newValue } }
     }
 
-    func add(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> MonitorHook {
+    func add(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> MonitorRegistration {
+        register { state, identifier in state.blockingHooks.append((identifier, hook)) }
+    }
+
+    func add(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> MonitorRegistration {
+        register { state, identifier in state.memoryHooks.append((identifier, hook)) }
+    }
+
+    func add(every period: Duration, _ function: @escaping @Sendable (Monitor) -> Void) -> MonitorRegistration {
+        defer { gevent_bell_ring(bell) }
+        return register { state, identifier in state.entries.append(Entry(identifier, period.nanoseconds, function)) }
+    }
+
+    private func register(_ add: (inout State, Identifier) -> Void) -> MonitorRegistration {
         self.state.withLock { state in
             state.lastIdentifier += 1
-            state.blockingHooks.append((state.lastIdentifier, hook))
-            return MonitorHook(self, state.lastIdentifier)
+            add(&state, state.lastIdentifier)
+            return MonitorRegistration(self, state.lastIdentifier)
         }
     }
 
-    func add(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> MonitorHook {
-        self.state.withLock { state in
-            state.lastIdentifier += 1
-            state.memoryHooks.append((state.lastIdentifier, hook))
-            return MonitorHook(self, state.lastIdentifier)
+    func contains(_ identifier: Identifier) -> Bool {
+        state.withLock { state in
+            state.entries.contains { $0.identifier == identifier }
+                || state.blockingHooks.contains { $0.identifier == identifier }
+                || state.memoryHooks.contains { $0.identifier == identifier }
         }
     }
 
-    func removeHook(_ identifier: Identifier) {
-        // Released outside the lock: what a hook captured may call back when it goes.
+    func remove(_ identifier: Identifier) {
+        // Released outside the lock: what a closure captured may call back in its deinit.
         let dropped = self.state.withLock { state in
-            let (blocking, memory) = (state.blockingHooks, state.memoryHooks)
+            let (entries, blocking, memory) = (state.entries, state.blockingHooks, state.memoryHooks)
+            state.entries.removeAll { $0.identifier == identifier }
             state.blockingHooks.removeAll { $0.identifier == identifier }
             state.memoryHooks.removeAll { $0.identifier == identifier }
-            return (blocking, memory)
+            return (entries, blocking, memory)
         }
-        withExtendedLifetime(dropped) {}
-    }
-
-    func add(every period: Duration, _ function: @escaping @Sendable (Monitor) -> Void) -> Identifier {
-        let identifier = self.state.withLock { state in
-            state.lastIdentifier += 1
-            return state.lastIdentifier
-        }
-        set(identifier, every: period, function)
-        return identifier
-    }
-
-    func set(_ identifier: Identifier, every period: Duration?, _ function: @escaping @Sendable (Monitor) -> Void) {
-        let dropped = self.state.withLock { state in
-            let entries = state.entries
-            state.entries.removeAll { $0.identifier == identifier }
-            if let period {
-                let nanoseconds = period.nanoseconds
-                state.entries.append(
-                    Entry(
-                        identifier: identifier, period: nanoseconds, due: gevent_monotonic_time() + nanoseconds,
-                        call: function)
-                )
-            }
-            return entries
-        }
-        gevent_bell_ring(bell)
         withExtendedLifetime(dropped) {}
     }
 
     func watchMemory(limit: Int?, every period: Duration, reading: @escaping @Sendable () -> Int?) {
-        let identifier = self.state.withLock { state in
-            state.lastIdentifier += 1
-            defer { state.memoryFunction = limit == nil ? nil : state.lastIdentifier }
-            return (previous: state.memoryFunction, new: state.lastIdentifier)
+        var new: Identifier?
+        if let limit {
+            let watch = Confined(MemoryWatch(limit: limit))
+            let function = add(every: period) { monitor in
+                guard let usage = reading(), let event = watch.value.judge(usage) else { return }
+                monitor.schedule.tell(event)
+            }
+            new = function.identifier
         }
-        if let previous = identifier.previous { set(previous, every: nil) { _ in } }
-        guard let limit else { return }
-        let watch = Confined(MemoryWatch(limit: limit))
-        set(identifier.new, every: period) { monitor in
-            guard let usage = reading(), let event = watch.value.judge(usage) else { return }
-            monitor.schedule.tell(event)
+        let previous = self.state.withLock { state in
+            defer { state.memoryFunction = new }
+            return state.memoryFunction
         }
+        if let previous { remove(previous) }
     }
 
     /// Unchecked, because only functions of one monitor touch it, and they run on its thread.
@@ -145,14 +141,18 @@ final class MonitorSchedule: @unchecked Sendable {
     // MARK: On the hub's thread
 
     /// Begins to watch `hub`.
-    func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+    func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(SystemError) {
         let error = gevent_sampling_start(hub)
-        if error != 0 { throw .noThread(error) }
+        if error != 0 { throw SystemError(errno: error, operation: "start the thread of a monitor") }
         let blocking = Confined(BlockingWatch(hub, pthread_self()))
-        set(blockingFunction, every: maxBlockingTime) { monitor in
-            if let report = blocking.value.look(limit: monitor.maxBlockingTime) { monitor.schedule.tell(report) }
+        let period = maxBlockingTime.nanoseconds
+        state.withLock { state in
+            let entry = Entry(blockingFunction, period) { monitor in
+                if let report = blocking.value.look(limit: monitor.maxBlockingTime) { monitor.schedule.tell(report) }
+            }
+            state.entries.append(entry)
         }
-        do throws(MonitorError) {
+        do throws(SystemError) {
             try startThread(monitor, hub)
         } catch {
             gevent_sampling_stop(hub)
@@ -160,7 +160,7 @@ final class MonitorSchedule: @unchecked Sendable {
         }
     }
 
-    private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+    private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(SystemError) {
         var thread = pthread_t()
         let owner = Unmanaged.passRetained(monitor)
         let functions = gevent_monitor_functions(
@@ -172,7 +172,7 @@ final class MonitorSchedule: @unchecked Sendable {
         let error = gevent_monitor_thread_start(&thread, bell, owner.toOpaque(), functions)
         if error != 0 {
             owner.release()
-            throw .noThread(error)
+            throw SystemError(errno: error, operation: "start the thread of a monitor")
         }
         watched = Watched(hub: hub, hubThread: pthread_self(), thread: thread)
     }
@@ -201,7 +201,7 @@ final class MonitorSchedule: @unchecked Sendable {
         guard let watched else { return }
         state.makeAnew()
         gevent_sampling_reset(watched.hub)
-        do throws(MonitorError) {
+        do throws(SystemError) {
             try startThread(monitor, watched.hub)
         } catch {
             self.watched = nil

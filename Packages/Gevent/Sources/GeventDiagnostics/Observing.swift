@@ -14,7 +14,7 @@ extension Hub {
 
     /// Starts a thread that watches this hub, and returns it; the same one while there is one.
     ///
-    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``MonitorError`` if the system has no thread or
+    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``SystemError`` if the system has no thread or
     /// memory for it, and ``HubError`` with `.wrongThread` or `.destroyed`. Never parks.
     ///
     /// gevent: `Hub.start_periodic_monitoring_thread()`.
@@ -53,8 +53,8 @@ extension Hub {
     /// process; so the file of a process that was killed lacks little, and can be opened. In a forked child the trace
     /// goes on only if its name has a `%p`. If writing fails, that is printed once and the trace ends.
     ///
-    /// `GEVENT_TRACE` does this for every hub. Throws ``LoopError`` if the file cannot be opened, and ``HubError`` with
-    /// `.wrongThread` or `.destroyed`. Never parks.
+    /// `GEVENT_TRACE` does this for every hub. Throws ``SystemError`` if the file cannot be opened, and ``HubError``
+    /// with `.wrongThread` or `.destroyed`. Never parks.
     ///
     /// gevent has no counterpart.
     public func startTrace(to path: String) throws {
@@ -63,7 +63,7 @@ extension Hub {
         try startTrace(to: path, continuing: false)
     }
 
-    func startTrace(to path: String, continuing: Bool) throws(LoopError) {
+    func startTrace(to path: String, continuing: Bool) throws(SystemError) {
         let trace = Trace(of: self, to: try TraceFile.open(path, continuing: continuing))
         watchSwitches { $0.trace = trace }
         addService(trace)
@@ -89,7 +89,7 @@ extension Hub {
             }
         }
         if !resolvedConfiguration.trace.isEmpty {
-            do throws(LoopError) {
+            do throws(SystemError) {
                 try startTrace(to: resolvedConfiguration.trace, continuing: true)
             } catch {
                 printToStandardError("gevent: there is no trace: \(error)\n")

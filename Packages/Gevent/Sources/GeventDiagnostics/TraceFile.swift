@@ -35,14 +35,14 @@ final class TraceFile: Sendable {
     }
 
     /// The file for one more hub. `continuing` goes on where an earlier hub of this process has stopped.
-    static func open(_ path: String, continuing: Bool) throws(LoopError) -> TraceFile {
+    static func open(_ path: String, continuing: Bool) throws(SystemError) -> TraceFile {
         completeAtExit
         let process = getpid()
         let name = path.split(separator: "%p", omittingEmptySubsequences: false).joined(separator: "\(process)")
-        let result = known.withLock { files -> Result<TraceFile, LoopError> in
+        let result = known.withLock { files -> Result<TraceFile, SystemError> in
             let file = files[name].flatMap { $0.owner == process ? $0 : nil } ?? TraceFile(path, name: name)
             let isKnown = files[name] === file
-            do throws(LoopError) {
+            do throws(SystemError) {
                 try file.addUser(continuing: continuing && isKnown)
             } catch {
                 return .failure(error)
@@ -53,18 +53,18 @@ final class TraceFile: Sendable {
         return try result.get()
     }
 
-    private func addUser(continuing: Bool) throws(LoopError) {
-        let failure = state.withLock { state -> LoopError? in
+    private func addUser(continuing: Bool) throws(SystemError) {
+        let failure = state.withLock { state -> SystemError? in
             if !state.isOpen {
                 let opened: CInt
-                do throws(LoopError) {
+                do throws(SystemError) {
                     opened = try openSafely()
                 } catch {
                     return error
                 }
                 if let error = continuing ? reopenArray(opened) : beginArray(opened) {
                     Glibc.close(opened)
-                    return LoopError(errno: error, operation: operation)
+                    return cannotOpen(error)
                 }
                 descriptor.store(opened, ordering: .relaxed)
                 state.isOpen = true
@@ -76,10 +76,12 @@ final class TraceFile: Sendable {
         if let failure { throw failure }
     }
 
-    private var operation: String { "open the trace \(name)" }
+    private func cannotOpen(_ errno: CInt, _ message: String? = nil) -> SystemError {
+        SystemError(errno: errno, operation: "open the trace", object: name, message: message)
+    }
 
     /// Opens or makes the file and changes nothing in one that is not acceptable.
-    private func openSafely() throws(LoopError) -> CInt {
+    private func openSafely() throws(SystemError) -> CInt {
         // Without O_NONBLOCK, opening a FIFO waits for its reader. On a regular file the flag has no effect.
         let opened = Glibc.open(name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0o666)
         if opened < 0 {
@@ -91,8 +93,7 @@ final class TraceFile: Sendable {
                 case ENXIO: "ENXIO: it is not a regular file"
                 default: nil
                 }
-            guard let message else { throw LoopError(errno: error, operation: operation) }
-            throw LoopError(.system, errno: error, operation: operation, message: message)
+            throw cannotOpen(error, message)
         }
         var status = stat()
         let error = fstat(opened, &status) == 0 ? 0 : errno
@@ -110,7 +111,7 @@ final class TraceFile: Sendable {
             }
         guard let reason else { return opened }
         Glibc.close(opened)
-        throw LoopError(.system, errno: error == 0 ? EPERM : error, operation: operation, message: reason)
+        throw cannotOpen(error == 0 ? EPERM : error, reason)
     }
 
     private func beginArray(_ file: CInt) -> CInt? {
@@ -141,7 +142,7 @@ final class TraceFile: Sendable {
             guard state.isOpen, !state.hasFailed else { return false }
             guard let error = TraceFile.write(bytes, to: descriptor.load(ordering: .relaxed)) else { return true }
             state.hasFailed = true
-            printToStandardError("gevent: \(LoopError(errno: error, operation: "the trace \(name) ends here"))\n")
+            printToStandardError("gevent: \(SystemError(errno: error, operation: "the trace \(name) ends here"))\n")
             return false
         }
     }

@@ -76,7 +76,7 @@ struct TreeText {
         // Only while a pause let it run.
         if node.greenlet.isDead { return "over meanwhile" }
         guard node.state == .parked, let duration = node.parkedFor else {
-            return node.greenlet is HubGreenlet && node.state != .running ? "idle" : node.state.rawValue
+            return node.greenlet.isHub && node.state != .running ? "idle" : node.state.rawValue
         }
         guard let wait = node.greenlet.waitDescription else { return GreenletTree.State.ready.rawValue }
         return "parked for \(shortSeconds(duration)) s in \(shortened(wait))"

@@ -15,32 +15,27 @@ public struct ChildError: Error, Sendable, Hashable, CustomStringConvertible {
         case invalidIdentifier
         /// The watch was cancelled, or its hub destroyed.
         case cancelled
-        /// Another reason; ``ChildError/errno`` says which.
-        case system
     }
 
     /// The kind of reason.
     public let code: Code
     /// The identifier that was asked for.
     public let pid: CInt
-    /// The system's error number, 0 if none.
-    public let errno: CInt
-
-    init(_ code: Code, pid: CInt, errno: CInt = 0) {
+    init(_ code: Code, pid: CInt) {
         self.code = code
         self.pid = pid
-        self.errno = errno
     }
 
-    init(errno: CInt, pid: CInt) {
-        // ECHILD for both; whether there is such a process, kill tells.
-        let code: Code =
-            switch errno {
-            case ECHILD: pid > 0 && kill(pid, 0) != 0 && Glibc.errno == ESRCH ? .noSuchProcess : .notAChild
-            case ESRCH: .noSuchProcess
-            default: .system
-            }
-        self.init(code, pid: pid, errno: errno)
+    /// The error for a failed `waitpid`.
+    static func make(errno: CInt, pid: CInt) -> any Error {
+        switch errno {
+        case ESRCH: return ChildError(.noSuchProcess, pid: pid)
+        case ECHILD:
+            // Also if there is no such process.
+            let isMissing = pid > 0 && kill(pid, 0) != 0 && Glibc.errno == ESRCH
+            return ChildError(isMissing ? .noSuchProcess : .notAChild, pid: pid)
+        default: return SystemError(errno: errno, operation: "wait for process", object: "\(pid)")
+        }
     }
 
     public var description: String {
@@ -49,7 +44,6 @@ public struct ChildError: Error, Sendable, Hashable, CustomStringConvertible {
         case .noSuchProcess: "there is no process \(pid)"
         case .invalidIdentifier: "\(pid) identifies no single process"
         case .cancelled: "the watch of process \(pid) was cancelled"
-        case .system: "waiting for process \(pid) failed with errno \(errno)"
         }
     }
 }

@@ -21,14 +21,14 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     /// gevent: `child.rstatus`.
     public private(set) var status: ChildStatus?
     /// Why there will be no status; nil unless that has turned out.
-    public private(set) var error: ChildError?
+    public private(set) var error: (any Error)?
     /// Whether there is a status, or will never be one.
     public override var isReady: Bool { status != nil || error != nil }
 
     private let hub: Hub
     private var pidfd: CInt = -1
     private var watch: DescriptorWatch?
-    private var hold: HubHold?
+    private var hold: Registration?
 
     /// Watches `pid`, a child of this process that nobody has waited for.
     ///
@@ -41,7 +41,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         _ = try home.hub()
         if pid <= 0 { throw ChildError(.invalidIdentifier, pid: pid) }
         let ended = gevent_child_has_ended(pid)
-        if ended < 0 { throw ChildError(errno: -ended, pid: pid) }
+        if ended < 0 { throw ChildError.make(errno: -ended, pid: pid) }
         let service = hub.children
         if try !watchDescriptor(service) { try service.watchSignal() }
         if referenced { hold = hub.hold() }
@@ -82,7 +82,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     private func park(_ timeout: Duration?) throws -> Bool {
         // Whoever is parked keeps the hub waiting, whether or not the watch does.
         let hold = hub.hold()
-        defer { hold.release() }
+        defer { hold.cancel() }
         return try park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
     }
 
@@ -104,7 +104,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     }
 
     public var description: String {
-        "<ChildWatch of \(pid): \(status.map(\.description) ?? error.map(\.description) ?? "running")>"
+        "<ChildWatch of \(pid): \(status.map(\.description) ?? error.map { "\($0)" } ?? "running")>"
     }
 
     private func checkThread() throws {
@@ -116,15 +116,15 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     // MARK: The hub's side
 
     /// Returns whether the kernel can report the end through a descriptor.
-    private func watchDescriptor(_ service: ChildService) throws(LoopError) -> Bool {
+    private func watchDescriptor(_ service: ChildService) throws -> Bool {
         if !service.usesDescriptors { return false }
         let result = gevent_pidfd_open(pid)
         switch -result {
-        case EMFILE, ENFILE, ENOMEM: throw LoopError(errno: -result, operation: "pidfd_open")
+        case EMFILE, ENFILE, ENOMEM: throw SystemError(errno: -result, operation: "pidfd_open", object: "\(pid)")
         case let error where error > 0: return false
         default: break
         }
-        do throws(LoopError) {
+        do {
             watch = try DescriptorWatch(result, on: hub, referenced: false) { [unowned self] in check() }
         } catch {
             close(result)
@@ -141,7 +141,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         switch waitpid(pid, &raw, WNOHANG) {
         case 0: return
         case pid: hub.children.ended(pid, ChildStatus(rawValue: raw))
-        default: if errno != EINTR { settle(ChildError(errno: errno, pid: pid)) }
+        default: if errno != EINTR { settle(ChildError.make(errno: errno, pid: pid)) }
         }
     }
 
@@ -151,7 +151,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         finish()
     }
 
-    func settle(_ error: ChildError) {
+    func settle(_ error: any Error) {
         if isReady { return }
         self.error = error
         finish()

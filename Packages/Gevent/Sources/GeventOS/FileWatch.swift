@@ -10,7 +10,7 @@ internal import Glibc
 /// symbolic link points to is replaced, what other machines do on a network file system. Two changes in one clock tick
 /// of the file system that leave the size as it was look like one.
 ///
-/// A watch with `onChange` goes on until it is closed or its hub is destroyed, whoever holds it; any other ends with
+/// A watch with `onChange` goes on until it is cancelled or its hub is destroyed, whoever holds it; any other ends with
 /// its last reference. Confined to the thread of its hub.
 ///
 /// gevent: `loop.stat(path, interval)`.
@@ -26,12 +26,12 @@ public final class FileWatch: CustomStringConvertible {
     /// gevent: `stat.prev`.
     public private(set) var previous: FileAttributes?
     /// Whether it still watches.
-    public private(set) var isOpen = true
+    public private(set) var isActive = true
 
     private let hub: Hub
     private let changes = Event()
     private let onChange: ((FileWatch) throws -> Void)?
-    private var hold: HubHold?
+    private var hold: Registration?
     /// A watch with `onChange` keeps itself.
     private var keeper: FileWatch?
     /// Something has changed since a wait last said so.
@@ -39,7 +39,7 @@ public final class FileWatch: CustomStringConvertible {
     private var changeCount: UInt64 = 0
     private var isCalling = false
     private var mustCallAgain = false
-    private var failure: LoopError?
+    private var failure: (any Error)?
     /// The kernel's watches that concern this one; the service's to change.
     var kernelWatches: Set<CInt> = []
 
@@ -49,7 +49,7 @@ public final class FileWatch: CustomStringConvertible {
     /// lead to one more call. Its errors are reported, and the watch goes on. `referenced` says whether a watch with
     /// `onChange` keeps the hub waiting; a parked ``wait(timeout:)`` always does.
     ///
-    /// Throws ``LoopError``: with `.outOfResources` if descriptors or the user's inotify watches have run out, with
+    /// Throws ``SystemError``: with EMFILE or ENOSPC if descriptors or the user's inotify watches have run out, with
     /// EACCES if the file or a directory must not be read, which the kernel asks for.
     public init(path: String, referenced: Bool = true, onChange: ((FileWatch) throws -> Void)? = nil) throws {
         hub = Hub.of(try currentHub())
@@ -65,12 +65,12 @@ public final class FileWatch: CustomStringConvertible {
 
     deinit {
         // On another thread the service finds out by itself that there is nobody any more.
-        if isOpen && !hub.isDestroyed && gevent_hub_current() == hub.pointer {
+        if isActive && !hub.isDestroyed && gevent_hub_current() == hub.pointer {
             hub.existingService(FileWatchService.self)?.detach(kernelWatches, of: nil)
         }
     }
 
-    /// Whether it keeps the hub waiting. Only a watch with `onChange` can, until it is closed; a parked
+    /// Whether it keeps the hub waiting. Only a watch with `onChange` can, until it is cancelled; a parked
     /// ``wait(timeout:)`` always does.
     ///
     /// gevent: `watcher.ref`.
@@ -85,12 +85,12 @@ public final class FileWatch: CustomStringConvertible {
     /// Parks until the attributes change, or for at most `timeout`; returns whether they have.
     ///
     /// A change that nobody was told of by a wait is told by the next one at once, so none is missed between two waits.
-    /// When several greenlets wait, all of them return. Throws ``LoopError`` with `.closed` once the watch is closed,
-    /// another one if the kernel refuses to go on watching, and what interrupts the greenlet.
+    /// When several greenlets wait, all of them return. Throws ``SystemError``, with ECANCELED once the watch is
+    /// cancelled, and with another number if the kernel refuses to go on watching; and what interrupts the greenlet.
     @available(*, noasync)
     public func wait(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
-        if isOpen && !isUnseen { look() }
+        if isActive && !isUnseen { look() }
         if isUnseen {
             isUnseen = false
             return true
@@ -98,7 +98,7 @@ public final class FileWatch: CustomStringConvertible {
         try checkOpen()
         if let timeout, timeout <= .zero { return false }
         let hold = hub.hold()
-        defer { hold.release() }
+        defer { hold.cancel() }
         let count = changeCount
         let shown = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
         if try !changes.park(hub.pointer, .fileChange, timeout, showing: shown) { return false }
@@ -106,9 +106,9 @@ public final class FileWatch: CustomStringConvertible {
         return true
     }
 
-    /// Stops watching. Greenlets that wait are thrown ``LoopError`` with `.closed`. Repeatable. Never parks.
-    public func close() throws {
-        if !isOpen { return }
+    /// Stops watching. Greenlets that wait are thrown ``SystemError`` with ECANCELED. Repeatable. Never parks.
+    public func cancel() throws {
+        if !isActive { return }
         try checkThread()
         stop()
         hub.existingService(FileWatchService.self)?.detach(kernelWatches, of: self)
@@ -123,15 +123,16 @@ public final class FileWatch: CustomStringConvertible {
     }
 
     private func checkOpen() throws {
-        if isOpen { return }
-        throw failure ?? LoopError(.closed, operation: "watch \(path)", message: "the watch was closed")
+        if isActive { return }
+        throw failure
+            ?? SystemError(errno: ECANCELED, operation: "watch", object: path, message: "the watch was cancelled")
     }
 
     // MARK: The hub's side
 
     /// Ends it, with the reason if it was not asked for.
-    func stop(_ failure: LoopError? = nil) {
-        isOpen = false
+    func stop(_ failure: (any Error)? = nil) {
+        isActive = false
         self.failure = failure
         hold = nil
         changes.tellAll(hub.pointer)
@@ -158,13 +159,13 @@ public final class FileWatch: CustomStringConvertible {
         isCalling = true
         let turn = Turn { [weak self] in self?.callIsOver() }
         RawGreenlet(hub: hub.pointer) { [self] in
-            try withExtendedLifetime(turn) { if isOpen { try onChange?(self) } }
+            try withExtendedLifetime(turn) { if isActive { try onChange?(self) } }
         }.start(hub.pointer)
     }
 
     private func callIsOver() {
         isCalling = false
-        if mustCallAgain && isOpen {
+        if mustCallAgain && isActive {
             mustCallAgain = false
             startCall()
         }
@@ -175,13 +176,13 @@ public final class FileWatch: CustomStringConvertible {
 extension FileWatch: Sendable {}
 
 /// Without the current directory, which may change.
-private func absolute(_ path: String) throws(LoopError) -> String {
-    if path.isEmpty { throw LoopError(errno: ENOENT, operation: "watch a file", fileDescriptor: nil) }
+private func absolute(_ path: String) throws(SystemError) -> String {
+    if path.isEmpty { throw SystemError(errno: ENOENT, operation: "watch", object: "a path without a name") }
     // The kernel would take what stands before it for the path.
-    if path.utf8.contains(0) { throw LoopError(errno: EINVAL, operation: "watch a file", fileDescriptor: nil) }
+    if path.utf8.contains(0) { throw SystemError(errno: EINVAL, operation: "watch", object: path) }
     var result = path
     if !path.hasPrefix("/") {
-        guard let directory = getcwd(nil, 0) else { throw LoopError(errno: errno, operation: "getcwd") }
+        guard let directory = getcwd(nil, 0) else { throw SystemError(errno: errno, operation: "getcwd") }
         defer { free(directory) }
         result = "\(String(cString: directory))/\(path)"
     }

@@ -22,15 +22,15 @@ final class FileWatchService: HubService {
     private var readiness: DescriptorWatch?
     private var uses: [CInt: [Use]] = [:]
 
-    init(_ hub: Hub) throws(LoopError) {
+    init(_ hub: Hub) throws {
         self.hub = hub
         try open()
     }
 
-    private func open() throws(LoopError) {
+    private func open() throws {
         let result = inotify_init1(CInt(IN_NONBLOCK | IN_CLOEXEC))
-        if result < 0 { throw LoopError(errno: errno, operation: "inotify_init1") }
-        do throws(LoopError) {
+        if result < 0 { throw SystemError(errno: errno, operation: "inotify_init1") }
+        do {
             readiness = try DescriptorWatch(result, on: hub, referenced: false) { [unowned self] in readEvents() }
         } catch {
             _ = Glibc.close(result)
@@ -55,8 +55,8 @@ final class FileWatchService: HubService {
 
     // MARK: Kernel watches
 
-    func attach(_ file: FileWatch) throws(LoopError) {
-        do throws(LoopError) {
+    func attach(_ file: FileWatch) throws {
+        do {
             try establish(file)
         } catch {
             closeIfUnused()
@@ -79,11 +79,11 @@ final class FileWatchService: HubService {
     }
 
     /// Watches what there is to watch for the file now, and nothing else.
-    private func establish(_ file: FileWatch) throws(LoopError) {
+    private func establish(_ file: FileWatch) throws {
         var wanted: [CInt: String?] = [:]
         // What was watched on the way and is not wanted any more.
         var obsolete = file.kernelWatches
-        do throws(LoopError) {
+        do {
             // Again if the next component has appeared while the directory above was not watched yet. Somebody may make
             // and remove it all the time; then the next event continues.
             for _ in 0..<16 {
@@ -111,7 +111,7 @@ final class FileWatchService: HubService {
     /// Returns the directory, and the component of the path that is expected in it.
     private func watchNearestDirectory(
         above path: String, _ wanted: inout [CInt: String?]
-    ) throws(LoopError) -> (directory: String, name: String) {
+    ) throws -> (directory: String, name: String) {
         var path = Substring(path)
         while let slash = path.lastIndex(of: "/") {
             let name = String(path[path.index(after: slash)...])
@@ -128,13 +128,13 @@ final class FileWatchService: HubService {
     }
 
     /// Nil if there is no such file.
-    private func watch(_ path: String, _ mask: UInt32) throws(LoopError) -> CInt? {
+    private func watch(_ path: String, _ mask: UInt32) throws(SystemError) -> CInt? {
         // Added to what is watched there already: the directory of one file may be watched itself.
         let number = inotify_add_watch(inotify, path, mask | UInt32(IN_MASK_ADD))
         if number >= 0 { return number }
         switch errno {
         case ENOENT, ENOTDIR, ELOOP: return nil
-        case let error: throw LoopError(errno: error, operation: "inotify_add_watch(\(path))")
+        case let error: throw SystemError(errno: error, operation: "inotify_add_watch", object: path)
         }
     }
 
@@ -165,9 +165,9 @@ final class FileWatchService: HubService {
                 }
             }
         }
-        for (file, moved) in concerned where file.isOpen {
+        for (file, moved) in concerned where file.isActive {
             if moved { reestablish(file) }
-            if file.isOpen { file.look() }
+            if file.isActive { file.look() }
         }
     }
 
@@ -193,14 +193,14 @@ final class FileWatchService: HubService {
     }
 
     private func reestablish(_ file: FileWatch) {
-        do throws(LoopError) {
+        do {
             try establish(file)
-        } catch {
+        } catch {  // control: nothing parks here, so no kill can arrive
             fail(file, error)
         }
     }
 
-    private func fail(_ file: FileWatch, _ error: LoopError) {
+    private func fail(_ file: FileWatch, _ error: any Error) {
         let kernelWatches = file.kernelWatches
         file.kernelWatches = []
         file.stop(error)
@@ -227,9 +227,9 @@ final class FileWatchService: HubService {
     func hubDidFork() {
         let files = openFiles()
         close()
-        do throws(LoopError) {
+        do {
             try open()
-        } catch {
+        } catch {  // control: nothing parks here, so no kill can arrive
             for file in files {
                 file.kernelWatches = []
                 file.stop(error)
@@ -240,16 +240,11 @@ final class FileWatchService: HubService {
         for file in files {
             file.kernelWatches = []
             reestablish(file)
-            if file.isOpen { file.look() }
+            if file.isActive { file.look() }
         }
     }
 }
 
 extension Hub {
-    func fileWatches() throws(LoopError) -> FileWatchService {
-        if let service = existingService(FileWatchService.self) { return service }
-        let service = try FileWatchService(self)
-        addService(service)
-        return service
-    }
+    func fileWatches() throws -> FileWatchService { try service { try FileWatchService(self) } }
 }

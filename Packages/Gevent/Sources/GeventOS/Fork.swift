@@ -24,14 +24,14 @@ public enum ForkResult: Sendable, Hashable {
 /// at. If there are others, the first fork of a process warns of that on standard error; `allowingThreads` says that
 /// the caller knows.
 ///
-/// Throws ``LoopError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
+/// Throws ``SystemError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
 ///
 /// gevent: `gevent.fork()`.
 @available(*, noasync)
 public func fork(allowingThreads: Bool = false) throws -> ForkResult {
     if !allowingThreads { warnOfThreads() }
     let pid = gevent_fork()
-    if pid < 0 { throw LoopError(errno: -pid, operation: "fork") }
+    if pid < 0 { throw SystemError(errno: -pid, operation: "fork") }
     if pid > 0 { return .parent(pid) }
     // What fails here is tried again before the next poll, and then main is told. Thrown here, it would look as if
     // there were no child.

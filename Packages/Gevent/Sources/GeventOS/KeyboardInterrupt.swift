@@ -2,39 +2,30 @@ internal import CGevent
 public import GeventCore
 internal import Glibc
 
+/// Makes Ctrl-C raise ``KeyboardInterrupt`` in main of this thread's hub: where main is parked, or at its next park if
+/// it is running; and nowhere else.
+///
+/// It does not keep the hub waiting. Those that come before main has seen the first are one with it. A program that
+/// does not answer can still be ended: a SIGINT that comes while another has waited for a second, because some greenlet
+/// does not park, kills the process as if no handler were there. Repeatable: while the handler is installed, its
+/// registration is returned again. Once that is cancelled Ctrl-C does again what it did before. Never parks. Throws
+/// ``SystemError`` or ``LoopError`` if there are no descriptors left.
+///
+/// gevent: what the hub does with `KeyboardInterrupt`.
+@discardableResult
+@available(*, noasync)
+public func installSIGINTHandler() throws -> Registration {
+    let hub = Hub.of(try currentHub())
+    if let registration = hub.existingService(SignalService.self)?.interrupt { return registration }
+    let registration = try hub.watchSignal(SIGINT, referenced: false, .hub { [unowned hub] in hub.interruptMain() })
+    hub.existingService(SignalService.self)?.interrupt = registration
+    return registration
+}
+
 extension Hub {
-    /// Makes Ctrl-C raise ``KeyboardInterrupt`` in main of this thread's hub: where main is parked, or at its next park
-    /// if it is running; and nowhere else.
-    ///
-    /// It does not keep the hub waiting. Those that come before main has seen the first are one with it. A program that
-    /// does not answer can still be ended: a SIGINT that comes while another has waited for a second, because some
-    /// greenlet does not park, kills the process as if no handler were there. Repeatable. Never parks. Throws
-    /// ``LoopError`` if there are no descriptors left.
-    ///
-    /// gevent: what the hub does with `KeyboardInterrupt`.
-    public static func installSIGINTHandler() throws {
-        let hub = Hub.of(try currentHub())
-        if hub.existingService(SignalService.self)?.interrupt != nil { return }
-        let registration = try hub.watchSignal(SIGINT, referenced: false, .hub { [unowned hub] in hub.interruptMain() })
-        let service = hub.existingService(SignalService.self)
-        service?.interrupt = registration
-        service?.insistOnInterrupt(true)
-    }
+    fileprivate func removeInterrupt() { existingService(SignalService.self)?.interrupt?.cancel() }
 
-    /// Ctrl-C does again what it did before ``installSIGINTHandler()``. Repeatable. Never parks.
-    public static func removeSIGINTHandler() {
-        guard let pointer = gevent_hub_current() else { return }
-        Hub.of(pointer).removeInterrupt()
-    }
-
-    func removeInterrupt() {
-        guard let service = existingService(SignalService.self), let registration = service.interrupt else { return }
-        service.interrupt = nil
-        service.insistOnInterrupt(false)
-        registration.cancel()
-    }
-
-    private func interruptMain() {
+    fileprivate func interruptMain() {
         let isPending = mainGreenlet.pendingErrors?.contains { $0.error is KeyboardInterrupt } ?? false
         if !isPending { mainGreenlet.deliver(KeyboardInterrupt()) }
     }

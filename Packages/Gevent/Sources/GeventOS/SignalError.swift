@@ -13,21 +13,16 @@ public struct SignalError: Error, Sendable, Hashable, CustomStringConvertible {
         /// It tells of a fault in the very instruction that runs, to which the program cannot return: SIGSEGV, SIGBUS,
         /// SIGFPE, SIGILL, SIGTRAP, SIGSYS and SIGABRT.
         case synchronous
-        /// Another reason; ``SignalError/errno`` says which.
-        case system
     }
 
     /// The kind of reason.
     public let code: Code
     /// The number that was asked for.
     public let signal: CInt
-    /// The system's error number, 0 if none.
-    public let errno: CInt
 
-    init(_ code: Code, signal: CInt, errno: CInt = 0) {
+    init(_ code: Code, signal: CInt) {
         self.code = code
         self.signal = signal
-        self.errno = errno
     }
 
     public var description: String {
@@ -35,7 +30,6 @@ public struct SignalError: Error, Sendable, Hashable, CustomStringConvertible {
         case .noSuchSignal: "signal \(signal): there is no such signal, or the C library keeps it for itself"
         case .cannotBeCaught: "signal \(signal): the kernel lets no program catch it"
         case .synchronous: "signal \(signal): it tells of a fault in the instruction that runs, not of an event"
-        case .system: "signal \(signal): sigaction failed with errno \(errno)"
         }
     }
 

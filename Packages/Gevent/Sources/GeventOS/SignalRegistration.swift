@@ -2,13 +2,8 @@ internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// A handler that is told of a signal: what ``onSignal(_:referenced:_:)`` returns.
-///
-/// It stays in place until it is cancelled or its hub is destroyed, whoever holds this object. Confined to the thread
-/// of its hub.
-///
-/// gevent: what `gevent.signal_handler` returns.
-public final class SignalRegistration {
+/// A handler of a signal: what ``onSignal(_:referenced:_:)`` returns.
+final class SignalRegistration: Registration {
     /// How a handler is run.
     enum Handler {
         /// Each time in a greenlet of its own; an error is raised in main.
@@ -18,13 +13,12 @@ public final class SignalRegistration {
     }
 
     /// The number of the signal.
-    public let signal: CInt
-    /// Whether it is in place.
-    public private(set) var isActive = true
+    let signal: CInt
 
     private let hub: Hub
+    /// Nil once it is cancelled.
     private var handler: Handler?
-    private var hold: HubHold?
+    private var hold: Registration?
 
     init(_ hub: Hub, _ signal: CInt, referenced: Bool, _ handler: Handler) {
         self.hub = hub
@@ -33,39 +27,18 @@ public final class SignalRegistration {
         if referenced { hold = hub.hold() }
     }
 
-    /// Whether it keeps the hub waiting for the signal when nothing else is pending.
-    ///
-    /// gevent: `signal.ref`.
-    public var isReferenced: Bool {
-        get { hold != nil }
-        set {
-            if !isActive || newValue == isReferenced { return }
-            requireThread()
-            hold = newValue ? hub.hold() : nil
-        }
-    }
+    override var isActive: Bool { handler != nil }
 
-    /// Removes the handler: it does not begin any more, also for a signal that has come already; one that runs goes on.
-    /// Repeatable.
-    ///
-    /// What the process did about the signal before is restored with the last registration for it, of all threads.
-    ///
-    /// gevent: `signal.cancel()`.
-    public func cancel() {
+    override func cancel() {
         if !isActive { return }
-        requireThread()
+        if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
         close()
         hub.existingService(SignalService.self)?.remove(self)
     }
 
     func close() {
-        isActive = false
         hold = nil
         handler = nil
-    }
-
-    private func requireThread() {
-        if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
     }
 
     /// On the hub.
@@ -89,9 +62,6 @@ public final class SignalRegistration {
     }
 }
 
-@available(*, unavailable)
-extension SignalRegistration: Sendable {}
-
 /// Runs `handler` in a new greenlet each time the process gets the signal.
 ///
 /// The registration does not keep the hub waiting unless it is `referenced`, and stays in place when the handler
@@ -100,13 +70,16 @@ extension SignalRegistration: Sendable {}
 /// thread unblocks the signal for as long as it has registrations for it. System calls that it interrupts are
 /// restarted.
 ///
-/// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be
-/// told of, and ``LoopError`` if there are no descriptors left.
+/// Once the registration is cancelled the handler is not called any more, also for a signal that has come already. What
+/// the process did about the signal before is restored with the last registration for it, of all threads.
 ///
-/// gevent: `gevent.signal_handler(signum, handler)`.
+/// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be
+/// told of, and ``SystemError`` or ``LoopError`` if there are no descriptors left.
+///
+/// gevent: `gevent.signal_handler(signum, handler)`, `signal.cancel()`.
 @discardableResult
 public func onSignal(
     _ number: CInt, referenced: Bool = false, _ handler: @escaping () throws -> Void
-) throws -> SignalRegistration {
+) throws -> Registration {
     try Hub.of(try currentHub()).watchSignal(number, referenced: referenced, .greenlet(handler))
 }

@@ -11,13 +11,15 @@ final class SignalService: HubService {
     private var watch: DescriptorWatch?
     private var registrations: [CInt: [SignalRegistration]] = [:]
     /// The one that raises SIGINT in main.
-    var interrupt: SignalRegistration?
+    var interrupt: SignalRegistration? {
+        didSet { gevent_signal_insist_on_interrupt(inbox, interrupt != nil) }
+    }
 
-    init(_ hub: Hub) throws(LoopError) {
+    init(_ hub: Hub) throws {
         self.hub = hub
-        guard let inbox = gevent_signal_inbox_open() else { throw LoopError(errno: errno, operation: "eventfd") }
+        guard let inbox = gevent_signal_inbox_open() else { throw SystemError(errno: errno, operation: "eventfd") }
         self.inbox = inbox
-        do throws(LoopError) {
+        do {
             watch = try DescriptorWatch(gevent_signal_inbox_descriptor(inbox), on: hub, referenced: false) {
                 [unowned self] in deliver()
             }
@@ -27,17 +29,18 @@ final class SignalService: HubService {
         }
     }
 
-    func add(_ registration: SignalRegistration) throws(SignalError) {
+    func add(_ registration: SignalRegistration) throws {
         // What has come before is for those who were there.
         deliver()
         let error = gevent_signal_watch(inbox, registration.signal)
         if error == EINVAL { throw SignalError(.noSuchSignal, signal: registration.signal) }
-        if error != 0 { throw SignalError(.system, signal: registration.signal, errno: error) }
+        if error != 0 { throw SystemError(errno: error, operation: "watch signal", object: "\(registration.signal)") }
         registrations[registration.signal, default: []].append(registration)
     }
 
     func remove(_ registration: SignalRegistration) {
         let number = registration.signal
+        if registration === interrupt { interrupt = nil }
         registrations[number]?.removeAll { $0 === registration }
         if registrations[number]?.isEmpty == true {
             registrations[number] = nil
@@ -51,8 +54,6 @@ final class SignalService: HubService {
         close()
         hub.removeService(self)
     }
-
-    func insistOnInterrupt(_ insists: Bool) { gevent_signal_insist_on_interrupt(inbox, insists) }
 
     /// Once for each time the handler ran.
     private func deliver() {
@@ -79,7 +80,7 @@ final class SignalService: HubService {
 
     func hubDidFork() {
         let error = gevent_signal_inbox_renew(inbox)
-        if error != 0 { hub.mainGreenlet.deliver(LoopError(errno: error, operation: "eventfd")) }
+        if error != 0 { hub.mainGreenlet.deliver(SystemError(errno: error, operation: "eventfd")) }
         // What came to this process while its inbox was still the parent's.
         deliver()
     }
@@ -92,7 +93,7 @@ extension Hub {
         try SignalError.check(number)
         let service = try service { try SignalService(self) }
         let registration = SignalRegistration(self, number, referenced: referenced, handler)
-        do throws(SignalError) {
+        do {
             try service.add(registration)
         } catch {
             registration.close()

@@ -54,7 +54,7 @@ public func waitPID(_ pid: CInt, options: ChildWaitOptions = []) throws -> (pid:
 /// Takes a status without waiting; nil if there is none.
 private func look(
     _ pid: CInt, _ options: ChildWaitOptions, _ service: ChildService
-) throws(ChildError) -> (pid: CInt, status: ChildStatus)? {
+) throws -> (pid: CInt, status: ChildStatus)? {
     var raw: CInt = 0
     while true {
         let found = waitpid(pid, &raw, options.rawValue | WNOHANG)
@@ -65,7 +65,7 @@ private func look(
             return (found, status)
         }
         let error = errno
-        if error != EINTR { throw ChildError(errno: error, pid: pid) }
+        if error != EINTR { throw ChildError.make(errno: error, pid: pid) }
     }
 }
 
@@ -76,7 +76,7 @@ private func waitByDescriptor(
 ) throws -> (pid: CInt, status: ChildStatus)? {
     let number = gevent_pidfd_open(pid)
     switch -number {
-    case EMFILE, ENFILE, ENOMEM: throw LoopError(errno: -number, operation: "pidfd_open")
+    case EMFILE, ENFILE, ENOMEM: throw SystemError(errno: -number, operation: "pidfd_open", object: "\(pid)")
     case let error where error > 0: return nil
     default: break
     }
@@ -95,7 +95,7 @@ private func waitBySignal(
     // The children are reason enough to wait.
     let hold = hub.hold()
     defer {
-        hold.release()
+        hold.cancel()
         service.signalUsers -= 1
         service.unwatchSignalIfUnused()
     }

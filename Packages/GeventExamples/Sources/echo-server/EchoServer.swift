@@ -34,7 +34,7 @@ struct EchoServer: ParsableCommand {
         }
         try server.start()
         say("listening on \(server.address)")
-        var signals: [SignalRegistration] = []
+        var signals: [Registration] = []
         for number in [SIGINT, SIGTERM] {
             let registration = try onSignal(number) {
                 // The next one meets the default action again.

@@ -109,7 +109,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         return meaning.map { "\($0): \(reason)" } ?? reason
     }
 
-    private static func describe(_ errno: CInt) -> String {
+    static func describe(_ errno: CInt) -> String {
         guard let name = gevent_errno_name(errno), let text = gevent_errno_text(errno) else { return "errno \(errno)" }
         return "\(String(cString: name)) (\(String(cString: text)))"
     }

@@ -28,11 +28,11 @@ open class AnyGreenlet: CustomStringConvertible {
     // single load or store that no switch can fall into.
 
     /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
-    @usableFromInline @exclusivity(unchecked) final var hubSerial: UInt32
+    @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) package final var phase: Phase = .created
     @exclusivity(unchecked) private final var marks: GreenletMarks = []
     /// The size of the stack it runs on; see `gevent_hub_stack_class`. 0 for the default.
-    @usableFromInline @exclusivity(unchecked) final var stackClass: UInt8 = 0
+    @exclusivity(unchecked) final var stackClass: UInt8 = 0
     /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
     /// Its place among the ends of its hub's greenlets. While it runs, `raisedNumber` or 0; while its start is delayed,
@@ -48,7 +48,6 @@ open class AnyGreenlet: CustomStringConvertible {
     @exclusivity(unchecked) final var kin: UInt
 
     /// For subclasses in this module, with the hub already at hand.
-    @usableFromInline
     init(hub: UnsafeMutablePointer<gevent_hub>) {
         hubSerial = hub.pointee.serial
         kin = 0
@@ -111,6 +110,12 @@ open class AnyGreenlet: CustomStringConvertible {
         return context != nil && hub.pointee.current == context
     }
 
+    /// Whether it is the thread's own stack, ``Hub/mainGreenlet``.
+    public final var isMain: Bool { self is MainGreenlet }
+
+    /// Whether it is the hub: what ``current`` is inside hub callbacks. It cannot be killed.
+    public final var isHub: Bool { self is HubGreenlet }
+
     /// The hub it belongs to; nil if that hub is gone, and on any other thread.
     ///
     /// gevent: `Greenlet.parent`, which is always the hub.
@@ -123,6 +128,19 @@ open class AnyGreenlet: CustomStringConvertible {
     final var isNotifying: Bool {
         get { marks.contains(.isNotifying) }
         set { if newValue { marks.insert(.isNotifying) } else { marks.remove(.isNotifying) } }
+    }
+
+    /// Whether a failure is reported when the greenlet ends: to ``Hub/errorHandler``, or on ``Hub/errorOutput``. True
+    /// unless set.
+    ///
+    /// Set it to false where a failure is looked at in any case: by `get`, by a link, or by ``JoinableGreenlet/error``.
+    /// Errors in ``Hub/systemErrors`` are raised in main all the same, and a group still fails with its member. On the
+    /// greenlet's own thread.
+    ///
+    /// gevent has no counterpart.
+    public final var reportsFailure: Bool {
+        get { !marks.contains(.keepsFailure) }
+        set { if newValue { marks.remove(.keepsFailure) } else { marks.insert(.keepsFailure) } }
     }
 
     /// Begun or queued before this process was forked off: the parent's to end.
@@ -138,7 +156,6 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     /// Throws unless the calling thread is the greenlet's own. Returns its hub.
-    @usableFromInline
     @inline(__always)
     final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw notHere() }
@@ -146,20 +163,17 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     /// The same for calls that cannot throw: misuse there is a programming error.
-    @usableFromInline
     @inline(__always)
     final func requireOwnHub() -> UnsafeMutablePointer<gevent_hub> {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { wrongThread() }
         return hub
     }
 
-    @usableFromInline
     @inline(never)
     final func wrongThread() -> Never {
         fatalError("\(notHere())")
     }
 
-    @usableFromInline
     @inline(never)
     final func notHere() -> any Error { HubError.notHere(hubSerial) }
 
@@ -404,6 +418,7 @@ private struct GreenletMarks: OptionSet {
     let rawValue: UInt8
     static let isNotifying = GreenletMarks(rawValue: 1)
     static let isInherited = GreenletMarks(rawValue: 2)
+    static let keepsFailure = GreenletMarks(rawValue: 4)
 }
 
 /// What few greenlets need: kept apart so that the others do not pay for it.

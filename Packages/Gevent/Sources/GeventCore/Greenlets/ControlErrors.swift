@@ -63,7 +63,7 @@ func isControl(_ error: any Error) -> Bool {
     return error is any ControlError
 }
 
-/// Ctrl-C, as an error: raised in main where it is parked, once ``Hub/installSIGINTHandler()`` was called.
+/// Ctrl-C, as an error: raised in main where it is parked, once `installSIGINTHandler()` was called.
 ///
 /// A ``ControlError``: like a kill, it is meant to get through.
 ///

@@ -81,13 +81,19 @@ public final class GreenletGroup: CustomStringConvertible {
         return greenlet
     }
 
-    /// Throws `error` into each member that is not over, without waiting for them: the scope does. Those that have not
-    /// run never run. The group goes on, and later members run.
+    /// Throws `error` into each member that is not over and, unless `blocking` is false, parks until all of these are
+    /// over: ``Gevent/killAll(_:throwing:blocking:timeout:sticky:)`` of the members. The group goes on, and later
+    /// members run.
     ///
-    /// An `error` that is no exit makes the members fail, and with them the scope. Traps on another thread.
-    public func killAll(throwing error: any Error = GreenletExit(), sticky: Bool = false) {
+    /// An `error` that is no exit makes the members fail, and with them the scope. Throws a ``Timeout`` if a member
+    /// survives `timeout`, and what interrupts the caller, who may be a member. Traps on another thread.
+    @available(*, noasync)
+    public func killAll(
+        throwing error: any Error = GreenletExit(), blocking: Bool = true, timeout: Duration? = nil,
+        sticky: Bool = false
+    ) throws {
         checkThread()
-        throwIntoMembers(error, sticky: sticky)
+        try killMembers(livingMembers(), throwing: error, blocking, timeout, sticky, hub.pointer)
     }
 
     private func throwIntoMembers(_ error: any Error, sticky: Bool) {
@@ -238,7 +244,7 @@ public final class GreenletGroup: CustomStringConvertible {
         if (error as? GreenletExit)?.isFrom(self) == true || isSameError(error, failure.error) { return }
         if isControl(error) {
             // A kill or a timeout of the caller, which nobody may swallow.
-            hub.reportAtOnce(failure.error, in: failure.greenlet)
+            if failure.greenlet.reportsFailure { hub.reportAtOnce(failure.error, in: failure.greenlet) }
             throw error
         }
         hub.reportAtOnce(error, in: owner)

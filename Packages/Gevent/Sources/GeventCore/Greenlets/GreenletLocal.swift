@@ -134,13 +134,13 @@ public final class GreenletLocal<Value>: Sendable {
 
     private func roster(_ hub: UnsafeMutablePointer<gevent_hub>) -> LocalRoster {
         let owner = Hub.of(hub)
-        if let latest = owner.latestRoster, latest.id == id { return latest }
-        if let known = owner.localRosters[id] {
-            owner.latestRoster = known
+        if let latest = owner.locals.latestRoster, latest.id == id { return latest }
+        if let known = owner.locals.rosters[id] {
+            owner.locals.latestRoster = known
             return known
         }
         let made = LocalRoster(id: id, label: name.isEmpty ? "\(Value.self)" : name, isInheriting: isInheriting)
-        owner.localRosters[id] = made
+        owner.locals.rosters[id] = made
         let (isFirst, user) = usage.compareExchange(
             expected: nowhere, desired: hub.pointee.serial, ordering: .relaxed)
         if !isFirst && user != hub.pointee.serial { usage.store(manyHubs, ordering: .relaxed) }

@@ -54,7 +54,7 @@ extension AnyGreenlet {
     /// Throws unless this is a greenlet of the calling thread and not its hub.
     final func checkCanBeThrownInto() throws {
         _ = try ownHub()
-        if self is HubGreenlet {
+        if isHub {
             throw HubError(.invalidSwitch, "nothing can be thrown into the hub, which has to go on")
         }
     }
@@ -73,15 +73,21 @@ public func killAll<Member: AnyGreenlet>(
     _ greenlets: some Sequence<Member>, throwing error: any Error = GreenletExit(), blocking: Bool = true,
     timeout: Duration? = nil, sticky: Bool = false
 ) throws {
-    let hub = try currentHub()
-    let members = greenlets.map { $0 as AnyGreenlet }
+    try killMembers(greenlets.map { $0 }, throwing: error, blocking, timeout, sticky, try currentHub())
+}
+
+/// `killAll` for greenlets of any class.
+func killMembers(
+    _ members: [AnyGreenlet], throwing error: any Error, _ blocking: Bool, _ timeout: Duration?, _ sticky: Bool,
+    _ hub: UnsafeMutablePointer<gevent_hub>
+) throws {
     for member in members { try member.checkCanBeThrownInto() }
     for member in members where member.phase != .running { member.deliver(error, sticky: sticky) }
     for member in members where member.phase == .running { member.deliver(error, sticky: sticky) }
     guard blocking else { return }
     if members.contains(where: \.isCurrent) { try attend(hub) }
     // Main never ends, so nobody waits for it.
-    let mortals = members.filter { !($0 is MainGreenlet) }
+    let mortals = members.filter { !$0.isMain }
     let counter = try mortals.withUnsafeBufferPointer {
         try waitForEnds(of: $0, wanted: $0.count, timeout: timeout, stopsAtFailure: false, hub)
     }

@@ -1,38 +1,39 @@
 internal import CGevent
 
-/// A registration with a greenlet: what `link` returns and `unlink` takes. Closures have no identity.
-public final class GreenletLink {
-    /// Which ends it is told of.
-    public enum Condition: Sendable, Hashable {
-        /// Every one.
-        case exit
-        /// A normal end or a silent death.
-        case value
-        /// A failure.
-        case error
+/// Which ends of a greenlet a link is for.
+public enum LinkCondition: Sendable, Hashable {
+    /// Every end.
+    case exit
+    /// A normal end or an exit.
+    case value
+    /// A failure.
+    case error
 
-        func isMet(by greenlet: JoinableGreenlet) -> Bool {
-            switch self {
-            case .exit: true
-            case .value: greenlet.error == nil
-            case .error: greenlet.error != nil
-            }
+    func isMet(by greenlet: JoinableGreenlet) -> Bool {
+        switch self {
+        case .exit: true
+        case .value: greenlet.error == nil
+        case .error: greenlet.error != nil
         }
     }
+}
 
+/// A closure that is called when a greenlet has ended: what `link` returns.
+final class GreenletLink: Registration {
     fileprivate let node: UnsafeMutablePointer<gevent_link>
-    fileprivate let source: ObjectIdentifier
-    private let condition: Condition
+    /// Alive while the node is in a list: the greenlet's deinit removes it from there.
+    private let greenlet: Unmanaged<JoinableGreenlet>
+    private let condition: LinkCondition
     private let isRaw: Bool
     private var callback: ((JoinableGreenlet) throws -> Void)?
 
     init(
-        to greenlet: JoinableGreenlet, _ condition: Condition, isRaw: Bool,
+        to greenlet: JoinableGreenlet, _ condition: LinkCondition, isRaw: Bool,
         _ callback: @escaping (JoinableGreenlet) throws -> Void
     ) {
         node = .allocate(capacity: 1)
         node.initialize(to: gevent_link())
-        source = ObjectIdentifier(greenlet)
+        self.greenlet = Unmanaged.passUnretained(greenlet)
         self.condition = condition
         self.isRaw = isRaw
         self.callback = callback
@@ -44,7 +45,7 @@ public final class GreenletLink {
     }
 
     /// Gives the closure its place in the ready queue, if the end meets the condition: on the hub if the link is raw,
-    /// else in a greenlet of its own. `unlink` can still prevent the call.
+    /// else in a greenlet of its own. `cancel()` can still prevent the call.
     func notify(_ greenlet: JoinableGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         if !condition.isMet(by: greenlet) {
             // Forgotten on the hub: what the closure captured may run code of its own, which must not park.
@@ -81,15 +82,16 @@ public final class GreenletLink {
         withExtendedLifetime(forgotten) {}
     }
 
-    /// After this the closure is never called.
-    fileprivate func cancel(at greenlet: JoinableGreenlet) {
+    override var isActive: Bool { gevent_node_is_linked(&node.pointee.node) }
+
+    override func cancel() {
+        if !isActive { return forgetCallback() }
+        let greenlet = greenlet.takeUnretainedValue()
+        _ = Registration.requireThread(ofHub: greenlet.hubSerial)
         leaveList(of: greenlet)
         forgetCallback()
     }
 }
-
-@available(*, unavailable)
-extension GreenletLink: Sendable {}
 
 extension Greenlet {
     /// Calls `callback` once, with this greenlet, when it is over: in a greenlet of its own, so it may park without
@@ -97,11 +99,12 @@ extension Greenlet {
     ///
     /// Links run in registration order, whatever their kinds, and before those of greenlets that end later. Never
     /// called inside `link` itself: on a greenlet that is over, `callback` runs as soon as the caller parks or yields,
-    /// whatever was linked before it. Registered twice, it runs twice. Traps on a foreign thread.
+    /// whatever was linked before it. Registered twice, it runs twice. Cancelling the registration prevents the call,
+    /// also when the greenlet is over. Traps on a foreign thread.
     ///
-    /// gevent: `Greenlet.link(callback)`.
+    /// gevent: `Greenlet.link(callback)`, `unlink(callback)`.
     @discardableResult
-    public final func link(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
+    public final func link(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> Registration {
         add(.exit, isRaw: false, callback)
     }
 
@@ -109,7 +112,7 @@ extension Greenlet {
     ///
     /// gevent: `Greenlet.link_value(callback)`.
     @discardableResult
-    public final func linkValue(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
+    public final func linkValue(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> Registration {
         add(.value, isRaw: false, callback)
     }
 
@@ -117,7 +120,7 @@ extension Greenlet {
     ///
     /// gevent: `Greenlet.link_exception(callback)`.
     @discardableResult
-    public final func linkError(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
+    public final func linkError(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> Registration {
         add(.error, isRaw: false, callback)
     }
 
@@ -126,13 +129,13 @@ extension Greenlet {
     ///
     /// gevent: `Greenlet.rawlink(callback)`.
     @discardableResult
-    public final func rawLink(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> GreenletLink {
+    public final func rawLink(_ callback: @escaping (Greenlet<Output>) throws -> Void) -> Registration {
         add(.exit, isRaw: true, callback)
     }
 
     private func add(
-        _ condition: GreenletLink.Condition, isRaw: Bool, _ callback: @escaping (Greenlet<Output>) throws -> Void
-    ) -> GreenletLink {
+        _ condition: LinkCondition, isRaw: Bool, _ callback: @escaping (Greenlet<Output>) throws -> Void
+    ) -> Registration {
         addLink(condition, isRaw: isRaw) { greenlet in
             // A link is told of the greenlet it was made for.
             try callback(unsafeDowncast(greenlet, to: Greenlet<Output>.self))
@@ -142,23 +145,13 @@ extension Greenlet {
 
 extension JoinableGreenlet {
     final func addLink(
-        _ condition: GreenletLink.Condition, isRaw: Bool, _ callback: @escaping (JoinableGreenlet) throws -> Void
-    ) -> GreenletLink {
+        _ condition: LinkCondition, isRaw: Bool, _ callback: @escaping (JoinableGreenlet) throws -> Void
+    ) -> Registration {
         let hub = requireOwnHub()
         let link = GreenletLink(to: self, condition, isRaw: isRaw, callback)
         append(link.node, kind: GEVENT_LINK_OBJECT, payload: Unmanaged.passRetained(link).toOpaque(), hub)
         if isReady && !isNotifying { link.notify(self, hub) }
         return link
-    }
-
-    /// Removes a registration of any kind. One that was removed before, has run, or is another greenlet's is fine.
-    /// Traps on a foreign thread.
-    ///
-    /// gevent: `Greenlet.unlink(callback)`.
-    public final func unlink(_ link: GreenletLink) {
-        _ = requireOwnHub()
-        guard link.source == ObjectIdentifier(self) else { return }
-        link.cancel(at: self)
     }
 
     /// Whether a registration waits for its call. Greenlets parked in `join` or `get` are none. Traps on a foreign
@@ -179,7 +172,7 @@ extension JoinableGreenlet {
         // What a closure captured may look at the links when it goes, so each round begins anew.
         while let link = links.flatMap({ gevent_links_first_registration($0) }) {
             if link.pointee.kind == GEVENT_LINK_OBJECT {
-                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel(at: self)
+                Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
             } else {
                 Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
             }

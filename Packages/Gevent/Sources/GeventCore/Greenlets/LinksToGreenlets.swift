@@ -17,28 +17,28 @@ extension JoinableGreenlet {
     /// gevent: `Greenlet.link(receiver)`, `link_value`, `link_exception` with a greenlet.
     @discardableResult
     public final func link(
-        to receiver: AnyGreenlet, on condition: GreenletLink.Condition = .exit
-    ) throws -> GreenletLink {
+        to receiver: AnyGreenlet, on condition: LinkCondition = .exit
+    ) throws -> Registration {
         _ = try ownHub()
         try receiver.checkCanBeThrownInto()
-        if isReady && receiver.isCurrent && condition.isMet(by: self) { throw LinkedExited.make(self) }
+        if isReady && receiver.isCurrent && condition.isMet(by: self) { throw LinkedExited(self) }
         return addLink(condition, to: receiver)
     }
 
-    final func addLink(_ condition: GreenletLink.Condition, to receiver: AnyGreenlet) -> GreenletLink {
+    final func addLink(_ condition: LinkCondition, to receiver: AnyGreenlet) -> Registration {
         // Weak: two greenlets may be linked to each other. A receiver that was started lives by itself, and one that
         // nobody holds can never be started.
         addLink(condition, isRaw: true) { [weak receiver] ended in
-            receiver?.deliver(LinkedExited.make(ended))
+            receiver?.deliver(LinkedExited(ended))
         }
     }
 
     /// For what was just spawned.
     @usableFromInline
-    final func linkToSpawner(_ condition: GreenletLink.Condition) {
+    final func linkToSpawner(_ condition: LinkCondition) {
         let spawner = AnyGreenlet.current
         // Not a precondition, which says nothing in an optimised build.
-        if spawner is HubGreenlet { fatalError("spawnLinked in a hub callback: nothing can be thrown into the hub") }
+        if spawner.isHub { fatalError("spawnLinked in a hub callback: nothing can be thrown into the hub") }
         _ = addLink(condition, to: spawner)
     }
 }
@@ -55,7 +55,7 @@ extension Greenlet {
     @discardableResult
     @available(*, noasync)
     public static func spawnLinked(
-        on condition: GreenletLink.Condition = .exit, _ body: @escaping () throws -> Output
+        on condition: LinkCondition = .exit, _ body: @escaping () throws -> Output
     ) -> Greenlet<Output> {
         let greenlet = spawn(body)
         greenlet.linkToSpawner(condition)
@@ -70,7 +70,7 @@ extension Greenlet {
 @discardableResult
 @available(*, noasync)
 public func spawnLinked<Output>(
-    on condition: GreenletLink.Condition = .exit, _ body: @escaping () throws -> Output
+    on condition: LinkCondition = .exit, _ body: @escaping () throws -> Output
 ) -> Greenlet<Output> {
     Greenlet.spawnLinked(on: condition, body)
 }

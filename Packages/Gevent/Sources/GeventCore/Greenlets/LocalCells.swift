@@ -39,7 +39,7 @@ class AnyLocalCell {
         next?._withUnsafeGuaranteedRef { $0.previous = Unmanaged.passUnretained(self) }
         roster.first = Unmanaged.passUnretained(self)
         guard roster.isInheriting else { return }
-        Hub.of(hub).inheritableCount += 1
+        Hub.of(hub).locals.inheritableCount += 1
         hub.pointee.spawn_duties |= UInt32(GEVENT_SPAWN_INHERITS)
     }
 
@@ -53,8 +53,8 @@ class AnyLocalCell {
         next?._withUnsafeGuaranteedRef { $0.previous = previous }
         guard roster.isInheriting, let hub else { return }
         let owner = Hub.of(hub)
-        owner.inheritableCount -= 1
-        if owner.inheritableCount == 0 { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_INHERITS) }
+        owner.locals.inheritableCount -= 1
+        if owner.locals.inheritableCount == 0 { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_INHERITS) }
     }
 
     /// Puts a copy of the value into another greenlet's table.
@@ -193,11 +193,21 @@ extension GreenletDetails {
     }
 }
 
+/// What a hub knows of the greenlet locals that have values in it.
+struct HubLocals {
+    /// By the numbers of the locals.
+    var rosters: [UInt64: LocalRoster] = [:]
+    /// The roster that was looked up last, which most often is the one that is wanted next.
+    var latestRoster: LocalRoster?
+    /// How many values of inheriting locals there are.
+    var inheritableCount = 0
+}
+
 extension Hub {
     /// A local is gone: frees its values in all greenlets.
     func dropLocal(_ id: UInt64) {
-        guard let roster = localRosters.removeValue(forKey: id) else { return }
-        latestRoster = nil
+        guard let roster = locals.rosters.removeValue(forKey: id) else { return }
+        locals.latestRoster = nil
         while let cell = roster.first {
             let locals = cell._withUnsafeGuaranteedRef { $0.locals }
             if let cell = gevent_locals_remove(locals, id) { LocalTable.release(cell, pointer) }
@@ -207,8 +217,8 @@ extension Hub {
     /// The hub goes, and so does every value. What a value does when it goes may make others; those of the last round
     /// are never freed.
     func dropAllLocals() {
-        for _ in 0..<100 where !localRosters.isEmpty {
-            for id in Array(localRosters.keys) { dropLocal(id) }
+        for _ in 0..<100 where !locals.rosters.isEmpty {
+            for id in Array(locals.rosters.keys) { dropLocal(id) }
         }
         for greenlet in [mainGreenlet, hubGreenlet] as [AnyGreenlet] {
             if let context = greenlet.context { greenlet.dropLocals(of: context) }

@@ -45,6 +45,36 @@ public func getcurrent() -> AnyGreenlet { fatalError("unavailable") }
 @available(*, unavailable, message: "use Hub.current")
 public func get_hub() -> Hub { fatalError("unavailable") }
 
+@available(*, unavailable, renamed: "onSignal(_:referenced:_:)")
+public func signal_handler(_ number: CInt, _ handler: @escaping () throws -> Void) { fatalError("unavailable") }
+
+@available(*, unavailable, message: "use Hub.current.onSwitch { }")
+public func settrace(_ callback: Any) { fatalError("unavailable") }
+
+@available(*, unavailable, message: "use Hub.current.switchInterval")
+public func getswitchinterval() -> Double { fatalError("unavailable") }
+
+@available(*, unavailable, message: "use Hub.current.switchInterval")
+public func setswitchinterval(_ seconds: Double) { fatalError("unavailable") }
+
+@available(*, unavailable, message: "catch LinkedExited, whose outcome is .completed")
+public typealias LinkedCompleted = LinkedExited
+
+@available(*, unavailable, message: "catch LinkedExited, whose outcome is .killed")
+public typealias LinkedKilled = LinkedExited
+
+@available(*, unavailable, message: "catch LinkedExited, whose outcome is .failed")
+public typealias LinkedFailed = LinkedExited
+
+@available(*, unavailable, renamed: "QueueError.empty")
+public typealias QueueEmpty = QueueError
+
+@available(*, unavailable, renamed: "QueueError.full")
+public typealias QueueFull = QueueError
+
+@available(*, unavailable, renamed: "QueueError.shutDown")
+public typealias QueueShutDown = QueueError
+
 // Names that people guess. An available type of the same name in another module hides an unavailable one, so these do
 // not get in the way of other libraries.
 
@@ -76,8 +106,11 @@ extension AnyGreenlet {
     @available(*, unavailable, renamed: "addSpawnCallback(_:)")
     public static func add_spawn_callback(_ callback: (JoinableGreenlet) -> Void) { fatalError("unavailable") }
 
-    @available(*, unavailable, renamed: "removeSpawnCallback(_:)")
+    @available(*, unavailable, message: "call cancel() of what addSpawnCallback(_:) returned")
     public static func remove_spawn_callback(_ callback: Any) { fatalError("unavailable") }
+
+    @available(*, unavailable, message: "call cancel() of what addSpawnCallback(_:) returned")
+    public static func removeSpawnCallback(_ callback: Any) { fatalError("unavailable") }
 
     @available(*, unavailable, renamed: "spawningStackLimit")
     public static var spawning_stack_limit: Int { fatalError("unavailable") }
@@ -113,6 +146,9 @@ extension JoinableGreenlet {
 
     @available(*, unavailable, renamed: "unlinkAll()")
     public func unlink_all() { fatalError("unavailable") }
+
+    @available(*, unavailable, message: "call cancel() of what link returned")
+    public func unlink(_ callback: Any) { fatalError("unavailable") }
 
     // No hint for `wait()`: a member of that name would hide the function `wait` in subclasses.
 
@@ -161,4 +197,36 @@ extension BasicQueue {
 
     @available(*, unavailable, renamed: "getNowait()")
     public func get_nowait() throws -> Storage.Element { fatalError("unavailable") }
+}
+
+extension Hub {
+    @available(*, unavailable, renamed: "errorHandler")
+    public var handle_error: Any { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "quietErrors")
+    public var NOT_ERROR: [any Error.Type] { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "systemErrors")
+    public var SYSTEM_ERROR: [any Error.Type] { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "errorOutput")
+    public var exception_stream: Any { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "minimalID")
+    public var minimal_ident: Int { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "runCallback(_:)")
+    public func run_callback(_ body: @escaping () throws -> Void) { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "startMonitor()")
+    public func start_periodic_monitoring_thread() -> Monitor { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "onSwitch(_:)")
+    public var switchHook: Any { fatalError("unavailable") }
+
+    @available(*, unavailable, renamed: "Gevent.installSIGINTHandler()")
+    public static func installSIGINTHandler() { fatalError("unavailable") }
+
+    @available(*, unavailable, message: "call cancel() of what installSIGINTHandler() returned")
+    public static func removeSIGINTHandler() { fatalError("unavailable") }
 }

@@ -21,7 +21,10 @@ public final class Hub {
     /// The only way in from another thread.
     public let handle: HubHandle
 
-    package let mainGreenlet: MainGreenlet
+    /// The thread's own stack, as a greenlet: what runs in `main.swift`, or in the thread's function.
+    ///
+    /// gevent: the greenlet whose `parent` is nil.
+    public let mainGreenlet: AnyGreenlet
     package let hubGreenlet: HubGreenlet
     let descriptors = DescriptorTable()
     var identifiers = IdentifierPool()
@@ -38,12 +41,7 @@ public final class Hub {
     @exclusivity(unchecked) package private(set) var isDestroyed = false
     /// Told of each greenlet that starts.
     var spawnCallbacks: [SpawnCallback] = []
-    /// The greenlet locals that have values here, by their numbers.
-    var localRosters: [UInt64: LocalRoster] = [:]
-    /// The one that was looked up last, which most often is the one that is wanted next.
-    var latestRoster: LocalRoster?
-    /// Values of inheriting locals.
-    var inheritableCount = 0
+    var locals = HubLocals()
     let startTime: LoopInstant
     /// The process in which its loop works.
     package var process: CInt = getpid()
@@ -140,9 +138,9 @@ public final class Hub {
 
     /// This thread's hub, made if there is none.
     ///
-    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` if the
-    /// process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task. Calling it first thing
-    /// in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
+    /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` or
+    /// ``SystemError`` if the process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task.
+    /// Calling it first thing in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
     @available(*, noasync)
     public static func start() throws -> Hub { of(try currentHub()) }
@@ -221,7 +219,7 @@ public final class Hub {
         else {
             let error = errno
             loop.close()
-            throw LoopError(errno: error, operation: "allocate the hub")
+            throw SystemError(errno: error, operation: "allocate the hub")
         }
         // Given back by the deinit, so after the last way in which this can fail.
         minimalID = HubIdentifiers.take()
@@ -284,10 +282,11 @@ public final class Hub {
     // MARK: Keeping the hub waiting
 
     /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
-    /// returned hold is released. Without one, a wait that only a post could end is reported as blocking forever.
+    /// returned registration is cancelled or deallocated. Without one, a wait that only a post could end is reported as
+    /// blocking forever.
     ///
-    /// On the hub's own thread, like ``HubHold/release()``; let the last reference go there too. Traps elsewhere.
-    public func hold() -> HubHold {
+    /// On the hub's own thread, where the last reference must be released too. Traps elsewhere.
+    public func hold() -> Registration {
         if !isDestroyed && gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         holdCount += 1
         return HubHold(self)
@@ -413,7 +412,7 @@ public final class Hub {
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
             if greenlet.phase == .scheduled { greenlet.endUnstarted(GreenletExit()) }
         default:
-            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().stop()
+            Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().cancel()
         }
     }
 
@@ -427,7 +426,7 @@ public final class Hub {
     private func finish() {
         let rounds = 100
         for round in 0..<rounds {
-            dropSpawnCallbacks()
+            for callback in spawnCallbacks { callback.cancel() }
             dropAllLocals()
             endDelayedStarts()
             // A link that starts what it is linked to would be told for ever.
@@ -441,7 +440,7 @@ public final class Hub {
 
     private var isFinished: Bool {
         gevent_ready_count(pointer) == 0 && gevent_first_delayed_start(pointer) == nil && services.isEmpty
-            && localRosters.isEmpty && spawnCallbacks.isEmpty
+            && locals.rosters.isEmpty && spawnCallbacks.isEmpty
     }
 
     private func callOrDrop(_ entries: [gevent_ready_entry], calling: Bool) {
@@ -452,13 +451,6 @@ public final class Hub {
                 drop(entry)
             }
         }
-    }
-
-    /// What a callback captured goes when its place is empty: it may look there.
-    private func dropSpawnCallbacks() {
-        let dropped = spawnCallbacks
-        spawnCallbacks = []
-        withExtendedLifetime(dropped) {}
     }
 
     /// A handler may have captured the hub. The lists of error types hold nothing.
@@ -522,25 +514,23 @@ public final class Hub {
 @available(*, unavailable)
 extension Hub: Sendable {}
 
-/// See ``Hub/hold()``.
-public final class HubHold {
+/// A claim on the hub to wait: what ``Hub/hold()`` returns.
+private final class HubHold: Registration {
     private var hub: Hub?
 
     init(_ hub: Hub) { self.hub = hub }
 
-    /// Lets the hub go. Repeatable; also done when the hold goes.
-    public func release() {
+    override var isActive: Bool { hub.map { !$0.isDestroyed } ?? false }
+
+    override func cancel() {
         guard let hub else { return }
         if !hub.isDestroyed && gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
         hub.holdCount -= 1
         self.hub = nil
     }
 
-    deinit { release() }
+    deinit { cancel() }
 }
-
-@available(*, unavailable)
-extension HubHold: Sendable {}
 
 // MARK: The current hub
 

@@ -1,27 +1,25 @@
 internal import CGevent
 
 /// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
-public final class HubCallback {
+final class HubCallback: Registration {
     private var body: (() throws -> Void)?
+    private let hubSerial: UInt32
     /// One of the library's: it calls a link, and does so even if the hub is destroyed first.
     let isOwn: Bool
     /// Queued before the process that destroys the hub was forked off.
     var isInherited = false
 
-    init(isOwn: Bool, _ body: @escaping () throws -> Void) {
+    init(_ hub: UnsafeMutablePointer<gevent_hub>, isOwn: Bool, _ body: @escaping () throws -> Void) {
+        hubSerial = hub.pointee.serial
         self.isOwn = isOwn
         self.body = body
     }
 
-    /// Whether it is still to be called.
-    ///
-    /// gevent: `callback.pending`.
-    public var isPending: Bool { body != nil }
+    override var isActive: Bool { body != nil }
 
-    /// Prevents the call if it has not been made. On the hub's own thread.
-    ///
-    /// gevent: `callback.stop()`.
-    public func stop() {
+    override func cancel() {
+        if body == nil { return }
+        _ = Registration.requireThread(ofHub: hubSerial)
         // What the closure captured goes when this has forgotten it: it may ask about this callback.
         let forgotten = body
         body = nil
@@ -39,18 +37,16 @@ public final class HubCallback {
     }
 }
 
-@available(*, unavailable)
-extension HubCallback: Sendable {}
-
 extension Hub {
     /// Calls `body` on the hub soon, in turn with greenlets that were started or woken before.
     ///
     /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported, or raised in
     /// main if it is one of ``systemErrors``. On this hub's own thread only; other threads use ``HubHandle/post(_:)``.
+    /// Cancelling the registration prevents the call.
     ///
     /// gevent: `loop.run_callback(func)`.
     @discardableResult
-    public func runCallback(_ body: @escaping () throws -> Void) -> HubCallback {
+    public func runCallback(_ body: @escaping () throws -> Void) -> Registration {
         if isDestroyed { fatalError("\(HubError.destroyed)") }
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         return enqueue(isOwn: false, body)
@@ -58,7 +54,7 @@ extension Hub {
 
     @discardableResult
     func enqueue(isOwn: Bool = true, _ body: @escaping () throws -> Void) -> HubCallback {
-        let callback = HubCallback(isOwn: isOwn, body)
+        let callback = HubCallback(pointer, isOwn: isOwn, body)
         gevent_ready_push(pointer, Unmanaged.passRetained(callback).toOpaque(), UInt32(GEVENT_READY_CALLBACK))
         return callback
     }

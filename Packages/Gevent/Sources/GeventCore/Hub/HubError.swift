@@ -3,7 +3,8 @@
 /// gevent spreads these over `LoopExit`, `BlockingSwitchOutError`, `InvalidSwitchError`, `ConcurrentObjectUseError`,
 /// `InvalidThreadUseError` and `HubDestroyed`; here they are one type, told apart by their code.
 public struct HubError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// What went wrong.
+    /// What went wrong. New codes may be added.
+    @nonexhaustive
     public enum Code: String, Sendable, Hashable {
         /// Nothing is ready and nothing pending can make anything ready: raised in main, with a report of every parked
         /// greenlet. Also thrown, without a report, to a greenlet that waits for its own end. gevent: `LoopExit`.
@@ -31,7 +32,7 @@ public struct HubError: Error, Sendable, Hashable, CustomStringConvertible {
     public let message: String
 
     /// An error with a code and a message.
-    public init(_ code: Code, _ message: String) {
+    package init(_ code: Code, _ message: String) {
         self.code = code
         self.message = message
     }

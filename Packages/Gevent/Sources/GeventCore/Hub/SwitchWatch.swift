@@ -12,7 +12,7 @@ package protocol SwitchTrace: AnyObject {
     func pollEnded()
 }
 
-/// Who is told what a hub does: a trace, a hook, or both. Installed only while there is one, since then every switch
+/// What follows a hub's switches: a trace, hooks, or both. Installed only while there is one, since then every switch
 /// takes the long way.
 ///
 /// Everything here runs in the middle of the scheduler, mostly on the stack of a greenlet that is about to leave it. So
@@ -24,7 +24,7 @@ package final class SwitchWatch: HubService {
             if trace == nil { hub.pointee.spawn_duties &= ~duty } else { hub.pointee.spawn_duties |= duty }
         }
     }
-    var hook: ((_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void)?
+    var hooks: [SwitchHook] = []
 
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let runGreenlet: (@convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<gevent_context>?) -> Void)?
@@ -36,7 +36,7 @@ package final class SwitchWatch: HubService {
         runGreenlet = hub.pointee.functions.run_greenlet
     }
 
-    var isNeeded: Bool { trace != nil || hook != nil }
+    var isNeeded: Bool { trace != nil || !hooks.isEmpty }
 
     func install() {
         gevent_hub_watch_switches(hub) { owner, origin, target, isStart, isOver in
@@ -53,7 +53,9 @@ package final class SwitchWatch: HubService {
         hub.pointee.functions.run_greenlet = runGreenlet
     }
 
-    package func hubWillClose() { Hub.of(hub).switchHook = nil }
+    package func hubWillClose() {
+        for hook in hooks { hook.cancel() }
+    }
 
     package func hubDidFork() {}
 
@@ -66,9 +68,9 @@ package final class SwitchWatch: HubService {
         // Whoever is switched to is retained by its stack; whoever is left is, unless it has ended.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
         trace?.switches(from: origin, to: greenlet, isOver: isOver)
-        guard let hook else { return }
+        if hooks.isEmpty { return }
         let left = isOver ? nil : origin.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0) }
-        hook(left?.takeUnretainedValue(), greenlet)
+        for hook in hooks { hook.call(left?.takeUnretainedValue(), greenlet) }
     }
 
     /// In place of the function that runs a greenlet: around it.
@@ -94,7 +96,7 @@ package final class SwitchWatch: HubService {
         if !isAnnounced {
             // On the stack of one that has ended, without a switch.
             trace?.switches(from: nil, to: greenlet, isOver: true)
-            hook?(nil, greenlet)
+            for hook in hooks { hook.call(nil, greenlet) }
         }
         trace?.begins(greenlet)
     }
@@ -113,24 +115,25 @@ package final class SwitchWatch: HubService {
 }
 
 extension Hub {
-    /// Called at each switch of this hub, with who is left and who comes; nil, the default, for no calls.
+    /// Calls `hook` at each switch of this hub, with the greenlet that is left and the one that comes, until the
+    /// registration is cancelled.
     ///
     /// `origin` is nil if it is a greenlet that has ended. The hub and main appear like any greenlet. A greenlet that
     /// yields while nobody else is ready does not switch.
     ///
-    /// It is called before the switch, on the stack that is left, which may be small, and must be quick. It may look at
-    /// anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming error, and
-    /// ends the process if it makes anything ready. While there is none, switches cost what they always do; with one,
-    /// each takes the long way.
+    /// The hook is called before the switch, on the stack that is left, which may be small, and must be quick. It may
+    /// look at anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming
+    /// error, and ends the process if it makes anything ready. With a hook, each switch takes the slow path. On the
+    /// hub's own thread; traps elsewhere, and once the hub is destroyed.
     ///
     /// gevent: `greenlet.settrace(callback)`.
-    public var switchHook: ((_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void)? {
-        get { switchWatch?.hook }
-        set {
-            if isDestroyed { return }
-            if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
-            watchSwitches { $0.hook = newValue }
-        }
+    @discardableResult
+    public func onSwitch(_ hook: @escaping (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void) -> Registration {
+        if isDestroyed { fatalError("\(HubError.destroyed)") }
+        if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
+        let registration = SwitchHook(self, hook)
+        watchSwitches { $0.hooks.append(registration) }
+        return registration
     }
 
     /// Changes what is watched, and watches only as long as there is something to do.
@@ -154,5 +157,24 @@ extension Hub {
         guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
         // What begins now is this process's own, and not to be taken for the parent's when a child is repaired later.
         noticeFork()
+    }
+}
+
+/// A closure that is called at each switch: what ``Hub/onSwitch(_:)`` returns.
+final class SwitchHook: Registration {
+    let call: (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void
+    private let hub: Hub
+
+    init(_ hub: Hub, _ call: @escaping (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void) {
+        self.hub = hub
+        self.call = call
+    }
+
+    override var isActive: Bool { hub.switchWatch?.hooks.contains { $0 === self } == true }
+
+    override func cancel() {
+        if hub.isDestroyed { return }
+        if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
+        hub.watchSwitches { $0.hooks.removeAll { $0 === self } }
     }
 }

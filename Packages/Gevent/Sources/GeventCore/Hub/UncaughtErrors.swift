@@ -6,7 +6,7 @@ extension Hub {
         let isSilent = isExit(error)
         if !isSilent, let member = greenlet.member, GreenletGroup.takesOver(error, of: member) { return }
         if raisesInMain(error) { return }
-        if !isSilent { reportAtOnce(error, in: greenlet) }
+        if !isSilent, greenlet.reportsFailure { reportAtOnce(error, in: greenlet) }
     }
 
     /// `error` ended a callback, a raw link or what else runs on the hub.

@@ -166,7 +166,7 @@ extension Greenlet {
     ///
     /// gevent: `Greenlet.link(result)`.
     @discardableResult
-    public final func link(to result: AsyncResult<Output>) -> GreenletLink {
+    public final func link(to result: AsyncResult<Output>) -> Registration {
         rawLink { (greenlet: Greenlet<Output>) in
             if let outcome = greenlet.result { result.set(outcome) }
         }

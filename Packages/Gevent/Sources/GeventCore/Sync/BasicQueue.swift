@@ -4,7 +4,7 @@ public import CGevent
 ///
 /// `put` and `get` park only when there is no room or no element. Both sides are served in the order in which they
 /// came, and an element is handed straight to the getter that has waited longest. In a hub callback nothing parks:
-/// `put` and `get` throw ``QueueFull`` and ``QueueEmpty`` there.
+/// `put` and `get` throw ``QueueError/full`` and ``QueueError/empty`` there.
 ///
 /// May be made before any hub exists; belongs to the thread that first uses it. Other threads post to its hub.
 public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomStringConvertible {
@@ -58,9 +58,9 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
 
     /// Adds an element; parks until there is room, or for at most `timeout`.
     ///
-    /// Throws ``QueueFull`` when the time is up, and at once for `blocking: false`, a timeout of zero or less and in a
-    /// hub callback; ``QueueShutDown``; and what is thrown into the greenlet meanwhile, with which the element was not
-    /// added.
+    /// Throws ``QueueError/full`` when the time is up, and at once for `blocking: false`, a timeout of zero or less and
+    /// in a hub callback; ``QueueError/shutDown``; and what is thrown into the greenlet meanwhile, with which the
+    /// element was not added.
     ///
     /// gevent: `Queue.put(item, block=True, timeout=None)`.
     @available(*, noasync)
@@ -70,7 +70,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
         try putSlowly(element, blocking ? timeout : .zero)
     }
 
-    /// Adds an element, or throws ``QueueFull`` or ``QueueShutDown``. Never parks.
+    /// Adds an element, or throws ``QueueError/full`` or ``QueueError/shutDown``. Never parks.
     ///
     /// gevent: `Queue.put_nowait(item)`.
     @inlinable
@@ -91,13 +91,13 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     @inline(never)
     final func putSlowly(_ element: Element, _ timeout: Duration?) throws {
         let hub = try home.hub()
-        if isShutDown { throw QueueShutDown() }
+        if isShutDown { throw QueueError.shutDown }
         if storage.count < limit {
             insert(element)
             serve()
             return
         }
-        guard mayWait(timeout, hub) else { throw QueueFull() }
+        guard mayWait(timeout, hub) else { throw QueueError.full }
         try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { place in
             let slot = place.baseAddress!
             slot.initialize(to: element)
@@ -105,7 +105,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
             // Whoever serves it takes the element out.
             defer { if !isTaken { slot.deinitialize(count: 1) } }
             isTaken = try park(for: Int(GEVENT_LINK_PUT), slot, timeout, hub)
-            if !isTaken { throw QueueFull() }
+            if !isTaken { throw QueueError.full }
         }
     }
 
@@ -113,9 +113,9 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
 
     /// Takes the next element; parks until there is one, or for at most `timeout`.
     ///
-    /// A loop of gets that find an element never yields. Throws ``QueueEmpty`` when the time is up, and at once for
-    /// `blocking: false`, a timeout of zero or less and in a hub callback; ``QueueShutDown`` once a queue that was shut
-    /// down is drained; and what is thrown into the greenlet meanwhile, with which no element was taken.
+    /// A loop of gets that find an element never yields. Throws ``QueueError/empty`` when the time is up, and at once
+    /// for `blocking: false`, a timeout of zero or less and in a hub callback; ``QueueError/shutDown`` once a queue
+    /// that was shut down is drained; and what is thrown into the greenlet meanwhile, with which no element was taken.
     ///
     /// gevent: `Queue.get(block=True, timeout=None)`.
     @available(*, noasync)
@@ -125,7 +125,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
         return try getSlowly(Int(GEVENT_LINK_GET), blocking ? timeout : .zero)
     }
 
-    /// Takes the next element, or throws ``QueueEmpty`` or ``QueueShutDown``. Never parks.
+    /// Takes the next element, or throws ``QueueError/empty`` or ``QueueError/shutDown``. Never parks.
     ///
     /// gevent: `Queue.get_nowait()`.
     @inlinable
@@ -145,7 +145,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
         try getSlowly(Int(GEVENT_LINK_PEEK), blocking ? timeout : .zero)
     }
 
-    /// The next element, which stays in the queue, or ``QueueEmpty`` or ``QueueShutDown``. Never parks.
+    /// The next element, which stays in the queue, or ``QueueError/empty`` or ``QueueError/shutDown``. Never parks.
     ///
     /// gevent: `Queue.peek_nowait()`.
     @inlinable
@@ -166,7 +166,7 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
     public final func next() throws -> Element? {
         do {
             return try get()
-        } catch is QueueShutDown {
+        } catch QueueError.shutDown {
             return nil
         }
     }
@@ -181,11 +181,11 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
             serve()
             return element
         }
-        if isShutDown { throw QueueShutDown() }
-        guard mayWait(timeout, hub) else { throw QueueEmpty() }
+        if isShutDown { throw QueueError.shutDown }
+        guard mayWait(timeout, hub) else { throw QueueError.empty }
         return try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { place in
             let slot = place.baseAddress!
-            guard try park(for: purpose, slot, timeout, hub) else { throw QueueEmpty() }
+            guard try park(for: purpose, slot, timeout, hub) else { throw QueueError.empty }
             // Whoever served it put an element in.
             return slot.move()
         }
@@ -214,9 +214,9 @@ public class BasicQueue<Storage: QueueStorage & ~Copyable>: QueueLines, CustomSt
 
     // MARK: Shutting down
 
-    /// Closes the queue: puts fail at once with ``QueueShutDown``, gets take what is left and then fail, and everyone
-    /// who waits is thrown it. With `immediate`, what is left is dropped and counts as done. Repeatable; never parks.
-    /// Traps on a foreign thread.
+    /// Closes the queue: puts fail at once with ``QueueError/shutDown``, gets take what is left and then fail, and
+    /// everyone who waits is thrown it. With `immediate`, what is left is dropped and counts as done. Repeatable; never
+    /// parks. Traps on a foreign thread.
     ///
     /// gevent: `Queue.shutdown(immediate=False)`.
     public final func shutdown(immediate: Bool = false) {

@@ -47,7 +47,7 @@ public class QueueLines {
     }
 
     /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the
-    /// time was up; throws ``QueueShutDown`` if the queue was shut down meanwhile.
+    /// time was up; throws ``QueueError/shutDown`` if the queue was shut down meanwhile.
     @usableFromInline
     final func park(
         for purpose: Int, _ place: UnsafeMutableRawPointer, _ timeout: Duration?,
@@ -64,7 +64,7 @@ public class QueueLines {
         needsCare = true
         if let timeout { armTimeout(timeout, current, hub) }
         let isServed = try wait(hub, isPut ? .queuePut : .queueGet, self)
-        if isServed && current.pointee.wait_link.kind == GEVENT_LINK_REFUSED { throw QueueShutDown() }
+        if isServed && current.pointee.wait_link.kind == GEVENT_LINK_REFUSED { throw QueueError.shutDown }
         return isServed
     }
 
@@ -79,7 +79,7 @@ public class QueueLines {
     @inlinable
     final func settleCare() { needsCare = isShutDown || !getters.isEmpty || !putters.isEmpty }
 
-    /// Everyone who waits on either side is thrown ``QueueShutDown``.
+    /// Everyone who waits on either side is thrown ``QueueError/shutDown``.
     @usableFromInline
     final func refuseEverybody() {
         isShutDown = true

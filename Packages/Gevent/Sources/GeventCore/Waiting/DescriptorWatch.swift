@@ -10,7 +10,7 @@ package final class DescriptorWatch {
     private let hub: Hub
     /// Until it is closed: what it captures may hold the watch.
     private var onReadable: (() -> Void)?
-    private var hold: HubHold?
+    private var hold: Registration?
     private(set) var isOpen = true
     /// While the loop has refused to watch the descriptor: fires when it is asked again.
     private var retry: HubTimer?

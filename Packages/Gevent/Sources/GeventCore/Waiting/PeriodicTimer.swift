@@ -10,11 +10,9 @@ internal import CGevent
 /// It goes on until it is cancelled or its hub is destroyed, whoever holds it. Confined to the thread of its hub.
 ///
 /// gevent: `loop.timer(after, repeat)`.
-public final class PeriodicTimer {
+public final class PeriodicTimer: Registration {
     /// From one tick to the next.
     public let interval: Duration
-    /// Whether it is going on.
-    public private(set) var isActive = true
     /// How many ticks have started the closure.
     public private(set) var tickCount = 0
     /// How many ticks have not, because the one before was still running or the hub was busy.
@@ -25,6 +23,7 @@ public final class PeriodicTimer {
     /// The number of the tick that comes, on the grid that begins with ``firstTick``.
     private var nextTick: Int128 = 0
     private var keepsHubWaiting: Bool
+    /// Nil once it is cancelled.
     private var body: (() throws -> Void)?
     private var timer: HubTimer?
     private var isRunning = false
@@ -39,6 +38,7 @@ public final class PeriodicTimer {
         keepsHubWaiting = referenced
         let now = hub.now
         firstTick = now.advanced(by: delay)
+        super.init()
         timer = HubTimer(hub.pointer) { [unowned self] in tick() }
         startTimer(now)
         hub.periodicTimers.add(self)
@@ -57,11 +57,14 @@ public final class PeriodicTimer {
         }
     }
 
+    /// Whether it is going on.
+    public override var isActive: Bool { body != nil }
+
     /// Prevents further ticks. One that runs is not interrupted; one that was started and has not run yet does not.
     /// Repeatable.
     ///
     /// gevent: `timer.stop()`.
-    public func cancel() {
+    public override func cancel() {
         if !isActive { return }
         if gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
         stop()
@@ -69,7 +72,6 @@ public final class PeriodicTimer {
     }
 
     func stop() {
-        isActive = false
         timer?.cancel()
         timer = nil
         body = nil
@@ -102,9 +104,6 @@ public final class PeriodicTimer {
         }.start(hub.pointer)
     }
 }
-
-@available(*, unavailable)
-extension PeriodicTimer: Sendable {}
 
 /// Runs `body` in a greenlet of its own every `interval`, first after `startingAfter`, or after one interval.
 ///

@@ -10,9 +10,10 @@ internal import Synchronization
 /// try work()
 /// ```
 ///
-/// ``withTimeout(_:throwing:_:)`` is this with less to forget. A timeout has identity: whether the one you caught is
-/// the one you started, `===` tells. It acts only where its greenlet switches, so a loop that never parks never sees
-/// it. Started and never cancelled, it fires in whatever its greenlet does by then, even if nobody holds it any more.
+/// ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)`` is this with less to forget. A timeout has identity: whether
+/// the one you caught is the one you started, `===` tells. It acts only where its greenlet switches, so a loop that
+/// never parks never sees it. Started and never cancelled, it fires in whatever its greenlet does by then, even if
+/// nobody holds it any more.
 ///
 /// A timeout controls the greenlet that started it from ``start()`` to ``cancel()``; a scope cancels its own when it is
 /// left. Meanwhile ``rethrowControl(_:)`` passes it on, since code further out may wait for it. Before, afterwards, and
@@ -70,7 +71,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         isSilent = false
     }
 
-    /// The one inside ``withSilentTimeout(_:_:)``.
+    /// The one inside ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``.
     init(silent duration: Duration?) {
         self.duration = duration
         error = nil

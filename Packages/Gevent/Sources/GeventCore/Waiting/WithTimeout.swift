@@ -15,7 +15,8 @@
 /// ```
 ///
 /// Outside the scope the timeout is an ordinary error. To go on with a value of your own instead, use
-/// ``withTimeout(_:timeoutValue:_:)`` or ``withSilentTimeout(_:_:)``, which recognise their own expiry.
+/// ``withTimeout(_:timeoutValue:_:)-(_,_,(Timeout)->Value)`` or ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``, which
+/// recognise their own expiry.
 ///
 /// gevent: `with Timeout(seconds, exception):`.
 @available(*, noasync)
@@ -29,6 +30,15 @@ public func withTimeout<Value>(
     return try body(timeout)
 }
 
+/// As ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+@available(*, noasync)
+@inlinable
+public func withTimeout<Value>(
+    _ duration: Duration?, throwing error: (any Error)? = nil, _ body: () throws -> Value
+) throws -> Value {
+    try withTimeout(duration, throwing: error) { _ in try body() }
+}
+
 /// Runs `body` under a timeout whose expiry, and no other, gives `timeoutValue`. Throws what `body` throws, timeouts of
 /// others among it; and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
@@ -36,16 +46,25 @@ public func withTimeout<Value>(
 @available(*, noasync)
 @inlinable
 public func withTimeout<Value>(
-    _ duration: Duration?, timeoutValue: @autoclosure () throws -> Value, _ body: () throws -> Value
+    _ duration: Duration?, timeoutValue: @autoclosure () throws -> Value, _ body: (Timeout) throws -> Value
 ) throws -> Value {
     let timeout = Timeout(duration)
     try timeout.startOrThrow()
     defer { timeout.cancel() }
     do {
-        return try body()
+        return try body(timeout)
     } catch let caught as Timeout where caught === timeout {
         return try timeoutValue()
     }
+}
+
+/// As ``withTimeout(_:timeoutValue:_:)-(_,_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+@available(*, noasync)
+@inlinable
+public func withTimeout<Value>(
+    _ duration: Duration?, timeoutValue: @autoclosure () throws -> Value, _ body: () throws -> Value
+) throws -> Value {
+    try withTimeout(duration, timeoutValue: try timeoutValue()) { _ in try body() }
 }
 
 /// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others
@@ -53,13 +72,19 @@ public func withTimeout<Value>(
 ///
 /// gevent: `with Timeout(seconds, False):`.
 @available(*, noasync)
-public func withSilentTimeout<Value>(_ duration: Duration?, _ body: () throws -> Value) throws -> Value? {
+public func withSilentTimeout<Value>(_ duration: Duration?, _ body: (Timeout) throws -> Value) throws -> Value? {
     let timeout = Timeout(silent: duration)
     try timeout.startOrThrow()
     defer { timeout.cancel() }
     do {
-        return try body()
+        return try body(timeout)
     } catch let caught as Timeout where caught === timeout {
         return nil
     }
+}
+
+/// As ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+@available(*, noasync)
+public func withSilentTimeout<Value>(_ duration: Duration?, _ body: () throws -> Value) throws -> Value? {
+    try withSilentTimeout(duration) { _ in try body() }
 }
