@@ -181,7 +181,7 @@ extension JoinableGreenlet {
             if link.pointee.kind == GEVENT_LINK_OBJECT {
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel(at: self)
             } else {
-                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+                CallbackWaiter.of(link).cancel()
             }
         }
         releaseEmptyLinks()
