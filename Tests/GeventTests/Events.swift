@@ -198,26 +198,25 @@ struct EventTests {
             ])
     }
 
-    @Test("An unlinked callback is not called, also when an earlier one unlinks it; unlinking twice is fine")
+    @Test("A cancelled callback is not called, also when an earlier one cancels it; cancelling twice is fine")
     func unlink() throws {
         let log = try logged { log, hub in
-            let (event, other) = (Event(), Event())
-            var later: WaitLink?
-            let first = event.rawLink { event.unlink(later!) }
+            let event = Event()
+            var later: Registration?
+            let first = event.rawLink { later!.cancel() }
             let gone = event.rawLink { log.note("gone") }
             later = event.rawLink { log.note("later") }
             event.rawLink { throw Boom() }
             event.rawLink { try sleep() }
             event.rawLink { log.note("last") }
-            event.unlink(gone)
-            event.unlink(gone)
-            other.unlink(first)
-            #expect(event.linkCount == 5 && first.isPending && !gone.isPending)
+            gone.cancel()
+            gone.cancel()
+            #expect(event.linkCount == 5 && first.isActive && !gone.isActive)
             event.set()
             _ = try hub.join()
-            event.unlink(first)
+            first.cancel()
             let queued = event.rawLink { log.note("queued") }
-            event.unlink(queued)
+            queued.cancel()
             _ = try hub.join()
         }
         let refusal = log.dropFirst().first ?? ""

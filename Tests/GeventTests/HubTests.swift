@@ -296,7 +296,7 @@ struct HubTests {
                 { try event.wait() }, { _ = try result.get() }, { try result.wait() }, { try semaphore.acquire() },
                 { try semaphore.wait() }, { _ = try waiter.get() }, { try full.join() },
                 { try Gevent.wait([event, semaphore] as [any Waitable]) },
-                { try iwait([event, semaphore] as [any Waitable]) { _ in } }, { _ = try file.wait() },
+                { try iwait([event, semaphore] as [any Waitable]) { _, _ in } }, { _ = try file.wait() },
                 { _ = try waitPID(child) }, { _ = try waitPID(child, options: .stopped) },
                 {
                     watch = try ChildWatch(pid: child, referenced: false)

@@ -368,7 +368,7 @@ struct LinksToGreenletsTests {
             token.cancel()
             log.note("\(greenlet.hasLinks)")
             let waitable = greenlet.rawLink { log.note("later") }
-            log.note("\(greenlet.hasLinks) \(waitable.isPending)")
+            log.note("\(greenlet.hasLinks) \(waitable.isActive)")
             try joiner.join()
             _ = try hub.join()
             log.note("\(greenlet.hasLinks)")

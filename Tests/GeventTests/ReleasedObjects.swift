@@ -221,18 +221,18 @@ struct ReplacedObjectsTests {
     func waitLink() throws {
         let log = try logged { log, _ in
             let event = Event()
-            let slot = Slot<WaitLink>()
+            let slot = Slot<Registration>()
             do {
                 let witness = Witness {
                     guard let link = slot.value else { return }
-                    event.unlink(link)
-                    log.note("pending \(link.isPending), links \(event.linkCount)")
+                    link.cancel()
+                    log.note("active \(link.isActive), links \(event.linkCount)")
                 }
                 slot.value = event.rawLink { withExtendedLifetime(witness) {} }
             }
-            event.unlink(try #require(slot.value))
+            try #require(slot.value).cancel()
         }
-        #expect(log == ["pending false, links 0"])
+        #expect(log == ["active false, links 0"])
     }
 
     @Test("What a link to a greenlet captured may unlink it as it goes, whether it was removed or is not told")

@@ -318,12 +318,12 @@ struct SemaphoreTests {
         }
     }
 
-    @Test("A raw link is called when a permit is free, takes none, and can be taken back")
+    @Test("A raw link is called when a permit is free, takes none, and can be cancelled")
     func rawLink() throws {
         let log = try logged { log, hub in
             let semaphore = Semaphore(0)
             semaphore.rawLink { log.note("first") }
-            semaphore.unlink(semaphore.rawLink { log.note("second") })
+            semaphore.rawLink { log.note("second") }.cancel()
             semaphore.release()
             _ = try hub.join()
             log.note("\(semaphore)")

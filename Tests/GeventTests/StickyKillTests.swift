@@ -82,7 +82,7 @@ struct StickyKillTests {
                 ("SimpleQueue.next", { _ = try simple.next() }),
                 ("Queue.join", { try full.join() }),
                 ("wait(several)", { try Gevent.wait(several) }),
-                ("iwait(several)", { try iwait(several) { _ in } }),
+                ("iwait(several)", { try iwait(several) { _, _ in } }),
             ]
         }
     }

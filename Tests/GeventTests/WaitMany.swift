@@ -9,29 +9,26 @@ import Testing
 private final class Forwarding: Waitable {
     let event = Event()
     var isReady: Bool { event.isReady }
-    func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink { event.rawLink(callback) }
+    func enlist(_ waiter: Enlistment<Void>) throws { try event.enlist(waiter) }
+    func withdraw(_ waiter: Enlistment<Void>) { event.withdraw(waiter) }
 }
 
-/// A third party's that keeps its links itself.
+/// A third party's that keeps its waiters itself.
 private final class Bell: Waitable {
-    private(set) var links: [WaitLink] = []
+    private(set) var links: [Enlistment<Void>] = []
     private(set) var isReady = false
 
-    func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink {
-        let link = WaitLink(callback)
-        if isReady { link.tell() } else { links.append(link) }
-        return link
+    func enlist(_ waiter: Enlistment<Void>) {
+        if isReady { waiter.choose() } else { links.append(waiter) }
     }
 
-    func unlink(_ link: WaitLink) {
-        link.cancel()
-        links.removeAll { $0 === link }
-    }
+    func withdraw(_ waiter: Enlistment<Void>) { links.removeAll { $0 == waiter } }
 
     func ring() {
         isReady = true
-        for link in links { link.tell() }
+        let chosen = links
         links = []
+        for waiter in chosen { waiter.choose() }
     }
 }
 
@@ -218,7 +215,7 @@ struct WaitTests {
             #expect(hub.statistics.switchCount == before)
             #expect(letsForeignTimeoutPass { try wait(objects) })
             #expect(letsForeignTimeoutPass { try wait(objects, timeout: .seconds(60)) })
-            #expect(letsForeignTimeoutPass { try iwait([never]) { _ in } })
+            #expect(letsForeignTimeoutPass { try iwait([never]) { _, _ in } })
             #expect(never.linkCount == 0 && bell.links.isEmpty && hub.statistics.pendingTimers == 0)
             // No link of the greenlet's is left: its end tells nobody.
             greenlet.start()
@@ -275,7 +272,6 @@ struct WaitTests {
             event.set()
             result.set(1)
             bell.ring()
-            try sleep()
             try late.kill()
         }
         #expect(log == ["wait: threw GreenletExit", "sleep: returned", "wait: 3", "sleep: threw GreenletExit"])
@@ -288,17 +284,17 @@ struct WaitTests {
             let error = #expect(throws: HubError.self) { try wait([event]) }
             #expect(error?.code == .wouldBlockForever)
             #expect(error?.message.contains("in wait for many objects") == true)
-            let each = #expect(throws: HubError.self) { try iwait([event]) { _ in } }
+            let each = #expect(throws: HubError.self) { try iwait([event]) { _, _ in } }
             #expect(each?.message.contains("in iwait") == true)
             hub.runCallback { #expect(hubErrorCode { _ = try wait([event]) } == .blockedInHub) }
-            hub.runCallback { #expect(hubErrorCode { _ = try iwait([event]) { _ in } } == .blockedInHub) }
+            hub.runCallback { #expect(hubErrorCode { _ = try iwait([event]) { _, _ in } } == .blockedInHub) }
             try sleep()
             other.set()
             let foreign = Smuggled([event, other])
             let greenlet = Smuggled(Greenlet {})
             try onFreshThread {
                 #expect(hubErrorCode { _ = try wait(foreign.value) } == .wrongThread)
-                #expect(hubErrorCode { _ = try iwait(foreign.value) { _ in } } == .wrongThread)
+                #expect(hubErrorCode { _ = try iwait(foreign.value) { _, _ in } } == .wrongThread)
                 let own = Event()
                 #expect(hubErrorCode { _ = try wait([own, greenlet.value]) } == .wrongThread)
                 #expect(own.linkCount == 0)
@@ -315,11 +311,10 @@ struct WaitTests {
             let greenlet = spawn { log.note("body") }
             greenlet.rawLink { log.note("link \(greenlet.isReady)") }
             let gone = greenlet.rawLink { log.note("gone") }
-            let other = spawn {}
-            other.unlink(gone)
-            #expect(gone.isPending)
-            greenlet.unlink(gone)
-            greenlet.unlink(gone)
+            #expect(gone.isActive)
+            gone.cancel()
+            gone.cancel()
+            #expect(!gone.isActive)
             _ = try hub.join()
             greenlet.rawLink { log.note("late") }
             log.note("linked")
@@ -347,9 +342,9 @@ struct WaitTests {
                     return number
                 }
             }
-            let count = try iwait(greenlets) { log.note("\(try $0.get())") }
+            let count = try iwait(greenlets) { greenlet, _ in log.note("\(try greenlet.get())") }
             log.note("all \(count)")
-            try iwait([greenlets[0], Event()], count: 1) { log.note("\(type(of: $0))") }
+            try iwait([greenlets[0], Event()], count: 1) { object, _ in log.note("\(type(of: object))") }
         }
         #expect(log == ["1", "10", "20", "all 3", "Greenlet<Int>"])
     }
@@ -361,7 +356,7 @@ struct WaitTests {
             for (number, event) in events.enumerated().reversed() {
                 spawn(after: .milliseconds(100 * (number + 1))) { event.set() }
             }
-            try iwait(events) { event in
+            try iwait(events) { event, _ in
                 try sleep(for: .seconds(1))
                 log.note("\(events.firstIndex { $0 === event } ?? -1) at \(hub.now.nanoseconds / 100_000_000)")
             }
@@ -379,7 +374,7 @@ struct WaitTests {
             func links() -> Int { never.linkCount + event.linkCount + bell.links.count + semaphore.linkCount }
             spawn { event.set() }
             #expect(throws: Boom.self) {
-                try iwait(objects) { object in
+                try iwait(objects) { object, _ in
                     #expect(object === event && links() == 3)
                     throw Boom()
                 }
@@ -393,7 +388,7 @@ struct WaitTests {
             #expect(count == 1 && links() == 0)
             let second = try iwait([event, event, event], count: 3) { object, stop in stop = !stop && object === never }
             #expect(second == 3)
-            let killed = spawn { try iwait(objects) { _ in try sleep(for: .seconds(9)) } }
+            let killed = spawn { try iwait(objects) { _, _ in try sleep(for: .seconds(9)) } }
             try sleep()
             #expect(links() == 3)
             try killed.kill()
@@ -407,7 +402,7 @@ struct WaitTests {
             let events = (0..<3).map { _ in Event() }
             for (number, event) in events.enumerated() { spawn(after: .seconds(number + 1)) { event.set() } }
             var seen = 0
-            let given = try iwait(events, count: count) { _ in seen += 1 }
+            let given = try iwait(events, count: count) { _, _ in seen += 1 }
             #expect(seen == max(count ?? 3, 0) && given == seen)
             #expect(hub.now.nanoseconds == Int64(seen) * 1_000_000_000)
             _ = try hub.join()
@@ -417,10 +412,10 @@ struct WaitTests {
             spawn(after: .seconds(2)) { late[1].set() }
             spawn(after: .seconds(9)) { late[2].set() }
             // Both that were ready by the time the first call returned are still given.
-            let partial = try iwait(late, timeout: .seconds(3)) { _ in try sleep(for: .seconds(3)) }
+            let partial = try iwait(late, timeout: .seconds(3)) { _, _ in try sleep(for: .seconds(3)) }
             #expect(partial == 2 && start.duration(to: hub.now) == .seconds(7))
-            try #expect(iwait(late, timeout: .zero) { _ in } == 2)
-            try #expect(iwait([Event]()) { _ in } == 0)
+            try #expect(iwait(late, timeout: .zero) { _, _ in } == 2)
+            try #expect(iwait([Event]()) { _, _ in } == 0)
             _ = try hub.join()
         }
     }
@@ -434,7 +429,7 @@ struct WaitTests {
             let sleeper = spawn { try sleep(for: .seconds(9)) }
             first.set()
             log.outcome("iwait") {
-                try iwait([first, never, sleeper] as [any Waitable], timeout: .seconds(60)) { object in
+                try iwait([first, never, sleeper] as [any Waitable], timeout: .seconds(60)) { object, _ in
                     log.note("\(type(of: object))")
                     if object === first { Hub.current.destroy() }
                 }

@@ -17,8 +17,8 @@ final class WaitingProgram: KillableProgram {
     /// Starting a process takes a while, so not every test does.
     var callsSystem = false
     /// What was waited for: nobody may stand in their lines in the end.
-    private var objects: [WaitableObject] = []
-    private var queues: [QueueLines] = []
+    private var objects: [_WaitableObject] = []
+    private var queues: [_QueueLines] = []
     private let living: LivingObjects
 
     init(_ living: LivingObjects) { self.living = living }
@@ -138,7 +138,7 @@ final class WaitingProgram: KillableProgram {
         let others = (0..<2).map { _ in sleeper(3) }
         defer { endAll(others) }
         try wait { try Gevent.wait(others, count: 1) }
-        try wait { try iwait(others + [sleeper(1)]) { _ in try self.wait { try sleep() } } }
+        try wait { try iwait(others + [sleeper(1)]) { _, _ in try self.wait { try sleep() } } }
     }
 
     /// Greenlets that take their time to end.
@@ -240,8 +240,8 @@ final class WaitingProgram: KillableProgram {
     private final class OwnWaitable: Waitable {
         let event = Event()
         var isReady: Bool { event.isReady }
-        func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink { event.rawLink(callback) }
-        func unlink(_ link: WaitLink) { event.unlink(link) }
+        func enlist(_ waiter: Enlistment<Void>) throws { try event.enlist(waiter) }
+        func withdraw(_ waiter: Enlistment<Void>) { event.withdraw(waiter) }
     }
 
     private func waitForAnyOf() throws {
@@ -255,9 +255,9 @@ final class WaitingProgram: KillableProgram {
         }
         try wait { try Gevent.wait(all, timeout: .milliseconds(1)) }
         try wait {
-            try iwait(all, count: 3) { _ in try self.wait { try sleep(for: .milliseconds(1)) } }
+            try iwait(all, count: 3) { _, _ in try self.wait { try sleep(for: .milliseconds(1)) } }
         }
-        try wait { try iwait([never], timeout: .milliseconds(1)) { _ in } }
+        try wait { try iwait([never], timeout: .milliseconds(1)) { _, _ in } }
         try wait { try iwait([late, never] as [any Waitable]) { _, stop in stop = true } }
         try wait { try Gevent.wait([own, never] as [any Waitable], count: 1) }
         try wait { try Gevent.wait([never], timeout: .milliseconds(1)) }

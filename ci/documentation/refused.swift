@@ -21,7 +21,7 @@ func asyncCalls(_ greenlet: Greenlet<Int>) async throws {
     try killAll([greenlet])  // expected-error {{unavailable from asynchronous contexts}}
     try wait()  // expected-error {{unavailable from asynchronous contexts}}
     try wait([greenlet])  // expected-error {{unavailable from asynchronous contexts}}
-    try iwait([greenlet]) { _ in }  // expected-error {{unavailable from asynchronous contexts}}
+    try iwait([greenlet]) { _, _ in }  // expected-error {{unavailable from asynchronous contexts}}
     try withTimeout(nil) { _ in }  // expected-error {{unavailable from asynchronous contexts}}
     try withTimeout(nil, timeoutValue: ()) {}  // expected-error {{unavailable from asynchronous contexts}}
     try withSilentTimeout(nil) {}  // expected-error {{unavailable from asynchronous contexts}}
@@ -87,7 +87,7 @@ func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ monitor: Monitor)
     needsSendable(greenlet.rawLink {})  // expected-error {{'WaitLink' to 'Sendable' is unavailable}}
     needsSendable(SpawnTreeLocals())  // expected-error {{'SpawnTreeLocals' to 'Sendable' is unavailable}}
     needsSendable(Hub.current)  // expected-error {{'Hub' to 'Sendable' is unavailable}}
-    needsSendable(Event())  // expected-error {{'WaitableObject' to 'Sendable' is unavailable}}
+    needsSendable(Event())  // expected-error {{'_WaitableObject' to 'Sendable' is unavailable}}
     needsSendable(Hub.current.handle)
     needsSendable(Timeout(nil))
     needsSendable(GreenletExit())

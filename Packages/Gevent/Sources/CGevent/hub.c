@@ -384,6 +384,10 @@ static inline void unhook(gevent_hub *hub, gevent_context *context) {
         context->wait_slot = NULL;
         hub->descriptor_waiters--;
     }
+    if (__builtin_expect(context->wait_links != NULL, 0)) {
+        gevent_links_withdraw(context->wait_links);
+        context->wait_links = NULL;
+    }
 }
 
 /// Ends the wait of a parked context: nothing else can any more.

@@ -11,7 +11,7 @@ internal import Glibc
 /// for that (before Linux 5.3). Confined to the thread of its hub.
 ///
 /// gevent: `loop.child(pid)`.
-public final class ChildWatch: WaitableObject, CustomStringConvertible {
+public final class ChildWatch: Waitable, CustomStringConvertible {
     /// The process identifier.
     ///
     /// gevent: `child.rpid`.
@@ -23,9 +23,11 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     /// Why there will be no status; nil unless that has turned out.
     public private(set) var error: (any Error)?
     /// Whether there is a status, or will never be one.
-    public override var isReady: Bool { status != nil || error != nil }
+    public var isReady: Bool { status != nil || error != nil }
 
     private let hub: Hub
+    /// Set at the end.
+    private let ended = Event()
     private var pidfd: CInt = -1
     private var watch: DescriptorWatch?
     private var hold: Registration?
@@ -37,8 +39,8 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
     public init(pid: CInt, referenced: Bool = true) throws {
         hub = Hub.of(try currentHub())
         self.pid = pid
-        super.init()
-        _ = try home.hub()
+        // Binds the event to this hub.
+        ended.clear()
         if pid <= 0 { throw ChildError(.invalidIdentifier, pid: pid) }
         let ended = gevent_child_has_ended(pid)
         if ended < 0 { throw ChildError.make(errno: -ended, pid: pid) }
@@ -83,7 +85,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         // Whoever is parked keeps the hub waiting, whether or not the watch does.
         let hold = hub.hold()
         defer { hold.cancel() }
-        return try park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
+        return try ended.park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
     }
 
     /// Looks, without parking, whether the child is over: also in a loop that gives the hub no chance to.
@@ -112,6 +114,20 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         if isReady { return }
         if gevent_hub_current() != hub.pointer { throw HubError.wrongThread }
     }
+
+    // MARK: Waitable
+
+    /// When the child ended; see ``Waitable/readyOrder()``.
+    public func readyOrder() throws -> UInt64? { try ended.readyOrder() }
+
+    /// See ``Waitable/enlist(_:)``.
+    public func enlist(_ waiter: Enlistment<Void>) throws { try ended.enlist(waiter) }
+
+    /// See ``Waitable/withdraw(_:)``.
+    public func withdraw(_ waiter: Enlistment<Void>) { ended.withdraw(waiter) }
+
+    /// How many greenlets wait for it and how many callbacks are linked to it. Linear; for tests and reports.
+    public var linkCount: Int { ended.linkCount }
 
     // MARK: The hub's side
 
@@ -163,8 +179,7 @@ public final class ChildWatch: WaitableObject, CustomStringConvertible {
         if pidfd >= 0 { close(pidfd) }
         pidfd = -1
         hold = nil
-        recordReadiness(hub.pointer)
-        tellAll(hub.pointer)
+        ended.set(on: hub.pointer)
         hub.existingService(ChildService.self)?.remove(self)
     }
 }

@@ -50,6 +50,7 @@ typedef struct gevent_context {
     // The wait: at most one at a time, so its nodes are part of the context and a wait allocates nothing.
     gevent_link wait_link;              // in the list of what it waits for
     struct gevent_context **wait_slot;  // the descriptor table's place that names this context, or null
+    gevent_link *wait_links;            // an EnlistedWaiter's, if the wait is for several objects; else null
     const void *wait_object;            // identity of what it waits for; for reports
     int64_t wait_since;                 // the hub's time when it parked
     gevent_timer timer;                 // a sleep's deadline or a wait's timeout

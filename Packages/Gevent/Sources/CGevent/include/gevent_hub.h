@@ -336,6 +336,7 @@ const gevent_spawn_site *gevent_hub_capture_spawn_site(gevent_hub *hub, const ge
 typedef struct gevent_descriptor {
     gevent_context *reader, *writer;
     void *watch;          // a retained Swift DescriptorWatch, told of readability when nobody is parked to read
+    void *observers;      // the retained Swift DescriptorObservers, while there are any
     uint32_t generation;  // counts the closes of this number, so that events of an earlier life are known as such
     uint8_t armed;        // the readiness the loop was asked for
     uint8_t woken;        // the readiness somebody was woken for who has not run since

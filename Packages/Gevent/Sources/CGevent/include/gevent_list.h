@@ -38,8 +38,7 @@ enum {
     GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
     GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
-    GEVENT_LINK_COLLECT = 3, // payload: a Swift ReadyCollector, which is told which of its nodes it was
-    GEVENT_LINK_SOON = 4,    // payload: a retained Swift WaitLink, which queues its closure
+    GEVENT_LINK_SOON = 4,    // payload: a retained Swift CallbackWaiter, which queues its closure
     GEVENT_LINK_GROUP = 5,   // a gevent_member's; payload: the retained Swift GreenletGroup it is a member of
     GEVENT_LINK_CURSOR = 12, // marks how far a round of notifications has come
 
@@ -50,13 +49,36 @@ enum {
     GEVENT_LINK_PEEK = 9,        // wants a copy of an element; payload: likewise
     GEVENT_LINK_PUT = 10,         // has an element; payload: where it lies on the waiter's stack
     GEVENT_LINK_REFUSED = 11,    // one of these three whose queue was shut down
+
+    // Links of a Swift EnlistedWaiter, which may wait for several objects at once:
+    GEVENT_LINK_OBSERVE = 3,     // takes nothing, and is only notified
+    GEVENT_LINK_CHOSEN = 13,     // an object has chosen the waiter by this link
+    GEVENT_LINK_WITHDRAWN = 14,  // no object chooses the waiter by this link any more
 };
 
 typedef struct gevent_link {
     gevent_node node;  // first, so that a node is its link
     void *payload;
-    uintptr_t kind;
+    uint32_t kind;
+    uint32_t place;  // of an EnlistedWaiter's link: its index in the array; 0 for all others
 } gevent_link;
+
+/// The Swift EnlistedWaiter that owns this link. Element 0 of its array is in no list: it has the waiter as payload and
+/// the number of links as place.
+static inline void *gevent_link_waiter(const gevent_link *link) { return (link - link->place)->payload; }
+
+/// Whether an object may still choose the waiter by this link.
+static inline bool gevent_link_is_waiting(const gevent_link *link) {
+    return link->kind != GEVENT_LINK_CHOSEN && link->kind != GEVENT_LINK_WITHDRAWN;
+}
+
+/// Removes all links of an EnlistedWaiter from their lists, so that nothing chooses it any more.
+static inline void gevent_links_withdraw(gevent_link *links) {
+    for (uint32_t place = 1; place <= links->place; place++) {
+        gevent_node_unlink(&links[place].node);
+        if (links[place].kind != GEVENT_LINK_CHOSEN) links[place].kind = GEVENT_LINK_WITHDRAWN;
+    }
+}
 
 /// What a scoped group and a greenlet in it know of each other, until the greenlet ends.
 typedef struct gevent_member {

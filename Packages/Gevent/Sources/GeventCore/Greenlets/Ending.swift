@@ -22,10 +22,10 @@ extension AnyGreenlet {
     /// Adds a link. The node's owner sees to it that it outlives its membership.
     @inline(__always)
     final func append(
-        _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer,
+        _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer?,
         _ hub: UnsafeMutablePointer<gevent_hub>
     ) {
-        link.pointee.kind = UInt(kind)
+        link.pointee.kind = UInt32(kind)
         link.pointee.payload = payload
         let links = self.links ?? gevent_links_take(hub)!
         self.links = links
@@ -82,8 +82,7 @@ extension AnyGreenlet {
                     // Only joinable greenlets have registrations.
                     Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue()
                         .notify(unsafeDowncast(self, to: JoinableGreenlet.self), hub)
-                case GEVENT_LINK_SOON:
-                    Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().tell(hub)
+                case GEVENT_LINK_SOON: CallbackWaiter.of(link).callSoon(hub)
                 default: notifyWaiter(link)
                 }
             }
@@ -102,8 +101,7 @@ extension AnyGreenlet {
             gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
         case GEVENT_LINK_MEMBER:
             Unmanaged<EndCounter>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.memberEnded(self) }
-        case GEVENT_LINK_COLLECT:
-            Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
+        case Int(GEVENT_LINK_OBSERVE): EnlistedWaiter.choose(link)
         default:
             GreenletGroup.memberEnded(UnsafeMutableRawPointer(link).assumingMemoryBound(to: gevent_member.self))
         }

@@ -174,7 +174,7 @@ extension JoinableGreenlet {
             if link.pointee.kind == GEVENT_LINK_OBJECT {
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
             } else {
-                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()
+                CallbackWaiter.of(link).cancel()
             }
         }
         releaseEmptyLinks()

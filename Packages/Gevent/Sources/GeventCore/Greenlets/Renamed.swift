@@ -191,12 +191,12 @@ extension Event {
     public func is_set() -> Bool { fatalError("unavailable") }
 }
 
-extension BasicQueue {
+extension SimpleQueue {
     @available(*, unavailable, renamed: "putNowait(_:)")
-    public func put_nowait(_ element: Storage.Element) throws { fatalError("unavailable") }
+    public func put_nowait(_ element: Element) throws { fatalError("unavailable") }
 
     @available(*, unavailable, renamed: "getNowait()")
-    public func get_nowait() throws -> Storage.Element { fatalError("unavailable") }
+    public func get_nowait() throws -> Element { fatalError("unavailable") }
 }
 
 extension Hub {

@@ -10,7 +10,7 @@
 /// belongs to the thread that first uses it. Nothing to do with Swift's `async`.
 ///
 /// gevent: `gevent.event.AsyncResult`.
-public final class AsyncResult<Value>: WaitableObject, CustomStringConvertible {
+public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible {
     @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
 
     /// A result that is not there yet.

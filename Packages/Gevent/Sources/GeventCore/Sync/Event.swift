@@ -11,7 +11,7 @@ internal import CGevent
 /// May be made before any hub exists; belongs to the thread that first uses it.
 ///
 /// gevent: `gevent.event.Event`.
-public final class Event: WaitableObject, CustomStringConvertible {
+public final class Event: _WaitableObject, CustomStringConvertible {
     /// Whether it is set.
     ///
     /// gevent: `Event.is_set()`.
@@ -30,7 +30,12 @@ public final class Event: WaitableObject, CustomStringConvertible {
     /// gevent: `Event.set()`.
     @available(*, noasync)
     public func set() {
-        let hub = home.requireHub()
+        set(on: home.requireHub())
+    }
+
+    /// The same for the library's own, which knows the hub.
+    @inline(__always)
+    final func set(on hub: UnsafeMutablePointer<gevent_hub>) {
         if !isSet {
             isSet = true
             recordReadiness(hub)

@@ -13,24 +13,22 @@
 /// ```
 ///
 /// gevent: `gevent.queue.Queue`, and `gevent.queue.JoinableQueue` where that is kept apart.
-public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
+public final class Queue<Element>: SimpleQueue<Element> {
     /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming
     /// error and traps.
     @inlinable
-    public init(maxSize: Int? = nil) {
-        super.init(maxSize: maxSize, storage: FirstInFirstOut())
+    public override init(maxSize: Int? = nil) {
+        super.init(maxSize: maxSize)
     }
 
     /// A queue that begins with `elements`, of which there may be more than `maxSize`; they count as unfinished.
     @inlinable
-    public init(maxSize: Int? = nil, _ elements: some Sequence<Element>) {
-        var storage = FirstInFirstOut<Element>()
-        for element in elements { storage.insert(element) }
-        super.init(maxSize: maxSize, storage: storage)
+    public override init(maxSize: Int? = nil, _ elements: some Sequence<Element>) {
+        super.init(maxSize: maxSize, elements)
     }
 
     private init(copying other: Queue) {
-        super.init(maxSize: other.maxSize, storage: other.storage.copy())
+        super.init(copying: other)
         unfinished = other.unfinished
     }
 
@@ -38,7 +36,7 @@ public final class Queue<Element>: BasicQueue<FirstInFirstOut<Element>> {
     /// is not shut down.
     ///
     /// gevent: `JoinableQueue.copy()`.
-    public func copy() -> Queue<Element> { Queue(copying: self) }
+    public override func copy() -> Queue<Element> { Queue(copying: self) }
 
     /// How many elements were put, or were there from the start, and have not been reported done.
     ///

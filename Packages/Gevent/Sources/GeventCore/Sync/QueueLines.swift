@@ -5,7 +5,7 @@ public import CGevent
 /// At any moment either there is no element, or nobody waits for one; and either there is room, or nobody waits for
 /// some. What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has
 /// what it waited for, whatever happens to it before it runs.
-public class QueueLines {
+public class _QueueLines {
     @usableFromInline @exclusivity(unchecked) final var home = Home()
     /// Somebody waits, or waited, or the queue was shut down: the short ways are closed.
     @usableFromInline @exclusivity(unchecked) final var needsCare = false
@@ -18,11 +18,11 @@ public class QueueLines {
     @exclusivity(unchecked) final var joiners = LinkList()
 
     /// Whether the queue was shut down.
-    @exclusivity(unchecked) public internal(set) final var isShutDown = false
+    @usableFromInline @exclusivity(unchecked) final var isClosed = false
 
     @usableFromInline
     init(maxSize: Int?) {
-        limit = QueueLines.limit(for: maxSize)
+        limit = _QueueLines.limit(for: maxSize)
     }
 
     deinit {
@@ -68,25 +68,35 @@ public class QueueLines {
         return isServed
     }
 
-    /// Who is served leaves the line and becomes ready.
+    /// The waiter with this link has been served: it leaves the line and becomes ready.
     @inlinable
     @inline(__always)
     final func wake(_ link: UnsafeMutablePointer<gevent_link>) {
+        if link.pointee.place != 0 { return chooseEnlisted(link) }
         gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
     }
 
+    @usableFromInline
+    final func chooseEnlisted(_ link: UnsafeMutablePointer<gevent_link>) { EnlistedWaiter.choose(link) }
+
     /// Opens the short ways again if nobody waits.
     @inlinable
-    final func settleCare() { needsCare = isShutDown || !getters.isEmpty || !putters.isEmpty }
+    final func settleCare() { needsCare = isClosed || !getters.isEmpty || !putters.isEmpty }
 
     /// Everyone who waits on either side is thrown ``QueueError/shutDown``.
     @usableFromInline
     final func refuseEverybody() {
-        isShutDown = true
+        isClosed = true
         needsCare = true
         while let link = getters.first ?? putters.first {
-            link.pointee.kind = UInt(GEVENT_LINK_REFUSED)
-            wake(link)
+            if link.pointee.place != 0 {
+                // To one that takes nothing the queue is ready.
+                EnlistedWaiter.choose(
+                    link, throwing: link.pointee.kind == GEVENT_LINK_GET ? QueueError.shutDown : nil)
+            } else {
+                link.pointee.kind = UInt32(GEVENT_LINK_REFUSED)
+                wake(link)
+            }
         }
     }
 
@@ -115,4 +125,4 @@ public class QueueLines {
 }
 
 @available(*, unavailable)
-extension QueueLines: Sendable {}
+extension _QueueLines: Sendable {}

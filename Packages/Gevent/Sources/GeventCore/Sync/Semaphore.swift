@@ -14,7 +14,7 @@ internal import CGevent
 /// In a file that imports Foundation or Glibc, which bring a type of that name too, write `Gevent.Semaphore`.
 ///
 /// gevent: `gevent.lock.Semaphore`.
-public class Semaphore: WaitableObject, CustomStringConvertible {
+public class Semaphore: _WaitableObject, CustomStringConvertible {
     /// How many permits are free.
     ///
     /// gevent: `Semaphore.counter`.
@@ -59,6 +59,19 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
         return try waitForPermit(blocking ? timeout : .zero, hub)
     }
 
+    /// Takes a permit if one is free; see ``Waitable/takeIfReady()``.
+    public final override func takeIfReady() throws -> Void? { try acquire(blocking: false) ? () : nil }
+
+    /// A waiter that takes something takes a permit; see ``Waitable/enlist(_:)``.
+    public final override func enlist(_ waiter: Enlistment<Void>) throws {
+        let hub = try home.hub()
+        if counter > 0 {
+            waiter.choose { counter -= 1 }
+        } else {
+            line.append(waiter, taking: Int(GEVENT_LINK_ACQUIRE), hub)
+        }
+    }
+
     private func waitForPermit(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) throws -> Bool {
         if let timeout, timeout <= .zero { return false }
         let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
@@ -91,7 +104,7 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
         let list = gevent_links_list(line.ensureRecord(hub))!
         var before = list.pointee.next!
         while before != list, isPassedOver(before, before: place) { before = before.pointee.next }
-        context.pointee.wait_link.kind = UInt(GEVENT_LINK_PASSED_OVER)
+        context.pointee.wait_link.kind = UInt32(GEVENT_LINK_PASSED_OVER)
         // Behind the last of a list that begins with `before` is just before `before`.
         gevent_list_append(before, &context.pointee.wait_link.node)
     }
@@ -138,13 +151,17 @@ public class Semaphore: WaitableObject, CustomStringConvertible {
         // As many are chosen as there are permits; those who only want to know are told as long as one is left for
         // them.
         while counter > chosenCount, let link = line.first {
-            if link.pointee.kind == GEVENT_LINK_ACQUIRE {
+            if link.pointee.kind != GEVENT_LINK_ACQUIRE {
+                tell(link)
+            } else if link.pointee.place != 0 {
+                // A waiter for several objects is chosen once, so it is handed the permit as such.
+                counter -= 1
+                EnlistedWaiter.choose(link)
+            } else {
                 chosenCount += 1
                 lastPlace += 1
                 link.pointee.payload = UnsafeMutableRawPointer(bitPattern: lastPlace)
                 gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
-            } else {
-                tell(link, hub)
             }
         }
         rememberWaking(hub)

@@ -63,7 +63,7 @@ final class DescriptorTable {
             } else if let watch = entry.pointee.watch {
                 // One of the library's own, on which nobody else waits.
                 return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
-            } else if !woken.contains(.read) {
+            } else if !woken.contains(.read), !notifyObservers(event.fileDescriptor, entry, .read, loop) {
                 unwanted.insert(.read)
             }
         }
@@ -73,7 +73,7 @@ final class DescriptorTable {
                     woken.insert(.write)
                     gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
                 }
-            } else if !woken.contains(.write) {
+            } else if !woken.contains(.write), !notifyObservers(event.fileDescriptor, entry, .write, loop) {
                 unwanted.insert(.write)
             }
         }
@@ -107,7 +107,7 @@ final class DescriptorTable {
     /// word to us, and the kernel's interest went with it.
     func forget(_ fileDescriptor: CInt, _ loop: any Loop) {
         guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
-            entry.pointee.reader == nil, entry.pointee.writer == nil
+            entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.observers == nil
         else { return }
         disarm(fileDescriptor, entry, keeping: [], loop)
         entry.pointee.generation &+= 1
@@ -141,6 +141,7 @@ final class DescriptorTable {
     func deliver(_ error: @autoclosure () -> LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
         if let reader = entry.pointee.reader { throwError(error(), into: reader) }
         if let writer = entry.pointee.writer { throwError(error(), into: writer) }
+        if entry.pointee.observers != nil { refuseObservers(entry, error()) }
     }
 
     private func throwError(_ error: LoopError, into waiter: UnsafeMutablePointer<gevent_context>) {
@@ -163,6 +164,7 @@ final class DescriptorTable {
         var wanted: Readiness = []
         if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
         if entry.pointee.writer != nil { wanted.insert(.write) }
+        wanted.formUnion(observedReadiness(entry))
         entry.pointee.armed = 0
         if wanted.isEmpty { return }
         do throws(LoopError) {
@@ -179,7 +181,7 @@ extension Hub {
         guard fileDescriptor >= 0 else {
             throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
         }
-        if let timeout, timeout <= .zero { return try isReadyNow(fileDescriptor, readiness) }
+        if let timeout, timeout <= .zero { return try Hub.isReadyNow(fileDescriptor, readiness) }
         try attend(pointer)
         let entry = try descriptors.entry(fileDescriptor)
         let isRead = readiness == .read
@@ -197,7 +199,7 @@ extension Hub {
     }
 
     /// Looks without waiting.
-    private func isReadyNow(_ fileDescriptor: CInt, _ readiness: Readiness) throws -> Bool {
+    static func isReadyNow(_ fileDescriptor: CInt, _ readiness: Readiness) throws -> Bool {
         var query = pollfd(fd: fileDescriptor, events: Int16(readiness == .read ? POLLIN : POLLOUT), revents: 0)
         while Glibc.poll(&query, 1, 0) < 0 {
             guard errno == EINTR else {
@@ -218,6 +220,9 @@ extension Hub {
         }
         if readiness.contains(.write), let writer = entry.pointee.writer {
             gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
+        }
+        for direction in [.read, .write] as [Readiness] where readiness.contains(direction) {
+            _ = descriptors.notifyObservers(fileDescriptor, entry, direction, loop)
         }
     }
 
@@ -353,7 +358,7 @@ private func waitOnce(
     defer {
         // Who owns the descriptor may close it without a word to us, so no interest is left behind.
         if fileDescriptor >= 0, let entry = hub.descriptors.existing(fileDescriptor), entry.pointee.reader == nil,
-            entry.pointee.writer == nil, entry.pointee.armed != 0
+            entry.pointee.writer == nil, entry.pointee.observers == nil, entry.pointee.armed != 0
         {
             hub.descriptors.disarm(fileDescriptor, entry, keeping: [], hub.loop)
         }

@@ -58,7 +58,7 @@ package struct LinkList {
         _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer?,
         _ hub: UnsafeMutablePointer<gevent_hub>
     ) {
-        link.pointee.kind = UInt(kind)
+        link.pointee.kind = UInt32(kind)
         link.pointee.payload = payload
         gevent_list_append(gevent_links_list(ensureRecord(hub)), &link.pointee.node)
     }
@@ -79,7 +79,7 @@ package struct LinkList {
         while let link = gevent_links_first(record) {
             gevent_node_unlink(&link.pointee.node)
             if link.pointee.kind == GEVENT_LINK_SOON {
-                Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).release()
+                Unmanaged<CallbackWaiter>.fromOpaque(link.pointee.payload).release()
             }
         }
         gevent_links_give_back(home.isHere ? gevent_hub_current() : nil, record)

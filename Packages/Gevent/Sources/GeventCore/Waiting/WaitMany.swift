@@ -2,93 +2,33 @@
 
 internal import CGevent
 
-/// Collects which of many objects become ready, in that order, for the one greenlet that waits for them.
-final class ReadyCollector {
-    private let objects: [any Waitable]
-    /// One for each object that keeps its links as nodes.
-    private let nodes: UnsafeMutablePointer<gevent_link>
-    /// The registrations with all others.
-    private var tokens: [(index: Int, link: WaitLink)] = []
-    /// Places in `objects`, in the order in which these became ready.
-    @exclusivity(unchecked) private(set) var ready: [Int] = []
-    /// Set only while its greenlet is parked here, so that no other wait of that greenlet is ended.
-    @exclusivity(unchecked) private var waiter: UnsafeMutablePointer<gevent_context>?
-    @exclusivity(unchecked) private var wanted = 0
+/// The objects that a greenlet waits for, and its place in the list of each.
+private struct ManyObjects {
+    let objects: [any Waitable]
+    let waiter: MultiWait
 
-    /// Takes down what is ready, and links to the rest unless that is enough.
+    /// Counts what is ready, and enlists with the rest unless that is enough.
     init(_ objects: [any Waitable], enough: Int, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
         self.objects = objects
-        nodes = .allocate(capacity: objects.count)
-        nodes.initialize(repeating: gevent_link(), count: objects.count)
-        for object in objects { try ReadyCollector.checkThread(object) }
-        ready = ReadyCollector.readyNow(objects)
+        waiter = MultiWait(count: objects.count, enough: enough, hub)
+        let orders = try objects.map { try $0.readyOrder() }
+        // In the order in which they became ready, as far as that is known; others come behind, as they are listed.
+        let ready = objects.indices.filter { orders[$0] != nil }.sorted { (orders[$0]!, $0) < (orders[$1]!, $1) }
+        for place in ready { waiter.note(place) }
         if ready.count >= enough { return }
-        for (index, object) in objects.enumerated() where !object.isReady { link(to: object, index, hub) }
-    }
-
-    deinit {
-        // Whichever way the wait ended, nobody keeps a link to memory that goes away.
-        for index in objects.indices { gevent_node_unlink(&nodes[index].node) }
-        nodes.deallocate()
-        for token in tokens {
-            token.link.cancel()
-            objects[token.index].unlink(token.link)
+        do {
+            for (place, object) in objects.enumerated() where orders[place] == nil {
+                try waiter.enlist(with: object, at: place)
+            }
+        } catch {
+            withdraw()
+            throw error
         }
     }
 
-    private static func checkThread(_ object: any Waitable) throws {
-        if let object = object as? WaitableObject {
-            _ = try object.home.hub()
-        } else if let greenlet = object as? JoinableGreenlet {
-            _ = try greenlet.ownHub()
-        }
-    }
-
-    /// In the order in which they became ready, as far as that is known; others come behind, as they stand in the list.
-    private static func readyNow(_ objects: [any Waitable]) -> [Int] {
-        let found = objects.indices.filter { objects[$0].isReady }
-        if found.count < 2 { return found }
-        let orders = found.map { (order(objects[$0]), $0) }
-        return orders.sorted { $0 < $1 }.map(\.1)
-    }
-
-    private static func order(_ object: any Waitable) -> UInt64 {
-        if let object = object as? WaitableObject { return object.readyOrder }
-        return (object as? JoinableGreenlet)?.endOrder ?? .max
-    }
-
-    private func link(to object: any Waitable, _ index: Int, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        let own = Unmanaged.passUnretained(self).toOpaque()
-        if let object = object as? WaitableObject {
-            object.line.append(nodes + index, kind: Int(GEVENT_LINK_COLLECT), payload: own, hub)
-        } else if let greenlet = object as? JoinableGreenlet {
-            greenlet.append(nodes + index, kind: Int(GEVENT_LINK_COLLECT), payload: own, hub)
-        } else {
-            tokens.append((index, object.rawLink { [weak self] in self?.isReady(index) }))
-        }
-    }
-
-    /// One of the nodes was told, and stands in no list any more.
-    func told(_ node: UnsafeMutablePointer<gevent_link>) { isReady(node - nodes) }
-
-    private func isReady(_ index: Int) {
-        ready.append(index)
-        if let waiter, ready.count >= wanted { gevent_wait_end(waiter, UInt8(GEVENT_WAIT_WOKEN)) }
-    }
-
-    /// Parks until as many as `wanted` are ready. Returns whether they were before the deadline.
-    func wait(
-        for wanted: Int, until deadline: LoopInstant?, _ kind: WaitKind, _ hub: UnsafeMutablePointer<gevent_hub>
-    ) throws -> Bool {
-        if ready.count >= wanted { return true }
-        if let deadline, deadline <= Hub.time(hub) { return false }
-        try attend(hub)
-        let current = hub.pointee.current!
-        if let deadline { armDeadline(deadline, current, hub) }
-        self.wanted = wanted
-        waiter = current
-        defer { waiter = nil }
-        return try GeventCore.wait(hub, kind, nil)
+    /// However the wait ended, no object keeps the waiter.
+    func withdraw() {
+        for (place, object) in objects.enumerated() { waiter.withdraw(from: object, at: place) }
     }
 }
 
@@ -99,10 +39,11 @@ private func readyPlaces(
     let enough = min(objects.count, max(count ?? objects.count, 0))
     if enough == 0 { return [] }
     let hub = try currentHub()
-    let collector = try ReadyCollector(objects, enough: enough, hub)
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
-    _ = try withExtendedLifetime(collector) { try collector.wait(for: enough, until: deadline, .waitMany, hub) }
-    return Array(collector.ready.prefix(enough))
+    let many = try ManyObjects(objects, enough: enough, hub)
+    defer { many.withdraw() }
+    _ = try many.waiter.wait(for: enough, until: deadline, .waitMany, hub)
+    return Array(many.waiter.chosen.prefix(enough))
 }
 
 /// Runs the hub until nothing is left to do, or for at most `timeout`. Returns whether it ran out of work.
@@ -147,37 +88,22 @@ public func wait(
 }
 
 /// Calls `body` with each of `objects` as soon as it is ready, in the order in which they become ready, until all were,
-/// or `count` of them, or the time is up. Returns how many it was called with.
-///
-/// All objects are linked before the first call, and a call may park without any being lost; the time counts from the
-/// start and includes what `body` takes, but does not interrupt it. Whichever way this ends, also by an error of
-/// `body`, every link is removed. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it throws ``HubError`` with
-/// `.destroyed` if a call has destroyed the hub and there is more to wait for.
+/// or `count` of them, or the time is up, or `body` sets its second argument and returns. Returns how many it was called
+/// with.
 ///
 /// ```swift
-/// try iwait(downloads, timeout: .seconds(10)) { download in
+/// try iwait(downloads, timeout: .seconds(10)) { download, stop in
 ///     try show(download.get())
+///     if isFull { stop = true }
 /// }
 /// ```
 ///
-/// gevent: `gevent.iwait(objects, timeout=None, count=None)`.
-@available(*, noasync)
-@discardableResult
-public func iwait<Object: Waitable>(
-    _ objects: some Sequence<Object>, timeout: Duration? = nil, count: Int? = nil, _ body: (Object) throws -> Void
-) throws -> Int {
-    let objects = Array(objects)
-    return try eachReady(in: objects, timeout: timeout, count: count) { place, _ in try body(objects[place]) }
-}
-
-/// The same with a block that can end it, as `break` ends a loop: this returns once the block has set its second
-/// argument and returned.
+/// The waiter is enlisted with all objects before the first call, and a call may park without any being lost; the time
+/// counts from the start and includes what `body` takes, but does not interrupt it. However this ends, also by an error
+/// of `body`, the waiter is withdrawn from all objects. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it
+/// throws ``HubError`` with `.destroyed` if a call has destroyed the hub and there is more to wait for.
 ///
-/// ```swift
-/// try iwait(searches) { search, stop in
-///     if let found = search.value { stop = true; show(found) }
-/// }
-/// ```
+/// gevent: `gevent.iwait(objects, timeout=None, count=None)`; `stop` is its `break`.
 @available(*, noasync)
 @discardableResult
 public func iwait<Object: Waitable>(
@@ -189,16 +115,7 @@ public func iwait<Object: Waitable>(
 }
 
 /// The same for objects of several kinds.
-@_disfavoredOverload  // a list literal of one kind is a list of that kind
-@available(*, noasync)
-@discardableResult
-public func iwait(
-    _ objects: [any Waitable], timeout: Duration? = nil, count: Int? = nil, _ body: (any Waitable) throws -> Void
-) throws -> Int {
-    try eachReady(in: objects, timeout: timeout, count: count) { place, _ in try body(objects[place]) }
-}
-
-/// The same for objects of several kinds, with a block that can end it.
+// A function of its own, since `any Waitable` is no Waitable.
 @_disfavoredOverload  // a list literal of one kind is a list of that kind
 @available(*, noasync)
 @discardableResult
@@ -215,22 +132,21 @@ private func eachReady(
     let enough = min(objects.count, max(count ?? objects.count, 0))
     if enough == 0 { return 0 }
     let hub = try currentHub()
-    let collector = try ReadyCollector(objects, enough: enough, hub)
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
     let serial = hub.pointee.serial
-    return try withExtendedLifetime(collector) {
-        var given = 0
-        // A local that nothing captures, so the access that is open while `body` parks is not one the runtime tracks.
-        var stop = false
-        while given < enough, !stop {
-            // In main the block may have destroyed the hub. What is ready is given all the same.
-            if collector.ready.count == given, gevent_hub_current()?.pointee.serial != serial {
-                throw HubError.destroyed
-            }
-            guard try collector.wait(for: given + 1, until: deadline, .iwait, hub) else { break }
-            given += 1
-            try body(collector.ready[given - 1], &stop)
+    let many = try ManyObjects(objects, enough: enough, hub)
+    defer { many.withdraw() }
+    var given = 0
+    // A local that nothing captures, so the access that is open while `body` parks is not one the runtime tracks.
+    var stop = false
+    while given < enough, !stop {
+        // In main the block may have destroyed the hub. What is ready is given all the same.
+        if many.waiter.chosen.count == given, gevent_hub_current()?.pointee.serial != serial {
+            throw HubError.destroyed
         }
-        return given
+        guard try many.waiter.wait(for: given + 1, until: deadline, .iwait, hub) else { break }
+        given += 1
+        try body(many.waiter.chosen[given - 1], &stop)
     }
+    return given
 }

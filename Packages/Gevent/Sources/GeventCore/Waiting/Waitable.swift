@@ -1,257 +1,222 @@
 package import CGevent
 
-/// What can be waited for together with others, by ``wait(_:timeout:count:)->[Object]`` and
-/// ``iwait(_:timeout:count:_:)-(_,_,_,(Object)->Void)``.
+/// An object that greenlets wait for, alone or together with others.
 ///
-/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` are. A type of one's own conforms most
-/// easily by passing the calls on to an ``Event`` it has:
+/// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore``, ``SimpleQueue`` and ``Queue``, ``ChildWatch`` and
+/// ``DescriptorReadiness`` conform. ``wait(_:timeout:count:)->[Object]`` and ``iwait(_:timeout:count:_:)->_`` use
+/// nothing but this protocol.
+///
+/// ## The contract
+///
+/// An object is *ready* while a wait for it would return at once. A *waiter* is enlisted with an object that is not
+/// ready, and may be enlisted with several objects at once.
+///
+/// - **Take**: ``takeIfReady()`` takes at once what a wait hands over, or returns nil. It never parks.
+/// - **Enlist**: ``enlist(_:)`` adds a waiter to the object's waiters. An object that is ready by then chooses the
+///   waiter at once.
+/// - **Choose**: an object that becomes ready chooses its waiters in the order in which they were enlisted, by
+///   ``Enlistment/choose(handing:)``, as long as it has something for the next one. It removes a waiter before it chooses
+///   it. Choosing is one step: it hands over what the waiter waits for, makes the waiting greenlet ready, and withdraws
+///   the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others keep what they
+///   have.
+/// - **Withdraw**: ``withdraw(_:)`` removes a waiter. A waiter whose wait has ended in another way, by an error, by its
+///   timeout or by another object, cannot be chosen from that moment on: `choose` returns false and hands nothing over.
+///   The waiting greenlet calls `withdraw` when it runs next.
+///
+/// A wait that has ended stays ended: an error that arrives between the choice and the moment when the chosen greenlet
+/// runs is thrown where that greenlet parks next. So what was handed over always arrives, and no object has to take it
+/// back.
+///
+/// Some waiters only want to know that the object is ready and take nothing; `choose` leaves the element where it is
+/// for them. Waiters of ``wait(_:timeout:count:)->[Object]`` and ``iwait(_:timeout:count:_:)->_`` are of this kind.
+///
+/// ## Conforming
+///
+/// A type that has an object of the library's passes the calls on to it:
 ///
 /// ```swift
 /// final class Download: Waitable {
 ///     private let finished = Event()
 ///     var isReady: Bool { finished.isReady }
-///     func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink { finished.rawLink(callback) }
+///     func enlist(_ waiter: Enlistment<Void>) throws { try finished.enlist(waiter) }
+///     func withdraw(_ waiter: Enlistment<Void>) { finished.withdraw(waiter) }
 /// }
 /// ```
 ///
-/// gevent: whatever has `rawlink`, `unlink` and `ready`.
-public protocol Waitable: AnyObject {
-    /// Whether a wait for it would return at once.
+/// A type with elements of its own keeps its waiters in an array:
+///
+/// ```swift
+/// final class Mailbox: Waitable {
+///     private var letters: [String] = []
+///     private var waiters: [Enlistment<String>] = []
+///     var isReady: Bool { !letters.isEmpty }
+///
+///     func takeIfReady() -> String? { letters.isEmpty ? nil : letters.removeFirst() }
+///
+///     func enlist(_ waiter: Enlistment<String>) {
+///         waiters.append(waiter)
+///         serve()
+///     }
+///
+///     func withdraw(_ waiter: Enlistment<String>) { waiters.removeAll { $0 == waiter } }
+///
+///     func add(_ letter: String) {
+///         letters.append(letter)
+///         serve()
+///     }
+///
+///     private func serve() {
+///         while !letters.isEmpty, !waiters.isEmpty {
+///             waiters.removeFirst().choose { letters.removeFirst() }
+///         }
+///     }
+/// }
+/// ```
+///
+/// All calls are made on the thread of the object's hub.
+///
+/// gevent: an object with `rawlink`, `unlink` and `ready`.
+public protocol Waitable<Handover>: AnyObject {
+    /// What a wait for the object hands over: the element of a queue. `Void` for an object that only becomes ready, and
+    /// for a permit.
+    associatedtype Handover = Void
+
+    /// Whether a wait for the object would return at once.
     var isReady: Bool { get }
 
-    /// Sees to it that `callback` is called once, on the hub, soon after the object has become ready, or soon if it is.
+    /// The place of this object among all objects of the hub in the order in which they became ready; nil if the object
+    /// is not ready. `UInt64.max`, which is the default, means that the order is not known.
     ///
-    /// Never called inside `rawLink` itself. `callback` must not park, and an error it throws is reported. On the
-    /// thread of the object's hub. Each registration has its own token, which is removed before it is called. A type
-    /// that calls its callbacks itself makes a ``WaitLink`` and calls ``WaitLink/tell()``.
-    @discardableResult
-    func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink
+    /// Throws ``HubError`` with `.wrongThread`, or why the object cannot be waited for.
+    func readyOrder() throws -> UInt64?
 
-    /// Removes a registration. One that was removed before, or has been called, is fine.
+    /// Takes what a wait for the object hands over, or returns nil if the object is not ready. Never parks.
     ///
-    /// By default it cancels `link`, after which its callback is not called any more, and leaves it to its owner to
-    /// forget it.
-    func unlink(_ link: WaitLink)
+    /// Throws what a wait for the object would throw at once. An object without elements needs no implementation.
+    func takeIfReady() throws -> Handover?
+
+    /// Adds a waiter, or chooses it at once if the object is ready. Never parks.
+    ///
+    /// Throws if the object cannot be waited for; the waiter is not enlisted then.
+    func enlist(_ waiter: Enlistment<Handover>) throws
+
+    /// Removes a waiter. Has no effect on a waiter that the object has chosen or does not have. Never parks.
+    func withdraw(_ waiter: Enlistment<Handover>)
 }
 
 extension Waitable {
-    public func unlink(_ link: WaitLink) { link.cancel() }
-}
+    public func readyOrder() throws -> UInt64? { isReady ? .max : nil }
 
-/// The registration of a callback with something that becomes ready: what ``Waitable/rawLink(_:)`` returns.
-public final class WaitLink {
-    private let node: UnsafeMutablePointer<gevent_link>
-    private var callback: (() throws -> Void)?
-    /// The object it was made for, if that is one of the library's.
-    fileprivate private(set) var source: ObjectIdentifier?
-
-    /// A registration of `callback`, for a ``Waitable`` that keeps its own.
-    public init(_ callback: @escaping () throws -> Void) {
-        node = .allocate(capacity: 1)
-        node.initialize(to: gevent_link())
-        self.callback = callback
-    }
-
-    deinit {
-        // While it is linked the list retains it, so the node stands in no list now.
-        node.deallocate()
-    }
-
-    /// Whether the callback is still to be called.
-    public var isPending: Bool { callback != nil }
-
-    /// Queues the call of the callback on this thread's hub; at most one call comes of it, however often it is told.
-    /// Never parks, and works in a hub callback too.
-    public func tell() { tell(requireHub()) }
-
-    /// After this the callback is never called. Repeatable. On the thread of its hub.
-    public func cancel() {
-        // What the callback captured goes at the end: it may look at this link.
-        let forgotten = callback
-        callback = nil
-        leaveList()
-        withExtendedLifetime(forgotten) {}
-    }
-
-    /// Looked up when the callback's turn comes: an earlier one may still cancel this.
-    func tell(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        if callback == nil { return }
-        Hub.of(hub).enqueue { try self.takeCallback()?() }
-    }
-
-    private func takeCallback() -> (() throws -> Void)? {
-        let taken = callback
-        callback = nil
-        leaveList()
-        return taken
-    }
-
-    /// The list retains its members, so the caller holds the link.
-    private func leaveList() {
-        guard gevent_node_is_linked(&node.pointee.node) else { return }
-        gevent_node_unlink(&node.pointee.node)
-        Unmanaged.passUnretained(self).release()
-    }
-
-    /// Stands in `list` from now on, which retains it.
-    fileprivate func stand(in list: inout LinkList, of source: AnyObject, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        self.source = ObjectIdentifier(source)
-        list.append(node, kind: GEVENT_LINK_SOON, payload: Unmanaged.passRetained(self).toOpaque(), hub)
-    }
-
-    fileprivate func stand(inLinksOf greenlet: JoinableGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        source = ObjectIdentifier(greenlet)
-        greenlet.append(node, kind: GEVENT_LINK_SOON, payload: Unmanaged.passRetained(self).toOpaque(), hub)
-    }
-}
-
-@available(*, unavailable)
-extension WaitLink: Sendable {}
-
-/// What ``Event``, ``AsyncResult``, ``Semaphore`` and ``ChildWatch`` have in common: whoever waits stands in one line.
-///
-/// They may be made before any hub exists, and belong to the thread that first uses them.
-open class WaitableObject: Waitable {
-    @usableFromInline @exclusivity(unchecked) package final var home = Home()
-    @usableFromInline @exclusivity(unchecked) package final var line = LinkList()
-    /// When it became ready, on the same count as the ends of greenlets.
-    @exclusivity(unchecked) final var readyOrder: UInt64 = 0
-    /// Until the ready queue has come this far, greenlets that were woken have not run.
-    @exclusivity(unchecked) private final var wakeMark: UInt64 = 0
-
-    @usableFromInline
-    package init() {}
-
-    deinit { line.drop(home: home) }
-
-    /// Whether a wait for it would return at once.
+    /// Calls `callback` once, on the hub, soon after the object has become ready, or soon if it is ready now; never
+    /// inside `rawLink` itself.
     ///
-    /// gevent: `ready()`.
-    open var isReady: Bool { preconditionFailure("overridden by every kind of object") }
-
-    /// How many greenlets wait for it and how many callbacks are linked to it. Linear; for tests and reports.
+    /// Callbacks are called in the order of registration, and take nothing from the object. `callback` must not park:
+    /// that is reported as ``HubError`` with `.blockedInHub`, like an error that it throws. Cancelling the registration
+    /// prevents the call. Traps on a foreign thread.
     ///
-    /// gevent: `linkcount()`.
-    public final var linkCount: Int { line.count }
-
-    /// Calls `callback` once, on the hub, soon after the object has become ready, or soon if it is; never inside
-    /// `rawLink` itself. It must not park: that is reported as ``HubError`` with `.blockedInHub`, like an error it
-    /// throws. The order of registration is kept. Traps on a foreign thread.
-    ///
-    /// gevent: `rawlink(callback)`.
+    /// gevent: `rawlink(callback)`, `unlink(callback)`.
     @discardableResult
-    public final func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink {
-        let hub = home.requireHub()
-        let link = WaitLink(callback)
-        if isReady {
-            link.tell(hub)
-        } else {
-            link.stand(in: &line, of: self, hub)
+    public func rawLink(_ callback: @escaping () throws -> Void) -> Registration {
+        let waiter = CallbackWaiter(callback)
+        let enlistment = Enlistment<Handover>(waiter, place: 1, room: nil)
+        do {
+            try enlist(enlistment)
+        } catch let error as HubError {
+            fatalError("\(error)")
+        } catch {  // control: enlisting does not park; what cannot be waited for counts as ready
+            enlistment.refuse(throwing: error)
         }
-        return link
-    }
-
-    /// Removes a registration. One that was removed before, or has been called, is fine. Traps on a foreign thread.
-    ///
-    /// gevent: `unlink(callback)`.
-    public final func unlink(_ link: WaitLink) {
-        _ = home.requireHub()
-        // One that was queued at once, because the object was ready, stands nowhere.
-        guard link.source == nil || link.source == ObjectIdentifier(self) else { return }
-        link.cancel()
-    }
-
-    /// Remembers who was ready before whom.
-    @inline(__always)
-    package final func recordReadiness(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        hub.pointee.ended_count &+= 1
-        readyOrder = hub.pointee.ended_count
-    }
-
-    /// The part of ``AsyncResult`` that does not depend on its value: it has one now.
-    @usableFromInline
-    final func didBecomeReady(isFirst: Bool) {
-        let hub = home.requireHub()
-        if isFirst { recordReadiness(hub) }
-        tellAll(hub)
-    }
-
-    /// The same for whoever waits for it.
-    @usableFromInline
-    final func waitForResult(_ timeout: Duration?) throws -> Bool { try park(home.hub(), .result, timeout) }
-
-    /// Tells everyone who stands in line, in order. All of this only queues, so nobody can join the line meanwhile.
-    @inline(__always)
-    package final func tellAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        if line.isEmpty { return }
-        while let link = line.first { tell(link, hub) }
-        rememberWaking(hub)
-    }
-
-    @inline(__always)
-    final func rememberWaking(_ hub: UnsafeMutablePointer<gevent_hub>) { wakeMark = hub.pointee.ready_tail }
-
-    /// Tells the first in line, one who only wants to be told.
-    final func tell(_ link: UnsafeMutablePointer<gevent_link>, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        switch Int(link.pointee.kind) {
-        case GEVENT_LINK_WAKE:
-            gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
-        case GEVENT_LINK_COLLECT:
-            gevent_node_unlink(&link.pointee.node)
-            Unmanaged<ReadyCollector>.fromOpaque(link.pointee.payload)._withUnsafeGuaranteedRef { $0.told(link) }
-        default:
-            gevent_node_unlink(&link.pointee.node)
-            Unmanaged<WaitLink>.fromOpaque(link.pointee.payload).takeRetainedValue().tell(hub)
-        }
-    }
-
-    /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this
-    /// one.
-    package final func park(
-        _ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?,
-        showing object: UnsafeRawPointer? = nil
-    ) throws -> Bool {
-        if let timeout, timeout <= .zero { return false }
-        try attend(hub)
-        let current = hub.pointee.current!
-        line.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
-        if let timeout { armTimeout(timeout, current, hub) }
-        return try GeventCore.wait(hub, kind, object ?? UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
-    }
-
-    /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet.
-    /// Without a poll. On the hub, or if there is something to raise, nobody is let go first.
-    @inline(__always)
-    final func letEarlierGoFirst(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
-        if gevent_ready_has_passed(hub, wakeMark) { return }
-        if let timeout, timeout <= .zero { return }
-        _ = gevent_yield()
+        return WaitLink(waiter, enlistment, of: self)
     }
 }
 
+extension Waitable where Handover == Void {
+    public func takeIfReady() throws -> Void? { try readyOrder().map { _ in } }
+}
+
+/// A waiter in the list of one object that it waits for.
+///
+/// An object stores it in ``Waitable/enlist(_:)`` and chooses it when it becomes ready. Confined to the thread of its
+/// hub.
+public struct Enlistment<Handover>: Equatable {
+    let waiter: EnlistedWaiter
+    let place: Int
+    /// Memory for what is handed over; nil for a waiter that takes nothing.
+    let room: UnsafeMutablePointer<Handover>?
+
+    init(_ waiter: EnlistedWaiter, place: Int, room: UnsafeMutablePointer<Handover>?) {
+        (self.waiter, self.place, self.room) = (waiter, place, room)
+    }
+
+    /// Whether the object can still choose the waiter: false once any object has chosen it or its wait has ended.
+    public var isWaiting: Bool { waiter.isWaiting(at: place) }
+
+    /// Chooses the waiter: hands over what `take` returns, makes the waiting greenlet ready and withdraws the waiter
+    /// from all other objects, in one step. Never parks. Traps on a foreign thread.
+    ///
+    /// Returns false, and does nothing, if the waiter is not waiting any more. `take` is called only if the waiter takes
+    /// something; then the object is the only one that hands something over to it.
+    @discardableResult
+    public func choose(handing take: () -> Handover) -> Bool {
+        waiter.requireThread()
+        guard isWaiting else { return false }
+        if let room {
+            // First, so that nothing that `take` does can make another object choose the waiter.
+            waiter.withdraw(keeping: place)
+            room.initialize(to: take())
+        }
+        waiter.choose(at: place, throwing: nil)
+        return true
+    }
+
+    /// Ends the wait with an error, because the object can never become ready: the waiting greenlet is thrown `error`.
+    /// Otherwise like ``choose(handing:)``.
+    @discardableResult
+    public func refuse(throwing error: any Error) -> Bool {
+        waiter.requireThread()
+        guard isWaiting else { return false }
+        waiter.choose(at: place, throwing: error)
+        return true
+    }
+
+    public static func == (one: Enlistment, other: Enlistment) -> Bool {
+        one.waiter === other.waiter && one.place == other.place
+    }
+}
+
+extension Enlistment where Handover == Void {
+    /// Chooses the waiter, as ``choose(handing:)`` does, with nothing to hand over.
+    @discardableResult
+    public func choose() -> Bool { choose {} }
+}
+
 @available(*, unavailable)
-extension WaitableObject: Sendable {}
+extension Enlistment: Sendable {}
 
 extension JoinableGreenlet: Waitable {
-    /// Calls `callback` once, on the hub, soon after the greenlet is over, or soon if it is; never inside `rawLink`
-    /// itself. It must not park. Traps on a foreign thread.
-    ///
-    /// gevent: `Greenlet.rawlink(callback)`.
-    @discardableResult
-    public final func rawLink(_ callback: @escaping () throws -> Void) -> WaitLink {
-        let hub = requireOwnHub()
-        let link = WaitLink(callback)
-        // Also if it is over: until its turn comes it is one of the greenlet's links.
-        link.stand(inLinksOf: self, hub)
-        if isReady && !isNotifying { link.tell(hub) }
-        return link
+    /// The place of the end among all ends; see ``Waitable/readyOrder()``.
+    public final func readyOrder() throws -> UInt64? {
+        _ = try ownHub()
+        return isReady ? endOrder : nil
     }
 
-    /// Removes a registration. One that was removed before, or has been called, is fine. Traps on a foreign thread.
-    public final func unlink(_ link: WaitLink) {
-        _ = requireOwnHub()
-        guard link.source == nil || link.source == ObjectIdentifier(self) else { return }
-        link.cancel()
+    /// See ``Waitable/enlist(_:)``.
+    public final func enlist(_ waiter: Enlistment<Void>) throws {
+        let hub = try ownHub()
+        // While the links are being notified, a new one is notified after the others.
+        let isOver = isReady && !isNotifying
+        if isOver && !waiter.isCallback {
+            waiter.choose()
+            return
+        }
+        // A callback is one of the links until its turn comes, so that it can be removed until then.
+        append(waiter.link, kind: waiter.prepareLink(), payload: waiter.link.pointee.payload, hub)
+        if isOver { CallbackWaiter.of(waiter.link).callSoon(hub) }
+    }
+
+    /// See ``Waitable/withdraw(_:)``.
+    public final func withdraw(_ waiter: Enlistment<Void>) {
+        waiter.leaveList()
         releaseEmptyLinks()
     }
 }

@@ -1,29 +1,6 @@
-/// How a queue keeps its elements, and which of them comes next.
-public protocol QueueStorage<Element>: ~Copyable {
-    /// What it keeps.
-    associatedtype Element
-
-    /// An empty storage.
-    init()
-
-    /// How many elements there are.
-    var count: Int { get }
-
-    /// The element that comes next; there is one.
-    var next: Element { get }
-
-    /// Puts an element where it belongs.
-    mutating func insert(_ element: consuming Element)
-
-    /// Takes out the element that comes next; there is one.
-    mutating func removeNext() -> Element
-
-    /// Another storage with the same elements.
-    borrowing func copy() -> Self
-}
-
-/// First in, first out: a ring that doubles when it is full.
-public struct FirstInFirstOut<Element>: QueueStorage, ~Copyable {
+/// The elements of a queue, first in, first out: a ring that doubles when it is full.
+@usableFromInline
+struct Ring<Element>: ~Copyable {
     @usableFromInline var base: UnsafeMutablePointer<Element>
     /// One less than the capacity, which is a power of two.
     @usableFromInline var mask: Int
@@ -31,7 +8,7 @@ public struct FirstInFirstOut<Element>: QueueStorage, ~Copyable {
     @usableFromInline var used = 0
 
     @inlinable
-    public init() { self.init(capacity: 8) }
+    init() { self.init(capacity: 8) }
 
     @usableFromInline
     init(capacity: Int) {
@@ -46,17 +23,17 @@ public struct FirstInFirstOut<Element>: QueueStorage, ~Copyable {
     }
 
     @inlinable
-    public var count: Int {
+    var count: Int {
         @inline(__always)
         get { used }
     }
 
     @inlinable
-    public var next: Element { base[head] }
+    var next: Element { base[head] }
 
     @inlinable
     @inline(__always)
-    public mutating func insert(_ element: consuming Element) {
+    mutating func insert(_ element: consuming Element) {
         if used > mask { grow() }
         (base + ((head &+ used) & mask)).initialize(to: element)
         used &+= 1
@@ -64,7 +41,7 @@ public struct FirstInFirstOut<Element>: QueueStorage, ~Copyable {
 
     @inlinable
     @inline(__always)
-    public mutating func removeNext() -> Element {
+    mutating func removeNext() -> Element {
         let element = (base + head).move()
         head = (head &+ 1) & mask
         used &-= 1
@@ -85,12 +62,12 @@ public struct FirstInFirstOut<Element>: QueueStorage, ~Copyable {
         head = 0
     }
 
-    public borrowing func copy() -> FirstInFirstOut {
-        var copy = FirstInFirstOut(capacity: mask + 1)
+    borrowing func copy() -> Ring {
+        var copy = Ring(capacity: mask + 1)
         for offset in 0..<used { copy.insert(base[(head + offset) & mask]) }
         return copy
     }
 }
 
 @available(*, unavailable)
-extension FirstInFirstOut: Sendable {}
+extension Ring: Sendable {}
