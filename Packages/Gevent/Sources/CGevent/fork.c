@@ -11,9 +11,6 @@
 #include <unistd.h>
 
 #include "gevent_hub.h"
-#include "gevent_monitor.h"
-#include "gevent_monitor_thread.h"
-#include "gevent_signals.h"
 
 struct gevent_mailbox_lock {
     pthread_mutex_t mutex;
@@ -56,8 +53,6 @@ static gevent_mailbox_lock *own_lock(void) {
 }
 
 static void before_fork(void) {
-    gevent_monitors_before_fork();
-    gevent_signals_before_fork();
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_lock(&lock->mutex);
 }
@@ -65,8 +60,6 @@ static void before_fork(void) {
 static void after_fork_in_parent(void) {
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_unlock(&lock->mutex);
-    gevent_signals_after_fork_in_parent();
-    gevent_monitors_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void) {
@@ -80,15 +73,10 @@ static void after_fork_in_child(void) {
         atomic_store(&lock->process, process);
         pthread_mutex_unlock(&lock->mutex);
     }
-    gevent_signals_after_fork_in_child();
-    gevent_monitors_after_fork_in_child();
 }
 
-static void watch(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
-
-void gevent_fork_watch(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch);
+__attribute__((constructor(GEVENT_FORK_MAILBOX))) static void register_fork_handlers(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 int gevent_fork(void) {
@@ -112,7 +100,7 @@ int gevent_other_threads(void) {
     if (!tasks) return 0;
     int count = 0;
     for (struct dirent *task; (task = readdir(tasks));) {
-        if (task->d_name[0] == '.' || atoi(task->d_name) == gevent_this_thread_number()) continue;
+        if (task->d_name[0] == '.' || atoi(task->d_name) == gettid()) continue;
         if (!is_monitor(dirfd(tasks), task->d_name)) count++;
     }
     closedir(tasks);
