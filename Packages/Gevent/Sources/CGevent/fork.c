@@ -57,8 +57,6 @@ static gevent_mailbox_lock *own_lock(void) {
 }
 
 static void before_fork(void) {
-    gevent_monitors_before_fork();
-    gevent_signals_before_fork();
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_lock(&lock->mutex);
 }
@@ -66,8 +64,6 @@ static void before_fork(void) {
 static void after_fork_in_parent(void) {
     gevent_mailbox_lock *lock = own_lock();
     if (lock) pthread_mutex_unlock(&lock->mutex);
-    gevent_signals_after_fork_in_parent();
-    gevent_monitors_after_fork_in_parent();
 }
 
 static void after_fork_in_child(void) {
@@ -81,15 +77,10 @@ static void after_fork_in_child(void) {
         atomic_store(&lock->process, process);
         pthread_mutex_unlock(&lock->mutex);
     }
-    gevent_signals_after_fork_in_child();
-    gevent_monitors_after_fork_in_child();
 }
 
-static void watch(void) { pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child); }
-
-void gevent_fork_watch(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch);
+__attribute__((constructor(GEVENT_FORK_MAILBOX))) static void register_fork_handlers(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 int gevent_fork(void) {

@@ -13,3 +13,9 @@ int gevent_once_find(void *const *frames, size_t count);
 /// Prints, once for each initialiser, that the running greenlet, whose context it is, is about to park in one. Debug
 /// builds call it at each park; in optimised ones it is not compiled.
 void gevent_once_warn(const struct gevent_context *context);
+
+#ifdef DEBUG
+#define WARN_IN_INITIALIZER(context) gevent_once_warn(context)
+#else
+#define WARN_IN_INITIALIZER(context)
+#endif

@@ -2,6 +2,19 @@
 #pragma once
 
 #include "gevent_hub.h"
+#include "gevent_sanitizers.h"
+
+/// For functions that change stacks, between which ThreadSanitizer would see one thread's frames in two places.
+#if GEVENT_TSAN
+#define SWITCHES __attribute__((no_sanitize("thread")))
+#else
+#define SWITCHES
+#endif
+
+// Exported by libswiftCore for exactly this purpose; two words of state per flow of control. Weak, so that the C part
+// can be tested alone.
+extern void swift_task_enterThreadLocalContext(void *state) __attribute__((weak));
+extern void swift_task_exitThreadLocalContext(void *state) __attribute__((weak));
 
 /// Stops here and continues where `load` stopped.
 ///
@@ -36,6 +49,14 @@ enum { GEVENT_FRAME_CONTEXT = 25, GEVENT_FRAME_POINTER = 10 };
 static inline gevent_context *gevent_frame_context(void *stack_pointer) {
     return ((gevent_context **)stack_pointer)[GEVENT_FRAME_CONTEXT];
 }
+
+/// Leaves the running stack for the one that stopped at `load`, and stores in `*save` where to continue. `is_over`: the
+/// greenlet that is left has ended.
+void gevent_leave_for(gevent_hub *hub, void **save, void *load, bool is_over);
+
+/// Gives a greenlet that has not run a stack, and returns where to continue for it to start; null without a stack.
+/// `tag`: its tag in the ready queue, which says which size the stack has.
+void *gevent_prepare_start(gevent_hub *hub, void *greenlet, unsigned tag);
 
 /// Whether what would be loaded is what gevent_first_frame has built.
 bool gevent_frame_is_first(void *stack_pointer);

@@ -1,5 +1,5 @@
 #include "gevent_lineage.h"
-#include "gevent_hub.h"
+#include "gevent_records.h"
 
 static gevent_family *make_family(gevent_hub *hub, void *owner) {
     gevent_family *family = gevent_record_take(hub);

@@ -1,8 +1,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gevent_hub.h"
 #include "gevent_locals.h"
+
+#include "gevent_records.h"
 
 gevent_locals *gevent_locals_make(gevent_hub *hub) {
     gevent_locals *locals = gevent_record_take(hub);

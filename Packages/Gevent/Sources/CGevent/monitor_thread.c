@@ -30,17 +30,17 @@ static void leave_section(void) {
     pthread_rwlock_unlock(&sections);
 }
 
-void gevent_monitors_before_fork(void) {
+static void before_fork(void) {
     if (is_in_section) pthread_rwlock_unlock(&sections);
     pthread_rwlock_wrlock(&sections);
 }
 
-void gevent_monitors_after_fork_in_parent(void) {
+static void after_fork_in_parent(void) {
     pthread_rwlock_unlock(&sections);
     if (is_in_section) pthread_rwlock_rdlock(&sections);
 }
 
-void gevent_monitors_after_fork_in_child(void) {
+static void after_fork_in_child(void) {
     // Threads that are not here may be waiting for it.
     sections = (pthread_rwlock_t)SECTIONS_INITIALIZER;
     if (is_in_section) pthread_rwlock_rdlock(&sections);
@@ -118,4 +118,8 @@ int gevent_monitor_thread_start(
     // By this thread, so that a fork that comes next already knows it for a monitor's.
     pthread_setname_np(*thread, GEVENT_MONITOR_THREAD);
     return 0;
+}
+
+__attribute__((constructor(GEVENT_FORK_MONITORS))) static void register_fork_handlers(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

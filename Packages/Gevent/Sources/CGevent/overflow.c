@@ -7,7 +7,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "gevent_hub.h"
+#include "gevent_hub_stacks.h"
 #include "gevent_overflow.h"
 
 enum { SIGNAL_STACK = 64 << 10 };

@@ -1,6 +1,8 @@
-#include "gevent_hub.h"
+#include "gevent_frames.h"
+#include "gevent_hub_stacks.h"
 #include "gevent_monitor_memory.h"
 #include "gevent_once.h"
+#include "gevent_ready_queue.h"
 #include "gevent_sample.h"
 
 // A thread that waits for a lock which it holds itself never goes on. Between greenlets that takes two: one parks with

@@ -12,6 +12,7 @@
 
 #include "gevent_clock.h"
 #include "gevent_descriptors.h"
+#include "gevent_fork.h"
 
 struct gevent_signal_inbox {
     // What the handler reads and writes.
@@ -206,11 +207,11 @@ int gevent_signal_inbox_renew(gevent_signal_inbox *inbox) {
 // MARK: fork
 
 // Nobody else changes anything while the process is copied.
-void gevent_signals_before_fork(void) { pthread_mutex_lock(&lock); }
+static void before_fork(void) { pthread_mutex_lock(&lock); }
 
-void gevent_signals_after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
+static void after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
 
-void gevent_signals_after_fork_in_child(void) {
+static void after_fork_in_child(void) {
     // The other threads are not here any more: neither their hubs nor a handler that one of them was in.
     for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
         atomic_store(&inbox->visitors, 0);
@@ -228,4 +229,8 @@ void gevent_signals_after_fork_in_child(void) {
         inbox->is_used = false;
     }
     pthread_mutex_unlock(&lock);
+}
+
+__attribute__((constructor(GEVENT_FORK_SIGNALS))) static void register_fork_handlers(void) {
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }

@@ -17,8 +17,14 @@ void gevent_mailbox_lock_destroy(gevent_mailbox_lock *lock);
 bool gevent_mailbox_lock_acquire(gevent_mailbox_lock *lock);
 void gevent_mailbox_lock_release(gevent_mailbox_lock *lock);
 
-/// Before the first hub is made: sees to it that forks are noticed, whoever makes them.
-void gevent_fork_watch(void);
+/// The order in which files register what they do around a fork, as priorities of constructors. Handlers of
+/// `pthread_atfork` run in this order after the fork, and in the opposite order before it. So the monitors' sections
+/// end before anything is locked that a monitor's function may need, such as the mailbox of a hub.
+enum {
+    GEVENT_FORK_MAILBOX = 1001,
+    GEVENT_FORK_SIGNALS = 1002,
+    GEVENT_FORK_MONITORS = 1003,
+};
 
 /// `fork()`, which Swift does not import. The negated errno if it fails.
 int gevent_fork(void);

@@ -33,8 +33,3 @@ typedef struct gevent_monitor_functions {
 /// program's own threads. 0 or an errno, and then `end` is not called.
 int gevent_monitor_thread_start(
     pthread_t *thread, gevent_bell *bell, void *owner, gevent_monitor_functions functions);
-
-// Around a fork, from fork.c.
-void gevent_monitors_before_fork(void);
-void gevent_monitors_after_fork_in_parent(void);
-void gevent_monitors_after_fork_in_child(void);

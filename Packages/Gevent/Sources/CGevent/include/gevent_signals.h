@@ -40,8 +40,3 @@ void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists)
 
 /// In a forked child: puts a descriptor of the child's own behind the same number. 0 or an error number.
 int gevent_signal_inbox_renew(gevent_signal_inbox *inbox);
-
-// Around a fork, from gevent_fork.c.
-void gevent_signals_before_fork(void);
-void gevent_signals_after_fork_in_parent(void);
-void gevent_signals_after_fork_in_child(void);

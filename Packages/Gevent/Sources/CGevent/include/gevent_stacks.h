@@ -98,3 +98,6 @@ char *gevent_first_resident_page(char *low, char *high);
 
 /// The same, the most over all stacks that were not trimmed. Linear in the stacks ever used.
 size_t gevent_stacks_most_used(const gevent_stacks *stacks);
+
+/// How many bytes of a stack can be used.
+static inline size_t gevent_stacks_room(const gevent_stacks *stacks) { return stacks->slot_size - stacks->guard_size; }

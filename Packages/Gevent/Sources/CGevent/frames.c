@@ -1,5 +1,5 @@
-#include "gevent_hub.h"
-#include "gevent_sanitizers.h"
+#include "gevent_frames.h"
+
 #include "gevent_switch.h"
 
 /// As the calling conventions of both architectures have it, and as the switch leaves it.
