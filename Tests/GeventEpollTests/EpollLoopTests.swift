@@ -60,7 +60,7 @@ struct EpollLoopTests {
                 &sender, nil,
                 { target in
                     for _ in 0..<100 {
-                        usleep(10_000)
+                        Glibc.usleep(10_000)
                         pthread_kill(pthread_t(UInt(bitPattern: target)), SIGUSR1)
                     }
                     return nil

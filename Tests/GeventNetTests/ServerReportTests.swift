@@ -84,7 +84,7 @@ import Testing
             monitor.onBlocking { report in reports.names.withLock { $0.append(report.greenlet) } }
             try withServer({ _, _ in
                 // It blocks the thread until the monitor has said so; for a minute at most.
-                for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { usleep(1000) }
+                for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { Glibc.usleep(1000) }
             }) { server in
                 let client = try Socket.connect(to: server.address)
                 let peer = try client.localAddress

@@ -88,7 +88,7 @@ struct Child {
     /// Blocks until it has ended, which it has or is about to; returns the signal that ended it.
     func wait() -> CInt {
         var status: CInt = 0
-        while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+        while Glibc.waitpid(pid, &status, 0) < 0 && errno == EINTR {}
         return status & 0x7f
     }
 }

@@ -122,7 +122,7 @@ struct ChildTests {
             kill(killed.pid, SIGKILL)
             #expect(try waitPID(killed.pid).status.terminatingSignal == SIGKILL)
             let ended = try shell("exit 5")
-            while gevent_child_has_ended(ended) == 0 { usleep(1000) }
+            while gevent_child_has_ended(ended) == 0 { Glibc.usleep(1000) }
             #expect(try waitPID(ended).status.exitCode == 5)
         }
     }
@@ -139,7 +139,7 @@ struct ChildTests {
             }
             #expect(hub.statistics.switchCount == switches)
             child.end()
-            while gevent_child_has_ended(child.pid) == 0 { usleep(1000) }
+            while gevent_child_has_ended(child.pid) == 0 { Glibc.usleep(1000) }
             let (pid, status) = try waitPID(child.pid, options: .noHang)
             #expect(pid == child.pid && status.exitCode == 2)
         }
@@ -181,7 +181,7 @@ struct ChildTests {
             try withHub(on: .configured) { _ in
                 let codes: [CInt] = [1, 2, 3]
                 let children = try codes.map { try shell("exit \($0)") }
-                for child in children { while gevent_child_has_ended(child) == 0 { usleep(1000) } }
+                for child in children { while gevent_child_has_ended(child) == 0 { Glibc.usleep(1000) } }
                 var given: [CInt: pid_t] = [:]
                 for _ in codes {
                     let (pid, status) = try waitPID(-1)
@@ -285,7 +285,7 @@ struct ChildTests {
     func late() throws {
         try withHub(on: .configured) { _ in
             let child = try shell("exit 8")
-            while gevent_child_has_ended(child) == 0 { usleep(1000) }
+            while gevent_child_has_ended(child) == 0 { Glibc.usleep(1000) }
             let watch = try ChildWatch(pid: child)
             #expect(watch.status?.exitCode == 8)
             let waiting = try WaitingChild("exit 9")
@@ -349,7 +349,7 @@ struct ChildTests {
             let watch = try ChildWatch(pid: child.pid)
             child.end()
             var raw: CInt = 0
-            #expect(waitpid(child.pid, &raw, 0) == child.pid)
+            #expect(Glibc.waitpid(child.pid, &raw, 0) == child.pid)
             #expect(errorCode { _ = try watch.wait() } == .noSuchProcess)
             #expect(watch.isReady && watch.status == nil)
         }

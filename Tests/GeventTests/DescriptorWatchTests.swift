@@ -43,7 +43,7 @@ struct DescriptorWatchTests {
             #expect(try hub.join())
             watch?.isReferenced = true
             let writer = TestThread { [end = pipe.writeEnd] in
-                usleep(2000)
+                Glibc.usleep(2000)
                 var byte: UInt8 = 1
                 write(end, &byte, 1)
             }

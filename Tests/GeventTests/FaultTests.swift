@@ -117,7 +117,7 @@ private func useLoop(_ hub: Hub) throws -> FaultOutcome {
     let hold = hub.hold()
     let carrier = Smuggled(posted)
     let poster = TestThread {
-        usleep(1500)
+        Glibc.usleep(1500)
         handle.post { carrier.value.set() }
     }
     let orphaned = try Pipe()

@@ -168,7 +168,7 @@ struct ForkTests {
                 // This one, and the process' first.
                 require(gevent_other_threads() > 0, 1)
                 if case .parent(let pid) = try Gevent.fork(allowingThreads: true) {
-                    waitpid(pid, nil, 0)
+                    Glibc.waitpid(pid, nil, 0)
                 } else {
                     _exit(0)
                 }
@@ -509,7 +509,7 @@ struct ForkTests {
                     exit(9)
                 }
             }
-            while ready.count == 0 { usleep(1000) }
+            while ready.count == 0 { Glibc.usleep(1000) }
             try withHub(on: .configured) { _ in
                 let code = try inChild {
                     guard let handle = handles.handle, !handle.post({}) else { return 1 }

@@ -126,7 +126,7 @@ struct ForkedChildrenLeaveAlone {
                 }
                 try owner.get()
                 var status: CInt = 0
-                while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+                while Glibc.waitpid(child, &status, 0) < 0 && errno == EINTR {}
                 require(status == 0, 1)
                 require(unwound == 1, 2)
             }

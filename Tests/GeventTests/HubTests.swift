@@ -281,7 +281,7 @@ struct HubTests {
         defer {
             kill(child, SIGKILL)
             var status: CInt = 0
-            waitpid(child, &status, 0)
+            Glibc.waitpid(child, &status, 0)
         }
         let log = try logged { log, hub in
             hub.errorHandler = { error, greenlet in
@@ -330,7 +330,7 @@ struct HubTests {
             let box = Smuggled((log: log, hold: hold))
             let thread = TestThread {
                 // Long enough for the hub to be in its poll, most of the time; either way nothing may be lost.
-                usleep(2000)
+                Glibc.usleep(2000)
                 handle.post {
                     box.value.log.note("posted in \(AnyGreenlet.current)")
                     box.value.hold.cancel()
@@ -357,7 +357,7 @@ struct HubTests {
                 TestThread {
                     for number in 0..<count {
                         handle.post { box.value.entries[thread, default: []].append(number) }
-                        if number.isMultiple(of: 512) { usleep(100) }
+                        if number.isMultiple(of: 512) { Glibc.usleep(100) }
                     }
                     handle.post { box.value.finish(of: threads) }
                 }

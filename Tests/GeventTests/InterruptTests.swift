@@ -107,7 +107,7 @@ struct InterruptTests {
                 raise(SIGINT)
                 // The same one twice, as from a parent that passes it on, is one.
                 raise(SIGINT)
-                usleep(1_100_000)
+                Glibc.usleep(1_100_000)
                 raise(SIGINT)
                 exit(1)
             }

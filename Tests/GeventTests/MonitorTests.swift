@@ -32,7 +32,7 @@ private func burnTheProcessor(until isOver: () -> Bool) {
 @inline(never)
 private func blockInLibc(until isOver: () -> Bool) {
     let start = realTime()
-    while !isOver(), realTime() - start < longest { usleep(250_000) }
+    while !isOver(), realTime() - start < longest { Glibc.usleep(250_000) }
 }
 
 /// Blocks its thread in one call that a signal would cut short, and returns for how long.
@@ -40,14 +40,14 @@ private func blockInLibc(until isOver: () -> Bool) {
 private func blockOnce(in call: String) -> Duration {
     let start = realTime()
     switch call {
-    case "usleep": usleep(300_000)
+    case "usleep": Glibc.usleep(300_000)
     case "nanosleep":
         var time = timespec(tv_sec: 0, tv_nsec: 300_000_000)
-        nanosleep(&time, nil)
-    case "poll": poll(nil, 0, 300)
+        Glibc.nanosleep(&time, nil)
+    case "poll": Glibc.poll(nil, 0, 300)
     default:
         var time = timeval(tv_sec: 0, tv_usec: 300_000)
-        select(0, nil, nil, nil, &time)
+        Glibc.select(0, nil, nil, nil, &time)
     }
     return realTime() - start
 }
@@ -351,7 +351,7 @@ struct MonitorTests {
                     _exit(isSeen && hub.monitor == nil ? 0 : 1)
                 }
                 var status: CInt = 0
-                #expect(waitpid(child, &status, 0) == child)
+                #expect(Glibc.waitpid(child, &status, 0) == child)
                 #expect(status == 0)
             }
         }
@@ -422,7 +422,7 @@ struct MonitorTests {
                 let (begun, ended, children) = (Counter(), Counter(), Counter())
                 try monitor.addFunction(period: .milliseconds(1)) { _ in
                     begun.add()
-                    usleep(10_000)
+                    Glibc.usleep(10_000)
                     ended.add()
                 }
                 for _ in 0..<5 {
@@ -436,7 +436,7 @@ struct MonitorTests {
                     let child = plainFork()
                     if child == 0 { _exit(7) }
                     var status: CInt = 0
-                    if waitpid(child, &status, 0) == child, status == 7 << 8 { children.add() }
+                    if Glibc.waitpid(child, &status, 0) == child, status == 7 << 8 { children.add() }
                 }
                 let start = realTime()
                 while children.count < 3, realTime() - start < longest { try sleep(for: .milliseconds(1)) }
@@ -572,7 +572,7 @@ private let calls = Counter()
 private func becomes(_ count: Int) -> Bool {
     for _ in 0..<10_000 {
         if threadCount() == count { return true }
-        usleep(1000)
+        Glibc.usleep(1000)
     }
     return false
 }

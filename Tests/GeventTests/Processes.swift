@@ -37,7 +37,7 @@ func inRawChild(_ body: () throws -> CInt) throws -> CInt? {
 /// Without parking: nothing else happens in this process meanwhile.
 func exitCode(of pid: pid_t) -> CInt? {
     var raw: CInt = 0
-    while waitpid(pid, &raw, 0) < 0 && errno == EINTR {}
+    while Glibc.waitpid(pid, &raw, 0) < 0 && errno == EINTR {}
     return ChildStatus(rawValue: raw).exitCode
 }
 

@@ -155,10 +155,10 @@ struct SignalTests {
                 }
             }
         }
-        while ready.count < 3 { usleep(1000) }
+        while ready.count < 3 { Glibc.usleep(1000) }
         for round in 1...5 {
             kill(getpid(), SIGUSR1)
-            while handled.count < 3 * round { usleep(1000) }
+            while handled.count < 3 * round { Glibc.usleep(1000) }
         }
         done.add()
         for thread in threads { thread.join() }
@@ -171,7 +171,7 @@ struct SignalTests {
             let main = AnyGreenlet.current
             let registration = try onSignal(SIGUSR2) { try Gevent.kill(main, throwing: Boom()) }
             let sender = TestThread {
-                usleep(5000)
+                Glibc.usleep(5000)
                 kill(getpid(), SIGUSR2)
             }
             #expect(throws: Boom.self) { try sleep(for: .seconds(60)) }

@@ -94,9 +94,9 @@ struct StickyKillTests {
         defer {
             kill(child, SIGKILL)
             var status: CInt = 0
-            waitpid(child, &status, 0)
+            Glibc.waitpid(child, &status, 0)
         }
-        for _ in 0..<5000 where getpgid(child) != child { usleep(1000) }
+        for _ in 0..<5000 where getpgid(child) != child { Glibc.usleep(1000) }
         try #require(getpgid(child) == child)
         try Self.expectThrownAtEvery { atEnd in
             let file = try FileWatch(path: "/tmp/gevent-sticky-\(getpid())")

@@ -414,7 +414,7 @@ struct TraceTests {
                         _exit(goesOn == (name != path) && hub.switchWatch == nil ? 0 : 1)
                     }
                     var status: CInt = 0
-                    #expect(waitpid(child, &status, 0) == child)
+                    #expect(Glibc.waitpid(child, &status, 0) == child)
                     #expect(status == 0)
                     guard name != path else { return }
                     _ = try TraceContents(Data(contentsOf: URL(fileURLWithPath: "\(path).\(child)")))

@@ -377,7 +377,7 @@ final class WaitingProgram: KillableProgram {
     private func end(_ child: CInt) {
         Glibc.kill(child, SIGKILL)
         var status: CInt = 0
-        waitpid(child, &status, 0)
+        Glibc.waitpid(child, &status, 0)
     }
 
     /// A child that runs until somebody ends it: in time, or when the victim goes.

@@ -1,8 +1,10 @@
 // What the compiler refuses, and what it says: each line that is wrong tells so, and no other may be. Compiled by the
 // check "refusals" of ci/docs, and never run.
 
+import Foundation
 import Gevent
 import GeventNet
+import Glibc
 
 // MARK: Calls that park, in an async function
 
@@ -42,7 +44,7 @@ func asyncCallsOfAHub(_ hub: Hub) async throws {
 
 // MARK: Calls that need a hub, in an async function
 
-func asyncMaking(_ event: Event, _ permits: Gevent.Semaphore, _ queue: Queue<Int>, _ waiter: Waiter<Int>) async throws {
+func asyncMaking(_ event: Event, _ permits: Semaphore, _ queue: Queue<Int>, _ waiter: Waiter<Int>) async throws {
     spawn {}  // expected-error {{unavailable from asynchronous contexts}}
     spawn(add, 1, 2)  // expected-error {{unavailable from asynchronous contexts}}
     spawn(after: .seconds(1)) {}  // expected-error {{unavailable from asynchronous contexts}}
@@ -167,4 +169,44 @@ func guesses(_ greenlet: Greenlet<Int>) throws {
     _ = Lock()  // expected-error {{use Semaphore(1) and withPermit { }}}
     try greenlet.cancel()  // expected-error {{renamed to 'kill(throwing:blocking:timeout:sticky:)'}}
     gather([greenlet])  // expected-error {{use joinAll(_:) and get(), or withGroup { }}}
+}
+
+// MARK: Calls of the C library that block every greenlet, beside imports of Foundation and Glibc
+
+func blockingCalls() {
+    sleep(1)  // expected-error {{use 'try sleep(for: .seconds(1))'}}
+    usleep(1)  // expected-error {{use 'try sleep(for: .microseconds(1))'}}
+    nanosleep(nil, nil)  // expected-error {{use 'try sleep(for:)'}}
+    clock_nanosleep(CLOCK_MONOTONIC, 0, nil, nil)  // expected-error {{use 'try sleep(for:)'}}
+    poll(nil, 0, -1)  // expected-error {{use 'try waitRead' or 'try waitWrite'}}
+    select(0, nil, nil, nil, nil)  // expected-error {{use 'try waitRead' or 'try waitWrite'}}
+    pause()  // expected-error {{use 'onSignal'}}
+    var signals = sigset_t()
+    var number: CInt = 0
+    sigwait(&signals, &number)  // expected-error {{use 'onSignal'}}
+    flock(0, LOCK_EX)  // expected-error {{repeat 'Glibc.flock' with LOCK_NB}}
+    lockf(0, F_LOCK, 0)  // expected-error {{repeat 'Glibc.lockf' with F_TLOCK}}
+    getaddrinfo("example.org", nil, nil, nil)  // expected-error {{call 'Glibc.getaddrinfo' in another thread}}
+    getnameinfo(nil, 0, nil, 0, nil, 0, 0)  // expected-error {{call 'Glibc.getnameinfo' in another thread}}
+    gethostbyname("example.org")  // expected-error {{call 'Glibc.gethostbyname' in another thread}}
+    system("true")  // expected-error {{use 'posix_spawn' and 'try waitPID'}}
+    wait(&number)  // expected-error {{use 'try waitPID(-1)'}}
+    waitpid(1, &number, 0)  // expected-error {{use 'try waitPID'}}
+    waitid(P_ALL, 0, nil, WEXITED)  // expected-error {{use 'try waitPID'}}
+    let _: () -> pid_t = fork  // expected-error {{use 'try Gevent.fork()'}}
+}
+
+// What is meant stays possible, and the library's own calls of the same names are found.
+func blockingOnPurpose(_ permits: Semaphore) throws {
+    Glibc.sleep(1)
+    var entry = pollfd()
+    _ = Glibc.poll(&entry, 1, 0)
+    _ = Foundation.flock(0, LOCK_EX | LOCK_NB)
+    let _: flock = flock()
+    try sleep(for: .seconds(1))
+    try sleep()
+    _ = try wait([Event()])
+    try permits.acquire()
+    if case .child = try fork() { exit(0) }
+    if case .child = try Gevent.fork() { exit(0) }
 }

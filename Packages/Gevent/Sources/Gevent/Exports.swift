@@ -2,3 +2,26 @@
 @_exported public import GeventCore
 @_exported public import GeventDiagnostics
 @_exported public import GeventOS
+
+// An export by name shadows what other modules declare under the same name and signature. So `Semaphore` is ours beside
+// Foundation and Glibc, and the calls of the C library that would block every greenlet are refused; see
+// BlockingCalls.swift.
+@_exported public import class GeventCore.Semaphore
+@_exported public import func GeventCore.clock_nanosleep
+@_exported public import func GeventCore.flock
+@_exported public import func GeventCore.fork
+@_exported public import func GeventCore.getaddrinfo
+@_exported public import func GeventCore.gethostbyname
+@_exported public import func GeventCore.getnameinfo
+@_exported public import func GeventCore.lockf
+@_exported public import func GeventCore.nanosleep
+@_exported public import func GeventCore.pause
+@_exported public import func GeventCore.poll
+@_exported public import func GeventCore.select
+@_exported public import func GeventCore.sigwait
+@_exported public import func GeventCore.sleep
+@_exported public import func GeventCore.system
+@_exported public import func GeventCore.usleep
+@_exported public import func GeventCore.wait
+@_exported public import func GeventCore.waitid
+@_exported public import func GeventCore.waitpid
