@@ -118,6 +118,11 @@ extension Hub {
 
     /// What cannot be had is said and done without: a program does not fail for want of being watched.
     func startObservingAsConfigured() {
+        gevent_once_set_function_text { address, text, size in
+            guard let address, let text, let place = places(of: address).last else { return }
+            strncpy(text, place.text, size - 1)
+            text[size - 1] = 0
+        }
         if resolvedConfiguration.monitorThreadEnable {
             do {
                 try startMonitor()
