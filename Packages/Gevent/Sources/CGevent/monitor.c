@@ -15,10 +15,10 @@
 #include "gevent_clock.h"
 #include "gevent_futex.h"
 #include "gevent_hub.h"
+#include "gevent_images.h"
 #include "gevent_monitor_memory.h"
 #include "gevent_processes.h"
 #include "gevent_sample.h"
-#include "gevent_symbolize.h"
 
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
 enum { SAMPLE_SIGNAL = SIGURG };
@@ -493,7 +493,7 @@ static bool add_guesses(walk *walk, size_t from, size_t *record) {
 /// that.
 static size_t add_hidden_callers(walk *walk, uintptr_t address, size_t inner, size_t record) {
     uintptr_t function = (uintptr_t)gevent_function_start((const void *)address);
-    // Without symbols no function has a prologue to look at.
+    // No prologue is known to look at.
     if (!function || has_frame(address)) return record;
     // It has a record after all.
     if (record != SIZE_MAX && callee(walk->sample->words[record + 1]) == function) return record;

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "gevent_hub.h"
-#include "gevent_symbolize.h"
 
 // Exported by libswiftCore.
 extern void swift_once(intptr_t *token, void (*function)(void *), void *context) __attribute__((weak));
@@ -35,6 +34,12 @@ int gevent_once_find(void *const *frames, size_t count) {
     return -1;
 }
 
+static gevent_function_text function_text = NULL;
+
+void gevent_once_set_function_text(gevent_function_text function) {
+    __atomic_store_n(&function_text, function, __ATOMIC_RELAXED);
+}
+
 #ifdef DEBUG
 
 typedef struct frame_record {
@@ -56,12 +61,12 @@ static bool is_new(const void *initializer) {
 }
 
 static void print_warning(const gevent_context *context, const void *initializer, size_t room) {
-    char name[1024], text[1536];
+    char name[1024] = "", text[1536];
     // Finding a name takes some stack, and this one may be small.
-    enum { ROOM = 48 << 10 };
-    if (room >= ROOM) {
-        gevent_place places[GEVENT_PLACES_MOST];
-        gevent_place_text(&places[gevent_places_of(initializer, places) - 1], name, sizeof name);
+    enum { ROOM = 96 << 10 };
+    gevent_function_text write_name = __atomic_load_n(&function_text, __ATOMIC_RELAXED);
+    if (write_name && room >= ROOM) {
+        write_name(initializer, name, sizeof name);
     } else {
         snprintf(name, sizeof name, "the one-time initialization function at %p", initializer);
     }

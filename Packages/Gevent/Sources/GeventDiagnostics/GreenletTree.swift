@@ -143,8 +143,9 @@ extension GreenletTree.Node: Sendable {}
 ///
 /// Shows at most `limit` greenlets and says how many it leaves out. Works in greenlets, in main and in hub callbacks,
 /// and never parks; it calls the `description` of greenlets, of what they wait for and of their locals, which must not
-/// park either. The first look at a place takes about a millisecond. Another thread's greenlets only that thread can
-/// look at: `handle.post { print(dumpGreenlets()) }` makes it do so.
+/// park either. The first look at a place takes milliseconds, and the first on a thread up to half a second in a large
+/// program. Another thread's greenlets only that thread can look at: `handle.post { print(dumpGreenlets()) }` makes it
+/// do so.
 ///
 /// gevent: `gevent.util.format_run_info()`, `gevent.util.print_run_info()`.
 @available(*, noasync)
@@ -152,7 +153,8 @@ public func dumpGreenlets(limit: Int = 1000) -> String {
     Hub.current.greenletReport(limit: limit)
 }
 
-/// The report of ``dumpGreenlets(limit:)`` in steps that take a few milliseconds at most, for a hub that must go on.
+/// The report of ``dumpGreenlets(limit:)`` in steps that take milliseconds, for a hub that must go on. Only the first
+/// lookup of a name on a thread takes longer.
 ///
 /// Calls `pause` after each greenlet and after each name that had to be looked up; `pause` decides whether to park, and
 /// what it throws is thrown on. A greenlet that runs meanwhile is shown in its new state. What cannot be done in steps

@@ -81,6 +81,11 @@ extension Hub {
     /// Starts what the settings ask for. Diagnostics that fail to start are reported and skipped: a program does not
     /// fail because it cannot be observed.
     func startObservingAsConfigured() {
+        gevent_once_set_function_text { address, text, size in
+            guard let address, let text, let place = places(of: address).last else { return }
+            strncpy(text, place.text, size - 1)
+            text[size - 1] = 0
+        }
         if resolvedConfiguration.monitorThreadEnable {
             do {
                 try startMonitor()

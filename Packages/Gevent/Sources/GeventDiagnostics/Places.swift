@@ -69,21 +69,52 @@ struct Place: Sendable {
             }
         }
 
-        /// Where the stacks of greenlets and of the hub begin.
-        private static let bottoms: Set = ["greenlet_entry", "root_entry"]
+        /// Where the stacks of greenlets, of the hub and of main begin.
+        private static let bottoms: Set = ["greenlet_entry", "root_entry", "__libc_start_call_main"]
     }
 
-    fileprivate init(_ place: gevent_place) {
-        var place = place
-        // Swift's names can be long, and what stands behind them is worth as much.
-        text = String(unsafeUninitializedCapacity: 4096) { buffer in
-            buffer.withMemoryRebound(to: CChar.self) {
-                gevent_place_text(&place, $0.baseAddress!, $0.count)
-                return strlen($0.baseAddress!)
-            }
+    /// - Parameters:
+    ///   - symbol: mangled, if it is Swift's; nil if the name is unknown.
+    ///   - offset: from the start of the function, or of the file in memory if there is no symbol.
+    ///   - image: the name of the loaded file; nil if the address is in none.
+    init(symbol: String?, source: SourceLine?, offset: UInt, image: String?) {
+        origin = Origin(symbol: symbol)
+        guard let symbol else {
+            text = "\(image.map { "\($0)+" } ?? "")0x\(String(offset, radix: 16))"
+            return
         }
-        origin = Origin(symbol: place.symbol.map { String(cString: $0) })
+        let name = readableName(of: symbol, in: source)
+        text = source.map { "\(name) (\($0.file):\($0.line))" } ?? "\(name) + \(offset)"
     }
+}
+
+/// A line of a source file, which is named by the last component of its path.
+struct SourceLine {
+    let file: String
+    let line: Int
+}
+
+/// The demangled form of `symbol`, without the optimizer's specialization prefixes, which are long and tell a reader
+/// nothing.
+private func readableName(of symbol: String, in source: SourceLine?) -> String {
+    // SwiftPM renames the main function of an executable target to "<target>_main".
+    if symbol.hasSuffix("_main") && source?.file == "main.swift" { return "main" }
+    guard let demangled = gevent_demangled(symbol) else { return symbol }
+    defer { free(demangled) }
+    var name = Substring(String(cString: demangled))
+    let prefixes = ["generic specialization <", "function signature specialization <"]
+    while let prefix = prefixes.first(where: name.hasPrefix) {
+        var rest = name.dropFirst(prefix.count)
+        // Skips to the closing bracket of the prefix. The bracket of an arrow closes nothing.
+        var (depth, last) = (1, Character(" "))
+        while depth > 0, let next = rest.popFirst() {
+            depth += next == "<" ? 1 : next == ">" && last != "-" ? -1 : 0
+            last = next
+        }
+        guard rest.hasPrefix(" of ") else { break }
+        name = rest.dropFirst(4)
+    }
+    return String(name)
 }
 
 /// The Swift modules of this library. Reports leave their frames out. `ci/manifests` writes the list.
@@ -139,8 +170,8 @@ func declaringModule(ofMangled symbol: String) -> String? {
     return module
 }
 
-/// Names found so far, for the whole process: a lookup goes through the symbol table and the debug information, and
-/// takes up to milliseconds. A program has few addresses that calls return to, so the limit is for safety only.
+/// Names found so far, for the whole process, because a lookup is slow. A program has few addresses that calls return
+/// to, so the limit is for safety only.
 private let knownPlaces = ForkableMutex<[UnsafeRawPointer: [Place]]>([:])
 private let mostKnownPlaces = 16_384
 
@@ -148,10 +179,7 @@ private let mostKnownPlaces = 16_384
 /// Any thread.
 func places(of address: UnsafeRawPointer) -> [Place] {
     if let known = knownPlaces.withLock({ $0[address] }) { return known }
-    let found = withUnsafeTemporaryAllocation(of: gevent_place.self, capacity: Int(GEVENT_PLACES_MOST)) { buffer in
-        let count = gevent_places_of(address, buffer.baseAddress!)
-        return buffer.prefix(count).map(Place.init)
-    }
+    let found = lookUpPlaces(of: UInt(bitPattern: address))
     knownPlaces.withLock {
         if $0.count >= mostKnownPlaces { $0.removeAll() }
         $0[address] = found

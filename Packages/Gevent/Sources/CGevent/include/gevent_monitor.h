@@ -62,7 +62,7 @@ const gevent_sample *gevent_sampling_take(
     struct gevent_hub *hub, pthread_t thread, uint64_t activity, unsigned milliseconds);
 
 typedef struct gevent_frame {
-    const void *address;  // what gevent_symbolize takes
+    const void *address;  // a return address
     bool is_guess;        // found lying on the stack, and not through frame records
 } gevent_frame;
 

@@ -6,6 +6,12 @@
 
 struct gevent_context;
 
+/// Writes the function that the call before `address` is in, as reports show it.
+typedef void (*gevent_function_text)(const void *address, char *text, size_t size);
+
+/// Sets how gevent_once_warn names a function; without it, an address stands in the warning. Any thread.
+void gevent_once_set_function_text(gevent_function_text function);
+
 /// The place among `frames`, innermost first, of the innermost one-time initialiser, or -1. It is recognised by its
 /// caller, so the program needs no symbols. Any thread.
 int gevent_once_find(void *const *frames, size_t count);

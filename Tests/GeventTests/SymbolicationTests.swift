@@ -1,0 +1,85 @@
+import CGevent
+import GeventTesting
+import Glibc
+import Testing
+
+@testable import Gevent
+
+@Suite("Symbolication")
+struct SymbolicationTests {
+    /// The return addresses of a spawn in this function, and its line.
+    @inline(never)
+    private func spawnAddresses() throws -> (addresses: [UInt], line: Int) {
+        let (greenlet, line) = (Greenlet<Void> {}, #line)
+        return (SpawningStack.Level(try #require(greenlet.readableSpawnSite)).addresses, line)
+    }
+
+    @Test("A call in the program is found by function, file and line")
+    func lines() throws {
+        try withHub { _ in
+            let (addresses, line) = try spawnAddresses()
+            let places = addresses.flatMap(lookUpPlaces)
+            let own = try #require(
+                places.first { $0.text.hasSuffix(" (SymbolicationTests.swift:\(line))") }, "\(places)")
+            #expect(own.text.contains("spawnAddresses"))
+            #expect(own.origin == .program)
+        }
+    }
+
+    @Test("A look on a fresh thread and one in a forked child find the same", .enabled(if: !isSanitized))
+    func threadsAndForks() async {
+        await #expect(processExitsWith: .success) {
+            try withHub { _ in
+                let addresses = try SymbolicationTests().spawnAddresses().addresses
+                let expected = addresses.flatMap(lookUpPlaces).map(\.text)
+                let onThread = try onFreshThread { addresses.flatMap(lookUpPlaces).map(\.text) }
+                if onThread != expected { exit(1) }
+                let code = try inRawChild { addresses.flatMap(lookUpPlaces).map(\.text) == expected ? 0 : 2 }
+                exit(code ?? 99)
+            }
+        }
+    }
+
+    @Test("A file without a symbol table is found by what it exports, also one that was loaded meanwhile")
+    func exportedNames() throws {
+        _ = lookUpPlaces(of: UInt(bitPattern: dlsym(nil, "free")) + 1)
+        for (file, name) in [("libc.so.6", "qsort"), ("libresolv.so.2", "ns_initparse")] {
+            let library = try #require(dlopen(file, RTLD_NOW))
+            let function = try #require(dlsym(library, name))
+            let places = lookUpPlaces(of: UInt(bitPattern: function) + 5)
+            #expect(places.first?.text.contains(name) == true, "\(places)")
+        }
+    }
+
+    @Test("An address in no loaded file is shown as it is")
+    func unknownAddress() {
+        #expect(lookUpPlaces(of: 16).map(\.text) == ["0x10"])
+        #expect(lookUpPlaces(of: 16).map(\.origin) == [.unnamed])
+        #expect(lookUpPlaces(of: .max).count == 1)
+    }
+
+    @Test("The start of a function is found in the unwind tables, from its first byte on")
+    func functionStart() throws {
+        let function = try #require(dlsym(nil, "qsort"))
+        #expect(gevent_function_start(function) == UnsafeRawPointer(function))
+        #expect(gevent_function_start(function + 5) == UnsafeRawPointer(function))
+        #expect(gevent_function_start(UnsafeRawPointer(bitPattern: 16)) == nil)
+    }
+
+    @Test("A place is a function with file and line, or how far into it; what the optimiser did to it is left out")
+    func text() {
+        func text(_ symbol: String?, file: String? = nil, image: String? = nil) -> String {
+            Place(symbol: symbol, source: file.map { SourceLine(file: $0, line: 7) }, offset: 18, image: image).text
+        }
+        #expect(text("qsort", file: "a.c") == "qsort (a.c:7)")
+        #expect(text("qsort") == "qsort + 18")
+        #expect(text(nil, image: "libc.so.6") == "libc.so.6+0x12")
+        #expect(text(nil) == "0x12")
+        let append = "Swift.ContiguousArray.append(__owned A) -> ()"
+        #expect(text("$ss15ContiguousArrayV6appendyyxnF", file: "a.swift") == "\(append) (a.swift:7)")
+        #expect(text("$ss15ContiguousArrayV6appendyyxnFSu_Tg5", file: "a.swift") == "\(append) (a.swift:7)")
+        #expect(text("$ss15ContiguousArrayV6appendyyxnFSiSgSbc_Tg5") == "\(append) + 18")
+        #expect(text("App_main", file: "main.swift") == "main (main.swift:7)")
+        #expect(text("App_main", file: "main.c") == "App_main (main.c:7)")
+    }
+}
