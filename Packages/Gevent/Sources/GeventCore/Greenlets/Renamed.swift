@@ -219,7 +219,7 @@ extension Hub {
     public func run_callback(_ body: @escaping () throws -> Void) { fatalError("unavailable") }
 
     @available(*, unavailable, renamed: "startMonitor()")
-    public func start_periodic_monitoring_thread() -> Monitor { fatalError("unavailable") }
+    public func start_periodic_monitoring_thread() -> Any { fatalError("unavailable") }
 
     @available(*, unavailable, renamed: "onSwitch(_:)")
     public var switchHook: Any { fatalError("unavailable") }

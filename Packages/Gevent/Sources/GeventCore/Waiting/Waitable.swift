@@ -1,4 +1,4 @@
-package import CGevent
+internal import CGevent
 
 /// An object that greenlets wait for, alone or together with others.
 ///
