@@ -1,5 +1,5 @@
 internal import CGevent
-public import GeventCore
+@_spi(GeventInternals) public import GeventCore
 internal import Glibc
 
 /// A thread that watches a hub, which it reports when a greenlet keeps it from all the others.
@@ -131,6 +131,7 @@ final class MonitorRegistration: Registration, @unchecked Sendable {
     init(_ schedule: MonitorSchedule, _ identifier: MonitorSchedule.Identifier) {
         self.schedule = schedule
         self.identifier = identifier
+        super.init()
     }
 
     override var isActive: Bool { schedule.contains(identifier) }

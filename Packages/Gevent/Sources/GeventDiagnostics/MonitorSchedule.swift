@@ -18,7 +18,7 @@ final class MonitorSchedule: @unchecked Sendable {
         init(_ identifier: Identifier, _ period: Int64, _ call: @escaping @Sendable (Monitor) -> Void) {
             self.identifier = identifier
             self.period = period
-            due = monotonicTime() + period
+            due = gevent_monotonic_time() + period
             self.call = call
         }
     }

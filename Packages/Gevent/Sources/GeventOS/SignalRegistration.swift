@@ -1,5 +1,5 @@
 internal import CGevent
-internal import GeventCore
+@_spi(GeventInternals) public import GeventCore
 internal import Glibc
 
 /// A handler of a signal: what ``onSignal(_:referenced:_:)`` returns.
@@ -24,6 +24,7 @@ final class SignalRegistration: Registration {
         self.hub = hub
         self.signal = signal
         self.handler = handler
+        super.init()
         if referenced { hold = hub.hold() }
     }
 

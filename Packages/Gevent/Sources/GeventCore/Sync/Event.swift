@@ -1,4 +1,4 @@
-internal import CGevent
+package import CGevent
 
 /// A flag that greenlets wait for.
 ///
@@ -35,7 +35,7 @@ public final class Event: _WaitableObject, CustomStringConvertible {
 
     /// The same for the library's own, which knows the hub.
     @inline(__always)
-    final func set(on hub: UnsafeMutablePointer<gevent_hub>) {
+    package final func set(on hub: UnsafeMutablePointer<gevent_hub>) {
         if !isSet {
             isSet = true
             recordReadiness(hub)

@@ -1,11 +1,11 @@
-internal import CGevent
+package import CGevent
 
 /// The part that ``Event``, ``AsyncResult`` and ``Semaphore`` share: the list of those who wait.
 ///
 /// They may be made before any hub exists, and belong to the thread that first uses them.
 public class _WaitableObject: Waitable {
     @usableFromInline @exclusivity(unchecked) final var home = Home()
-    @usableFromInline @exclusivity(unchecked) final var line = LinkList()
+    @usableFromInline @exclusivity(unchecked) package final var line = LinkList()
     /// When it became ready, on the same count as the ends of greenlets.
     @exclusivity(unchecked) private final var lastReadyOrder: UInt64 = 0
     /// Until the ready queue has come this far, greenlets that were woken have not run.
@@ -67,7 +67,7 @@ public class _WaitableObject: Waitable {
 
     /// Tells everyone who stands in line, in order. All of this only queues, so nobody can join the line meanwhile.
     @inline(__always)
-    final func tellAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    package final func tellAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
         if line.isEmpty { return }
         while let link = line.first { tell(link) }
         rememberWaking(hub)
@@ -88,7 +88,7 @@ public class _WaitableObject: Waitable {
 
     /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this
     /// one.
-    final func park(
+    package final func park(
         _ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?,
         showing object: UnsafeRawPointer? = nil
     ) throws -> Bool {
