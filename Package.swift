@@ -3,7 +3,7 @@ import Foundation
 import PackageDescription
 
 // Every target is declared here, by path: a root manifest that used `.package(path:)` could not be depended on by URL.
-// Each package under Packages/ also has a thin manifest of its own; ci/check-manifests keeps the two sets in agreement.
+// ci/manifests writes the manifests of the packages under Packages/ from this one.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -87,9 +87,12 @@ let package = Package(
         source("GeventLoop", "GeventLoop", ["CGeventSystem", "GeventSettings"]),
         source("GeventEpoll", "GeventEpoll", ["CGeventSystem", "GeventLoop"]),
         source("Gevent", "CGevent", ["CGeventSystem"]),
-        source("Gevent", "Gevent", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
+        source("Gevent", "GeventCore", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
+        source("Gevent", "GeventOS", ["CGevent", "CGeventSystem", "GeventCore"]),
+        source("Gevent", "GeventDiagnostics", ["CGevent", "CGeventSystem", "GeventCore"]),
+        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventLoop", "GeventOS"]),
         source("GeventTesting", "GeventTesting", ["CGeventSystem", "Gevent", "GeventLoop"]),
-        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent"]),
+        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
@@ -105,8 +108,17 @@ let package = Package(
         .target(name: "CCxxExceptions", path: "Tests/CCxxExceptions"),
         tests(
             "GeventTests",
-            ["CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
-        tests("GeventNetTests", ["CGevent", "Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
+            [
+                "CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics",
+                "GeventEpoll", "GeventOS",
+                "GeventTesting",
+            ] + otherLoops),
+        tests(
+            "GeventNetTests",
+            [
+                "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventOS", "GeventEpoll", "GeventNet",
+                "GeventTesting",
+            ] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
 

@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -15,8 +13,8 @@ let package = Package(
     name: "GeventLoop",
     products: [
         .library(name: "CGeventSystem", targets: ["CGeventSystem"]),
-        .library(name: "GeventLoop", targets: ["GeventLoop"]),
         .library(name: "GeventSettings", targets: ["GeventSettings"]),
+        .library(name: "GeventLoop", targets: ["GeventLoop"]),
     ],
     targets: [
         .target(name: "CGeventSystem"),

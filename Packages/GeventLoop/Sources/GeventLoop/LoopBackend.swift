@@ -1,4 +1,4 @@
-public import GeventSettings
+@_spi(GeventInternals) public import GeventSettings
 internal import Synchronization
 
 /// A kind of loop that this program can use: a name and a way to make one.
