@@ -90,7 +90,7 @@ let package = Package(
         source("Gevent", "GeventCore", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
         source("Gevent", "GeventOS", ["CGevent", "CGeventSystem", "GeventCore"]),
         source("Gevent", "GeventDiagnostics", ["CGevent", "CGeventSystem", "GeventCore"]),
-        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventOS"]),
+        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventLoop", "GeventOS"]),
         source("GeventTesting", "GeventTesting", ["CGeventSystem", "Gevent", "GeventLoop"]),
         source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics"]),
 

@@ -37,5 +37,8 @@ let package = Package(
             dependencies: ["CGevent", .product(name: "CGeventSystem", package: "GeventLoop"), "GeventCore"],
             swiftSettings: settings),
         .target(
-            name: "Gevent", dependencies: ["GeventCore", "GeventDiagnostics", "GeventOS"], swiftSettings: settings),
+            name: "Gevent",
+            dependencies: [
+                "GeventCore", "GeventDiagnostics", .product(name: "GeventLoop", package: "GeventLoop"), "GeventOS",
+            ], swiftSettings: settings),
     ])

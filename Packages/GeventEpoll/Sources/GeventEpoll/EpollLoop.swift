@@ -228,9 +228,10 @@ public final class EpollLoop: Loop {
     /// Edge-triggered: every write to the counter is one event, and nobody has to read it. A wake between two polls
     /// stays queued in the epoll descriptor, which is what makes it sticky.
     private func watchWaker(_ epoll: CInt) throws(LoopError) {
-        let result = gevent_epoll_control(
-            epoll, EPOLL_CTL_ADD, epollWaker.fileDescriptor, Bits.input | Bits.edge, Self.wakerToken)
-        if result < 0 { throw LoopError(errno: -result, operation: "epoll_ctl(eventfd)") }
+        let events = Bits.input | Bits.edge
+        try LoopError.check(
+            gevent_epoll_control(epoll, EPOLL_CTL_ADD, epollWaker.fileDescriptor, events, Self.wakerToken),
+            "epoll_ctl(eventfd)")
     }
 
     public func recoverAfterFork() throws(LoopError) {

@@ -388,7 +388,8 @@ public final class LibevLoop: Loop {
 @available(*, unavailable)
 extension LibevLoop: Sendable {}
 
-@_spi(GeventInternals) extension gevent_libev_slot: LibrarySlot {}
+// Each name with its module, since from the nested manifest the protocol is another package's.
+@_spi(GeventInternals) extension CGeventLibev.gevent_libev_slot: GeventLoop.LibrarySlot {}
 
 private enum Bits {
     static let read = CInt(EV_READ)

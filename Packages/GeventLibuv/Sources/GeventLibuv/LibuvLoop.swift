@@ -426,7 +426,8 @@ public final class LibuvLoop: Loop {
 @available(*, unavailable)
 extension LibuvLoop: Sendable {}
 
-@_spi(GeventInternals) extension gevent_libuv_slot: LibrarySlot {}
+// Each name with its module, since from the nested manifest the protocol is another package's.
+@_spi(GeventInternals) extension CGeventLibuv.gevent_libuv_slot: GeventLoop.LibrarySlot {}
 
 /// A poll handle as any handle, which is what C's inheritance looks like from here.
 private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMutablePointer<uv_handle_t> {

@@ -1,7 +1,7 @@
 internal import CGeventSystem
 internal import Synchronization
 
-/// The modules of a program that announce what they have, a loop or settings, because they are linked.
+/// The modules of a program that announce what they have, such as a loop or settings, because they are linked.
 ///
 /// A module needs neither an import nor a call of the program for that. It places a function among the program's
 /// constructors:
@@ -22,7 +22,8 @@ public enum LinkedModule {
     }
 
     /// Calls the functions that were stored since the last time.
-    @_spi(GeventInternals) public static func runRegistrars() {
+    @_spi(GeventInternals)
+    public static func runRegistrars() {
         // A registrar's own calls end up here: its thread holds the lock already.
         if gevent_is_running_registrars() { return }
         lock.withLock { _ in gevent_run_registrars() }
