@@ -19,7 +19,6 @@
 #include "gevent_monitor_memory.h"
 #include "gevent_processes.h"
 #include "gevent_sample.h"
-#include "gevent_symbolize.h"
 
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
 enum { SAMPLE_SIGNAL = SIGURG };
