@@ -2,7 +2,10 @@ import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 @Suite("Registrations")
 struct RegistrationTests {
