@@ -1,4 +1,6 @@
-@_spi(GeventInternals) internal import Gevent
+internal import Gevent
+@_spi(GeventInternals) internal import GeventCore
+@_spi(GeventInternals) internal import GeventDiagnostics
 internal import Glibc
 
 /// Accepts connections and runs a handler for each, in a greenlet of its own.

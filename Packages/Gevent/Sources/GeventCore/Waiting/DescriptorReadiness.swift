@@ -1,0 +1,151 @@
+internal import CGevent
+internal import Glibc
+
+/// That a descriptor is ready to be read or written, as something to wait for together with other objects.
+///
+/// ```swift
+/// let input = DescriptorReadiness(STDIN_FILENO, .read)
+/// let ready = try wait([input, finished], count: 1)
+/// ```
+///
+/// It becomes ready when the kernel says that a call would not block, when the peer has closed its end, and on an
+/// error. Readiness may be spurious: retry on EAGAIN. Any number of greenlets may wait in this way. A greenlet that is
+/// parked to read or write the descriptor itself goes first, and what it takes is gone.
+///
+/// The descriptor may be of any kind that the loop can watch, and is not owned: its owner may close it once the waits
+/// are over. A descriptor that is closed through the library, by ``WatchedDescriptor`` or a socket, ends the waits with
+/// ``LoopError``, EBADF. Belongs to the thread that first waits for it.
+///
+/// gevent: a watcher of `loop.io(fd, events)`.
+public final class DescriptorReadiness: Waitable {
+    /// The number of the descriptor.
+    public let fileDescriptor: CInt
+    /// `.read` or `.write`.
+    public let readiness: Readiness
+    private var home = Home()
+
+    /// The readiness of `fileDescriptor` for `readiness`, which is either `.read` or `.write`; anything else is a
+    /// programming error and traps. Never parks; the descriptor is not looked at before somebody waits.
+    public init(_ fileDescriptor: CInt, _ readiness: Readiness) {
+        if readiness != .read && readiness != .write {
+            fatalError("a DescriptorReadiness is for .read or for .write, not for \(readiness)")
+        }
+        self.fileDescriptor = fileDescriptor
+        self.readiness = readiness
+    }
+
+    /// Whether a call would not block: a system call. True for a number that is not open, for which a wait throws.
+    public var isReady: Bool { (try? Hub.isReadyNow(fileDescriptor, readiness)) ?? true }  // control: does not park
+
+    /// `UInt64.max` if it is ready; see ``Waitable/readyOrder()``. Throws ``LoopError`` for a number that is not open.
+    public func readyOrder() throws -> UInt64? {
+        _ = try home.hub()
+        return try Hub.isReadyNow(fileDescriptor, readiness) ? .max : nil
+    }
+
+    /// See ``Waitable/enlist(_:)``. Throws ``LoopError`` for a descriptor that the loop cannot watch.
+    public func enlist(_ waiter: Enlistment<Void>) throws {
+        let hub = Hub.of(try home.hub())
+        guard fileDescriptor >= 0 else {
+            throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
+        }
+        try hub.descriptors.enlist(waiter, fileDescriptor, readiness, hub)
+    }
+
+    /// See ``Waitable/withdraw(_:)``.
+    public func withdraw(_ waiter: Enlistment<Void>) {
+        waiter.leaveList()
+        guard fileDescriptor >= 0, home.isHere, let pointer = gevent_hub_current() else { return }
+        let hub = Hub.of(pointer)
+        guard let entry = hub.descriptors.existing(fileDescriptor) else { return }
+        hub.descriptors.releaseUnusedObservers(fileDescriptor, entry, hub.loop)
+    }
+}
+
+@available(*, unavailable)
+extension DescriptorReadiness: Sendable {}
+
+/// The waiters for the readiness of one descriptor that are not parked to use it.
+private final class DescriptorObservers {
+    @exclusivity(unchecked) var readers = LinkList()
+    @exclusivity(unchecked) var writers = LinkList()
+    private var home = Home()
+
+    init() throws { _ = try home.hub() }
+
+    deinit {
+        readers.drop(home: home)
+        writers.drop(home: home)
+    }
+
+    static func of(_ entry: UnsafeMutablePointer<gevent_descriptor>) -> DescriptorObservers? {
+        entry.pointee.observers.map { Unmanaged<DescriptorObservers>.fromOpaque($0).takeUnretainedValue() }
+    }
+}
+
+extension DescriptorTable {
+    func enlist(
+        _ waiter: Enlistment<Void>, _ fileDescriptor: CInt, _ readiness: Readiness, _ hub: Hub
+    ) throws {
+        let entry = try entry(fileDescriptor)
+        try arm(fileDescriptor, entry, readiness, hub.loop)
+        let observers = try DescriptorObservers.of(entry) ?? DescriptorObservers()
+        if entry.pointee.observers == nil {
+            entry.pointee.observers = Unmanaged.passRetained(observers).toOpaque()
+            hub.pointer.pointee.descriptor_waiters += 1
+        }
+        if readiness == .read {
+            observers.readers.append(waiter, hub.pointer)
+        } else {
+            observers.writers.append(waiter, hub.pointer)
+        }
+    }
+
+    /// Chooses the observers that wait for `readiness`, and returns whether there were any.
+    func notifyObservers(
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness,
+        _ loop: any Loop
+    ) -> Bool {
+        guard let observers = DescriptorObservers.of(entry) else { return false }
+        var wasWanted = false
+        while let link = readiness == .read ? observers.readers.first : observers.writers.first {
+            EnlistedWaiter.choose(link)
+            wasWanted = true
+        }
+        releaseUnusedObservers(fileDescriptor, entry, loop)
+        return wasWanted
+    }
+
+    func refuseObservers(_ entry: UnsafeMutablePointer<gevent_descriptor>, _ error: LoopError) {
+        guard let observers = DescriptorObservers.of(entry) else { return }
+        while let link = observers.readers.first ?? observers.writers.first {
+            EnlistedWaiter.choose(link, throwing: error)
+        }
+        _ = releaseUnused(entry)
+    }
+
+    func observedReadiness(_ entry: UnsafeMutablePointer<gevent_descriptor>) -> Readiness {
+        guard let observers = DescriptorObservers.of(entry) else { return [] }
+        var observed: Readiness = []
+        if !observers.readers.isEmpty { observed.insert(.read) }
+        if !observers.writers.isEmpty { observed.insert(.write) }
+        return observed
+    }
+
+    /// Drops the interest once nobody waits: the owner may close the descriptor without a word to us.
+    func releaseUnusedObservers(
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop
+    ) {
+        if releaseUnused(entry), entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.armed != 0 {
+            disarm(fileDescriptor, entry, keeping: [], loop)
+        }
+    }
+
+    private func releaseUnused(_ entry: UnsafeMutablePointer<gevent_descriptor>) -> Bool {
+        guard let observers = DescriptorObservers.of(entry), observedReadiness(entry).isEmpty else { return false }
+        entry.pointee.observers = nil
+        Unmanaged.passUnretained(observers).release()
+        gevent_hub_current()?.pointee.descriptor_waiters -= 1
+        return true
+    }
+}
