@@ -4,7 +4,7 @@ internal import Glibc
 /// That a descriptor is ready to be read or written, as something to wait for together with other objects.
 ///
 /// ```swift
-/// let input = DescriptorReadiness(STDIN_FILENO, .read)
+/// let (input, finished) = (DescriptorReadiness(0, .read), Event())
 /// let ready = try wait([input, finished], count: 1)
 /// ```
 ///

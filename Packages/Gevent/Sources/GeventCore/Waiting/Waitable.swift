@@ -16,8 +16,8 @@ internal import CGevent
 /// - **Choose**: an object that becomes ready chooses its waiters in the order in which they were enlisted, by
 ///   ``Enlistment/choose(handing:)``, as long as it has something for the next one. It removes a waiter before it
 ///   chooses it. Choosing is one step: it hands over what the waiter waits for, makes the waiting greenlet ready, and
-///   withdraws the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others keep
-///   what they have.
+///   withdraws the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others
+///   keep what they have.
 /// - **Withdraw**: ``withdraw(_:)`` removes a waiter. A waiter whose wait has ended in another way, by an error, by its
 ///   timeout or by another object, cannot be chosen from that moment on: `choose` returns false and hands nothing over.
 ///   The waiting greenlet calls `withdraw` when it runs next.
