@@ -68,6 +68,7 @@ final class WaitingProgram: KillableProgram {
             try waitForObjects()
             try waitForPermits()
             try waitForAnyOf()
+            try takeFromAny()
             try waitForQueues()
             try switchByHand()
         }
@@ -261,6 +262,31 @@ final class WaitingProgram: KillableProgram {
         try wait { try iwait([late, never] as [any Waitable]) { _, stop in stop = true } }
         try wait { try Gevent.wait([own, never] as [any Waitable], count: 1) }
         try wait { try Gevent.wait([never], timeout: .milliseconds(1)) }
+    }
+
+    /// Takes from the first of several objects that has something.
+    private func takeFromAny() throws {
+        let (queue, semaphore, pipe) = (made(SimpleQueue<Witness>()), made(Semaphore(0)), try Pipe())
+        queues.append(queue)
+        let input = made(DescriptorReadiness(pipe.readEnd, .read))
+        let givers = [
+            later(2) { try queue.put(self.makeWitness()) }, later(4) { semaphore.release() }, later(6) { pipe.write() },
+        ]
+        defer {
+            endAll(givers)
+            #expect(semaphore.linkCount == 0 && queue.getters.isEmpty)
+            // What nobody took goes.
+            queue.shutdown(immediate: true)
+        }
+        func take(timeout: Duration? = nil) throws {
+            _ = try takeFirst(
+                of: [TakeCase(queue) { _ in }, TakeCase(semaphore) {}, TakeCase(input) {}], timeout: timeout)
+        }
+        try wait { try take(timeout: .milliseconds(1)) }
+        try wait { try take() }
+        try wait { try take() }
+        try wait { try take() }
+        try wait { try Gevent.wait([queue, semaphore, input] as [any Waitable], timeout: .milliseconds(1)) }
     }
 
     private func waitForQueues() throws {

@@ -316,7 +316,8 @@ final class LibraryRun {
             note(who, step.id, timeout(step))
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             return try block(step, who)
-        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown,
+            .waitForAny, .takeAny:
             try noting(step, who) { try object(step) }
         }
         return nil
@@ -336,9 +337,39 @@ final class LibraryRun {
         case .shutDown(let number, let isImmediate): queues[number].shutdown(immediate: isImmediate)
         case .take(let number, let timeout, false): return .value(try queues[number].get(timeout: limit(timeout)))
         case .take(let number, let timeout, true): return .value(try queues[number].peek(timeout: limit(timeout)))
+        case .waitForAny(let things, let timeout, let count):
+            let objects = things.map(waitable)
+            let ready = try Gevent.wait(objects, timeout: limit(timeout), count: count)
+            // Of those that are mentioned twice, the first comes first.
+            var places = ready.map { one in objects.indices.filter { objects[$0] === one } }
+            for (index, found) in places.enumerated() {
+                let before = ready[..<index].count { $0 === ready[index] }
+                places[index] = [found[before]]
+            }
+            return .list(places.flatMap { $0 })
+        case .takeAny(let things, let timeout):
+            var handed: [Int] = []
+            let cases = things.map { thing in
+                switch thing {
+                case .event(let number): TakeCase(events[number]) {}
+                case .semaphore(let number): TakeCase(semaphores[number]) {}
+                case .queue(let number): TakeCase(queues[number]) { handed = [$0] }
+                case .greenlet(let number): TakeCase(joinable(number)) {}
+                }
+            }
+            return try takeFirst(of: cases, timeout: limit(timeout)).map { .list([$0] + handed) } ?? .came(false)
         default: preconditionFailure("not about an object: \(step.action)")
         }
         return .done
+    }
+
+    private func waitable(_ thing: Thing) -> any Waitable {
+        switch thing {
+        case .event(let number): events[number]
+        case .semaphore(let number): semaphores[number]
+        case .queue(let number): queues[number]
+        case .greenlet(let number): joinable(number)
+        }
     }
 
     private func block(_ step: Step, _ who: Int) throws -> Int? {

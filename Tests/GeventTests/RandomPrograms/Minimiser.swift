@@ -96,6 +96,8 @@ extension Action {
         case .waitForPermit(let semaphore, _): .waitForPermit(semaphore, timeout: nil)
         case .put(let queue, _): .put(queue, timeout: nil)
         case .take(let queue, _, let isPeek): .take(queue, timeout: nil, isPeek: isPeek)
+        case .waitForAny(let things, _, _): .waitForAny(things, timeout: nil, count: nil)
+        case .takeAny(let things, _): .takeAny(things, timeout: nil)
         default: self
         }
     }
@@ -109,8 +111,9 @@ extension Action {
         case .joinAll(_, let timeout, let isThrowing, let limit): count(timeout != nil, isThrowing, limit != nil)
         case .get: 2
         case .join(_, let timeout), .waitForEvent(_, let timeout), .acquire(_, let timeout),
-            .waitForPermit(_, let timeout), .put(_, let timeout), .take(_, let timeout, _):
+            .waitForPermit(_, let timeout), .put(_, let timeout), .take(_, let timeout, _), .takeAny(_, let timeout):
             count(timeout != nil)
+        case .waitForAny(_, let timeout, let limit): count(timeout != nil, limit != nil)
         default: 0
         }
     }

@@ -19,6 +19,9 @@ extension ModelScheduler {
         case .shutDown(let number, let isImmediate):
             shutDown(queues[number], isImmediate: isImmediate)
             return done(greenlet, step.id, .done)
+        case .waitForAny(let things, let timeout, let count):
+            return wait(for: things, timeout, count, greenlet, step.id)
+        case .takeAny(let things, let timeout): return take(from: things, timeout, greenlet, step.id)
         default: preconditionFailure("not about an object: \(step.action)")
         }
     }
@@ -37,6 +40,9 @@ extension ModelScheduler {
         case .permit(let semaphore, let deadline):
             return isWoken
                 ? takeFreePermit(semaphore, deadline, greenlet, step) : done(greenlet, step, .came(false))
+        case .several(let many) where many.takes:
+            return isWoken ? taken(many, greenlet, step) : done(greenlet, step, .came(false))
+        case .several(let many): return done(greenlet, step, .list(Array(many.chosen.prefix(many.wanted))))
         case .nextPermit: return done(greenlet, step, .came(isWoken))
         case .put: return isWoken ? done(greenlet, step, .done) : fail(greenlet, step, ModelError(fault: .queueFull))
         case .take:
@@ -56,9 +62,13 @@ extension ModelScheduler {
     // MARK: Events
 
     private func set(_ event: ModelEvent) {
+        if !event.isSet { event.readyNumber = nextEndNumber() }
         event.isSet = true
         if event.line.isEmpty { return }
-        while let first = event.line.first { end(first, .woken) }
+        while !event.line.isEmpty {
+            let first = event.line.removeFirst()
+            if let (many, place) = first.several { choose(many, place) } else { end(first.greenlet, .woken) }
+        }
         event.wakeMark = pushedCount
     }
 
@@ -70,7 +80,7 @@ extension ModelScheduler {
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
         if let error = attend(greenlet) { return fail(greenlet, step, error) }
-        event.line.append(greenlet)
+        event.line.append((greenlet, nil))
         park(greenlet, .event, step: step, limit: timeout)
         return .parked
     }
@@ -120,6 +130,7 @@ extension ModelScheduler {
     private func release(_ semaphore: ModelSemaphore) -> Int {
         if semaphore.line.isEmpty {
             semaphore.permits += 1
+            if semaphore.permits == 1 { semaphore.readyNumber = nextEndNumber() }
             return semaphore.permits
         }
         if case .passedOver = semaphore.line[0].wish {
@@ -128,8 +139,16 @@ extension ModelScheduler {
         }
         let isHandedOver = defect == .handsPermitOver
         semaphore.permits += 1
+        if semaphore.permits == 1 { semaphore.readyNumber = nextEndNumber() }
         while semaphore.permits > (isHandedOver ? 0 : semaphore.chosen.count), let (first, wish) = semaphore.line.first
         {
+            if case .several(let many, let place) = wish {
+                semaphore.line.removeFirst()
+                // Handed over as such.
+                if many.takes { semaphore.permits -= 1 }
+                choose(many, place)
+                continue
+            }
             if case .permit = wish {
                 semaphore.lastPlace += 1
                 semaphore.chosen[ObjectIdentifier(first)] = semaphore.lastPlace
@@ -192,7 +211,7 @@ extension ModelScheduler {
         if queue.isShutDown { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         guard mayWait(timeout, greenlet) else { return fail(greenlet, step, ModelError(fault: .queueEmpty)) }
         if let error = attend(greenlet) { return fail(greenlet, step, error) }
-        queue.takers.append((greenlet, isPeek))
+        queue.takers.append((greenlet, isPeek ? .peek : .get))
         park(greenlet, .take, step: step, limit: timeout)
         return .parked
     }
@@ -200,7 +219,17 @@ extension ModelScheduler {
     /// Everybody who waits is refused, those who want an element first.
     private func shutDown(_ queue: ModelQueue, isImmediate: Bool) {
         queue.isShutDown = true
-        for greenlet in queue.takers.map(\.greenlet) + queue.putters.map(\.greenlet) {
+        while let (greenlet, purpose) = queue.takers.first {
+            queue.takers.removeFirst()
+            if case .several(let many, let place) = purpose {
+                if many.takes { greenlet.isRefused = true }
+                choose(many, place)
+            } else {
+                greenlet.isRefused = true
+                end(greenlet, .woken)
+            }
+        }
+        for greenlet in queue.putters.map(\.greenlet) {
             greenlet.isRefused = true
             end(greenlet, .woken)
         }
@@ -210,17 +239,102 @@ extension ModelScheduler {
     /// Who waits for room puts, who waits for an element gets one, in turn and each in the order in which they came.
     private func serve(_ queue: ModelQueue) {
         while !queue.isShutDown {
-            let before = pushedCount
+            var goesOn = false
             if queue.elements.count < queue.limit, let (greenlet, element) = queue.putters.first {
                 queue.elements.append(element)
                 end(greenlet, .woken)
+                goesOn = true
             }
-            if let next = queue.elements.first, let (greenlet, isPeek) = queue.takers.first {
-                greenlet.handed = next
-                if !isPeek { queue.elements.removeFirst() }
-                end(greenlet, .woken)
+            if let next = queue.elements.first, let (greenlet, purpose) = queue.takers.first {
+                queue.takers.removeFirst()
+                switch purpose {
+                case .get:
+                    greenlet.handed = next
+                    queue.elements.removeFirst()
+                    end(greenlet, .woken)
+                case .peek:
+                    greenlet.handed = next
+                    end(greenlet, .woken)
+                case .several(let many, let place):
+                    if many.takes || defect == .watchersTake {
+                        many.handed = next
+                        queue.elements.removeFirst()
+                    }
+                    choose(many, place)
+                }
+                goesOn = true
             }
-            if pushedCount == before { return }
+            if !goesOn { return }
         }
+    }
+
+    // MARK: Several things
+
+    /// A thing has become ready for one who waits for several, and has left its line.
+    func choose(_ many: ModelMany, _ place: Int) {
+        many.chosen.append(place)
+        if many.chosen.count >= many.wanted || many.greenlet.isRefused { end(many.greenlet, .woken) }
+    }
+
+    /// When it became ready; nil if it is not. Nobody knows of queues.
+    private func readyNumber(_ thing: Thing) -> Int? {
+        switch thing {
+        case .event(let number): events[number].isSet ? events[number].readyNumber : nil
+        case .semaphore(let number): semaphores[number].permits > 0 ? semaphores[number].readyNumber : nil
+        case .queue(let number): queues[number].elements.isEmpty && !queues[number].isShutDown ? nil : .max
+        case .greenlet(let number): joinable(number).isOver ? joinable(number).endNumber : nil
+        }
+    }
+
+    private func enlist(_ many: ModelMany, _ thing: Thing, _ place: Int) {
+        switch thing {
+        case .event(let number): events[number].line.append((many.greenlet, (many, place)))
+        case .semaphore(let number): semaphores[number].line.append((many.greenlet, .several(many, place)))
+        case .queue(let number): queues[number].takers.append((many.greenlet, .several(many, place)))
+        case .greenlet(let number): joinable(number).tellees.append(.several(many, place))
+        }
+    }
+
+    private func wait(
+        for things: [Thing], _ timeout: Int?, _ count: Int?, _ greenlet: ModelGreenlet, _ step: Int
+    ) -> Progress {
+        // Greenlets are made when they are mentioned.
+        let numbers = things.map(readyNumber)
+        let many = ModelMany(greenlet, wanted: min(things.count, max(count ?? things.count, 0)), takes: false)
+        many.chosen = things.indices.filter { numbers[$0] != nil }.sorted { (numbers[$0]!, $0) < (numbers[$1]!, $1) }
+        if many.chosen.count >= many.wanted || timeout.map({ $0 <= 0 }) == true {
+            return done(greenlet, step, .list(Array(many.chosen.prefix(many.wanted))))
+        }
+        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        for (place, thing) in things.enumerated() where numbers[place] == nil { enlist(many, thing, place) }
+        park(greenlet, .several(many), step: step, limit: timeout)
+        return .parked
+    }
+
+    private func take(from things: [Thing], _ timeout: Int?, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
+        let many = ModelMany(greenlet, wanted: 1, takes: true)
+        for (place, thing) in things.enumerated() where readyNumber(thing) != nil {
+            switch thing {
+            case .semaphore(let number): semaphores[number].permits -= 1
+            case .queue(let number):
+                if queues[number].elements.isEmpty {
+                    return fail(greenlet, step, ModelError(fault: .queueShutDown))
+                }
+                many.handed = queues[number].elements.removeFirst()
+                serve(queues[number])
+            default: break
+            }
+            many.chosen = [place]
+            return taken(many, greenlet, step)
+        }
+        if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
+        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        for (place, thing) in things.enumerated() { enlist(many, thing, place) }
+        park(greenlet, .several(many), step: step, limit: timeout)
+        return .parked
+    }
+
+    private func taken(_ many: ModelMany, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
+        done(greenlet, step, .list([many.chosen[0]] + (many.handed.map { [$0] } ?? [])))
     }
 }

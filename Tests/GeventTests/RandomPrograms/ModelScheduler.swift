@@ -28,6 +28,7 @@ final class ModelScheduler {
     /// What was posted since the hub last looked.
     var jobs: [(steps: [Step], id: Int)] = []
     private var timerCount = 0
+    /// How many greenlets have ended and things have become ready.
     private var endCount = 0
     private var lookCount = 0
 
@@ -204,6 +205,11 @@ final class ModelScheduler {
 
     func compute(_ duration: Int) { now += Int64(duration) }
 
+    func nextEndNumber() -> Int {
+        endCount += 1
+        return endCount
+    }
+
     // MARK: The ready queue
 
     private func push(_ entry: Ready) {
@@ -341,16 +347,21 @@ final class ModelScheduler {
             other?.tellees.removeAll {
                 switch $0 {
                 case .waiter(let waiter), .member(let waiter, _): waiter === greenlet
+                case .several(let many, _): many.greenlet === greenlet
                 case .closure: false
                 }
             }
         }
-        leaveLines(greenlet)
+        if defect == .staysInOtherLines, case .several? = greenlet.wait?.0, verdict == .woken {
+            // Its places are left to rot.
+        } else {
+            leaveLines(greenlet)
+        }
         push(.resume(greenlet))
     }
 
     private func leaveLines(_ greenlet: ModelGreenlet) {
-        for event in events { event.line.removeAll { $0 === greenlet } }
+        for event in events { event.line.removeAll { $0.greenlet === greenlet } }
         for semaphore in semaphores { semaphore.line.removeAll { $0.greenlet === greenlet } }
         for queue in queues {
             queue.takers.removeAll { $0.greenlet === greenlet }
@@ -394,8 +405,7 @@ final class ModelScheduler {
         greenlet.result = result
         greenlet.pending = []
         greenlet.wait = nil
-        endCount += 1
-        greenlet.endNumber = endCount
+        greenlet.endNumber = nextEndNumber()
         removeTimers {
             if case .raise(_, let other, _) = $0 { other === greenlet } else { false }
         }
@@ -419,6 +429,7 @@ final class ModelScheduler {
                     count.isSatisfied = true
                     end(waiter, .woken)
                 }
+            case .several(let many, let place): choose(many, place)
             case .closure(let link): tell(link, of: greenlet)
             }
         }

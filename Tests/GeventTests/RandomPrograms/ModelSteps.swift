@@ -163,7 +163,7 @@ extension ModelScheduler {
             return collect(members, isThrowing, wanted, greenlet, step)
         case .killAll(let members, let limit): return allKilled(members, limit, greenlet, step)
         case .hub: return hubJoined()
-        case .event, .courtesy, .courtesyForPermits, .permit, .nextPermit, .anyPermit, .put, .take:
+        case .event, .courtesy, .courtesyForPermits, .permit, .nextPermit, .anyPermit, .put, .take, .several:
             return done(with: wait, verdict, greenlet, step)
         }
     }
@@ -243,7 +243,7 @@ extension ModelScheduler {
     // MARK: Targets
 
     /// The greenlet, made if it was not mentioned before.
-    private func joinable(_ number: Int) -> ModelGreenlet {
+    func joinable(_ number: Int) -> ModelGreenlet {
         if let greenlet = greenlets[number] { return greenlet }
         let body = program.greenlets[number]
         let greenlet = ModelGreenlet(who: number, isRaw: body.isRaw, reportedAs: number, steps: body.steps)
@@ -313,7 +313,8 @@ extension ModelScheduler {
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
             open(step, greenlet)
             return .opened
-        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown:
+        case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown,
+            .waitForAny, .takeAny:
             return object(step, greenlet)
         }
     }

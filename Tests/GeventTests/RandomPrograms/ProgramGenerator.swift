@@ -33,7 +33,7 @@ private struct ProgramGenerator {
     /// Where everybody meets; nil for anywhere.
     private var meetingPlace: Int?
 
-    private enum ObjectKind { case event, semaphore, queue }
+    private enum ObjectKind { case event, semaphore, queue, several }
 
     init(seed: UInt64) { numbers = SeededNumbers(seed: seed) }
 
@@ -44,6 +44,8 @@ private struct ProgramGenerator {
         // Whose line is long shows more than who has met everything.
         let all: [ObjectKind] = [.event, .semaphore, .queue]
         objectKinds = chance(1, of: 2) ? all : [pick(all + [.semaphore])]
+        // Those who wait for several meet those who wait for one.
+        if chance(1, of: 3) { objectKinds = all + [.several, .several] }
         meetingPlace = chance(1, of: 2) ? nil : Int.random(in: 0..<6, using: &numbers)
         raws = (0..<Int.random(in: 1...6, using: &numbers)).map { _ in chance(1, of: 8) }
         // Most programs have somebody to wait for.
@@ -186,6 +188,7 @@ private struct ProgramGenerator {
         let roll = Int.random(in: 0..<100, using: &numbers)
         let timeout = limit()
         switch pick(objectKinds) {
+        case .several: return several()
         case .event:
             let event = place(RandomProgram.eventCount)
             if roll < 50 { return .waitForEvent(event, timeout: timeout) }
@@ -200,6 +203,23 @@ private struct ProgramGenerator {
             if roll < 50 { return .put(queue, timeout: timeout) }
             return .take(queue, timeout: timeout, isPeek: roll > 85)
         }
+    }
+
+    private mutating func thing(amongGreenlets: Bool) -> Thing {
+        switch Int.random(in: 0..<(amongGreenlets ? 4 : 3), using: &numbers) {
+        case 0: .event(place(RandomProgram.eventCount))
+        case 1: .semaphore(place(RandomProgram.permits.count))
+        case 2: .queue(place(RandomProgram.queueSizes.count))
+        default: .greenlet(joinable())
+        }
+    }
+
+    private mutating func several() -> Action {
+        let isTaking = chance(1, of: 2)
+        // Twice the same is allowed.
+        let things = (0..<pick([1, 2, 2, 3, 3, 4])).map { _ in thing(amongGreenlets: !isTaking) }
+        if isTaking { return .takeAny(things, timeout: limit()) }
+        return .waitForAny(things, timeout: limit(), count: chance(1, of: 2) ? pick([0, 1, 1, 1, 2]) : nil)
     }
 
     private mutating func timeout(_ id: Int, _ place: inout Place) -> Action {

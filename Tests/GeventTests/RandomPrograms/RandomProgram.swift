@@ -60,6 +60,14 @@ enum LinkKind: Hashable, Sendable {
     case any, value, error, raw
 }
 
+/// One of the things that can be waited for together with others.
+enum Thing: Hashable, Sendable {
+    case event(Int)
+    case semaphore(Int)
+    case queue(Int)
+    case greenlet(Int)
+}
+
 /// Durations are nanoseconds; nil is none.
 indirect enum Action: Hashable, Sendable {
     /// Spawns the greenlet, or starts it if it was made before.
@@ -105,6 +113,10 @@ indirect enum Action: Hashable, Sendable {
     case put(Int, timeout: Int?)
     case take(Int, timeout: Int?, isPeek: Bool)
     case shutDown(Int, isImmediate: Bool)
+    /// Until so many are ready; nil is all.
+    case waitForAny([Thing], timeout: Int?, count: Int?)
+    /// Takes from the first that has something. No greenlets.
+    case takeAny([Thing], timeout: Int?)
 
     /// The steps inside, for what goes through a whole program.
     var blocks: [[Step]] {
@@ -243,6 +255,8 @@ extension Action {
             .get(let target, _), .link(let target, _, _), .state(let target):
             [target]
         case .killAll(let targets, _, _, _, _), .joinAll(let targets, _, _, _): targets
+        case .waitForAny(let things, _, _):
+            things.compactMap { if case .greenlet(let number) = $0 { number } else { nil } }
         default: []
         }
     }
@@ -298,6 +312,9 @@ extension Action {
         case .put(let queue, let timeout): "put into queue \(queue)\(limit(timeout))"
         case .take(let queue, let timeout, false): "take from queue \(queue)\(limit(timeout))"
         case .take(let queue, let timeout, true): "peek at queue \(queue)\(limit(timeout))"
+        case .waitForAny(let things, let timeout, let count):
+            "wait for \(things)\(limit(timeout))\(count.map { ", count \($0)" } ?? "")"
+        case .takeAny(let things, let timeout): "take from one of \(things)\(limit(timeout))"
         case .shutDown(let queue, let isImmediate): "shut queue \(queue) down\(isImmediate ? " at once" : "")"
         }
     }

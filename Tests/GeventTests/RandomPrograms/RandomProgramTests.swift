@@ -102,7 +102,7 @@ struct RandomProgramTests {
                 "unlink", "withTimeout", "withSilentTimeout", "withTimeoutValue", "startTimeout", "startTimeoutAgain",
                 "cancelTimeout", "catching", "cleaningUp", "fail", "returning", "callback", "stopCallback", "post",
                 "state", "setEvent", "clearEvent", "waitForEvent", "acquire", "release", "waitForPermit", "put", "take",
-                "shutDown",
+                "shutDown", "waitForAny", "takeAny",
             ])
         #expect(
             faults == [

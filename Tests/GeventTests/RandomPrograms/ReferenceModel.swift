@@ -72,6 +72,10 @@ enum PlantedDefect: CaseIterable, Sendable {
     case servesRefused
     /// Of those who were passed over, the last comes first.
     case overtakesPassedOver
+    /// Who only waits for a queue takes its element.
+    case watchersTake
+    /// Who was chosen by one thing stays in the lines of the others.
+    case staysInOtherLines
 }
 
 /// An error on its way. `origin` is the timeout it comes from, which may take it back.
@@ -136,6 +140,7 @@ enum ModelWait {
     /// Was passed over, and is handed the next one.
     case nextPermit
     case anyPermit(ModelSemaphore)
+    case several(ModelMany)
     case put
     case take
 }
@@ -148,6 +153,7 @@ enum ModelVerdict {
 enum ModelTellee {
     case waiter(ModelGreenlet)
     case member(ModelGreenlet, ModelCount)
+    case several(ModelMany, Int)
     case closure(ModelLink)
 }
 
@@ -156,6 +162,23 @@ final class ModelCount {
     var isSatisfied = false
     let add: (ModelGreenlet) -> Bool
     init(_ add: @escaping (ModelGreenlet) -> Bool) { self.add = add }
+}
+
+/// One who waits for several things, and takes nothing or takes from one of them.
+final class ModelMany {
+    let greenlet: ModelGreenlet
+    let wanted: Int
+    let takes: Bool
+    /// The places of those that have become ready.
+    var chosen: [Int] = []
+    /// What it was handed, if that was an element.
+    var handed: Int?
+
+    init(_ greenlet: ModelGreenlet, wanted: Int, takes: Bool) {
+        self.greenlet = greenlet
+        self.wanted = wanted
+        self.takes = takes
+    }
 }
 
 final class ModelLink {
@@ -234,7 +257,9 @@ final class ModelGreenlet {
 
 final class ModelEvent {
     var isSet = false
-    var line: [ModelGreenlet] = []
+    /// When it was set, among all that became ready.
+    var readyNumber = 0
+    var line: [(greenlet: ModelGreenlet, several: (many: ModelMany, place: Int)?)] = []
     /// How many entries there had been in the ready queue when somebody was woken last.
     var wakeMark = 0
 }
@@ -245,9 +270,11 @@ final class ModelSemaphore {
         /// With the place in which it was chosen before.
         case passedOver(Int)
         case look
+        case several(ModelMany, Int)
     }
 
     var permits: Int
+    var readyNumber = 0
     var line: [(greenlet: ModelGreenlet, wish: Wish)] = []
     /// The places of those who were woken for a free permit and have not run.
     var chosen: [ObjectIdentifier: Int] = [:]
@@ -261,7 +288,12 @@ final class ModelQueue {
     let limit: Int
     var isShutDown = false
     var elements: [Int] = []
-    var takers: [(greenlet: ModelGreenlet, isPeek: Bool)] = []
+    enum Purpose {
+        case get, peek
+        case several(ModelMany, Int)
+    }
+
+    var takers: [(greenlet: ModelGreenlet, purpose: Purpose)] = []
     var putters: [(greenlet: ModelGreenlet, element: Int)] = []
 
     init(_ limit: Int?) { self.limit = limit ?? .max }

@@ -35,7 +35,7 @@ public final class Event: _WaitableObject, CustomStringConvertible {
 
     /// The same for the library's own, which knows the hub.
     @inline(__always)
-    package final func set(on hub: UnsafeMutablePointer<gevent_hub>) {
+    package func set(on hub: UnsafeMutablePointer<gevent_hub>) {
         if !isSet {
             isSet = true
             recordReadiness(hub)

@@ -11,8 +11,8 @@ public import CGevent
 ///
 /// `put` and `get` park only when there is no room or no element. Both sides are served in the order in which they
 /// came, and an element is handed straight to the getter that has waited longest. In a hub callback nothing parks:
-/// `put` and `get` throw ``QueueError/full`` and ``QueueError/empty`` there. ``Queue`` can also wait until all its elements have been
-/// dealt with.
+/// `put` and `get` throw ``QueueError/full`` and ``QueueError/empty`` there. ``Queue`` can also wait until all its
+/// elements have been dealt with.
 ///
 /// May be made before any hub exists; belongs to the thread that first uses it. Other threads post to its hub.
 ///

@@ -4,13 +4,13 @@ internal import Glibc
 /// That a descriptor is ready to be read or written, as something to wait for together with other objects.
 ///
 /// ```swift
-/// let input = DescriptorReadiness(STDIN_FILENO, .read)
+/// let (input, finished) = (DescriptorReadiness(0, .read), Event())
 /// let ready = try wait([input, finished], count: 1)
 /// ```
 ///
-/// It becomes ready when the kernel says that a call would not block, when the peer has closed its end, and on an error.
-/// Readiness may be spurious: retry on EAGAIN. Any number of greenlets may wait in this way. A greenlet that is parked
-/// to read or write the descriptor itself goes first, and what it takes is gone.
+/// It becomes ready when the kernel says that a call would not block, when the peer has closed its end, and on an
+/// error. Readiness may be spurious: retry on EAGAIN. Any number of greenlets may wait in this way. A greenlet that is
+/// parked to read or write the descriptor itself goes first, and what it takes is gone.
 ///
 /// The descriptor may be of any kind that the loop can watch, and is not owned: its owner may close it once the waits
 /// are over. A descriptor that is closed through the library, by ``WatchedDescriptor`` or a socket, ends the waits with

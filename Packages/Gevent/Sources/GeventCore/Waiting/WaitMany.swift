@@ -88,13 +88,12 @@ public func wait(
 }
 
 /// Calls `body` with each of `objects` as soon as it is ready, in the order in which they become ready, until all were,
-/// or `count` of them, or the time is up, or `body` sets its second argument and returns. Returns how many it was called
-/// with.
+/// or `count` of them, or the time is up, or `body` sets its second argument and returns. Returns how many it was
+/// called with.
 ///
 /// ```swift
-/// try iwait(downloads, timeout: .seconds(10)) { download, stop in
-///     try show(download.get())
-///     if isFull { stop = true }
+/// try iwait(searches, timeout: .seconds(10)) { search, stop in
+///     if let found = search.value { stop = true; show(found) }
 /// }
 /// ```
 ///
@@ -108,7 +107,7 @@ public func wait(
 @discardableResult
 public func iwait<Object: Waitable>(
     _ objects: some Sequence<Object>, timeout: Duration? = nil, count: Int? = nil,
-    _ body: (_ object: Object, _ stop: inout Bool) throws -> Void
+    _ body: (Object, inout Bool) throws -> Void
 ) throws -> Int {
     let objects = Array(objects)
     return try eachReady(in: objects, timeout: timeout, count: count) { try body(objects[$0], &$1) }
@@ -121,7 +120,7 @@ public func iwait<Object: Waitable>(
 @discardableResult
 public func iwait(
     _ objects: [any Waitable], timeout: Duration? = nil, count: Int? = nil,
-    _ body: (_ object: any Waitable, _ stop: inout Bool) throws -> Void
+    _ body: (any Waitable, inout Bool) throws -> Void
 ) throws -> Int {
     try eachReady(in: objects, timeout: timeout, count: count) { try body(objects[$0], &$1) }
 }

@@ -3,8 +3,7 @@ internal import CGevent
 /// An object that greenlets wait for, alone or together with others.
 ///
 /// Greenlets, ``Event``, ``AsyncResult``, ``Semaphore``, ``SimpleQueue`` and ``Queue``, ``ChildWatch`` and
-/// ``DescriptorReadiness`` conform. ``wait(_:timeout:count:)->[Object]`` and ``iwait(_:timeout:count:_:)->_`` use
-/// nothing but this protocol.
+/// ``DescriptorReadiness`` conform. ``wait(_:timeout:count:)->[Object]`` and `iwait` use nothing but this protocol.
 ///
 /// ## The contract
 ///
@@ -15,10 +14,10 @@ internal import CGevent
 /// - **Enlist**: ``enlist(_:)`` adds a waiter to the object's waiters. An object that is ready by then chooses the
 ///   waiter at once.
 /// - **Choose**: an object that becomes ready chooses its waiters in the order in which they were enlisted, by
-///   ``Enlistment/choose(handing:)``, as long as it has something for the next one. It removes a waiter before it chooses
-///   it. Choosing is one step: it hands over what the waiter waits for, makes the waiting greenlet ready, and withdraws
-///   the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others keep what they
-///   have.
+///   ``Enlistment/choose(handing:)``, as long as it has something for the next one. It removes a waiter before it
+///   chooses it. Choosing is one step: it hands over what the waiter waits for, makes the waiting greenlet ready, and
+///   withdraws the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others
+///   keep what they have.
 /// - **Withdraw**: ``withdraw(_:)`` removes a waiter. A waiter whose wait has ended in another way, by an error, by its
 ///   timeout or by another object, cannot be chosen from that moment on: `choose` returns false and hands nothing over.
 ///   The waiting greenlet calls `withdraw` when it runs next.
@@ -28,7 +27,7 @@ internal import CGevent
 /// back.
 ///
 /// Some waiters only want to know that the object is ready and take nothing; `choose` leaves the element where it is
-/// for them. Waiters of ``wait(_:timeout:count:)->[Object]`` and ``iwait(_:timeout:count:_:)->_`` are of this kind.
+/// for them. Waiters of ``wait(_:timeout:count:)->[Object]`` and `iwait` are of this kind.
 ///
 /// ## Conforming
 ///
@@ -154,8 +153,8 @@ public struct Enlistment<Handover>: Equatable {
     /// Chooses the waiter: hands over what `take` returns, makes the waiting greenlet ready and withdraws the waiter
     /// from all other objects, in one step. Never parks. Traps on a foreign thread.
     ///
-    /// Returns false, and does nothing, if the waiter is not waiting any more. `take` is called only if the waiter takes
-    /// something; then the object is the only one that hands something over to it.
+    /// Returns false, and does nothing, if the waiter is not waiting any more. `take` is called only if the waiter
+    /// takes something; then the object is the only one that hands something over to it.
     @discardableResult
     public func choose(handing take: () -> Handover) -> Bool {
         waiter.requireThread()
