@@ -88,10 +88,11 @@ let package = Package(
         source("GeventEpoll", "GeventEpoll", ["CGeventEpoll", "GeventLoop"]),
         source("Gevent", "CGevent"),
         source("Gevent", "Gevent", ["CGevent", "GeventLoop"]),
+        source("Gevent", "GeventIO", ["Gevent"]),
         source("GeventTesting", "CGeventTesting"),
         source("GeventTesting", "GeventTesting", ["CGeventTesting", "Gevent", "GeventLoop"]),
         source("GeventNet", "CGeventNet"),
-        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent"]),
+        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent", "GeventIO"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
