@@ -3,7 +3,7 @@ import Foundation
 import PackageDescription
 
 // Every target is declared here, by path: a root manifest that used `.package(path:)` could not be depended on by URL.
-// Each package under Packages/ also has a thin manifest of its own; ci/check-manifests keeps the two sets in agreement.
+// ci/manifests writes the manifests of the packages under Packages/ from this one.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -87,12 +87,15 @@ let package = Package(
         source("GeventEpoll", "CGeventEpoll", ["CGeventLoop"]),
         source("GeventEpoll", "GeventEpoll", ["CGeventEpoll", "GeventLoop"]),
         source("Gevent", "CGevent"),
-        source("Gevent", "Gevent", ["CGevent", "GeventLoop"]),
-        source("Gevent", "GeventIO", ["Gevent"]),
+        source("Gevent", "GeventCore", ["CGevent", "GeventLoop"]),
+        source("Gevent", "GeventOS", ["CGevent", "GeventCore"]),
+        source("Gevent", "GeventDiagnostics", ["CGevent", "GeventCore"]),
+        source("Gevent", "GeventIO", ["GeventCore"]),
+        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventIO", "GeventOS"]),
         source("GeventTesting", "CGeventTesting"),
         source("GeventTesting", "GeventTesting", ["CGeventTesting", "Gevent", "GeventLoop"]),
         source("GeventNet", "CGeventNet"),
-        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent", "GeventIO"]),
+        source("GeventNet", "GeventNet", ["CGeventNet", "Gevent", "GeventCore", "GeventDiagnostics", "GeventIO"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),
@@ -103,8 +106,18 @@ let package = Package(
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
         .target(name: "CCxxExceptions", path: "Tests/CCxxExceptions"),
-        tests("GeventTests", ["CCxxExceptions", "CGevent", "Gevent", "GeventEpoll", "GeventTesting"] + otherLoops),
-        tests("GeventNetTests", ["CGevent", "Gevent", "GeventEpoll", "GeventNet", "GeventTesting"] + otherLoops),
+        tests(
+            "GeventTests",
+            [
+                "CCxxExceptions", "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventOS",
+                "GeventTesting",
+            ] + otherLoops),
+        tests(
+            "GeventNetTests",
+            [
+                "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventOS", "GeventEpoll", "GeventNet",
+                "GeventTesting",
+            ] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
 

@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -14,7 +12,10 @@ let settings: [SwiftSetting] = [
 let package = Package(
     name: "Gevent",
     products: [
-        .library(name: "Gevent", targets: ["Gevent"])
+        .library(name: "GeventCore", targets: ["GeventCore"]),
+        .library(name: "GeventDiagnostics", targets: ["GeventDiagnostics"]),
+        .library(name: "GeventIO", targets: ["GeventIO"]),
+        .library(name: "Gevent", targets: ["Gevent"]),
     ],
     dependencies: [
         .package(path: "../GeventLoop")
@@ -22,7 +23,12 @@ let package = Package(
     targets: [
         .target(name: "CGevent"),
         .target(
-            name: "Gevent",
-            dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
+            name: "GeventCore", dependencies: ["CGevent", .product(name: "GeventLoop", package: "GeventLoop")],
+            swiftSettings: settings),
+        .target(name: "GeventOS", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
+        .target(name: "GeventDiagnostics", dependencies: ["CGevent", "GeventCore"], swiftSettings: settings),
+        .target(name: "GeventIO", dependencies: ["GeventCore"], swiftSettings: settings),
+        .target(
+            name: "Gevent", dependencies: ["GeventCore", "GeventDiagnostics", "GeventIO", "GeventOS"],
             swiftSettings: settings),
     ])

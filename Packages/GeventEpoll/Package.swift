@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -22,7 +20,6 @@ let package = Package(
     targets: [
         .target(name: "CGeventEpoll", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop")]),
         .target(
-            name: "GeventEpoll",
-            dependencies: ["CGeventEpoll", .product(name: "GeventLoop", package: "GeventLoop")],
+            name: "GeventEpoll", dependencies: ["CGeventEpoll", .product(name: "GeventLoop", package: "GeventLoop")],
             swiftSettings: settings),
     ])

@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -21,37 +19,29 @@ let package = Package(
     ],
     targets: [
         .executableTarget(
+            name: "gevent-hello",
+            dependencies: [
+                .product(name: "Gevent", package: "Gevent"), .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: settings),
+        .executableTarget(
             name: "echo-server",
             dependencies: [
-                .product(name: "Gevent", package: "Gevent"),
-                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "Gevent", package: "Gevent"), .product(name: "GeventEpoll", package: "GeventEpoll"),
                 .product(name: "GeventNet", package: "GeventNet"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            swiftSettings: settings),
+            ], swiftSettings: settings),
         .executableTarget(
             name: "gevent-demo",
             dependencies: [
-                .product(name: "Gevent", package: "Gevent"),
-                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "Gevent", package: "Gevent"), .product(name: "GeventEpoll", package: "GeventEpoll"),
                 .product(name: "GeventNet", package: "GeventNet"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            swiftSettings: settings),
-        .executableTarget(
-            name: "gevent-hello",
-            dependencies: [
-                .product(name: "Gevent", package: "Gevent"),
-                .product(name: "GeventEpoll", package: "GeventEpoll"),
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            swiftSettings: settings),
+            ], swiftSettings: settings),
         .executableTarget(
             name: "gevent-info",
             dependencies: [
-                .product(name: "Gevent", package: "Gevent"),
-                .product(name: "GeventEpoll", package: "GeventEpoll"),
+                .product(name: "Gevent", package: "Gevent"), .product(name: "GeventEpoll", package: "GeventEpoll"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ],
-            swiftSettings: settings),
+            ], swiftSettings: settings),
     ])

@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -21,8 +19,7 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLibev"),
-        .target(
-            name: "CGeventLibev", dependencies: ["CLibev", .product(name: "CGeventLoop", package: "GeventLoop")]),
+        .target(name: "CGeventLibev", dependencies: [.product(name: "CGeventLoop", package: "GeventLoop"), "CLibev"]),
         .target(
             name: "GeventLibev",
             dependencies: ["CGeventLibev", "CLibev", .product(name: "GeventLoop", package: "GeventLoop")],

@@ -1,8 +1,6 @@
 // swift-tools-version: 6.3
+// ci/manifests wrote this file from the Package.swift of the repository.
 import PackageDescription
-
-// A thin manifest, to build this package alone. The root manifest declares the same targets, and is what others depend
-// on; ci/check-manifests keeps the two in agreement.
 
 let settings: [SwiftSetting] = [
     .swiftLanguageMode(.v6),
@@ -28,6 +26,5 @@ let package = Package(
                 .product(name: "GeventEpoll", package: "GeventEpoll"),
                 .product(name: "GeventLibev", package: "GeventLibev"),
                 .product(name: "GeventLibuv", package: "GeventLibuv"),
-            ],
-            swiftSettings: settings)
+            ], swiftSettings: settings)
     ])

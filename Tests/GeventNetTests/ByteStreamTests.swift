@@ -127,8 +127,8 @@ import Testing
 
     @Test func gatheredPartsCrossSmallBuffers() throws {
         try withNet { _ in
-            for (a, b) in [try Socket.pair(), try tcpPair()] {
-                try a.setOption(.sendBufferSize, to: 4_096)
+            for ((a, b), room) in [(try Socket.pair(), 4_096), (try tcpPair(), 65_536)] {
+                try a.setOption(.sendBufferSize, to: room)
                 let writer = spawn {
                     try Self.withParts { try a.writeAll(gathering: $0, timeout: nil) }
                     try a.shutdown(.write)

@@ -1,9 +1,12 @@
+import Gevent
 import GeventNet
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A program whose one greenlet waits for sockets in every way there is, and counts what it has open.
 private final class SocketProgram: KillableProgram {

@@ -1,9 +1,12 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 private func errorCode(_ body: () throws -> Void) -> ChildError.Code? {
     do {

@@ -1,8 +1,11 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// `ci/test` runs this target once for each loop, and looks for what the first test prints: that the environment and
 /// the hub mean the same loop is then known from the hub itself.

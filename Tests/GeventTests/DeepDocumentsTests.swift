@@ -1,8 +1,11 @@
 import Foundation
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A document that a client chooses, nested as deep as Foundation accepts, must not end the process.
 // Sanitizers make frames several times as large.

@@ -1,9 +1,12 @@
+import Gevent
 import GeventEpoll
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// The library that `ci/faults/run` preloads, through which system calls of loops fail on request.
 private enum Faults {

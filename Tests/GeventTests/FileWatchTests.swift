@@ -1,8 +1,11 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A directory of the test's own, gone with the object.
 private final class Directory {

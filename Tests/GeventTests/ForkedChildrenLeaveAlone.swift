@@ -1,9 +1,12 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// Ends an exit test, which forks and so has a process of its own, with the number of what was not so.
 private func require(_ condition: Bool, _ number: CInt) {

@@ -1,10 +1,13 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// As programs have them: a global constant.
 private let requestID = GreenletLocal("requestID") { "none" }

@@ -1,10 +1,13 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 @Suite("Hub")
 struct HubTests {

@@ -1,7 +1,10 @@
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A program that is made of scopes, and counts what it has open.
 private final class ScopedProgram: KillableProgram {

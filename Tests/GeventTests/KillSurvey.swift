@@ -1,8 +1,11 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A way to interrupt a greenlet.
 enum Interruption: CaseIterable, CustomTestStringConvertible {

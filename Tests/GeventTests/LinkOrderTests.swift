@@ -1,7 +1,10 @@
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// What greenlets cause happens in the order in which they caused it, whatever else is linked to them.
 @Suite("Order of links")

@@ -1,9 +1,12 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// Globals whose initialisers let other greenlets run before they are done. Each is used by one test process only.
 private enum Lazy {

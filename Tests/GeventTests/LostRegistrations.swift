@@ -1,8 +1,11 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A virtual loop that loses registrations, or refuses them, when a test says so.
 private final class ForgetfulLoop: Loop {

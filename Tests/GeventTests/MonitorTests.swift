@@ -1,9 +1,12 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// What a monitor said, for any thread.
 final class Reports<Element: Sendable>: Sendable {

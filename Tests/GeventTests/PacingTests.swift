@@ -1,8 +1,11 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// How late timers, descriptors and posts are when the hub is busy with something else.
 @Suite("Pacing of the hub")

@@ -1,7 +1,10 @@
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// Milliseconds since the hub's time zero.
 private func milliseconds(_ hub: Hub) -> Int64 { hub.now.nanoseconds / 1_000_000 }

@@ -1,8 +1,11 @@
 import CGevent
+import Gevent
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// Starts `/bin/sh` with a script, and returns its process identifier.
 func shell(_ script: String) throws -> pid_t {

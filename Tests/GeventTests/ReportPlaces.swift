@@ -1,8 +1,11 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Testing
 
-@_spi(GeventInternals) @testable import Gevent
+@testable import GeventCore
+@_spi(GeventInternals) @testable import GeventDiagnostics
+@testable import GeventOS
 
 @Suite("Whose functions reports show")
 struct ReportPlacesTests {
@@ -52,13 +55,13 @@ struct ReportPlacesTests {
             var bare = site.pointee
             bare.frame_count = 0
             bare.parent = parent.readableSpawnSite
-            let place = SpawnPlace(&bare) {}
+            let place = SpawnPlace(&bare) { _ in }
             #expect(place.phrase == "spawned by a greenlet that was spawned at")
             #expect(place.frames.first?.contains("(ReportPlaces.swift:") == true)
-            let own = SpawnPlace(site) {}
+            let own = SpawnPlace(site) { _ in }
             #expect(own.phrase == "spawned at")
             bare.parent = nil
-            #expect(SpawnPlace(&bare) {}.frames == [])
+            #expect(SpawnPlace(&bare) { _ in }.frames == [])
         }
     }
 

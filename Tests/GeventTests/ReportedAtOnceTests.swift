@@ -1,8 +1,11 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A failure is reported as its greenlet ends, so no way in which a process can end loses the report.
 @Suite("Reported at once")

@@ -1,7 +1,10 @@
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 @Suite("AsyncResult")
 struct AsyncResultTests {

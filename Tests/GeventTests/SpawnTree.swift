@@ -1,9 +1,12 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 private let user = SpawnTreeKey<String>("user")
 private let depth = SpawnTreeKey<Int>("depth")

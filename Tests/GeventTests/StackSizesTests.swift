@@ -1,9 +1,12 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// The address space of the stack that runs, without its guard.
 private func usableSize() -> Int {

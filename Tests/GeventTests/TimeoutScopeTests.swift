@@ -1,7 +1,10 @@
+import Gevent
 import GeventTesting
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// For whom a ``Timeout`` is a control error: for the greenlet it was thrown into, until it is cancelled there.
 @Suite("Scope of a timeout")

@@ -1,10 +1,13 @@
 import CGevent
 import FoundationEssentials
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 // Without Foundation's older half, whose decoder keeps memory of CoreFoundation for each thread: now and then
 // LeakSanitizer finds that of a thread of the pool that is on its way out.

@@ -1,7 +1,10 @@
+import Gevent
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// A program whose one greenlet waits in every way there is, and counts what it has open.
 final class WaitingProgram: KillableProgram {

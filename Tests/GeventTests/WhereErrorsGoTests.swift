@@ -1,8 +1,11 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 /// What stops a program.
 private struct Interrupt: Error, CustomStringConvertible {

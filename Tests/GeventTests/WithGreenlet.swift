@@ -1,6 +1,9 @@
+import Gevent
 import Testing
 
-@testable import Gevent
+@testable import GeventCore
+@testable import GeventDiagnostics
+@testable import GeventOS
 
 @Suite("withGreenlet")
 struct WithGreenletTests {

@@ -18,21 +18,16 @@ def extract(build, module, directory, search=()):
     """Writes the symbol graphs of a module."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    reexported = [name for name in module.dependencies if exports(module, name)]
+    reexported = toolchain.exported(module)
     toolchain.output_of(
         toolchain.toolchain_program("swift-symbolgraph-extract"),
         *["-module-name", module.name, "-output-dir", directory, "-target", toolchain.target_triple()],
         *["-minimum-access-level", "public", "-emit-extension-block-symbols"],
-        # Who imports Gevent has the names of GeventLoop too, so they stand among Gevent's.
+        # An import of Gevent gives the names of the modules it exports, so they stand among Gevent's.
         *([f"-experimental-allowed-reexported-modules={','.join(reexported)}"] if reexported else []),
         *build.search_paths,
         *[word for path in search for word in ("-I", path)],
     )
-
-
-def exports(module, name):
-    pattern = re.compile(rf"^@_exported (?:public )?import {name}$", re.MULTILINE)
-    return any(pattern.search(file.read_text()) for file in module.sources.rglob("*.swift"))
 
 
 # --- Comments --------------------------------------------------------------------------------------------------------

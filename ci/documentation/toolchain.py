@@ -34,7 +34,7 @@ def output_of(*command, limit=600, cwd=ROOT):
 @functools.cache
 def version():
     """Ours, as the sources say it."""
-    text = (ROOT / "Packages" / "Gevent" / "Sources" / "Gevent" / "Exports.swift").read_text(encoding="utf-8")
+    text = (ROOT / "Packages" / "Gevent" / "Sources" / "GeventCore" / "Exports.swift").read_text(encoding="utf-8")
     return re.search(r'^public let version = "(.*)"$', text, re.MULTILINE)[1]
 
 
@@ -84,8 +84,28 @@ def modules():
 
 
 def swift_modules():
-    """Those with an API in Swift. One that exports others and declares nothing has none."""
-    return [module for module in modules().values() if module.kind == "SwiftTarget" and declares_something(module)]
+    """Those with an API in Swift, as users import them: an umbrella, and not the modules of its package that it exports.
+
+    A module that declares nothing, and exports nothing of its own package, has no API.
+    """
+    found = [module for module in modules().values() if module.kind == "SwiftTarget"]
+    parts = {name for module in found for name in exported(module) if in_one_package(module, name)}
+    return [
+        module for module in found
+        if module.name not in parts
+        and (declares_something(module) or any(in_one_package(module, name) for name in exported(module)))
+    ]
+
+
+def exported(module):
+    """The names of the modules whose API an import of this one gives."""
+    text = "".join(file.read_text() for file in module.sources.rglob("*.swift"))
+    names = re.findall(r"^@_exported (?:public )?import (\w+)$", text, re.MULTILINE)
+    return sorted({*names, *(name for each in names for name in exported(modules()[each]))})
+
+
+def in_one_package(module, name):
+    return modules()[name].sources.parent == module.sources.parent
 
 
 def declares_something(module):

@@ -14,8 +14,8 @@
 
 #include "gevent_futex.h"
 #include "gevent_hub.h"
-#include "gevent_monitor.h"
 #include "gevent_monitor_memory.h"
+#include "gevent_sample.h"
 #include "gevent_symbolize.h"
 
 // Ignored by default, so one that comes too early or too late does no harm; and hardly any program uses it.
@@ -184,6 +184,8 @@ static bool is_installed(void) {
 }
 
 // MARK: samples
+
+const gevent_identity *gevent_sample_identity(const gevent_sample *sample) { return &sample->who; }
 
 static void only_ours(sigset_t *signals) {
     sigemptyset(signals);

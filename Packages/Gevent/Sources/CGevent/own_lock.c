@@ -1,7 +1,7 @@
 #include "gevent_hub.h"
-#include "gevent_monitor.h"
 #include "gevent_monitor_memory.h"
 #include "gevent_once.h"
+#include "gevent_sample.h"
 
 // A thread that waits for a lock which it holds itself never goes on. Between greenlets that takes two: one parks with
 // the lock held, another wants it. The lock of a global's initialiser is the commonest, since nobody sees it.

@@ -1,4 +1,4 @@
-internal import Gevent
+internal import GeventCore
 
 /// A connection that carries bytes in order, in both directions or in one: a socket, and what is built on one.
 ///

@@ -1,8 +1,8 @@
-public import Gevent
+public import GeventCore
 
 /// How long a call may still park. For `GeventNet`.
 ///
-/// `WatchedDescriptor.begin` makes it, after a check of the thread. So code that has one need not check the thread again.
+/// `WatchedDescriptor.begin` makes it after a check of the thread, so code that has one need not check the thread again.
 @_spi(GeventInternals)
 public struct CallDeadline {
     /// Nil without a limit; zero or less if the call must not park.
@@ -41,8 +41,8 @@ public struct CallDeadline {
     /// Parks for `pause`, but not beyond the end of the call. Throws `DescriptorFailure` if there is no time left.
     public mutating func sleep(for pause: Duration) throws {
         if isNone { throw DescriptorFailure.wouldBlock }
-        guard let left = next() else { return try Gevent.sleep(for: pause) }
+        guard let left = next() else { return try GeventCore.sleep(for: pause) }
         if left <= .zero { throw DescriptorFailure.timedOut }
-        try Gevent.sleep(for: min(pause, left))
+        try GeventCore.sleep(for: min(pause, left))
     }
 }

@@ -1,4 +1,4 @@
-@_spi(GeventInternals) public import Gevent
+@_spi(GeventInternals) public import GeventCore
 
 /// A call on a descriptor that parks until it can be done: receive, send, accept, connect. For `GeventNet`.
 ///

@@ -1,5 +1,5 @@
 internal import CGeventNet
-@_spi(GeventInternals) internal import Gevent
+@_spi(GeventInternals) internal import GeventCore
 @_spi(GeventInternals) public import GeventIO
 internal import Glibc
 

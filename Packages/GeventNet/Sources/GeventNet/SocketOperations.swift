@@ -1,5 +1,5 @@
 internal import CGeventNet
-internal import Gevent
+internal import GeventCore
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 

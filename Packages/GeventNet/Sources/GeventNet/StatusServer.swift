@@ -1,4 +1,6 @@
-@_spi(GeventInternals) internal import Gevent
+internal import Gevent
+@_spi(GeventInternals) internal import GeventCore
+@_spi(GeventInternals) internal import GeventDiagnostics
 internal import Glibc
 
 /// Reports what the greenlets of its thread do to every client that connects.

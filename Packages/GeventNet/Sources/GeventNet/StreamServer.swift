@@ -1,4 +1,6 @@
-@_spi(GeventInternals) internal import Gevent
+internal import Gevent
+@_spi(GeventInternals) internal import GeventCore
+@_spi(GeventInternals) internal import GeventDiagnostics
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 

@@ -12,6 +12,7 @@
 #include "gevent_context.h"
 #include "gevent_deferred.h"
 #include "gevent_dwarf.h"
+#include "gevent_extensions.h"
 #include "gevent_fork.h"
 #include "gevent_hub.h"
 #include "gevent_lineage.h"

@@ -31,8 +31,6 @@ enum {
     GEVENT_SAMPLE_OF_HUB = 2,
 };
 
-enum { GEVENT_SAMPLE_WORDS = 8 << 10 };
-
 /// A greenlet by what can be read of it from outside.
 typedef struct gevent_identity {
     const void *owner;  // the greenlet: an address to name it by, and not to be followed
@@ -41,15 +39,11 @@ typedef struct gevent_identity {
     char name[48];      // as in the context
 } gevent_identity;
 
-typedef struct gevent_sample {
-    uint32_t state;  // who may touch the rest: private to monitor.c
-    uint64_t activity;
-    gevent_identity who;
-    uintptr_t own_lock;  // the lock that the thread waits for although it holds it itself, or 0
-    uintptr_t program_counter, stack_pointer, frame_pointer, link_register;
-    size_t word_count;   // how much of the stack was copied, from the stack pointer up
-    uintptr_t words[GEVENT_SAMPLE_WORDS];
-} gevent_sample;
+/// Opaque, since Swift would import the copy of the stack as a tuple of 8,192 words, and emit 75 KB of code for it.
+typedef struct gevent_sample gevent_sample;
+
+/// The greenlet that was running.
+const gevent_identity *gevent_sample_identity(const gevent_sample *sample);
 
 /// Makes samples of this thread's hub possible: installs the handler once per process, and lets the signal through to
 /// this thread. 0 or an errno. On the hub's thread.

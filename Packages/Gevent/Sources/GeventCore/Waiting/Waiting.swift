@@ -1,0 +1,137 @@
+// The one wait primitive. Everything that parks does it in the same four steps:
+//
+//   1. `attend`: raise what is already pending, refuse to park the hub itself;
+//   2. hook the context into what it waits for: a list, a descriptor's slot, its own timer;
+//   3. `wait`: leave the CPU;
+//   4. on return the hooks are gone: whoever ended the wait has removed them all (gevent_wait_end).
+
+package import CGevent
+
+/// What a parked greenlet waits for, as reports name it.
+package enum WaitKind: UInt8, CaseIterable {
+    case sleep = 1
+    case join
+    case joinAll
+    case readable
+    case writable
+    case hubJoin
+    case idle
+    case child
+    case fileChange
+    case event
+    case result
+    case semaphore
+    case queueGet
+    case queuePut
+    case queueJoin
+    case waitMany
+    case iwait
+    case waiter
+    case group
+    case switchedOut
+
+    /// What the wait's object is: it is kept as an address, and read when a report is made.
+    enum ObjectKind {
+        case none
+        /// A number: a descriptor's or a process's.
+        case number
+        /// A Swift object that the waiting greenlet keeps alive; its description is shown.
+        case object
+    }
+
+    /// Continues "parked for 2 seconds in …"; the object, if there is one, comes behind.
+    var phrase: String {
+        switch self {
+        case .sleep: "sleep"
+        case .join: "join of"
+        case .joinAll: "joinAll"
+        case .readable: "a wait to read descriptor"
+        case .writable: "a wait to write descriptor"
+        case .hubJoin: "hub.join"
+        case .idle: "idle"
+        case .child: "a wait for the end of child process"
+        case .fileChange: "a wait for a change of"
+        case .event: "a wait for"
+        case .result: "a wait for"
+        case .semaphore: "a wait for"
+        case .queueGet: "get or peek of"
+        case .queuePut: "put into"
+        case .queueJoin: "join of"
+        case .waitMany: "wait for many objects"
+        case .iwait: "iwait"
+        case .waiter: "get of"
+        case .group: "a wait for the end of"
+        case .switchedOut: "a switch to"
+        }
+    }
+
+    var objectKind: ObjectKind {
+        switch self {
+        case .join, .event, .result, .semaphore, .queueGet, .queuePut, .queueJoin, .waiter, .fileChange, .group,
+            .switchedOut:
+            .object
+        case .readable, .writable, .child: .number
+        case .sleep, .joinAll, .hubJoin, .waitMany, .iwait, .idle: .none
+        }
+    }
+}
+
+/// What a parked context waits for.
+package func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
+    guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
+    switch kind.objectKind {
+    case .none:
+        return kind.phrase
+    case .number:
+        return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
+    case .object:
+        // Whoever waits for an object holds it, so it is there while its greenlet is parked.
+        let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
+        return "\(kind.phrase) \(object)"
+    }
+}
+
+/// Step 1.
+@inline(__always)
+func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if gevent_attention(hub) != UInt8(GEVENT_ATTENTION_NONE) { try attendSlowly(hub) }
+}
+
+@inline(never)
+private func attendSlowly(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) { throw HubError.blockedInHub }
+    throw AnyGreenlet.current(of: hub).takePendingError()
+}
+
+/// Part of step 2: limits the wait that comes.
+@inline(__always)
+func armTimeout(
+    _ timeout: Duration, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
+) {
+    let now = Hub.time(hub)
+    gevent_wait_set_timer(
+        hub, context, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
+}
+
+/// The same up to a moment.
+@inline(__always)
+func armDeadline(
+    _ deadline: LoopInstant, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
+) {
+    gevent_wait_set_timer(
+        hub, context, deadline.nanoseconds, Hub.time(hub).nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
+}
+
+/// Step 3. Returns whether the wait ended by what it was for, and not by its own timeout. Throws what was thrown into
+/// the greenlet. `object` is remembered for reports, and kept alive by the caller.
+@inline(__always)
+func wait(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ object: AnyObject) throws -> Bool {
+    try wait(hub, kind, UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque()))
+}
+
+@inline(__always)
+func wait(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ object: UnsafeRawPointer?) throws -> Bool {
+    let outcome = gevent_wait(hub, kind.rawValue, object)
+    if outcome == UInt8(GEVENT_WAIT_FAILED) { throw AnyGreenlet.current(of: hub).takePendingError() }
+    return outcome == UInt8(GEVENT_WAIT_WOKEN)
+}

@@ -1,0 +1,313 @@
+internal import CGevent
+internal import GeventCore
+internal import Glibc
+
+/// The thread of a ``Monitor``: what it has to do and when.
+///
+/// Unchecked, because only the hub's thread touches `watched`.
+final class MonitorSchedule: @unchecked Sendable {
+    typealias Identifier = UInt64
+
+    private struct Entry {
+        let identifier: Identifier
+        var period: Int64
+        var due: Int64
+        let call: @Sendable (Monitor) -> Void
+    }
+
+    private struct State {
+        var entries: [Entry] = []
+        var blockingHooks: [(identifier: Identifier, call: @Sendable (BlockingReport) -> Void)] = []
+        var memoryHooks: [(identifier: Identifier, call: @Sendable (MemoryEvent) -> Void)] = []
+        var lastIdentifier: Identifier = 0
+        var memoryFunction: Identifier?
+        var maxBlockingTime: Duration
+        var printsBlockingReports: Bool
+        var isStopping = false
+    }
+
+    /// The hub and its thread, while the monitor's thread runs.
+    private struct Watched {
+        let hub: UnsafeMutablePointer<gevent_hub>
+        let hubThread: pthread_t
+        let thread: pthread_t
+    }
+
+    private let state: ForkableMutex<State>
+    /// Rung after each change of what is due, or when.
+    private let bell = gevent_bell_create()
+    private var watched: Watched?
+    private let blockingFunction: Identifier = 0
+
+    init(maxBlockingTime: Duration, printsBlockingReports: Bool) {
+        state = ForkableMutex(
+            State(maxBlockingTime: maxBlockingTime, printsBlockingReports: printsBlockingReports))
+    }
+
+    deinit { gevent_bell_destroy(bell) }
+
+    // MARK: From any thread
+
+    var maxBlockingTime: Duration {
+        get { state.withLock { $0.maxBlockingTime } }
+        set {
+            self.state.withLock { state in
+                state.maxBlockingTime = newValue
+                guard let index = state.entries.firstIndex(where: { $0.identifier == blockingFunction }) else { return }
+                state.entries[index].period = newValue.nanoseconds
+                state.entries[index].due = monotonicTime() + newValue.nanoseconds
+            }
+            gevent_bell_ring(bell)
+        }
+    }
+
+    var printsBlockingReports: Bool {
+        get { state.withLock { $0.printsBlockingReports } }
+        set { state.withLock { $0.printsBlockingReports = newValue } }
+    }
+
+    func add(_ hook: @escaping @Sendable (BlockingReport) -> Void) -> MonitorHook {
+        self.state.withLock { state in
+            state.lastIdentifier += 1
+            state.blockingHooks.append((state.lastIdentifier, hook))
+            return MonitorHook(self, state.lastIdentifier)
+        }
+    }
+
+    func add(_ hook: @escaping @Sendable (MemoryEvent) -> Void) -> MonitorHook {
+        self.state.withLock { state in
+            state.lastIdentifier += 1
+            state.memoryHooks.append((state.lastIdentifier, hook))
+            return MonitorHook(self, state.lastIdentifier)
+        }
+    }
+
+    func removeHook(_ identifier: Identifier) {
+        // Released outside the lock: what a hook captured may call back when it goes.
+        let dropped = self.state.withLock { state in
+            let (blocking, memory) = (state.blockingHooks, state.memoryHooks)
+            state.blockingHooks.removeAll { $0.identifier == identifier }
+            state.memoryHooks.removeAll { $0.identifier == identifier }
+            return (blocking, memory)
+        }
+        withExtendedLifetime(dropped) {}
+    }
+
+    func add(every period: Duration, _ function: @escaping @Sendable (Monitor) -> Void) -> Identifier {
+        let identifier = self.state.withLock { state in
+            state.lastIdentifier += 1
+            return state.lastIdentifier
+        }
+        set(identifier, every: period, function)
+        return identifier
+    }
+
+    func set(_ identifier: Identifier, every period: Duration?, _ function: @escaping @Sendable (Monitor) -> Void) {
+        let dropped = self.state.withLock { state in
+            let entries = state.entries
+            state.entries.removeAll { $0.identifier == identifier }
+            if let period {
+                let nanoseconds = period.nanoseconds
+                state.entries.append(
+                    Entry(
+                        identifier: identifier, period: nanoseconds, due: monotonicTime() + nanoseconds, call: function)
+                )
+            }
+            return entries
+        }
+        gevent_bell_ring(bell)
+        withExtendedLifetime(dropped) {}
+    }
+
+    func watchMemory(limit: Int?, every period: Duration, reading: @escaping @Sendable () -> Int?) {
+        let identifier = self.state.withLock { state in
+            state.lastIdentifier += 1
+            defer { state.memoryFunction = limit == nil ? nil : state.lastIdentifier }
+            return (previous: state.memoryFunction, new: state.lastIdentifier)
+        }
+        if let previous = identifier.previous { set(previous, every: nil) { _ in } }
+        guard let limit else { return }
+        let watch = Confined(MemoryWatch(limit: limit))
+        set(identifier.new, every: period) { monitor in
+            guard let usage = reading(), let event = watch.value.judge(usage) else { return }
+            monitor.schedule.tell(event)
+        }
+    }
+
+    /// Unchecked, because only functions of one monitor touch it, and they run on its thread.
+    private final class Confined<Value>: @unchecked Sendable {
+        var value: Value
+        init(_ value: Value) { self.value = value }
+    }
+
+    // MARK: On the hub's thread
+
+    /// Begins to watch `hub`.
+    func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+        let error = gevent_sampling_start(hub)
+        if error != 0 { throw .noThread(error) }
+        let blocking = Confined(BlockingWatch(hub, pthread_self()))
+        set(blockingFunction, every: maxBlockingTime) { monitor in
+            if let report = blocking.value.look(limit: monitor.maxBlockingTime) { monitor.schedule.tell(report) }
+        }
+        do throws(MonitorError) {
+            try startThread(monitor, hub)
+        } catch {
+            gevent_sampling_stop(hub)
+            throw error
+        }
+    }
+
+    private func startThread(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(MonitorError) {
+        var thread = pthread_t()
+        let owner = Unmanaged.passRetained(monitor)
+        let functions = gevent_monitor_functions(
+            step: { owner in
+                let monitor = Unmanaged<Monitor>.fromOpaque(owner!).takeUnretainedValue()
+                return monitor.schedule.step(monitor)
+            },
+            end: { owner in Unmanaged<Monitor>.fromOpaque(owner!).release() })
+        let error = gevent_monitor_thread_start(&thread, bell, owner.toOpaque(), functions)
+        if error != 0 {
+            owner.release()
+            throw .noThread(error)
+        }
+        watched = Watched(hub: hub, hubThread: pthread_self(), thread: thread)
+    }
+
+    /// Ends the thread and waits for that. From then on the hub may go.
+    func stop() {
+        guard let watched else { return }
+        state.withLock { $0.isStopping = true }
+        gevent_bell_ring(bell)
+        pthread_join(watched.thread, nil)
+        gevent_sampling_stop(watched.hub)
+        self.watched = nil
+        let dropped = self.state.withLock { state in
+            let (entries, blocking, memory) = (state.entries, state.blockingHooks, state.memoryHooks)
+            state.entries = []
+            state.blockingHooks = []
+            state.memoryHooks = []
+            return (entries, blocking, memory)
+        }
+        withExtendedLifetime(dropped) {}
+    }
+
+    /// In a forked child: the thread is not there. It did not hold the lock, since a fork waits for the end of its
+    /// step; a thread of the program's own may have.
+    func startAgain(_ monitor: Monitor) {
+        guard let watched else { return }
+        state.makeAnew()
+        gevent_sampling_reset(watched.hub)
+        do throws(MonitorError) {
+            try startThread(monitor, watched.hub)
+        } catch {
+            self.watched = nil
+            printToStandardError("gevent: there is no monitor in this child: \(error)\n")
+        }
+    }
+
+    // MARK: On the monitor's thread
+
+    private enum Step {
+        case call(@Sendable (Monitor) -> Void)
+        case wait(until: Int64)
+        case end
+    }
+
+    /// Makes the call that is due, if there is one. Returns when to be called again, or that it is the end.
+    private func step(_ monitor: Monitor) -> Int64 {
+        switch next() {
+        case .call(let call):
+            call(monitor)
+            // At once; a fork that waits comes in between.
+            return 0
+        case .wait(let moment): return moment
+        case .end: return GEVENT_STEP_NEVER
+        }
+    }
+
+    private func next() -> Step {
+        state.withLock { state in
+            if state.isStopping { return .end }
+            guard let index = state.entries.indices.min(by: { state.entries[$0].due < state.entries[$1].due }) else {
+                return .wait(until: GEVENT_STEP_WHEN_RUNG)
+            }
+            let now = monotonicTime()
+            if state.entries[index].due > now { return .wait(until: state.entries[index].due) }
+            state.entries[index].due = now + state.entries[index].period
+            return .call(state.entries[index].call)
+        }
+    }
+
+    private func tell(_ report: BlockingReport) {
+        let (prints, hooks) = state.withLock { ($0.printsBlockingReports, $0.blockingHooks) }
+        if prints { printToStandardError("gevent: \(report)\n") }
+        // One of them may have cancelled another.
+        for hook in hooks where state.withLock({ $0.blockingHooks.contains { $0.identifier == hook.identifier } }) {
+            hook.call(report)
+        }
+    }
+
+    private func tell(_ event: MemoryEvent) {
+        let hooks = state.withLock { $0.memoryHooks }
+        if hooks.isEmpty { printToStandardError("gevent: \(event)\n") }
+        for hook in hooks where state.withLock({ $0.memoryHooks.contains { $0.identifier == hook.identifier } }) {
+            hook.call(event)
+        }
+    }
+}
+
+/// Decides whether a hub's thread is kept busy. On the monitor's thread.
+struct BlockingWatch {
+    private let hub: UnsafeMutablePointer<gevent_hub>
+    private let hubThread: pthread_t
+    private var lastActivity: UInt64 = 0
+    private var since: Int64 = 0
+
+    init(_ hub: UnsafeMutablePointer<gevent_hub>, _ hubThread: pthread_t) {
+        self.hub = hub
+        self.hubThread = hubThread
+        lastActivity = gevent_hub_activity(hub)
+        since = monotonicTime()
+    }
+
+    mutating func look(limit: Duration) -> BlockingReport? {
+        let activity = gevent_hub_activity(hub)
+        let now = monotonicTime()
+        if activity != lastActivity || gevent_hub_is_polling(hub) {
+            lastActivity = activity
+            since = now
+            return nil
+        }
+        let duration = Duration.nanoseconds(now - since)
+        if duration < limit { return nil }
+        // A thread that is not asked to hold the signal back answers as soon as it gets a processor.
+        let patience: UInt32 = 200
+        guard let sample = gevent_sampling_take(hub, hubThread, activity, patience) else { return nil }
+        return BlockingReport(sample, of: hub, duration: duration)
+    }
+}
+
+/// What ends a monitor with its hub.
+final class MonitorService: HubService {
+    let monitor: Monitor
+
+    init(_ monitor: Monitor) { self.monitor = monitor }
+
+    func hubWillClose() { monitor.schedule.stop() }
+
+    func hubDidFork() { monitor.schedule.startAgain(monitor) }
+}
+
+/// The system's monotonic clock, which is not the loop's where time is virtual.
+func monotonicTime() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+}
+
+extension Duration {
+    /// As a period: at least one, and at most centuries, to which the present can still be added.
+    var nanoseconds: Int64 { Int64(min(max(attoseconds / 1_000_000_000, 1), Int128(Int64.max / 4))) }
+}
