@@ -57,8 +57,10 @@ public protocol ByteStream: AnyObject {
     @available(*, noasync)
     func writeAll(gathering parts: UnsafeBufferPointer<UnsafeRawBufferPointer>, timeout: Duration?) throws
 
-    /// Ends one direction of the stream, or both. Calls that are parked in it wake. Never parks for longer than a write
-    /// does.
+    /// Ends one direction of the stream, or both. Calls that are parked in it wake.
+    ///
+    /// A stream that has to send something for that, as TLS has, may park as in a write without a timeout.
+    @available(*, noasync)
     func shutdown(_ direction: StreamDirection) throws
 
     /// Closes the stream. Calls that are parked in it throw. Repeatable; never parks.

@@ -2,7 +2,7 @@ public import GeventCore
 
 /// How long a call may still park. For `GeventNet`.
 ///
-/// `WatchedDescriptor.begin` makes it after a check of the thread, so code that has one need not check the thread again.
+/// `WatchedDescriptor.begin` makes it after a check of the thread, so code that has one need not check it again.
 @_spi(GeventInternals)
 public struct CallDeadline {
     /// Nil without a limit; zero or less if the call must not park.

@@ -335,6 +335,7 @@ public final class WatchedDescriptor {
     ///
     /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for
     /// room in it.
+    @_spi(GeventInternals)
     public func wake(_ readiness: Readiness) throws {
         try checkThread()
         table.wake(readiness, of: fileDescriptor)
@@ -355,6 +356,7 @@ public final class WatchedDescriptor {
     }
 
     /// Throws unless the calling thread is the hub's.
+    @_spi(GeventInternals)
     public func checkThread() throws { try table.checkThread() }
 
     private func closeNow() {
