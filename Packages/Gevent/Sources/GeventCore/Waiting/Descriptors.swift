@@ -280,7 +280,12 @@ public final class WatchedDescriptor {
 
     /// The latest read got less than it had room for, so the kernel's buffer was empty then. For `GeventIO`.
     @_spi(GeventInternals)
-    @exclusivity(unchecked) public var isDrained = false
+    public var isDrained: Bool {
+        get { hasReadAll }
+        set { hasReadAll = newValue }
+    }
+    // A property of its own: code in another module would check the exclusivity of each access all the same.
+    @exclusivity(unchecked) private var hasReadAll = false
 
     /// Called before a greenlet parks to read, and may throw into it instead. For `GeventIO`.
     @_spi(GeventInternals)
