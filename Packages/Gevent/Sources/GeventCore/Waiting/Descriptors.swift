@@ -276,7 +276,9 @@ final class DescriptorTable {
 public final class WatchedDescriptor {
     private let table: DescriptorTable
     /// The number, or -1 once it is closed.
-    @exclusivity(unchecked) public private(set) var fileDescriptor: CInt
+    public var fileDescriptor: CInt { number }
+    // Properties of their own, here and below: code in another module would check the exclusivity of each access.
+    @exclusivity(unchecked) private var number: CInt
 
     /// The latest read got less than it had room for, so the kernel's buffer was empty then. For `GeventIO`.
     @_spi(GeventInternals)
@@ -284,7 +286,6 @@ public final class WatchedDescriptor {
         get { hasReadAll }
         set { hasReadAll = newValue }
     }
-    // A property of its own: code in another module would check the exclusivity of each access all the same.
     @exclusivity(unchecked) private var hasReadAll = false
 
     /// Called before a greenlet parks to read, and may throw into it instead. For `GeventIO`.
@@ -296,7 +297,7 @@ public final class WatchedDescriptor {
     /// The caller has set it non-blocking. Makes the thread's hub if there is none and throws what that throws.
     public init(_ fileDescriptor: CInt) throws {
         table = Hub.of(try currentHub()).descriptors
-        self.fileDescriptor = fileDescriptor
+        number = fileDescriptor
         table.forget(fileDescriptor)
     }
 
@@ -355,7 +356,7 @@ public final class WatchedDescriptor {
     /// Gives the descriptor up without closing it. Greenlets that wait on it are thrown ``LoopError`` with EBADF.
     public func detach() throws -> CInt {
         try checkThread()
-        defer { fileDescriptor = -1 }
+        defer { number = -1 }
         table.closing(fileDescriptor)
         return fileDescriptor
     }
@@ -369,7 +370,7 @@ public final class WatchedDescriptor {
         if table.isUsable { table.closing(fileDescriptor) }
         // EINTR leaves the descriptor closed on Linux; retrying could close somebody else's.
         _ = Glibc.close(fileDescriptor)
-        fileDescriptor = -1
+        number = -1
     }
 }
 
