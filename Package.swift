@@ -90,9 +90,10 @@ let package = Package(
         source("Gevent", "GeventCore", ["CGevent", "CGeventSystem", "GeventLoop", "GeventSettings"]),
         source("Gevent", "GeventOS", ["CGevent", "CGeventSystem", "GeventCore"]),
         source("Gevent", "GeventDiagnostics", ["CGevent", "CGeventSystem", "GeventCore"]),
-        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventLoop", "GeventOS"]),
+        source("Gevent", "GeventIO", ["GeventCore"]),
+        source("Gevent", "Gevent", ["GeventCore", "GeventDiagnostics", "GeventIO", "GeventLoop", "GeventOS"]),
         source("GeventTesting", "GeventTesting", ["CGeventSystem", "Gevent", "GeventLoop"]),
-        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics"]),
+        source("GeventNet", "GeventNet", ["CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics", "GeventIO"]),
 
         example("gevent-hello", ["Gevent", "GeventEpoll"]),
         example("echo-server", ["Gevent", "GeventEpoll", "GeventNet"]),

@@ -14,6 +14,7 @@ let package = Package(
     products: [
         .library(name: "GeventCore", targets: ["GeventCore"]),
         .library(name: "GeventDiagnostics", targets: ["GeventDiagnostics"]),
+        .library(name: "GeventIO", targets: ["GeventIO"]),
         .library(name: "Gevent", targets: ["Gevent"]),
     ],
     dependencies: [
@@ -36,9 +37,11 @@ let package = Package(
             name: "GeventDiagnostics",
             dependencies: ["CGevent", .product(name: "CGeventSystem", package: "GeventLoop"), "GeventCore"],
             swiftSettings: settings),
+        .target(name: "GeventIO", dependencies: ["GeventCore"], swiftSettings: settings),
         .target(
             name: "Gevent",
             dependencies: [
-                "GeventCore", "GeventDiagnostics", .product(name: "GeventLoop", package: "GeventLoop"), "GeventOS",
+                "GeventCore", "GeventDiagnostics", "GeventIO", .product(name: "GeventLoop", package: "GeventLoop"),
+                "GeventOS",
             ], swiftSettings: settings),
     ])

@@ -24,5 +24,6 @@ let package = Package(
             dependencies: [
                 .product(name: "CGeventSystem", package: "GeventLoop"), .product(name: "Gevent", package: "Gevent"),
                 .product(name: "GeventCore", package: "Gevent"), .product(name: "GeventDiagnostics", package: "Gevent"),
+                .product(name: "GeventIO", package: "Gevent"),
             ], swiftSettings: settings)
     ])

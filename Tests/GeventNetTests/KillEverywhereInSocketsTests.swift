@@ -122,6 +122,10 @@ private final class SocketProgram: KillableProgram {
         try wait { _ = try source.read() }
         try wait { _ = try buffer.withUnsafeMutableBytes { try source.read(into: $0) } }
         try wait { _ = try source.waitReadable() }
+        var received: [UInt8] = []
+        let stream: any ByteStream = source
+        try wait { try received.append(addingCapacity: 10) { _ = try stream.read(into: &$0) } }
+        #expect(!received.isEmpty)
         try wait {
             // The bytes are on loan while the body waits.
             try source.withReadBytes { bytes in
@@ -144,6 +148,7 @@ private final class SocketProgram: KillableProgram {
         try fill(sink)
         try waitInVain { _ = try sink.write([1], timeout: .milliseconds(1)) }
         try waitInVain { try sink.writeAll([1, 2], timeout: .milliseconds(1)) }
+        try waitInVain { try sink.writeAll([1], "23".utf8, timeout: .milliseconds(1)) }
         let reader = spawn {
             try self.scope {
                 repeat { try sleep(for: .milliseconds(1)) } while try !source.read(upTo: 100_000).isEmpty
@@ -154,6 +159,12 @@ private final class SocketProgram: KillableProgram {
         try fill(sink)
         try wait { _ = try sink.write([1]) }
         try wait { try sink.writeAll([UInt8](repeating: 1, count: 1_000_000)) }
+        let half = [UInt8](repeating: 2, count: 500_000)
+        try wait { try sink.writeAll(half, "and".utf8, half) }
+        let stream: any ByteStream = sink
+        try wait { try stream.writeAll(half.span.bytes, half.span.bytes) }
+        try fill(sink)
+        try wait { _ = try stream.write("text") }
         sink.close()
         try wait { try reader.join() }
     }

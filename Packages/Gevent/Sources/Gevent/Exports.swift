@@ -1,6 +1,7 @@
 // One import for users: the modules below are how the library is built, and are documented here as one.
 @_exported public import GeventCore
 @_exported public import GeventDiagnostics
+@_exported public import GeventIO
 @_exported public import GeventOS
 
 // An export by name shadows what other modules declare under the same name and signature. So `Semaphore` is ours beside

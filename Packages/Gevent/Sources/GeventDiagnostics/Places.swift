@@ -119,7 +119,7 @@ private func readableName(of symbol: String, in source: SourceLine?) -> String {
 
 /// The Swift modules of this library. Reports leave their frames out. `ci/manifests` writes the list.
 let libraryModules: Set<String> = [
-    "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventLibev", "GeventLibuv", "GeventLoop",
+    "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventIO", "GeventLibev", "GeventLibuv", "GeventLoop",
     "GeventLoops", "GeventNet", "GeventOS", "GeventSettings", "GeventTesting",
 ]
 

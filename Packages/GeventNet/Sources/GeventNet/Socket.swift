@@ -1,5 +1,7 @@
 internal import CGeventSystem
 internal import Gevent
+@_spi(GeventInternals) internal import GeventCore
+@_spi(GeventInternals) public import GeventIO
 internal import Glibc
 
 /// A stream socket: TCP over IPv4 or IPv6, or Unix.
@@ -11,15 +13,16 @@ internal import Glibc
 /// let answer = try socket.read()
 /// ```
 ///
+/// It is a `ByteStream`, which has further forms of its calls: for pointers, arrays and strings, and without a timeout.
+///
 /// Calls look blocking and park only the calling greenlet. The system call comes first and the wait after it, so what
-/// is ready does not yield; the exception is a read that follows a short one, see
-/// ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``.
+/// is ready does not yield; the exception is a read that follows a short one, see ``read(into:timeout:)``.
 ///
 /// **Timeouts.** Each call that may park takes a `timeout`; nil, the default, means the socket's own ``timeout``. No
 /// timeout at all parks for as long as it takes; zero or less never parks and throws `wouldBlock`; a positive one
-/// throws `timedOut` when it is over. It limits one wait in ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``,
-/// ``write(_:timeout:)-(UnsafeRawBufferPointer,_)`` and ``accept(timeout:)``, and the whole of
-/// ``connect(to:timeout:)-method``, ``readExactly(_:timeout:)`` and `writeAll`.
+/// throws `timedOut` when it is over. It limits one wait in ``read(into:timeout:)``, ``write(_:timeout:)`` and
+/// ``accept(timeout:)``, and the whole of ``connect(to:timeout:)-method``, ``readExactly(_:timeout:)`` and
+/// ``writeAll(_:timeout:)``.
 ///
 /// **Who may use it.** A socket belongs to the hub of the thread it was made on; other threads are thrown `HubError`
 /// with `.wrongThread`. At most one greenlet may wait to read and one to write; a further one is thrown
@@ -33,24 +36,7 @@ internal import Glibc
 /// the kernel's default; `setOption(.noDelay, to: false)` gives it back.
 ///
 /// A socket that is dropped is closed. gevent: `gevent.socket.socket`.
-public final class Socket {
-    /// The kinds of sockets; one so far.
-    @nonexhaustive
-    public enum Kind: Sendable, Hashable {
-        /// A connection that carries bytes: TCP, or a Unix stream.
-        case stream
-    }
-
-    /// Which half of a connection ``shutdown(_:)`` ends.
-    public enum Direction: Sendable, Hashable {
-        /// Nothing more is received: reads return the end of the stream.
-        case read
-        /// Nothing more is sent: the peer reads the end of the stream.
-        case write
-        /// Both.
-        case both
-    }
-
+public final class Socket: ByteStream {
     let descriptor: WatchedDescriptor
 
     /// The kind of its addresses.
@@ -65,14 +51,10 @@ public final class Socket {
     // Unchecked exclusivity here and above: each access is a single load or store that no switch can fall into, and the
     // checks would be made for every read and write.
 
-    /// The last read took less than it had room for, so the kernel's buffer was empty then.
-    @exclusivity(unchecked) var isDrained = false
     /// Bytes were read since the last write, or may have been by other means: a request may be under way.
     @exclusivity(unchecked) var isUnanswered = false
     /// The connection broke: an error with code `connectionLost` was thrown.
     @exclusivity(unchecked) var isLost = false
-    /// The greenlet that is to end when it waits here for another request; see ``StreamServer/stop(timeout:)``.
-    @exclusivity(unchecked) var handlerToEnd: ObjectIdentifier?
     /// The other end, if it is known without asking the kernel, which forgets it when the connection is reset.
     @exclusivity(unchecked) var peer: SocketAddress?
 
@@ -84,7 +66,7 @@ public final class Socket {
     /// memory left, and what making the hub throws.
     ///
     /// gevent: `socket.socket(family, type)`.
-    public init(family: SocketAddress.Family, type: Kind = .stream) throws {
+    public init(family: SocketAddress.Family) throws {
         let made = gevent_net_socket(family.raw)
         if made < 0 { throw SocketError(errno: -made, operation: "socket") }
         descriptor = try WatchedDescriptor(owning: made)
@@ -121,7 +103,7 @@ public final class Socket {
         self.peer = peer
     }
 
-    /// Two connected Unix sockets. Never parks. Throws what ``init(family:type:)`` throws.
+    /// Two connected Unix sockets. Never parks. Throws what ``init(family:)`` throws.
     ///
     /// gevent: `socket.socketpair()`.
     public static func pair() throws -> (Socket, Socket) {
@@ -181,7 +163,7 @@ public final class Socket {
     /// Throws ``SocketError`` with errno `ENOTCONN` if it is not connected, or not any more.
     ///
     /// gevent: `socket.shutdown(how)`.
-    public func shutdown(_ direction: Direction) throws {
+    public func shutdown(_ direction: StreamDirection) throws {
         let (how, readiness): (Int, Readiness) =
             switch direction {
             case .read: (SHUT_RD, .read)

@@ -1,5 +1,6 @@
 internal import CGeventSystem
 internal import Gevent
+@_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
 // How sockets come to be connected: connect on one side; bind, listen and accept on the other.
@@ -32,37 +33,26 @@ extension Socket {
     /// gevent: `socket.connect(address)`.
     @available(*, noasync)
     public func connect(to address: SocketAddress, timeout: Duration? = nil) throws {
-        var patience = try patience(timeout)
+        var deadline = try begin(timeout, coversWholeCall: true)
         try checkFamily(of: address, "connect")
-        var raw = address.raw
-        var isUnderWay = false
+        var operation = Connect(address)
         var pause = Duration.milliseconds(1)
         while true {
-            // Asking again is also how the outcome is learnt: the kernel then reports the attempt's own error.
-            let result = -gevent_net_connect(descriptor.fileDescriptor, &raw)
-            switch result {
-            case 0:
-                peer = address
-                return
-            case EISCONN where isUnderWay:
-                peer = address
-                return
-            case EINPROGRESS, EALREADY:
-                isUnderWay = true
-                try wait(for: .write, "connect", &patience, coversWholeCall: true, address: address)
-            case EAGAIN where family == .unix:
-                // The listener's queue is full. Nothing is under way and nothing will tell when there is room.
-                try wait(for: pause, &patience, address)
-                pause = min(pause * 2, .milliseconds(50))
-            default: throw failure(errno: result, "connect", address: address)
+            let result = -(try outcome(of: &operation, "connect", &deadline, address: address))
+            if result == 0 { break }
+            guard result == EAGAIN, family == .unix else {
+                throw failure(errno: CInt(result), "connect", address: address)
             }
+            // The listener's queue is full. Nothing is under way, and no event tells when there is room.
+            do {
+                try deadline.sleep(for: pause)
+            } catch {  // control: every error is thrown on
+                throw translated(error, "connect", address)
+            }
+            if isClosed { throw closedMeanwhile("connect") }
+            pause = min(pause * 2, .milliseconds(50))
         }
-    }
-
-    private func wait(for pause: Duration, _ patience: inout Patience, _ address: SocketAddress) throws {
-        if patience.isNone { throw failure(.wouldBlock, errno: EAGAIN, "connect", address: address) }
-        try patience.sleep(for: pause) { timedOut("connect", address) }
-        if descriptor.fileDescriptor < 0 { throw closedMeanwhile("connect") }
+        peer = address
     }
 
     /// Gives the socket its own address; port 0 lets the system choose one. Never parks.
@@ -117,23 +107,24 @@ extension Socket {
     /// gevent: `socket.accept()`.
     @available(*, noasync)
     public func accept(timeout: Duration? = nil) throws -> (socket: Socket, address: SocketAddress) {
-        var patience = try patience(timeout)
-        while true {
-            if let accepted = try acceptIfReady() { return accepted }
-            try wait(for: .read, "accept", &patience)
-        }
+        var deadline = try begin(timeout)
+        var operation = Accept()
+        return try accepted(perform(&operation, "accept", &deadline), from: operation)
     }
 
     /// Accepts a connection if one is there.
     func acceptIfReady() throws -> (socket: Socket, address: SocketAddress)? {
-        var raw = gevent_net_address()
-        let accepted = gevent_net_accept(descriptor.fileDescriptor, &raw)
-        if accepted >= 0 {
-            let peer = SocketAddress(raw)
-            return (try Socket(owning: accepted, family: family, peer: peer), peer)
-        }
-        if accepted == -EAGAIN { return nil }
-        throw failure(errno: -accepted, "accept")
+        var operation = Accept()
+        guard let result = descriptor.performIfReady(&operation) else { return nil }
+        if result < 0 { throw failure(errno: CInt(-result), "accept") }
+        return try accepted(result, from: operation)
+    }
+
+    private func accepted(
+        _ fileDescriptor: Int, from operation: Accept
+    ) throws -> (socket: Socket, address: SocketAddress) {
+        let peer = SocketAddress(operation.address)
+        return (try Socket(owning: CInt(fileDescriptor), family: family, peer: peer), peer)
     }
 
     private func checkFamily(of address: SocketAddress, _ operation: String) throws {

@@ -164,12 +164,6 @@ extension Socket {
         failure(SocketError.code(of: errno), errno: errno, operation, address: address)
     }
 
-    /// The library's own timeout, as opposed to the kernel's ETIMEDOUT.
-    @inline(never)
-    func timedOut(_ operation: String, _ address: SocketAddress?) -> any Error {
-        failure(.timedOut, errno: ETIMEDOUT, operation, address: address, message: "timed out")
-    }
-
     @inline(never)
     func closedMeanwhile(_ operation: String) -> any Error {
         failure(.closed, errno: EBADF, operation, message: "closed in another greenlet")

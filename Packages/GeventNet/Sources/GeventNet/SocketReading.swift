@@ -1,39 +1,31 @@
 internal import CGeventSystem
 internal import Gevent
+@_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// Reading.
-//
-// After a read that got less than it had room for, the kernel's buffer is known to have been empty, so the next read
-// waits first: the attempt would nearly always fail, and a failed attempt costs a third of what a good one does.
-// Nothing is missed by that, because the loop is level-triggered. Data that came in between, and the end of the stream
-// or an error behind the data that was read, make the descriptor readable, so the wait ends at the loop's next look. It
-// is not done with a timeout of zero, which asks what is there now.
-
 extension Socket {
-    /// Reads what is there into `buffer`, parking if nothing is; returns how many bytes, or 0 at the end of the stream.
+    /// Reads what is there and appends it to `buffer`, parking if nothing is there; returns how many bytes, or 0 at the
+    /// end of the stream.
     ///
     /// One system call, no copy and no allocation. With data ready it does not park, except that after a read that left
-    /// room in its buffer the next one looks for new data through the hub. `buffer` must not be empty and must stay
-    /// where it is while the greenlet is parked. Throws as described at ``Socket``.
+    /// room in its buffer the next one looks for new data through the hub. `buffer` must have room and must stay where
+    /// it is while the greenlet is parked. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.recv_into(buffer)`.
     @available(*, noasync)
-    public func read(into buffer: UnsafeMutableRawBufferPointer, timeout: Duration? = nil) throws -> Int {
-        precondition(!buffer.isEmpty, "a read into an empty buffer could not be told from the end of the stream")
-        var patience = try patience(timeout)
-        if isDrained && !patience.isNone { try wait(for: .read, "read", &patience) }
-        while true {
-            let count = receive(buffer)
-            if count >= 0 { return count }
-            try recover(from: CInt(-count), .read, "read", &patience)
+    public func read(into buffer: inout OutputRawSpan, timeout: Duration?) throws -> Int {
+        try buffer.withUnsafeMutableBytes { bytes, filled in
+            let count = try receive(UnsafeMutableRawBufferPointer(rebasing: bytes[filled...]), timeout)
+            filled += count
+            return count
         }
     }
 
-    /// Reads what is there into `span`; otherwise as ``read(into:timeout:)-(UnsafeMutableRawBufferPointer,_)``.
-    @available(*, noasync)
-    public func read(into span: inout MutableRawSpan, timeout: Duration? = nil) throws -> Int {
-        try span.withUnsafeMutableBytes { try read(into: $0, timeout: timeout) }
+    private func receive(_ buffer: UnsafeMutableRawBufferPointer, _ timeout: Duration?) throws -> Int {
+        precondition(!buffer.isEmpty, "a read into an empty buffer could not be told from the end of the stream")
+        var deadline = try begin(timeout)
+        var operation = Receive(buffer)
+        return try receive(&operation, &deadline)
     }
 
     /// Reads what is there, at most `limit` bytes, parking if nothing is; an empty array is the end of the stream.
@@ -46,7 +38,7 @@ extension Socket {
         precondition(limit > 0, "a read of at most \(limit) bytes could not be told from the end of the stream")
         if limit <= BufferPool.bufferSize { return try withReadBytes(upTo: limit, timeout: timeout) { Array($0) } }
         return try Array(unsafeUninitializedCapacity: limit) { buffer, count in
-            count = try read(into: UnsafeMutableRawBufferPointer(buffer), timeout: timeout)
+            count = try receive(UnsafeMutableRawBufferPointer(buffer), timeout)
         }
     }
 
@@ -78,17 +70,10 @@ extension Socket {
     @usableFromInline
     func borrowBytes(upTo limit: Int, _ timeout: Duration?) throws -> BufferLoan {
         precondition(limit > 0, "a read of at most \(limit) bytes could not be told from the end of the stream")
-        var patience = try patience(timeout)
-        if isDrained && !patience.isNone { try wait(for: .read, "read", &patience) }
-        let pool = BufferPool.current
-        while true {
-            let buffer = pool.take()
-            let count = receive(UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(limit)))
-            if count >= 0 { return BufferLoan(pool, buffer, count: count) }
-            // Who waits has no buffer.
-            pool.giveBack(buffer)
-            try recover(from: CInt(-count), .read, "read", &patience)
-        }
+        var deadline = try begin(timeout)
+        var operation = ReceiveOnLoan(.current, limit)
+        let count = try receive(&operation, &deadline)
+        return BufferLoan(operation.pool, operation.whole, count: count)
     }
 
     /// Fills `buffer`, parking as often as it takes; the timeout is for the whole.
@@ -98,23 +83,18 @@ extension Socket {
     @available(*, noasync)
     public func readExactly(into buffer: UnsafeMutableRawBufferPointer, timeout: Duration? = nil) throws {
         if buffer.isEmpty { return }
-        var patience = try patience(timeout)
+        var deadline = try begin(timeout, coversWholeCall: true)
         var rest = buffer[...]
-        if isDrained && !patience.isNone { try wait(for: .read, "read", &patience, coversWholeCall: true) }
-        while true {
-            let count = receive(UnsafeMutableRawBufferPointer(rebasing: rest))
-            if count == rest.count { return }
-            if count > 0 {
-                rest = rest.dropFirst(count)
-                if !patience.isNone { try wait(for: .read, "read", &patience, coversWholeCall: true) }
-            } else if count == 0 {
+        while !rest.isEmpty {
+            var operation = Receive(UnsafeMutableRawBufferPointer(rebasing: rest))
+            let count = try receive(&operation, &deadline)
+            if count == 0 {
                 throw failure(
                     .endOfStream, "read",
                     message:
                         "the peer closed the connection after \(buffer.count - rest.count) of \(buffer.count) bytes")
-            } else {
-                try recover(from: CInt(-count), .read, "read", &patience, coversWholeCall: true)
             }
+            rest = rest.dropFirst(count)
         }
     }
 
@@ -128,12 +108,11 @@ extension Socket {
         }
     }
 
-    /// One attempt: the number of bytes, or a negated error number.
     @inline(__always)
-    private func receive(_ buffer: UnsafeMutableRawBufferPointer) -> Int {
-        let count = gevent_net_receive(descriptor.fileDescriptor, buffer.baseAddress, buffer.count)
-        // At the end of the stream there is nothing to wait for: every further read says so again.
-        isDrained = count > 0 && count < buffer.count
+    private func receive<Operation: DescriptorOperation>(
+        _ operation: inout Operation, _ deadline: inout CallDeadline
+    ) throws -> Int {
+        let count = try perform(&operation, "read", &deadline)
         if count > 0 { isUnanswered = true }
         return count
     }

@@ -1,99 +1,76 @@
-internal import Gevent
+internal import CGeventSystem
+@_spi(GeventInternals) internal import GeventCore
+@_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// How the calls of a socket wait: the one place where timeouts, closing and spurious readiness are dealt with.
-
-/// How long a call may still wait.
-struct Patience {
-    /// Nil without a limit; zero or less if it must not wait.
-    let limit: Duration?
-    /// When the whole call is over; set at its first wait, so that a call that need not wait never reads the clock.
-    private var deadline: LoopInstant?
-    /// The time is up. One more attempt is due, and after it nothing but the error.
-    fileprivate(set) var isOver = false
-
-    @inline(__always)
-    init(_ limit: Duration?) { self.limit = limit }
-
-    /// Whether it must not wait at all.
-    @inline(__always)
-    var isNone: Bool {
-        guard let limit else { return false }
-        return limit <= .zero
-    }
-
-    /// What is left of a limit for the call as a whole.
-    fileprivate mutating func remaining() -> Duration? {
-        guard let limit else { return nil }
-        let now = Hub.current.now
-        if let deadline { return now.duration(to: deadline) }
-        deadline = now.advanced(by: limit)
-        return limit
-    }
-
-    /// Sleeps for `pause`, but not beyond the call's time; throws if that is up already.
-    mutating func sleep(for pause: Duration, timedOut: () -> any Error) throws {
-        guard let remaining = remaining() else { return try Gevent.sleep(for: pause) }
-        if remaining <= .zero { throw timedOut() }
-        try Gevent.sleep(for: min(pause, remaining))
-    }
-}
+// How the calls of a socket that may park begin and fail. How they wait is `GeventIO`'s, which is the same for all
+// descriptors.
 
 extension Socket {
-    /// What a call begins with: the thread is the right one, and this is how long it may wait.
+    /// Begins a call that may park: the thread is the right one, and this is how long it may park.
     @inline(__always)
-    func patience(_ timeout: Duration?) throws -> Patience {
-        try descriptor.checkThread()
-        return Patience(timeout ?? self.timeout)
+    func begin(_ timeout: Duration?, coversWholeCall: Bool = false) throws -> CallDeadline {
+        try descriptor.begin(timeout ?? self.timeout, coversWholeCall: coversWholeCall)
     }
 
-    /// Waits until another attempt is due. Afterwards the call tries again, also if the time was up meanwhile: what
-    /// came in at the last moment counts.
-    ///
-    /// `coversWholeCall`: whether the limit is for all the waits of the call together, and not for each.
-    func wait(
-        for readiness: Readiness, _ operation: String, _ patience: inout Patience, coversWholeCall: Bool = false,
+    /// Performs an operation and returns its result.
+    @inline(__always)
+    func perform<Operation: DescriptorOperation>(
+        _ operation: inout Operation, _ name: String, _ deadline: inout CallDeadline, waitingFirst: Bool = false
+    ) throws -> Int {
+        let result = try outcome(of: &operation, name, &deadline, waitingFirst: waitingFirst)
+        if result < 0 { throw failure(errno: CInt(-result), name) }
+        return result
+    }
+
+    /// Performs an operation and returns its result, which is a negated error number if the system call failed.
+    @inline(__always)
+    func outcome<Operation: DescriptorOperation>(
+        of operation: inout Operation, _ name: String, _ deadline: inout CallDeadline, waitingFirst: Bool = false,
         address: SocketAddress? = nil
-    ) throws {
-        if descriptor.fileDescriptor < 0 { throw failure(errno: EBADF, operation) }
-        if patience.isNone { throw failure(.wouldBlock, errno: EAGAIN, operation, address: address) }
-        if patience.isOver { throw timedOut(operation, address) }
-        let limit = coversWholeCall ? patience.remaining() : patience.limit
-        // The core takes zero for "look without waiting", which would let a late call go on for ever.
-        if let limit, limit <= .zero { throw timedOut(operation, address) }
-        if handlerToEnd != nil, readiness == .read { try endIfIdle() }
+    ) throws -> Int {
         do {
-            let isReady =
-                readiness == .read
-                ? try descriptor.waitReadable(timeout: limit) : try descriptor.waitWritable(timeout: limit)
-            if !isReady { patience.isOver = true }
-        } catch let error as LoopError {
-            throw error.code == .closed || error.code == .badDescriptor
-                ? closedMeanwhile(operation) : failure(errno: error.errno, operation, address: address)
+            return try descriptor.perform(&operation, &deadline, waitingFirst: waitingFirst)
+        } catch {  // control: every error is thrown on
+            throw translated(error, name, address)
         }
-        // Woken by an event, and closed before this greenlet's turn came.
-        if descriptor.fileDescriptor < 0 { throw closedMeanwhile(operation) }
     }
 
-    /// The server stops: ends the handler if it is about to wait for another request.
+    /// Parks until another attempt is due.
+    func wait(for readiness: Readiness, _ name: String, _ deadline: inout CallDeadline) throws {
+        do {
+            try descriptor.wait(for: readiness, &deadline)
+        } catch {  // control: every error is thrown on
+            throw translated(error, name)
+        }
+    }
+
+    /// What is thrown for an error of a descriptor: an error of this socket. Other errors are left as they are.
     @inline(never)
-    private func endIfIdle() throws {
-        if handlerToEnd == ObjectIdentifier(AnyGreenlet.current), try hasNoRequest { throw GreenletExit() }
+    func translated(_ error: any Error, _ operation: String, _ address: SocketAddress? = nil) -> any Error {
+        switch error as? DescriptorFailure {
+        case nil: error
+        case .wouldBlock: failure(.wouldBlock, errno: EAGAIN, operation, address: address)
+        // The library's own timeout, as opposed to the kernel's ETIMEDOUT.
+        case .timedOut: failure(.timedOut, errno: ETIMEDOUT, operation, address: address, message: "timed out")
+        case .closed: failure(errno: EBADF, operation)
+        case .closedMeanwhile: closedMeanwhile(operation)
+        case .system(let errno): failure(errno: errno, operation, address: address)
+        }
+    }
+
+    /// Ends the handler, from now on, as soon as it is about to wait for another request: a greenlet that reads here.
+    func endWhenIdle(_ handler: AnyGreenlet) {
+        let handler = ObjectIdentifier(handler)
+        // The socket owns the descriptor, and is there while a greenlet reads from it.
+        descriptor.beforeWaitingToRead = { [unowned self] in
+            if handler == ObjectIdentifier(AnyGreenlet.current), try hasNoRequest { throw GreenletExit() }
+        }
     }
 
     /// Whether everything that was read has been answered by a write, and nothing else has come in.
     var hasNoRequest: Bool {
         get throws { try !isUnanswered && !descriptor.waitReadable(timeout: .zero) }
-    }
-
-    /// An attempt has failed: waits until the next is due, or throws what the system said.
-    @inline(never)
-    func recover(
-        from errno: CInt, _ readiness: Readiness, _ operation: String, _ patience: inout Patience,
-        coversWholeCall: Bool = false
-    ) throws {
-        guard errno == EAGAIN else { throw failure(errno: errno, operation) }
-        try wait(for: readiness, operation, &patience, coversWholeCall: coversWholeCall)
     }
 
     /// Parks until a read would not block, or for at most `timeout`; returns whether it is so.
@@ -118,15 +95,15 @@ extension Socket {
     }
 
     private func isReady(for readiness: Readiness, _ operation: String, _ timeout: Duration?) throws -> Bool {
-        var patience = try patience(timeout)
+        var deadline = try begin(timeout)
         // What is read then, and whether it is answered, is not known here.
         if readiness == .read { isUnanswered = true }
-        if patience.isNone {
+        if deadline.isNone {
             _ = try openDescriptor(operation)
             return readiness == .read
                 ? try descriptor.waitReadable(timeout: .zero) : try descriptor.waitWritable(timeout: .zero)
         }
-        try wait(for: readiness, operation, &patience)
-        return !patience.isOver
+        try wait(for: readiness, operation, &deadline)
+        return !deadline.isOver
     }
 }

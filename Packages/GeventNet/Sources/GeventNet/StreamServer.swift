@@ -1,6 +1,7 @@
 internal import Gevent
 @_spi(GeventInternals) internal import GeventCore
 @_spi(GeventInternals) internal import GeventDiagnostics
+@_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
 /// Accepts connections and runs a handler for each, in a greenlet of its own.
@@ -14,6 +15,10 @@ internal import Glibc
 /// }
 /// try server.serveForever()
 /// ```
+///
+/// The handler gets a ``Socket``, which is a `ByteStream`: a function that serves `some ByteStream` or `any ByteStream`
+/// is a handler too, and one that speaks another protocol over the socket makes the stream of that protocol first, in
+/// the connection's own greenlet, where it may park.
 ///
 /// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that
 /// a handler throws is reported to the hub's error handler and touches nothing but its own connection. Not reported are
@@ -460,7 +465,7 @@ private final class Connection: Greenlet<Void> {
     /// The server stops: ends the handler now if the connection is idle, or else when it comes to be.
     func endOnceIdle() throws {
         if isDead { return }
-        socket.handlerToEnd = ObjectIdentifier(self)
+        socket.endWhenIdle(self)
         if socket.descriptor.isReader(self), try socket.hasNoRequest { try kill(blocking: false) }
     }
 
@@ -492,7 +497,7 @@ private final class Connection: Greenlet<Void> {
 extension Socket {
     /// Parks until there is something to accept, whatever the socket's own timeout.
     fileprivate func waitToAccept() throws {
-        var patience = Patience(nil)
-        try wait(for: .read, "accept", &patience)
+        var deadline = try descriptor.begin(nil)
+        try wait(for: .read, "accept", &deadline)
     }
 }

@@ -25,7 +25,7 @@ extension Hub {
         LivingHubs.keepOnly(handle, serial: pointer.pointee.serial)
         // One may be gone by its turn: it was made for another, which has no more use for it here.
         for service in services where services.contains(where: { $0 === service }) { service.hubDidFork() }
-        descriptors.rearmAll(loop)
+        descriptors.rearmAll()
     }
 
     /// What was begun before the fork is the parent's to end.

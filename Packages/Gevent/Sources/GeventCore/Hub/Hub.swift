@@ -26,7 +26,7 @@ public final class Hub {
     /// gevent: the greenlet whose `parent` is nil.
     public let mainGreenlet: AnyGreenlet
     package let hubGreenlet: HubGreenlet
-    let descriptors = DescriptorTable()
+    let descriptors: DescriptorTable
     var identifiers = IdentifierPool()
     /// What the loop reported last, until all of it is handed out.
     @exclusivity(unchecked) var events = ReadyEvents()
@@ -225,6 +225,7 @@ public final class Hub {
         minimalID = HubIdentifiers.take()
         self.pointer = pointer
         self.loop = loop
+        descriptors = DescriptorTable(pointer, loop)
         loopReason = reason
         resolvedConfiguration = configuration
         hasVirtualTime = loop.hasVirtualTime
@@ -343,6 +344,7 @@ public final class Hub {
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         LivingHubs.remove(serial: pointer.pointee.serial)
         isDestroyed = true
+        descriptors.close()
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
         gevent_park(pointer)
         loop.close()

@@ -280,7 +280,7 @@ extension Hub {
     private func handOut(_ count: Int) {
         let end = min(handedOut + count, events.count)
         for index in handedOut..<end {
-            descriptors.distribute(events[index], loop, latestWait)
+            descriptors.distribute(events[index], latestWait)
         }
         handedOut = end
         if end == events.count {

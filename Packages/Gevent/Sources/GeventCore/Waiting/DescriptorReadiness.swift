@@ -35,12 +35,12 @@ public final class DescriptorReadiness: Waitable {
     }
 
     /// Whether a call would not block: a system call. True for a number that is not open, for which a wait throws.
-    public var isReady: Bool { (try? Hub.isReadyNow(fileDescriptor, readiness)) ?? true }  // control: does not park
+    public var isReady: Bool { (try? DescriptorTable.isReadyNow(fileDescriptor, readiness)) ?? true }  // control: does not park
 
     /// `UInt64.max` if it is ready; see ``Waitable/readyOrder()``. Throws ``LoopError`` for a number that is not open.
     public func readyOrder() throws -> UInt64? {
         _ = try home.hub()
-        return try Hub.isReadyNow(fileDescriptor, readiness) ? .max : nil
+        return try DescriptorTable.isReadyNow(fileDescriptor, readiness) ? .max : nil
     }
 
     /// See ``Waitable/enlist(_:)``. Throws ``LoopError`` for a descriptor that the loop cannot watch.
@@ -58,7 +58,7 @@ public final class DescriptorReadiness: Waitable {
         guard fileDescriptor >= 0, home.isHere, let pointer = gevent_hub_current() else { return }
         let hub = Hub.of(pointer)
         guard let entry = hub.descriptors.existing(fileDescriptor) else { return }
-        hub.descriptors.releaseUnusedObservers(fileDescriptor, entry, hub.loop)
+        hub.descriptors.releaseUnusedObservers(fileDescriptor, entry)
     }
 }
 
@@ -88,7 +88,7 @@ extension DescriptorTable {
         _ waiter: Enlistment<Void>, _ fileDescriptor: CInt, _ readiness: Readiness, _ hub: Hub
     ) throws {
         let entry = try entry(fileDescriptor)
-        try arm(fileDescriptor, entry, readiness, hub.loop)
+        try arm(fileDescriptor, entry, readiness)
         let observers = try DescriptorObservers.of(entry) ?? DescriptorObservers()
         if entry.pointee.observers == nil {
             entry.pointee.observers = Unmanaged.passRetained(observers).toOpaque()
@@ -103,8 +103,7 @@ extension DescriptorTable {
 
     /// Chooses the observers that wait for `readiness`, and returns whether there were any.
     func notifyObservers(
-        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness,
-        _ loop: any Loop
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness
     ) -> Bool {
         guard let observers = DescriptorObservers.of(entry) else { return false }
         var wasWanted = false
@@ -112,7 +111,7 @@ extension DescriptorTable {
             EnlistedWaiter.choose(link)
             wasWanted = true
         }
-        releaseUnusedObservers(fileDescriptor, entry, loop)
+        releaseUnusedObservers(fileDescriptor, entry)
         return wasWanted
     }
 
@@ -133,11 +132,9 @@ extension DescriptorTable {
     }
 
     /// Drops the interest once nobody waits: the owner may close the descriptor without a word to us.
-    func releaseUnusedObservers(
-        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop
-    ) {
+    func releaseUnusedObservers(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>) {
         if releaseUnused(entry), entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.armed != 0 {
-            disarm(fileDescriptor, entry, keeping: [], loop)
+            disarm(fileDescriptor, entry, keeping: [])
         }
     }
 

@@ -23,9 +23,9 @@ package final class DescriptorWatch {
         self.fileDescriptor = fileDescriptor
         self.hub = hub
         self.onReadable = onReadable
-        hub.descriptors.forget(fileDescriptor, hub.loop)
+        hub.descriptors.forget(fileDescriptor)
         let entry = try hub.descriptors.entry(fileDescriptor)
-        try hub.descriptors.arm(fileDescriptor, entry, .read, hub.loop)
+        try hub.descriptors.arm(fileDescriptor, entry, .read)
         entry.pointee.watch = Unmanaged.passRetained(self).toOpaque()
         if referenced { hold = hub.hold() }
     }
@@ -48,7 +48,7 @@ package final class DescriptorWatch {
         retry?.cancel()
         retry = nil
         hub.descriptors.existing(fileDescriptor)?.pointee.watch = nil
-        hub.closing(fileDescriptor)
+        hub.descriptors.closing(fileDescriptor)
         Unmanaged.passUnretained(self).release()
     }
 
@@ -68,7 +68,7 @@ package final class DescriptorWatch {
 
     private func register() {
         do throws(LoopError) {
-            try hub.descriptors.arm(fileDescriptor, try hub.descriptors.entry(fileDescriptor), .read, hub.loop)
+            try hub.descriptors.arm(fileDescriptor, try hub.descriptors.entry(fileDescriptor), .read)
             retry = nil
         } catch {
             // Has come to `registrationFailed`, which has started the timer again.

@@ -10,9 +10,37 @@ internal import Glibc
 final class DescriptorTable {
     private static let chunkSize = 1024
 
-    /// Chunks never move, since parked contexts point into them.
+    private let loop: any Loop
+
+    /// The hub whose loop watches the descriptors; nil once it is destroyed.
     // Unchecked exclusivity, here and below: no access can be switched away from, and every wait makes some.
+    @exclusivity(unchecked) private var hub: UnsafeMutablePointer<gevent_hub>?
+
+    /// Chunks never move, since parked contexts point into them.
     @exclusivity(unchecked) private var chunks: [UnsafeMutablePointer<gevent_descriptor>?] = []
+
+    init(_ hub: UnsafeMutablePointer<gevent_hub>, _ loop: any Loop) {
+        self.hub = hub
+        self.loop = loop
+    }
+
+    /// The hub is destroyed. From here on the table is not usable.
+    func close() { hub = nil }
+
+    /// Whether the hub exists and is the calling thread's. Callers ask once per call, since a greenlet never changes
+    /// thread; nothing else here asks.
+    @inline(__always)
+    var isUsable: Bool { hub != nil && gevent_hub_current() == hub }
+
+    /// Throws ``HubError`` unless the table is usable.
+    @inline(__always)
+    func checkThread() throws {
+        if !isUsable { throw reasonNotUsable }
+    }
+
+    private var reasonNotUsable: HubError {
+        @inline(never) get { hub == nil ? .destroyed : .wrongThread }
+    }
 
     deinit {
         for chunk in chunks { chunk?.deallocate() }
@@ -48,10 +76,10 @@ final class DescriptorTable {
     /// would otherwise drop and renew the registration of each, two system calls per wait. A wait that began after
     /// `latestWait` is left alone, and its interest too.
     @inline(__always)
-    func distribute(_ event: ReadyEvent, _ loop: any Loop, _ latestWait: Int64) {
+    func distribute(_ event: ReadyEvent, _ latestWait: Int64) {
         // Of an earlier life of this number, closed and opened again since the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
-        if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry, loop) }
+        if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry) }
         var woken = Readiness(rawValue: entry.pointee.woken)
         var unwanted = Readiness()
         if event.readiness.contains(.read) {
@@ -63,7 +91,7 @@ final class DescriptorTable {
             } else if let watch = entry.pointee.watch {
                 // One of the library's own, on which nobody else waits.
                 return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
-            } else if !woken.contains(.read), !notifyObservers(event.fileDescriptor, entry, .read, loop) {
+            } else if !woken.contains(.read), !notifyObservers(event.fileDescriptor, entry, .read) {
                 unwanted.insert(.read)
             }
         }
@@ -73,25 +101,24 @@ final class DescriptorTable {
                     woken.insert(.write)
                     gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
                 }
-            } else if !woken.contains(.write), !notifyObservers(event.fileDescriptor, entry, .write, loop) {
+            } else if !woken.contains(.write), !notifyObservers(event.fileDescriptor, entry, .write) {
                 unwanted.insert(.write)
             }
         }
         entry.pointee.woken = woken.rawValue
         let armed = Readiness(rawValue: entry.pointee.armed)
         if !armed.isDisjoint(with: unwanted) {
-            disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted), loop)
+            disarm(event.fileDescriptor, entry, keeping: armed.subtracting(unwanted))
         }
     }
 
     func arm(
-        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness,
-        _ loop: any Loop
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness
     ) throws(LoopError) {
         let armed = Readiness(rawValue: entry.pointee.armed)
         if armed.isSuperset(of: readiness) { return }
         // In a child, the loop must not be told before it is the child's own.
-        if let hub = gevent_hub_current(), hub.pointee.is_forked { try Hub.of(hub).recoverFromFork() }
+        if let hub, hub.pointee.is_forked { try Hub.of(hub).recoverFromFork() }
         let wanted = armed.union(readiness)
         do throws(LoopError) {
             try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
@@ -105,21 +132,28 @@ final class DescriptorTable {
 
     /// Forgets what is known of a number that has just been opened: whoever had it before may have closed it without a
     /// word to us, and the kernel's interest went with it.
-    func forget(_ fileDescriptor: CInt, _ loop: any Loop) {
-        guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
-            entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.observers == nil
-        else { return }
-        disarm(fileDescriptor, entry, keeping: [], loop)
+    func forget(_ fileDescriptor: CInt) {
+        guard let entry = dropUnused(fileDescriptor) else { return }
         entry.pointee.generation &+= 1
         entry.pointee.woken = 0
     }
 
+    /// Drops the loop's interest in a descriptor for which no greenlet waits. Returns its entry if there was interest.
+    @discardableResult
+    func dropUnused(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor>? {
+        guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
+            entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.observers == nil
+        else { return nil }
+        disarm(fileDescriptor, entry, keeping: [])
+        return entry
+    }
+
     func disarm(
-        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness, _ loop: any Loop
+        _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness
     ) {
         entry.pointee.armed = keeping.rawValue
         // The parent's loop is not ours to change, and our own will begin without any registration.
-        if let hub = gevent_hub_current(), hub.pointee.is_forked { return }
+        if let hub, hub.pointee.is_forked { return }
         do throws(LoopError) {
             try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
@@ -138,7 +172,7 @@ final class DescriptorTable {
     }
 
     /// Throws an error, which is made only then, into the greenlets that wait for the descriptor.
-    func deliver(_ error: @autoclosure () -> LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
+    private func deliver(_ error: @autoclosure () -> LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
         if let reader = entry.pointee.reader { throwError(error(), into: reader) }
         if let writer = entry.pointee.writer { throwError(error(), into: writer) }
         if entry.pointee.observers != nil { refuseObservers(entry, error()) }
@@ -149,18 +183,18 @@ final class DescriptorTable {
     }
 
     /// Tells a loop that has been recovered, and so has no registrations, what is still waited for.
-    func rearmAll(_ loop: any Loop) {
+    func rearmAll() {
         for (chunk, base) in chunks.enumerated() {
             guard let base else { continue }
             for index in 0..<DescriptorTable.chunkSize where base[index].armed != 0 {
-                rearm(CInt(chunk * DescriptorTable.chunkSize + index), base + index, loop)
+                rearm(CInt(chunk * DescriptorTable.chunkSize + index), base + index)
             }
         }
     }
 
     /// Registers what is still waited for with a loop that has lost the registration. If it cannot be registered again,
     /// the waiters are thrown the reason.
-    private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ loop: any Loop) {
+    private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>) {
         var wanted: Readiness = []
         if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
         if entry.pointee.writer != nil { wanted.insert(.write) }
@@ -168,34 +202,35 @@ final class DescriptorTable {
         entry.pointee.armed = 0
         if wanted.isEmpty { return }
         do throws(LoopError) {
-            try arm(fileDescriptor, entry, wanted, loop)
+            try arm(fileDescriptor, entry, wanted)
         } catch {
             // Delivered to the waiters.
         }
     }
-}
 
-extension Hub {
+    // MARK: Waiting
+
     /// Parks until `fileDescriptor` is ready, or for at most `timeout`; returns whether it became ready.
-    func waitForDescriptor(_ fileDescriptor: CInt, _ readiness: Readiness, timeout: Duration?) throws -> Bool {
+    func wait(for readiness: Readiness, of fileDescriptor: CInt, timeout: Duration?) throws -> Bool {
+        guard let hub else { throw HubError.destroyed }
         guard fileDescriptor >= 0 else {
             throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
         }
-        if let timeout, timeout <= .zero { return try Hub.isReadyNow(fileDescriptor, readiness) }
-        try attend(pointer)
-        let entry = try descriptors.entry(fileDescriptor)
+        if let timeout, timeout <= .zero { return try Self.isReadyNow(fileDescriptor, readiness) }
+        try attend(hub)
+        let entry = try entry(fileDescriptor)
         let isRead = readiness == .read
         guard (isRead ? entry.pointee.reader : entry.pointee.writer) == nil else {
             throw HubError(
                 .concurrentUse,
                 "descriptor \(fileDescriptor): another greenlet waits to \(isRead ? "read" : "write") it already")
         }
-        try descriptors.arm(fileDescriptor, entry, readiness, loop)
-        if let timeout { armTimeout(timeout, pointer.pointee.current, pointer) }
-        gevent_wait_set_slot(pointer, isRead ? gevent_descriptor_reader(entry) : gevent_descriptor_writer(entry))
+        try arm(fileDescriptor, entry, readiness)
+        if let timeout { armTimeout(timeout, hub.pointee.current, hub) }
+        gevent_wait_set_slot(hub, isRead ? gevent_descriptor_reader(entry) : gevent_descriptor_writer(entry))
         defer { entry.pointee.woken &= ~readiness.rawValue }
-        return try wait(
-            pointer, isRead ? .readable : .writable, UnsafeRawPointer(bitPattern: UInt(fileDescriptor)))
+        return try GeventCore.wait(
+            hub, isRead ? .readable : .writable, UnsafeRawPointer(bitPattern: UInt(fileDescriptor)))
     }
 
     /// Looks without waiting.
@@ -213,8 +248,8 @@ extension Hub {
     }
 
     /// Whoever waits for `readiness` finds out by their own system call whether it is there.
-    func wakeWaiters(of fileDescriptor: CInt, _ readiness: Readiness) {
-        guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
+    func wake(_ readiness: Readiness, of fileDescriptor: CInt) {
+        guard fileDescriptor >= 0, let entry = existing(fileDescriptor) else { return }
         if readiness.contains(.read), let reader = entry.pointee.reader {
             gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
         }
@@ -222,17 +257,17 @@ extension Hub {
             gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
         }
         for direction in [.read, .write] as [Readiness] where readiness.contains(direction) {
-            _ = descriptors.notifyObservers(fileDescriptor, entry, direction, loop)
+            _ = notifyObservers(fileDescriptor, entry, direction)
         }
     }
 
     /// The descriptor is about to be closed: the loop forgets it, and who waits on it is thrown EBADF.
     func closing(_ fileDescriptor: CInt) {
-        guard fileDescriptor >= 0, let entry = descriptors.existing(fileDescriptor) else { return }
-        if entry.pointee.armed != 0 { descriptors.disarm(fileDescriptor, entry, keeping: [], loop) }
+        guard fileDescriptor >= 0, let entry = existing(fileDescriptor) else { return }
+        if entry.pointee.armed != 0 { disarm(fileDescriptor, entry, keeping: []) }
         entry.pointee.generation &+= 1
         entry.pointee.woken = 0
-        descriptors.deliver(
+        deliver(
             LoopError(
                 .closed, errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor,
                 message: "closed in another greenlet"), to: entry)
@@ -244,17 +279,31 @@ extension Hub {
 /// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and
 /// with `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
 public final class WatchedDescriptor {
-    private let hub: Hub
+    private let table: DescriptorTable
     /// The number, or -1 once it is closed.
-    @exclusivity(unchecked) public private(set) var fileDescriptor: CInt
+    public var fileDescriptor: CInt { number }
+    // Properties of their own, here and below: code in another module would check the exclusivity of each access.
+    @exclusivity(unchecked) private var number: CInt
+
+    /// The latest read got less than it had room for, so the kernel's buffer was empty then. For `GeventIO`.
+    @_spi(GeventInternals)
+    public var isDrained: Bool {
+        get { hasReadAll }
+        set { hasReadAll = newValue }
+    }
+    @exclusivity(unchecked) private var hasReadAll = false
+
+    /// Called before a greenlet parks to read, and may throw into it instead. For `GeventIO`.
+    @_spi(GeventInternals)
+    @exclusivity(unchecked) public var beforeWaitingToRead: (() throws -> Void)?
 
     /// Takes `fileDescriptor` over: it will be closed by ``close()``, or when the object goes.
     ///
     /// The caller has set it non-blocking. Makes the thread's hub if there is none and throws what that throws.
     public init(_ fileDescriptor: CInt) throws {
-        hub = Hub.of(try currentHub())
-        self.fileDescriptor = fileDescriptor
-        hub.descriptors.forget(fileDescriptor, hub.loop)
+        table = Hub.of(try currentHub()).descriptors
+        number = fileDescriptor
+        table.forget(fileDescriptor)
     }
 
     deinit {
@@ -269,22 +318,27 @@ public final class WatchedDescriptor {
     @available(*, noasync)
     public func waitReadable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
-        return try hub.waitForDescriptor(fileDescriptor, .read, timeout: timeout)
+        return try wait(for: .read, timeout: timeout)
     }
 
     /// Parks until a write would not block; otherwise as ``waitReadable(timeout:)``.
     @available(*, noasync)
     public func waitWritable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
-        return try hub.waitForDescriptor(fileDescriptor, .write, timeout: timeout)
+        return try wait(for: .write, timeout: timeout)
+    }
+
+    /// Parks until the descriptor is ready. The caller has checked the thread.
+    package func wait(for readiness: Readiness, timeout: Duration?) throws -> Bool {
+        try table.wait(for: readiness, of: fileDescriptor, timeout: timeout)
     }
 
     /// Whether `greenlet` is parked until a read would not block. False from the moment it is woken.
     @_spi(GeventInternals)
     public func isReader(_ greenlet: AnyGreenlet) -> Bool {
-        guard fileDescriptor >= 0, !hub.isDestroyed, gevent_hub_current() == hub.pointer,
-            let reader = hub.descriptors.existing(fileDescriptor)?.pointee.reader
-        else { return false }
+        guard fileDescriptor >= 0, table.isUsable, let reader = table.existing(fileDescriptor)?.pointee.reader else {
+            return false
+        }
         return reader == greenlet.context
     }
 
@@ -292,9 +346,10 @@ public final class WatchedDescriptor {
     ///
     /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for
     /// room in it.
+    @_spi(GeventInternals)
     public func wake(_ readiness: Readiness) throws {
         try checkThread()
-        hub.wakeWaiters(of: fileDescriptor, readiness)
+        table.wake(readiness, of: fileDescriptor)
     }
 
     /// Closes the descriptor. Greenlets that wait on it are thrown ``LoopError`` with EBADF. Repeatable. Never parks.
@@ -306,24 +361,21 @@ public final class WatchedDescriptor {
     /// Gives the descriptor up without closing it. Greenlets that wait on it are thrown ``LoopError`` with EBADF.
     public func detach() throws -> CInt {
         try checkThread()
-        defer { fileDescriptor = -1 }
-        hub.closing(fileDescriptor)
+        defer { number = -1 }
+        table.closing(fileDescriptor)
         return fileDescriptor
     }
 
     /// Throws unless the calling thread is the hub's.
-    public func checkThread() throws {
-        // Asked first: the memory of a hub that is gone may be the next one's.
-        if hub.isDestroyed { throw HubError.destroyed }
-        if gevent_hub_current() != hub.pointer { throw HubError.wrongThread }
-    }
+    @_spi(GeventInternals)
+    public func checkThread() throws { try table.checkThread() }
 
     private func closeNow() {
         // A hub that is gone has closed its loop, so nothing is left to forget.
-        if !hub.isDestroyed && gevent_hub_current() == hub.pointer { hub.closing(fileDescriptor) }
+        if table.isUsable { table.closing(fileDescriptor) }
         // EINTR leaves the descriptor closed on Linux; retrying could close somebody else's.
         _ = Glibc.close(fileDescriptor)
-        fileDescriptor = -1
+        number = -1
     }
 }
 
@@ -354,14 +406,8 @@ public func waitWrite(_ fileDescriptor: CInt, timeout: Duration? = nil, throwing
 private func waitOnce(
     _ fileDescriptor: CInt, _ readiness: Readiness, _ timeout: Duration?, _ error: (any Error)?
 ) throws {
-    let hub = Hub.of(try currentHub())
-    defer {
-        // Who owns the descriptor may close it without a word to us, so no interest is left behind.
-        if fileDescriptor >= 0, let entry = hub.descriptors.existing(fileDescriptor), entry.pointee.reader == nil,
-            entry.pointee.writer == nil, entry.pointee.observers == nil, entry.pointee.armed != 0
-        {
-            hub.descriptors.disarm(fileDescriptor, entry, keeping: [], hub.loop)
-        }
-    }
-    if try !hub.waitForDescriptor(fileDescriptor, readiness, timeout: timeout) { throw error ?? Timeout(timeout) }
+    let table = Hub.of(try currentHub()).descriptors
+    // Who owns the descriptor may close it without a word to us, so no interest is left behind.
+    defer { table.dropUnused(fileDescriptor) }
+    if try !table.wait(for: readiness, of: fileDescriptor, timeout: timeout) { throw error ?? Timeout(timeout) }
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 // MARK: addresses
 
@@ -95,6 +96,16 @@ static inline ssize_t gevent_net_send(int descriptor, const void *bytes, size_t 
     for (;;) {
         // A peer that is gone is an error of this call and not a SIGPIPE of the process.
         ssize_t sent = send(descriptor, bytes, count, MSG_NOSIGNAL);
+        if (__builtin_expect(sent >= 0, 1)) return sent;
+        if (errno != EINTR) return -errno;
+    }
+}
+
+/// Sends the bytes of several pieces of memory as if they were one; not more than 1024 pieces.
+static inline ssize_t gevent_net_send_gathered(int descriptor, struct iovec *pieces, size_t count) {
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count};
+    for (;;) {
+        ssize_t sent = sendmsg(descriptor, &message, MSG_NOSIGNAL);
         if (__builtin_expect(sent >= 0, 1)) return sent;
         if (errno != EINTR) return -errno;
     }
