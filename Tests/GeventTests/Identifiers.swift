@@ -69,10 +69,10 @@ struct IdentifierTests {
                 taken.insert(identifier)
             } else if let victim = taken.randomElement(using: &random) {
                 taken.remove(victim)
-                pool.giveBack(victim)
+                pool.release(victim)
             }
             if taken.count > 300 {
-                for identifier in taken { pool.giveBack(identifier) }
+                for identifier in taken { pool.release(identifier) }
                 taken = []
             }
         }

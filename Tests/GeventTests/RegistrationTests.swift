@@ -1,8 +1,8 @@
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-import Gevent
 @testable import GeventCore
 @testable import GeventDiagnostics
 @testable import GeventOS

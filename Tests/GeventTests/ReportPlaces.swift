@@ -55,13 +55,13 @@ struct ReportPlacesTests {
             var bare = site.pointee
             bare.frame_count = 0
             bare.parent = parent.readableSpawnSite
-            let place = SpawnPlace(&bare) { _ in }
+            let place = SpawnLocation(&bare) { _ in }
             #expect(place.phrase == "spawned by a greenlet that was spawned at")
             #expect(place.frames.first?.contains("(ReportPlaces.swift:") == true)
-            let own = SpawnPlace(site) { _ in }
+            let own = SpawnLocation(site) { _ in }
             #expect(own.phrase == "spawned at")
             bare.parent = nil
-            #expect(SpawnPlace(&bare) { _ in }.frames == [])
+            #expect(SpawnLocation(&bare) { _ in }.frames == [])
         }
     }
 

@@ -325,7 +325,7 @@ struct StickyKillTests {
     @Test("The way in which yields are cheap is taken again once the victim is over")
     func attentionIsOver() throws {
         try withHub { hub in
-            let before = hub.pointer.pointee.attention_count
+            let before = hub.pointer.pointee.slow_path_reasons
             for ending in 0..<3 {
                 let victim = spawn {
                     for _ in 0..<3 { try? sleep(for: .seconds(1)) }
@@ -334,7 +334,7 @@ struct StickyKillTests {
                 try sleep()
                 try victim.kill(sticky: true)
                 try sleep()
-                #expect(hub.pointer.pointee.attention_count == before)
+                #expect(hub.pointer.pointee.slow_path_reasons == before)
             }
         }
     }

@@ -1,9 +1,9 @@
 import CGevent
+import Gevent
 import GeventTesting
 import Glibc
 import Testing
 
-import Gevent
 @testable import GeventCore
 @testable import GeventDiagnostics
 @testable import GeventOS

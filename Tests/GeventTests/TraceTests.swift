@@ -495,7 +495,7 @@ struct TraceTests {
     @Test("When nobody watches any more, switches take the short way again")
     func shortWay() throws {
         try withHub { hub in
-            func attentionCount() -> UInt32 { hub.pointer.pointee.attention_count }
+            func attentionCount() -> UInt32 { hub.pointer.pointee.slow_path_reasons }
             let before = attentionCount()
             let hooks = [hub.onSwitch { _, _ in }, hub.onSwitch { _, _ in }]
             #expect(attentionCount() == before + 1)

@@ -79,7 +79,7 @@ extension ModelScheduler {
             return .parked
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         event.line.append((greenlet, nil))
         park(greenlet, .event, step: step, limit: timeout)
         return .parked
@@ -95,7 +95,7 @@ extension ModelScheduler {
             return done(greenlet, step, .came(true))
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         semaphore.line.append((greenlet, .permit))
         let deadline = timeout.map { now + Int64($0) }
         park(greenlet, .permit(semaphore, deadline: deadline), step: step, limit: timeout)
@@ -113,7 +113,7 @@ extension ModelScheduler {
             return done(greenlet, step, .came(true))
         }
         if let deadline, deadline <= now { return done(greenlet, step, .came(false)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         // Before everybody who was not chosen yet, and behind those who were chosen before it.
         var index =
             semaphore.line.firstIndex {
@@ -171,7 +171,7 @@ extension ModelScheduler {
             return .parked
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .value(0)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         semaphore.line.append((greenlet, .look))
         park(greenlet, .anyPermit(semaphore), step: step, limit: timeout)
         return .parked
@@ -192,7 +192,7 @@ extension ModelScheduler {
             return done(greenlet, step, .done)
         }
         guard mayWait(timeout, greenlet) else { return fail(greenlet, step, ModelError(fault: .queueFull)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         queue.putters.append((greenlet, step))
         park(greenlet, .put, step: step, limit: timeout)
         return .parked
@@ -210,7 +210,7 @@ extension ModelScheduler {
         }
         if queue.isShutDown { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         guard mayWait(timeout, greenlet) else { return fail(greenlet, step, ModelError(fault: .queueEmpty)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         queue.takers.append((greenlet, isPeek ? .peek : .get))
         park(greenlet, .take, step: step, limit: timeout)
         return .parked
@@ -305,7 +305,7 @@ extension ModelScheduler {
         if many.chosen.count >= many.wanted || timeout.map({ $0 <= 0 }) == true {
             return done(greenlet, step, .list(Array(many.chosen.prefix(many.wanted))))
         }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         for (place, thing) in things.enumerated() where numbers[place] == nil { enlist(many, thing, place) }
         park(greenlet, .several(many), step: step, limit: timeout)
         return .parked
@@ -328,7 +328,7 @@ extension ModelScheduler {
             return taken(many, greenlet, step)
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         for (place, thing) in things.enumerated() { enlist(many, thing, place) }
         park(greenlet, .several(many), step: step, limit: timeout)
         return .parked

@@ -313,7 +313,7 @@ final class ModelScheduler {
     // MARK: Waiting
 
     /// What a flow has to see to before it parks.
-    func attend(_ greenlet: ModelGreenlet) -> ModelError? {
+    func checkPending(_ greenlet: ModelGreenlet) -> ModelError? {
         if greenlet.isHub { return ModelError(fault: .blockedInHub) }
         return greenlet.pending.isEmpty ? nil : raise(in: greenlet)
     }

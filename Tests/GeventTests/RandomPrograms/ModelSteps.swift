@@ -96,7 +96,7 @@ extension ModelScheduler {
 
     /// Joins the hub, kills what is left, and so on. Returns false when main parks, or all is over.
     private func proceedWithEpilogue(_ main: ModelGreenlet) -> Bool {
-        if let error = attend(main) {
+        if let error = checkPending(main) {
             note(main.who, 0, .threw(error.fault))
             return true
         }
@@ -169,7 +169,7 @@ extension ModelScheduler {
     }
 
     private func yield(_ count: Int, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         park(greenlet, .yields(count - 1), step: step)
         return .parked
     }
@@ -188,7 +188,7 @@ extension ModelScheduler {
     private func waitFor(
         _ target: ModelGreenlet, _ wait: ModelWait, _ greenlet: ModelGreenlet, _ step: Int, limit: Int?
     ) -> Progress {
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         if target === greenlet { return fail(greenlet, step, ModelError(fault: .wouldBlockForever)) }
         target.tellees.append(.waiter(greenlet))
         park(greenlet, wait, step: step, limit: limit)
@@ -204,7 +204,7 @@ extension ModelScheduler {
         let over = members.filter(\.isOver)
         if over.count >= wanted || (isThrowing && over.contains { $0.failure != nil }) { return nil }
         if let limit, limit <= 0 { return nil }
-        if let error = attend(greenlet) { return fail(greenlet, step, error) }
+        if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         var told = over.count
         let count = ModelCount { member in
             told += 1
@@ -273,7 +273,7 @@ extension ModelScheduler {
             return done(greenlet, step.id, .done)
         case .sleep(let duration):
             if duration <= 0 { return yield(1, greenlet, step.id) }
-            if let error = attend(greenlet) { return fail(greenlet, step.id, error) }
+            if let error = checkPending(greenlet) { return fail(greenlet, step.id, error) }
             park(greenlet, .sleep, step: step.id, limit: duration)
             return .parked
         case .spin(let count): return yield(count, greenlet, step.id)
@@ -367,7 +367,7 @@ extension ModelScheduler {
         for member in members where member.phase != .running { deliver(error, to: member) }
         for member in members where member.phase == .running { deliver(error, to: member) }
         if !isBlocking { return done(greenlet, step, .done) }
-        if members.contains(where: { $0 === greenlet }), let error = attend(greenlet) {
+        if members.contains(where: { $0 === greenlet }), let error = checkPending(greenlet) {
             return fail(greenlet, step, error)
         }
         // Nobody waits for main, which never ends.

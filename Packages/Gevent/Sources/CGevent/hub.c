@@ -37,7 +37,7 @@ static void root_entry(void *argument) {
     __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 #endif
     hub->functions.run_hub(hub->owner);
-    hub->attention_count--;
+    hub->slow_path_reasons--;
     gevent_leave_for(hub, &hub->root.stack_pointer, hub->main.stack_pointer, true);
     abort();
 }
@@ -95,7 +95,7 @@ gevent_hub *gevent_hub_create(
     hub->calls_runtime_for_access =
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
     hub->leaves_slowly = hub->calls_runtime_for_access;
-    hub->attention_count = hub->calls_runtime_for_access;
+    hub->slow_path_reasons = hub->calls_runtime_for_access;
     // What was found is the last of the three, the task-local fallback.
     void **block = gevent_thread_word_address(task_words, -2, 3);
     hub->swaps_task_words = block != NULL;
@@ -108,7 +108,7 @@ gevent_hub *gevent_hub_create(
     hub->stack_room = gevent_stacks_room(&hub->stacks);
     gevent_timers_init(&hub->timers);
     hub->main.hub = hub->root.hub = hub;
-    hub->root.attention = GEVENT_ATTENTION_IS_HUB;
+    hub->root.pending_flags = GEVENT_PENDING_REFUSED;
     gevent_list_init(&hub->main.timeouts);
     gevent_list_init(&hub->root.timeouts);
     gevent_list_init(&hub->delayed_starts);

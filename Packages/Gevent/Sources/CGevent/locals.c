@@ -14,7 +14,7 @@ gevent_locals *gevent_locals_make(gevent_hub *hub) {
 
 void gevent_locals_free(gevent_hub *hub, gevent_locals *locals) {
     if (locals->slots != locals->first) free(locals->slots);
-    gevent_record_give_back(hub, locals);
+    gevent_record_release(hub, locals);
 }
 
 static void insert(gevent_locals *locals, gevent_local_slot slot) {

@@ -3,13 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gevent_lineage.h"
+#include "gevent_spawn_tree.h"
 #include "gevent_locals.h"
 
 /// All kinds of small records have one size, so that one free list serves them.
 union record {
     gevent_deferred deferred;
-    gevent_family family;
+    gevent_spawn_node family;
     gevent_tree tree;
     gevent_locals locals;
     union record *next_free;
@@ -51,7 +51,7 @@ gevent_links *gevent_links_take(gevent_hub *hub) {
     return links;
 }
 
-void gevent_links_give_back(gevent_hub *hub, gevent_links *links) {
+void gevent_links_release(gevent_hub *hub, gevent_links *links) {
     if (!hub) {
         free(links);
         return;
@@ -60,7 +60,7 @@ void gevent_links_give_back(gevent_hub *hub, gevent_links *links) {
     hub->free_links = links;
 }
 
-void gevent_record_give_back(gevent_hub *hub, void *memory) {
+void gevent_record_release(gevent_hub *hub, void *memory) {
     union record *record = memory;
     if (!hub) {
         free(record);

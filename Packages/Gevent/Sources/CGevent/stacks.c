@@ -209,7 +209,7 @@ gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
     return prepare(stacks, slot);
 }
 
-void gevent_stacks_give_back(gevent_stacks *stacks, gevent_context *context) {
+void gevent_stacks_release(gevent_stacks *stacks, gevent_context *context) {
     context->owner = NULL;
     context->idle_state = GEVENT_IDLE_FRESH;
     context->next_free = stacks->free;

@@ -57,7 +57,7 @@ SWITCHES __attribute__((noinline)) static void switch_by_runtime(
 }
 
 /// Tells whoever watches switches, on the stack that is left.
-SWITCHES static void tell_watcher(gevent_hub *hub, void *load, bool is_over) {
+SWITCHES static void notify_watcher(gevent_hub *hub, void *load, bool is_over) {
     int error = errno;
     uint64_t ready_tail = hub->ready_tail;
     hub->watch_switch(hub->owner, hub->current, gevent_frame_context(load), gevent_frame_is_first(load), is_over);
@@ -75,7 +75,7 @@ static inline bool carries_exceptions(const gevent_hub *hub) {
 }
 
 SWITCHES __attribute__((noinline)) static void leave_slowly(gevent_hub *hub, void **save, void *load, bool is_over) {
-    if (hub->watch_switch) tell_watcher(hub, load, is_over);
+    if (hub->watch_switch) notify_watcher(hub, load, is_over);
     gevent_cxx_exceptions exceptions = *hub->cxx_exceptions;
     *hub->cxx_exceptions = (gevent_cxx_exceptions){0};
     if (hub->calls_runtime_for_access)
@@ -93,8 +93,8 @@ SWITCHES __attribute__((noinline)) void gevent_leave_for(gevent_hub *hub, void *
 }
 
 void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
-    // As long as attention_count is not zero, every yield takes the way through leave_for.
-    hub->attention_count += (watcher != NULL) - (hub->watch_switch != NULL);
+    // As long as slow_path_reasons is not zero, every yield takes the way through leave_for.
+    hub->slow_path_reasons += (watcher != NULL) - (hub->watch_switch != NULL);
     hub->watch_switch = watcher;
     hub->leaves_slowly = watcher != NULL || hub->calls_runtime_for_access;
 }
@@ -195,7 +195,7 @@ __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
         }
     }
     hub->root_switch_count++;
-    hub->attention_count++;
+    hub->slow_path_reasons++;
     return hub->root.stack_pointer;
 }
 
@@ -206,7 +206,7 @@ SWITCHES __attribute__((noinline)) void gevent_park(gevent_hub *hub) {
 }
 
 SWITCHES __attribute__((noinline)) static bool yield_slowly(gevent_hub *hub) {
-    if (!hub || gevent_attention(hub) != GEVENT_ATTENTION_NONE) return false;
+    if (!hub || gevent_pending_flags(hub) != GEVENT_PENDING_NONE) return false;
     uint64_t place = hub->ready_tail;
     // Its place in the queue is kept for it, and filled when its stack pointer is known.
     gevent_ready_push(hub, NULL, GEVENT_READY_RESUME);
@@ -227,7 +227,7 @@ SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     uint64_t head = hub->ready_head, tail = hub->ready_tail, mask = hub->ready_mask;
     uintptr_t *ring = hub->ready, entry = ring[head & mask];
     bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
-                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->attention_count == 0 &&
+                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->slow_path_reasons == 0 &&
                     !carries_exceptions(hub);
     if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
     // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer
@@ -249,7 +249,7 @@ static void greenlet_entry(void *argument) {
 #endif
     for (;;) {
         hub->functions.run_greenlet(self->owner, self);
-        gevent_attention_reset(self);
+        gevent_pending_reset(self);
         if (hub->ready_head == hub->ready_tail || hub->ready_head >= hub->ready_limit) break;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
         if (!begins_on(hub, self, entry)) break;
@@ -260,7 +260,7 @@ static void greenlet_entry(void *argument) {
         clear_words(hub);
     }
     // Given back while still standing on it: nobody else on this thread can take it before the switch.
-    gevent_stacks_give_back(gevent_hub_stacks(hub, self->stack_class), self);
+    gevent_stacks_release(gevent_hub_stacks(hub, self->stack_class), self);
     hub->live_stacks--;
     gevent_leave_for(hub, &self->stack_pointer, take_next(hub), true);
     abort();
@@ -270,14 +270,14 @@ SWITCHES __attribute__((noinline)) void gevent_visit_hub(gevent_hub *hub) {
     gevent_context *self = hub->current;
     hub->visitor = self;
     // Not counted as a switch: no other greenlet gets a turn, which is what the monitor looks for.
-    hub->attention_count++;
+    hub->slow_path_reasons++;
     gevent_leave_for(hub, &self->stack_pointer, hub->root.stack_pointer, false);
 }
 
 SWITCHES __attribute__((noinline)) void gevent_end_visit(gevent_hub *hub) {
     gevent_context *visitor = hub->visitor;
     hub->visitor = NULL;
-    hub->attention_count--;
+    hub->slow_path_reasons--;
     gevent_leave_for(hub, &hub->root.stack_pointer, visitor->stack_pointer, false);
 }
 
@@ -293,7 +293,7 @@ gevent_run_result gevent_run_ready(gevent_hub *hub) {
         if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START_SIZED) load = prepare_sized_start(hub, pointer);
         if (!load) return GEVENT_RUN_NO_STACK;
         hub->ready_head++;
-        hub->attention_count--;
+        hub->slow_path_reasons--;
         gevent_leave_for(hub, &hub->root.stack_pointer, load, false);
     }
 }

@@ -199,7 +199,7 @@ final class MonitorSchedule: @unchecked Sendable {
     /// step; a thread of the program's own may have.
     func startAgain(_ monitor: Monitor) {
         guard let watched else { return }
-        state.makeAnew()
+        state.reset()
         gevent_sampling_reset(watched.hub)
         do throws(SystemError) {
             try startThread(monitor, watched.hub)

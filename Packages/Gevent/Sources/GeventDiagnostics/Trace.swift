@@ -214,7 +214,7 @@ final class Trace: HubService, SwitchTrace {
     /// "spawned at" and the first frame that is not the library's; empty without one.
     private func text(of site: UnsafePointer<gevent_spawn_site>) -> String {
         if let known = siteTexts[site] { return known }
-        let place = SpawnPlace(site) { _ in }
+        let place = SpawnLocation(site) { _ in }
         let text = place.frames.first.map { "\(place.phrase) \($0)" } ?? ""
         siteTexts[site] = text
         return text

@@ -13,7 +13,7 @@ struct TreeText {
 
     private let tree: GreenletTree
     /// Many greenlets share few spawn sites, and each takes several lookups.
-    private var spawnPlaces: [UnsafePointer<gevent_spawn_site>: SpawnPlace] = [:]
+    private var spawnPlaces: [UnsafePointer<gevent_spawn_site>: SpawnLocation] = [:]
     private(set) var text = ""
 
     /// Writes the first `limit` greenlets of `tree`.
@@ -109,9 +109,9 @@ struct TreeText {
 
     private mutating func spawnPlace<Failure: Error>(
         _ site: UnsafePointer<gevent_spawn_site>, _ pause: () throws(Failure) -> Void
-    ) throws(Failure) -> SpawnPlace {
+    ) throws(Failure) -> SpawnLocation {
         if let known = spawnPlaces[site] { return known }
-        let made = try SpawnPlace(site) { addresses throws(Failure) in
+        let made = try SpawnLocation(site) { addresses throws(Failure) in
             try symbolicate(addresses, pausing: pause)
         }
         spawnPlaces[site] = made

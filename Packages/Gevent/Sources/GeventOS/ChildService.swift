@@ -45,7 +45,7 @@ final class ChildService: HubService {
 
     private func childrenChanged() {
         for watch in Array(watches.values.joined()) { watch.check() }
-        changes.tellAll(hub.pointer)
+        changes.notifyAll(hub.pointer)
     }
 
     func hubWillClose() {
@@ -59,7 +59,7 @@ final class ChildService: HubService {
     /// They are the parent's children, not ours.
     func hubDidFork() {
         for watch in Array(watches.values.joined()) { watch.settle(ChildError(.notAChild, pid: watch.pid)) }
-        changes.tellAll(hub.pointer)
+        changes.notifyAll(hub.pointer)
     }
 }
 

@@ -135,7 +135,7 @@ public final class FileWatch: CustomStringConvertible {
         isActive = false
         self.failure = failure
         hold = nil
-        changes.tellAll(hub.pointer)
+        changes.notifyAll(hub.pointer)
         keeper = nil
     }
 
@@ -147,7 +147,7 @@ public final class FileWatch: CustomStringConvertible {
         attributes = now
         changeCount += 1
         isUnseen = changes.line.isEmpty
-        changes.tellAll(hub.pointer)
+        changes.notifyAll(hub.pointer)
         if onChange != nil { startCall() }
     }
 
@@ -157,7 +157,7 @@ public final class FileWatch: CustomStringConvertible {
             return
         }
         isCalling = true
-        let turn = Turn { [weak self] in self?.callIsOver() }
+        let turn = DeinitAction { [weak self] in self?.callIsOver() }
         RawGreenlet(hub: hub.pointer) { [self] in
             try withExtendedLifetime(turn) { if isActive { try onChange?(self) } }
         }.start(hub.pointer)

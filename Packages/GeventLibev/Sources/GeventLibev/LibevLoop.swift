@@ -44,7 +44,7 @@ public final class LibevLoop: Loop {
     private let wakeSlot: UnsafeMutablePointer<gevent_libev_slot>
     private var timer: DeadlineTimer
     private let timerSlot: UnsafeMutablePointer<gevent_libev_slot>
-    private let turn: UnsafeMutablePointer<Turn>
+    private let turn: UnsafeMutablePointer<DeinitAction>
     private let forkWatcher: UnsafeMutablePointer<ev_fork>
     /// Started for a run that is not to wait.
     private let idleWatcher: UnsafeMutablePointer<ev_idle>
@@ -54,7 +54,7 @@ public final class LibevLoop: Loop {
     private let probe: CInt
     private let owner = pthread_self()
 
-    typealias Turn = LibraryTurn<gevent_libev_slot, Notes>
+    typealias DeinitAction = LibraryTurn<gevent_libev_slot, Notes>
 
     struct Notes {
         /// Whether a slot that has changed may have been lost in the run.
@@ -108,7 +108,7 @@ public final class LibevLoop: Loop {
         namesDescriptorsAnew = Self.backend(of: loop) != .epoll
         looksAtNumbers = Self.backend(of: loop) == .select
         turn = .allocate(capacity: 1)
-        turn.initialize(to: Turn(waker: eventWaker, notes: Notes()))
+        turn.initialize(to: DeinitAction(waker: eventWaker, notes: Notes()))
         wakeSlot = Self.makeSlot(onWake, turn)
         timerSlot = Self.makeSlot(onDeadline, turn)
         forkWatcher = .allocate(capacity: 1)
@@ -264,7 +264,7 @@ public final class LibevLoop: Loop {
     }
 
     private static func makeSlot(
-        _ callback: gevent_libev_callback, _ turn: UnsafeMutablePointer<Turn>
+        _ callback: gevent_libev_callback, _ turn: UnsafeMutablePointer<DeinitAction>
     ) -> UnsafeMutablePointer<gevent_libev_slot> {
         let slot = UnsafeMutablePointer<gevent_libev_slot>.allocate(capacity: 1)
         slot.initialize(to: gevent_libev_slot())
@@ -305,7 +305,7 @@ public final class LibevLoop: Loop {
     private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
         let before = events.count
         hasChanges = false
-        let ended = Turn.run(turn, into: &events) { gevent_libev_run(loop, flags, &turn.pointee.notes.failure) }
+        let ended = DeinitAction.run(turn, into: &events) { gevent_libev_run(loop, flags, &turn.pointee.notes.failure) }
         if ended.isExpired { timer.expire() }
         if isReversed(events, from: before) { events.reverse(from: before) }
         if turn.pointee.notes.hasLost {
@@ -399,8 +399,8 @@ private enum Bits {
 
 // MARK: Callbacks. They append or take a note, and return.
 
-private func turn(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.Turn> {
-    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self)
+private func turn(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.DeinitAction> {
+    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.DeinitAction.self)
 }
 
 private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
@@ -427,7 +427,7 @@ private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?,
 
 /// Not only after a fork: libev is about to register everything anew, for whatever reason.
 private func onRearming(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
-    guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.Turn.self) else { return }
+    guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.DeinitAction.self) else { return }
     turn.pointee.notes.loop?._withUnsafeGuaranteedRef { $0.prepareToRearm() }
 }
 

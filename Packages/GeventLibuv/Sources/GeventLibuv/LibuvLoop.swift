@@ -35,7 +35,7 @@ public final class LibuvLoop: Loop {
     private var slots = LibrarySlots<gevent_libuv_slot>()
     private let eventWaker: EventWaker
     private var timer: DeadlineTimer
-    private let turn: UnsafeMutablePointer<Turn>
+    private let turn: UnsafeMutablePointer<DeinitAction>
     /// Whether libuv has descriptors of its own to register that the kernel has not been asked for.
     private var hasUnregistered = true
     /// Why the loop cannot be used any more: libuv could not get a new epoll descriptor, and would abort without one.
@@ -50,7 +50,7 @@ public final class LibuvLoop: Loop {
     private let owner = pthread_self()
     private var process = getpid()
 
-    typealias Turn = LibraryTurn<gevent_libuv_slot, Notes>
+    typealias DeinitAction = LibraryTurn<gevent_libuv_slot, Notes>
 
     struct Notes {
         /// Counts the polls.
@@ -97,7 +97,7 @@ public final class LibuvLoop: Loop {
             throw error
         }
         turn = .allocate(capacity: 1)
-        turn.initialize(to: Turn(waker: eventWaker, notes: Notes()))
+        turn.initialize(to: DeinitAction(waker: eventWaker, notes: Notes()))
         self.loop = loop
         self.isAdopted = isAdopted
         do throws(LoopError) {
@@ -243,7 +243,7 @@ public final class LibuvLoop: Loop {
         let mayBlock = events.count == before && turn.pointee.mayBlock(until: deadline)
         if mayBlock { try timer.arm(until: deadline) }
         turn.pointee.notes.number &+= 1
-        let ended = Turn.run(turn, into: &events) { _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT) }
+        let ended = DeinitAction.run(turn, into: &events) { _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT) }
         if ended.isExpired { timer.expire() }
     }
 
@@ -436,8 +436,8 @@ private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMu
 
 // MARK: Callbacks. They append or take a note, and return.
 
-private func turn(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.Turn> {
-    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.Turn.self)
+private func turn(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.DeinitAction> {
+    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.DeinitAction.self)
 }
 
 private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt, _ events: CInt) {

@@ -14,7 +14,7 @@ struct BufferLoan {
     }
 
     @usableFromInline
-    func giveBack() { pool.giveBack(buffer) }
+    func release() { pool.release(buffer) }
 }
 
 /// The buffers one thread lends to reads, so that a connection that waits for data holds none: ten thousand idle ones
@@ -41,7 +41,7 @@ final class BufferPool {
         return UnsafeMutableRawBufferPointer(start: start, count: BufferPool.bufferSize)
     }
 
-    func giveBack(_ buffer: UnsafeMutableRawBufferPointer) {
+    func release(_ buffer: UnsafeMutableRawBufferPointer) {
         guard let start = buffer.baseAddress else { return }
         if free.count < BufferPool.mostKept {
             free.append(start)

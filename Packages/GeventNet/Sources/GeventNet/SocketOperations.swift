@@ -34,7 +34,7 @@ struct ReceiveOnLoan: DescriptorOperation {
     mutating func attempt(_ fileDescriptor: CInt) -> Int? {
         whole = pool.take()
         let count = gevent_net_receive(fileDescriptor, whole.baseAddress, room)
-        if count < 0 { pool.giveBack(whole) }
+        if count < 0 { pool.release(whole) }
         return resultIfReady(count)
     }
 }

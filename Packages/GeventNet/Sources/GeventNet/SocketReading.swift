@@ -61,7 +61,7 @@ extension Socket {
         upTo limit: Int = 65536, timeout: Duration? = nil, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
         let loan = try borrowBytes(upTo: limit, timeout)
-        defer { loan.giveBack() }
+        defer { loan.release() }
         return try body(loan.bytes)
     }
 

@@ -26,9 +26,9 @@ enum {
 
 /// Why a context must look up from its fast path before it parks.
 enum {
-    GEVENT_ATTENTION_NONE = 0,
-    GEVENT_ATTENTION_ERROR = 1,   // an error waits to be thrown at the next park
-    GEVENT_ATTENTION_IS_HUB = 2,  // the hub's own context, or what is left of a greenlet: neither may park
+    GEVENT_PENDING_NONE = 0,
+    GEVENT_PENDING_ERROR = 1,   // an error waits to be thrown at the next park
+    GEVENT_PENDING_REFUSED = 2,  // the hub's own context, or what is left of a greenlet: neither may park
 };
 
 /// How long a stack has been idle, in sweeps of gevent_stacks_shed.
@@ -43,7 +43,7 @@ typedef struct gevent_context {
     void *owner;          // the Swift greenlet, retained while it is started and not over; null in a free stack
     uint8_t wait_state;
     uint8_t wait_kind;  // what it waits for, as the Swift side names it; for reports
-    uint8_t attention;  // see gevent_attention_raise
+    uint8_t pending_flags;  // see gevent_pending_raise
     uint8_t idle_state; // GEVENT_IDLE_…; counts while the context is parked or its stack free
     uint8_t stack_class; // of which size its stack is; 0 for the default
 

@@ -52,7 +52,7 @@ typedef struct gevent_hub {
     uintptr_t *ready;  // a ring; head and tail only ever grow
     uint64_t ready_head, ready_tail, ready_mask;
     uint64_t ready_limit;     // the hub must run before the head passes this
-    uint32_t attention_count; // reasons not to take the short way: contexts that must look up before they park, the
+    uint32_t slow_path_reasons; // reasons not to take the short way: contexts that must look up before they park, the
                               // hub while it runs, whoever watches switches while they do, and for ever if the
                               // runtime's own calls have to swap the access list
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;

@@ -9,11 +9,11 @@ void *gevent_record_take(gevent_hub *hub);
 /// Records from the hub's own free list: steady state allocates nothing. Aborts without memory.
 gevent_deferred *gevent_deferred_take(gevent_hub *hub);
 /// Frees the record if its hub is gone and null is passed for it.
-void gevent_record_give_back(gevent_hub *hub, void *record);
+void gevent_record_release(gevent_hub *hub, void *record);
 
 /// The same for links.
 gevent_links *gevent_links_take(gevent_hub *hub);
-void gevent_links_give_back(gevent_hub *hub, gevent_links *links);
+void gevent_links_release(gevent_hub *hub, gevent_links *links);
 
 /// It does not happen any more: takes the record, which is the caller's then, out of the timers and out of its list.
 static inline void gevent_deferred_cancel(gevent_hub *hub, gevent_deferred *deferred) {

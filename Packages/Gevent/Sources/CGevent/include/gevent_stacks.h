@@ -52,7 +52,7 @@ void gevent_stacks_destroy(gevent_stacks *stacks);
 
 /// A context at the top of a free stack, or null with errno set: ENOMEM without address space, EAGAIN at the limit.
 gevent_context *gevent_stacks_take(gevent_stacks *stacks);
-void gevent_stacks_give_back(gevent_stacks *stacks, gevent_context *context);
+void gevent_stacks_release(gevent_stacks *stacks, gevent_context *context);
 
 /// Returns the pages of up to `most` free stacks to the kernel, keeping `keep` hot ones. Returns how many.
 size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most);

@@ -15,36 +15,36 @@ void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher);
 
 /// What the current context has to see to before it parks: one of GEVENT_ATTENTION. The context itself is looked at
 /// only if some context has something to see to, since the rest of a yield does not touch it.
-static inline uint8_t gevent_attention(const gevent_hub *hub) {
-    if (__builtin_expect(hub->attention_count == 0, 1)) return GEVENT_ATTENTION_NONE;
-    return hub->current->attention;
+static inline uint8_t gevent_pending_flags(const gevent_hub *hub) {
+    if (__builtin_expect(hub->slow_path_reasons == 0, 1)) return GEVENT_PENDING_NONE;
+    return hub->current->pending_flags;
 }
 
 /// The current context of this thread goes to the back of the ready queue. Returns false, without having done anything,
 /// if there is no hub or the context has something to see to first.
 bool gevent_yield(void);
 
-static inline void gevent_attention_raise(gevent_context *context) {
-    context->hub->attention_count += context->attention == GEVENT_ATTENTION_NONE;
-    if (context->attention == GEVENT_ATTENTION_NONE) context->attention = GEVENT_ATTENTION_ERROR;
+static inline void gevent_pending_raise(gevent_context *context) {
+    context->hub->slow_path_reasons += context->pending_flags == GEVENT_PENDING_NONE;
+    if (context->pending_flags == GEVENT_PENDING_NONE) context->pending_flags = GEVENT_PENDING_ERROR;
 }
 
 /// From here to the end of its greenlet the context must not park, as if it were the hub's.
-static inline void gevent_attention_disown(gevent_context *context) {
-    context->hub->attention_count += context->attention == GEVENT_ATTENTION_NONE;
-    context->attention = GEVENT_ATTENTION_IS_HUB;
+static inline void gevent_pending_refuse(gevent_context *context) {
+    context->hub->slow_path_reasons += context->pending_flags == GEVENT_PENDING_NONE;
+    context->pending_flags = GEVENT_PENDING_REFUSED;
 }
 
 /// The context is the next greenlet's.
-static inline void gevent_attention_reset(gevent_context *context) {
-    context->hub->attention_count -= context->attention != GEVENT_ATTENTION_NONE;
-    context->attention = GEVENT_ATTENTION_NONE;
+static inline void gevent_pending_reset(gevent_context *context) {
+    context->hub->slow_path_reasons -= context->pending_flags != GEVENT_PENDING_NONE;
+    context->pending_flags = GEVENT_PENDING_NONE;
 }
 
-static inline void gevent_attention_clear(gevent_context *context) {
-    if (context->attention != GEVENT_ATTENTION_ERROR) return;
-    context->attention = GEVENT_ATTENTION_NONE;
-    context->hub->attention_count--;
+static inline void gevent_pending_clear(gevent_context *context) {
+    if (context->pending_flags != GEVENT_PENDING_ERROR) return;
+    context->pending_flags = GEVENT_PENDING_NONE;
+    context->hub->slow_path_reasons--;
 }
 
 /// On the hub's stack: runs ready contexts until the grant is used up, the queue is empty, or the hub itself has to

@@ -30,7 +30,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
     @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) package final var phase: Phase = .created
-    @exclusivity(unchecked) private final var marks: GreenletMarks = []
+    @exclusivity(unchecked) private final var marks: GreenletFlags = []
     /// The size of the stack it runs on; see `gevent_hub_stack_class`. 0 for the default.
     @exclusivity(unchecked) final var stackClass: UInt8 = 0
     /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
@@ -44,26 +44,26 @@ open class AnyGreenlet: CustomStringConvertible {
     @exclusivity(unchecked) package final var pendingErrors: PendingErrors?
     @usableFromInline @exclusivity(unchecked) package final var spawnSite: UnsafePointer<gevent_spawn_site>?
     @exclusivity(unchecked) final var details: GreenletDetails?
-    /// Who spawned it and whom it spawned; see gevent_lineage.h. 0 without tracking.
-    @exclusivity(unchecked) final var kin: UInt
+    /// Who spawned it and whom it spawned; see gevent_spawn_tree.h. 0 without tracking.
+    @exclusivity(unchecked) final var spawnNode: UInt
 
     /// For subclasses in this module, with the hub already at hand.
     init(hub: UnsafeMutablePointer<gevent_hub>) {
         hubSerial = hub.pointee.serial
-        kin = 0
+        spawnNode = 0
     }
 
     /// For those that are spawned; see `recordSpawner`.
-    init(hub: UnsafeMutablePointer<gevent_hub>, kin: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
+    init(hub: UnsafeMutablePointer<gevent_hub>, spawnNode: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
         hubSerial = hub.pointee.serial
-        self.kin = kin
+        self.spawnNode = spawnNode
         self.spawnSite = spawnSite
     }
 
     deinit {
         details?.close(hubSerial: hubSerial)
         if links != nil { dropLinks() }
-        if kin != 0 && !gevent_kin_leave(kin) { leaveKinSlowly() }
+        if spawnNode != 0 && !gevent_spawn_node_leave(spawnNode) { leaveSpawnNodeSlowly() }
     }
 
     // MARK: State
@@ -294,7 +294,7 @@ open class AnyGreenlet: CustomStringConvertible {
     @inline(__always)
     final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
-        gevent_attention_disown(context)
+        gevent_pending_refuse(context)
     }
 
     /// Lets go of what the context of a greenlet that is over still holds.
@@ -332,7 +332,7 @@ open class AnyGreenlet: CustomStringConvertible {
             addPending(PendingError(error: error, timeout: timeout, isSticky: sticky))
             guard let context else { return }
             Hub.of(context.pointee.hub).switchWatch?.delivered(error, to: self)
-            gevent_attention_raise(context)
+            gevent_pending_raise(context)
             // A context that was woken, or that yielded, is on its way: it takes what it was woken for, and the error
             // waits for its next park. So nothing handed to it is ever lost.
             gevent_wait_end(context, UInt8(GEVENT_WAIT_FAILED))
@@ -355,7 +355,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// For a greenlet whose wait the caller then ends as failed by itself.
     final func prepareToRaise(_ error: any Error, _ context: UnsafeMutablePointer<gevent_context>) {
         addPending(PendingError(error: error, timeout: nil, isSticky: false))
-        gevent_attention_raise(context)
+        gevent_pending_raise(context)
     }
 
     final var hasStickyError: Bool { pendingErrors?.hasSticky == true }
@@ -405,7 +405,7 @@ open class AnyGreenlet: CustomStringConvertible {
         // What they hold goes when nothing is pending any more: it may throw into this very greenlet.
         let forgotten = pendingErrors
         pendingErrors = nil
-        if let context { gevent_attention_clear(context) }
+        if let context { gevent_pending_clear(context) }
         withExtendedLifetime(forgotten) {}
     }
 }
@@ -414,11 +414,11 @@ open class AnyGreenlet: CustomStringConvertible {
 extension AnyGreenlet: Sendable {}
 
 /// What is true of a greenlet now and then, in one byte.
-private struct GreenletMarks: OptionSet {
+private struct GreenletFlags: OptionSet {
     let rawValue: UInt8
-    static let isNotifying = GreenletMarks(rawValue: 1)
-    static let isInherited = GreenletMarks(rawValue: 2)
-    static let keepsFailure = GreenletMarks(rawValue: 4)
+    static let isNotifying = GreenletFlags(rawValue: 1)
+    static let isInherited = GreenletFlags(rawValue: 2)
+    static let keepsFailure = GreenletFlags(rawValue: 4)
 }
 
 /// What few greenlets need: kept apart so that the others do not pay for it.
@@ -433,7 +433,7 @@ final class GreenletDetails {
         let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
         dropInheritedLocals(hub)
         guard let minimalID, let hub else { return }
-        Hub.of(hub).identifiers.giveBack(minimalID)
+        Hub.of(hub).identifiers.release(minimalID)
     }
 }
 
@@ -452,7 +452,7 @@ struct IdentifierPool {
         return firstCandidate * 64 + bit
     }
 
-    mutating func giveBack(_ identifier: Int) {
+    mutating func release(_ identifier: Int) {
         words[identifier / 64] &= ~(1 << UInt64(identifier % 64))
         firstCandidate = min(firstCandidate, identifier / 64)
     }

@@ -208,7 +208,7 @@ public final class GreenletGroup: CustomStringConvertible {
     /// Returns when all members are over, or one has failed.
     private func waitForMembers() throws {
         while count > 0 && failure == nil && !hub.isDestroyed {
-            try attend(hub.pointer)
+            try checkPending(hub.pointer)
             _ = try wait(hub.pointer, .group, self)
         }
     }
@@ -222,7 +222,7 @@ public final class GreenletGroup: CustomStringConvertible {
         owner.retractErrors { $0.error as? GroupInterruption === interruption }
         // A failure has ended them already, and one exit is enough; but a sticky kill of the caller is another matter.
         if failure == nil || owner.hasStickyError { endMembers() }
-        // No `attend`: what is pending stays so until after the scope.
+        // No `checkPending`: what is pending stays so until after the scope.
         while count > 0 {
             let place = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
             let outcome = gevent_wait(hub.pointer, WaitKind.group.rawValue, place)
@@ -299,7 +299,7 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
 @discardableResult
 public func withGroup<Value>(_ body: (GreenletGroup) throws -> Value) throws -> Value {
     let hub = try currentHub()
-    if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) { throw HubError.blockedInHub }
+    if gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) { throw HubError.blockedInHub }
     return try GreenletGroup(Hub.of(hub)).run(body)
 }
 

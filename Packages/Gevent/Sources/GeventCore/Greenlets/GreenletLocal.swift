@@ -157,7 +157,7 @@ private func dropValues(of id: UInt64, usedIn usage: UInt32) {
     let here = gevent_hub_current()
     if let here { Hub.of(here).dropLocal(id) }
     if usage == here?.pointee.serial { return }
-    for (serial, handle) in LivingHubs.handles where serial != here?.pointee.serial {
+    for (serial, handle) in HubRegistry.handles where serial != here?.pointee.serial {
         if usage != manyHubs && usage != serial { continue }
         // A hub that refuses is gone, and the values with it.
         handle.post { if let hub = gevent_hub_current() { Hub.of(hub).dropLocal(id) } }

@@ -11,15 +11,15 @@ open class JoinableGreenlet: AnyGreenlet {
 
     @usableFromInline
     override init(hub: UnsafeMutablePointer<gevent_hub>) {
-        var kin: UInt = 0
+        var spawnNode: UInt = 0
         var site: UnsafePointer<gevent_spawn_site>?
         let duties = hub.pointee.spawn_duties
         if duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 {
-            (kin, site) = recordSpawner(hub)
+            (spawnNode, site) = recordSpawner(hub)
             // Here and not in a function of its own, which would be one more frame of the site.
             site = gevent_hub_capture_spawn_site(hub, site)
         }
-        super.init(hub: hub, kin: kin, spawnSite: site)
+        super.init(hub: hub, spawnNode: spawnNode, spawnSite: site)
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
@@ -151,7 +151,7 @@ open class JoinableGreenlet: AnyGreenlet {
         if let record = delayRecord {
             delayRecord = nil
             gevent_deferred_cancel(hub, record)
-            gevent_record_give_back(hub, record)
+            gevent_record_release(hub, record)
             Unmanaged.passUnretained(self).release()
         }
         // One that stands in the ready queue stays there; when its turn comes it is found dead.

@@ -85,7 +85,7 @@ func killMembers(
     for member in members where member.phase != .running { member.deliver(error, sticky: sticky) }
     for member in members where member.phase == .running { member.deliver(error, sticky: sticky) }
     guard blocking else { return }
-    if members.contains(where: \.isCurrent) { try attend(hub) }
+    if members.contains(where: \.isCurrent) { try checkPending(hub) }
     // Main never ends, so nobody waits for it.
     let mortals = members.filter { !$0.isMain }
     let counter = try mortals.withUnsafeBufferPointer {

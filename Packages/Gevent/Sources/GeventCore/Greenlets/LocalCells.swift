@@ -116,7 +116,7 @@ enum LocalTable {
     /// A stack that runs on nobody's behalf any more is the hub's. Main's is main's, also while it destroys the hub.
     private static func context(_ hub: UnsafeMutablePointer<gevent_hub>) -> UnsafeMutablePointer<gevent_context> {
         let current = hub.pointee.current!
-        let isNobodys = gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) && current != gevent_hub_main(hub)
+        let isNobodys = gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) && current != gevent_hub_main(hub)
         return isNobodys ? gevent_hub_root(hub) : current
     }
 

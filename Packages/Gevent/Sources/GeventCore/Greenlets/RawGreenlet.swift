@@ -16,7 +16,8 @@ public final class RawGreenlet: AnyGreenlet {
         isOfLink = false
         let duties = hub.pointee.spawn_duties
         super.init(
-            hub: hub, kin: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).kin : 0, spawnSite: nil)
+            hub: hub, spawnNode: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).spawnNode : 0,
+            spawnSite: nil)
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
@@ -27,7 +28,7 @@ public final class RawGreenlet: AnyGreenlet {
         isOfLink = true
         let tracks = hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACKS) != 0
         super.init(
-            hub: hub, kin: tracks ? recordSpawner(hub, hub.pointee.root.owner).kin : 0, spawnSite: nil)
+            hub: hub, spawnNode: tracks ? recordSpawner(hub, hub.pointee.root.owner).spawnNode : 0, spawnSite: nil)
     }
 
     /// A coroutine that will run `body`, and is not started.

@@ -2,12 +2,12 @@
 
 internal import CGevent
 
-/// Counts a new greenlet among the children of the current one. Returns its kin, and where the current one was made
+/// Counts a new greenlet among the children of the current one. Returns its spawnNode, and where the current one was made
 /// itself.
 @inline(__always)
 func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>
-) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
+) -> (spawnNode: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
     // The owner of the running context is there as long as it runs.
     recordSpawner(hub, hub.pointee.current.pointee.owner)
 }
@@ -16,28 +16,28 @@ func recordSpawner(
 @inline(__always)
 func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>, _ owner: UnsafeMutableRawPointer
-) -> (kin: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
+) -> (spawnNode: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
     let spawner = Unmanaged<AnyGreenlet>.fromOpaque(owner)
     return spawner._withUnsafeGuaranteedRef {
-        if !gevent_kin_is_own($0.kin) { $0.makeOwnKin(hub) }
-        return (gevent_kin_child($0.kin), $0.spawnSite)
+        if !gevent_spawn_node_is_own($0.spawnNode) { $0.makeOwnSpawnNode(hub) }
+        return (gevent_spawn_node_child($0.spawnNode), $0.spawnSite)
     }
 }
 
 extension AnyGreenlet {
     @inline(never)
-    fileprivate final func makeOwnKin(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        kin = gevent_kin_make_own(hub, kin, Unmanaged.passUnretained(self).toOpaque())
+    fileprivate final func makeOwnSpawnNode(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        spawnNode = gevent_spawn_node_make_own(hub, spawnNode, Unmanaged.passUnretained(self).toOpaque())
     }
 
     /// For `deinit`.
     @inline(never)
-    final func leaveKinSlowly() {
-        let left = kin
-        kin = 0
+    final func leaveSpawnNodeSlowly() {
+        let left = spawnNode
+        spawnNode = 0
         var dropped: (UnsafeMutableRawPointer?, UnsafeMutableRawPointer?)
         withUnsafeMutableBytes(of: &dropped) {
-            gevent_kin_leave_slowly(
+            gevent_spawn_node_leave_slowly(
                 gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }, left,
                 $0.bindMemory(to: UnsafeMutableRawPointer?.self).baseAddress!)
         }
@@ -59,7 +59,7 @@ extension AnyGreenlet {
     public final var spawningGreenlet: AnyGreenlet? {
         _ = requireOwnHub()
         // A spawner that goes takes its address out of the record.
-        return gevent_kin_spawner(kin).map { Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue() }
+        return gevent_spawn_node_spawner(spawnNode).map { Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue() }
     }
 
     /// Where it was made, and where the greenlets were made that led to it, the latest first.
@@ -97,9 +97,11 @@ extension AnyGreenlet {
     public final var spawnTreeLocals: SpawnTreeLocals? {
         get {
             let hub = requireOwnHub()
-            if kin == 0 { return nil }
-            if gevent_kin_tree(kin) == nil && !gevent_kin_is_own(kin) { makeOwnKin(hub) }
-            guard let tree = gevent_kin_tree(kin) else { return nil }
+            if spawnNode == 0 { return nil }
+            if gevent_spawn_node_tree(spawnNode) == nil && !gevent_spawn_node_is_own(spawnNode) {
+                makeOwnSpawnNode(hub)
+            }
+            guard let tree = gevent_spawn_node_tree(spawnNode) else { return nil }
             if let store = tree.pointee.store {
                 return Unmanaged<SpawnTreeLocals>.fromOpaque(store).takeUnretainedValue()
             }
@@ -109,17 +111,18 @@ extension AnyGreenlet {
         }
         set {
             let hub = requireOwnHub()
-            if kin == 0 { return }
+            if spawnNode == 0 { return }
             let store = newValue.map { Unmanaged.passRetained($0).toOpaque() }
             var dropped: UnsafeMutableRawPointer?
-            kin = gevent_kin_begin_tree(hub, kin, Unmanaged.passUnretained(self).toOpaque(), store, &dropped)
+            spawnNode = gevent_spawn_node_begin_tree(
+                hub, spawnNode, Unmanaged.passUnretained(self).toOpaque(), store, &dropped)
             releaseStore(dropped)
         }
     }
 
     /// The store as far as it exists: looking makes none.
     package final var existingSpawnTreeLocals: SpawnTreeLocals? {
-        guard let tree = gevent_kin_tree(kin), let store = tree.pointee.store else { return nil }
+        guard let tree = gevent_spawn_node_tree(spawnNode), let store = tree.pointee.store else { return nil }
         return Unmanaged<SpawnTreeLocals>.fromOpaque(store).takeUnretainedValue()
     }
 }

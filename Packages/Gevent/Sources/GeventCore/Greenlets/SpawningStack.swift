@@ -51,7 +51,7 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
 }
 
 /// Where a greenlet was spawned, as reports show it.
-package struct SpawnPlace {
+package struct SpawnLocation {
     /// What comes before the first frame: "spawned at", or a longer phrase for a greenlet that the library spawned.
     package let phrase: String
     /// The program's own functions, innermost first. Empty if no level of the spawn tree has any.

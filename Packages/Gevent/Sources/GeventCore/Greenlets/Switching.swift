@@ -21,7 +21,7 @@ extension AnyGreenlet {
     public final func switchTo() throws {
         let hub = try ownHub()
         if isCurrent { return }
-        try attend(hub)
+        try checkPending(hub)
         if phase == .created, self is RawGreenlet {
             countStart(hub)
             let greenlet = Unmanaged.passRetained(self).toOpaque()
@@ -49,7 +49,7 @@ extension AnyGreenlet {
         if isCurrent { throw error }
         if phase != .running && phase != .ended { return endUnstarted(error) }
         let hub = requireOwnHub()
-        try attend(hub)
+        try checkPending(hub)
         guard let context, isParked else {
             throw HubError(.invalidSwitch, "an error thrown into \(self), which \(whyNotSwitchable)")
         }

@@ -52,7 +52,7 @@ extension Hub {
     }
 
     private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {
-        let place = SpawnPlace(site) { _ in }
+        let place = SpawnLocation(site) { _ in }
         return place.frames.enumerated().map { index, frame in
             "    \(index == 0 ? place.phrase : "  called by") \(frame)\n"
         }.joined()

@@ -15,14 +15,14 @@ extension Hub {
     /// This is a child process, whose loop still works on the parent's kernel objects.
     package func recoverFromFork() throws(LoopError) {
         // Once for each fork: what fails below is tried again when the child has begun things of its own.
-        if tellingApartProcess != getpid() {
-            tellingApartProcess = getpid()
+        if inheritanceMarkedProcess != getpid() {
+            inheritanceMarkedProcess = getpid()
             markInherited()
         }
         try loop.recoverAfterFork()
         pointer.pointee.is_forked = false
         process = getpid()
-        LivingHubs.keepOnly(handle, serial: pointer.pointee.serial)
+        HubRegistry.keepOnly(handle, serial: pointer.pointee.serial)
         // One may be gone by its turn: it was made for another, which has no more use for it here.
         for service in services where services.contains(where: { $0 === service }) { service.hubDidFork() }
         descriptors.rearmAll()

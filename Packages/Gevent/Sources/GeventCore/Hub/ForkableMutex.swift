@@ -10,7 +10,7 @@ package final class ForkableMutex<Value>: @unchecked Sendable {
 
     package init(_ value: Value) {
         self.value = value
-        makeAnew()
+        reset()
     }
 
     deinit {
@@ -19,7 +19,7 @@ package final class ForkableMutex<Value>: @unchecked Sendable {
     }
 
     /// Makes the lock free. In a forked child, a thread that does not exist there may have held it.
-    package func makeAnew() { pthread_mutex_init(lock, nil) }
+    package func reset() { pthread_mutex_init(lock, nil) }
 
     package func withLock<Result>(_ body: (inout Value) throws -> Result) rethrows -> Result {
         pthread_mutex_lock(lock)

@@ -46,7 +46,7 @@ public final class Hub {
     /// The process in which its loop works.
     package var process: CInt = getpid()
     /// The process in which what was begun before the latest fork has been told apart.
-    var tellingApartProcess = getpid()
+    var inheritanceMarkedProcess = getpid()
     /// Main does not answer to errors any more.
     private(set) var isBeingDestroyed = false
 
@@ -241,16 +241,16 @@ public final class Hub {
         pointer.pointee.now = startTime.nanoseconds
         if configuration.trackGreenletTree {
             pointer.pointee.spawn_duties = UInt32(GEVENT_SPAWN_TRACKS)
-            mainGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.main.owner)
-            hubGreenlet.kin = gevent_kin_make_root(pointer, pointer.pointee.root.owner)
+            mainGreenlet.spawnNode = gevent_spawn_node_make_root(pointer, pointer.pointee.main.owner)
+            hubGreenlet.spawnNode = gevent_spawn_node_make_root(pointer, pointer.pointee.root.owner)
         }
         gevent_hub_set_current(pointer)
-        LivingHubs.add(handle, serial: pointer.pointee.serial)
+        HubRegistry.add(handle, serial: pointer.pointee.serial)
         ThreadExit.destroyHubOfThisThread()
         HubExtensions.hubWasMade(self)
     }
 
-    deinit { HubIdentifiers.giveBack(minimalID) }
+    deinit { HubIdentifiers.release(minimalID) }
 
     /// Main and the hub run from the start and are never over.
     private func adopt(_ greenlet: AnyGreenlet, _ context: UnsafeMutablePointer<gevent_context>) {
@@ -326,7 +326,7 @@ public final class Hub {
         isBeingDestroyed = true
         // What is released from here on may run code of the program's, in main. If that parked, greenlets would run
         // that are to end or have been taken out of the queue, and nothing would bring main back.
-        gevent_attention_disown(gevent_hub_main(pointer))
+        gevent_pending_refuse(gevent_hub_main(pointer))
         noticeFork()
         let abandoned = abandonInherited()
         handle.close()
@@ -342,7 +342,7 @@ public final class Hub {
         finish()
         // What makes itself anew without end is left.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
-        LivingHubs.remove(serial: pointer.pointee.serial)
+        HubRegistry.remove(serial: pointer.pointee.serial)
         isDestroyed = true
         descriptors.close()
         // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
@@ -361,9 +361,9 @@ public final class Hub {
         let main = gevent_hub_main(pointer)!
         // Main does not answer to errors any more, and a pending one would keep it from yielding.
         mainGreenlet.dropPendingErrors()
-        gevent_attention_reset(main)
+        gevent_pending_reset(main)
         gevent_yield()
-        gevent_attention_disown(main)
+        gevent_pending_refuse(main)
     }
 
     /// Also what is attached meanwhile. Each is taken off first, so that who looks for one while it closes gets

@@ -62,7 +62,7 @@ extension HubError {
 
     /// What to say when the calling thread's hub is not the one with this serial.
     static func notHere(_ serial: UInt32) -> HubError {
-        LivingHubs.contains(serial: serial) ? wrongThread : destroyed
+        HubRegistry.contains(serial: serial) ? wrongThread : destroyed
     }
 
     static var blockedInHub: HubError {

@@ -4,5 +4,5 @@ enum HubIdentifiers {
 
     static func take() -> Int { pool.withLock { $0.take() } }
 
-    static func giveBack(_ identifier: Int) { pool.withLock { $0.giveBack(identifier) } }
+    static func release(_ identifier: Int) { pool.withLock { $0.release(identifier) } }
 }

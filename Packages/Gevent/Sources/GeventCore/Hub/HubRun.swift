@@ -109,7 +109,7 @@ extension Hub {
             } else {
                 let greenlet = Unmanaged<JoinableGreenlet>.fromOpaque(timer.pointee.payload).takeRetainedValue()
                 gevent_node_unlink(&record.pointee.node)
-                gevent_record_give_back(pointer, record)
+                gevent_record_release(pointer, record)
                 greenlet.delayIsOver(pointer)
             }
         }
@@ -331,7 +331,7 @@ extension Hub {
             throw HubError(
                 .invalidSwitch, "hub.join is for the main greenlet; a greenlet waits for others with joinAll")
         }
-        try attend(pointer)
+        try checkPending(pointer)
         if let timeout {
             let now = Hub.time(pointer)
             gevent_wait_set_timer(

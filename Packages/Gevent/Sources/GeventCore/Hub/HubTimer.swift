@@ -27,7 +27,7 @@ final class HubTimer {
         guard let record else { return }
         self.record = nil
         gevent_timers_cancel(&hub.pointee.timers, &record.pointee.timer)
-        gevent_record_give_back(hub, record)
+        gevent_record_release(hub, record)
         Unmanaged.passUnretained(self).release()
     }
 
@@ -35,7 +35,7 @@ final class HubTimer {
     static func fire(_ record: UnsafeMutablePointer<gevent_deferred>) {
         let timer = Unmanaged<HubTimer>.fromOpaque(record.pointee.timer.payload).takeRetainedValue()
         timer.record = nil
-        gevent_record_give_back(timer.hub, record)
+        gevent_record_release(timer.hub, record)
         timer.onFire()
     }
 }

@@ -27,7 +27,7 @@ open class Registration {
     /// Traps on a thread that is not the hub's. Returns that hub; nil if it was destroyed.
     static func requireThread(ofHub serial: UInt32) -> UnsafeMutablePointer<gevent_hub>? {
         if let hub = gevent_hub_current(), hub.pointee.serial == serial { return hub }
-        if LivingHubs.contains(serial: serial) { fatalError("\(HubError.wrongThread)") }
+        if HubRegistry.contains(serial: serial) { fatalError("\(HubError.wrongThread)") }
         return nil
     }
 }

@@ -131,7 +131,7 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
     public func wait(timeout: Duration? = nil) throws -> Value? {
         let hub = try home.hub()
         if stored != nil {
-            letEarlierGoFirst(hub, timeout)
+            yieldToEarlierWaiters(hub, timeout)
         } else {
             _ = try waitForResult(timeout)
         }

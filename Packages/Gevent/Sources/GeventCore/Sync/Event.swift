@@ -40,7 +40,7 @@ public final class Event: _WaitableObject, CustomStringConvertible {
             isSet = true
             recordReadiness(hub)
         }
-        tellAll(hub)
+        notifyAll(hub)
     }
 
     /// Clears the flag: waits that begin now last until the next ``set()``. Traps on a foreign thread.
@@ -64,7 +64,7 @@ public final class Event: _WaitableObject, CustomStringConvertible {
     public func wait(timeout: Duration? = nil) throws -> Bool {
         let hub = try home.hub()
         if isSet {
-            letEarlierGoFirst(hub, timeout)
+            yieldToEarlierWaiters(hub, timeout)
             return true
         }
         return try park(hub, .event, timeout)

@@ -6,16 +6,16 @@ public import CGevent
 /// some. What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has
 /// what it waited for, whatever happens to it before it runs.
 public class _QueueLines {
-    @usableFromInline @exclusivity(unchecked) final var home = Home()
+    @usableFromInline @exclusivity(unchecked) final var home = HubBinding()
     /// Somebody waits, or waited, or the queue was shut down: the short ways are closed.
-    @usableFromInline @exclusivity(unchecked) final var needsCare = false
+    @usableFromInline @exclusivity(unchecked) final var isFastPathDisabled = false
     /// How many elements there may be.
     @usableFromInline @exclusivity(unchecked) final var limit: Int
     /// Elements that were put and not reported done, for the queues that count them.
     @usableFromInline @exclusivity(unchecked) final var unfinished = 0
-    @usableFromInline @exclusivity(unchecked) final var getters = LinkList()
-    @usableFromInline @exclusivity(unchecked) final var putters = LinkList()
-    @exclusivity(unchecked) final var joiners = LinkList()
+    @usableFromInline @exclusivity(unchecked) final var getters = WaitQueue()
+    @usableFromInline @exclusivity(unchecked) final var putters = WaitQueue()
+    @exclusivity(unchecked) final var joiners = WaitQueue()
 
     /// Whether the queue was shut down.
     @usableFromInline @exclusivity(unchecked) final var isClosed = false
@@ -43,7 +43,7 @@ public class _QueueLines {
     @usableFromInline
     final func mayWait(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
         if let timeout, timeout <= .zero { return false }
-        return gevent_attention(hub) != UInt8(GEVENT_ATTENTION_IS_HUB)
+        return gevent_pending_flags(hub) != UInt8(GEVENT_PENDING_REFUSED)
     }
 
     /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the
@@ -53,7 +53,7 @@ public class _QueueLines {
         for purpose: Int, _ place: UnsafeMutableRawPointer, _ timeout: Duration?,
         _ hub: UnsafeMutablePointer<gevent_hub>
     ) throws -> Bool {
-        try attend(hub)
+        try checkPending(hub)
         let current = hub.pointee.current!
         let isPut = purpose == Int(GEVENT_LINK_PUT)
         if isPut {
@@ -61,7 +61,7 @@ public class _QueueLines {
         } else {
             getters.append(&current.pointee.wait_link, kind: purpose, payload: place, hub)
         }
-        needsCare = true
+        isFastPathDisabled = true
         if let timeout { armTimeout(timeout, current, hub) }
         let isServed = try wait(hub, isPut ? .queuePut : .queueGet, self)
         if isServed && current.pointee.wait_link.kind == GEVENT_LINK_REFUSED { throw QueueError.shutDown }
@@ -81,13 +81,13 @@ public class _QueueLines {
 
     /// Opens the short ways again if nobody waits.
     @inlinable
-    final func settleCare() { needsCare = isClosed || !getters.isEmpty || !putters.isEmpty }
+    final func updateFastPath() { isFastPathDisabled = isClosed || !getters.isEmpty || !putters.isEmpty }
 
     /// Everyone who waits on either side is thrown ``QueueError/shutDown``.
     @usableFromInline
     final func refuseEverybody() {
         isClosed = true
-        needsCare = true
+        isFastPathDisabled = true
         while let link = getters.first ?? putters.first {
             if link.pointee.place != 0 {
                 // To one that takes nothing the queue is ready.
@@ -116,7 +116,7 @@ public class _QueueLines {
         let hub = try home.hub()
         if unfinished == 0 { return true }
         if let timeout, timeout <= .zero { return false }
-        try attend(hub)
+        try checkPending(hub)
         let current = hub.pointee.current!
         joiners.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
         if let timeout { armTimeout(timeout, current, hub) }

@@ -76,7 +76,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         if let timeout, timeout <= .zero { return false }
         let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
         let current = hub.pointee.current!
-        try attend(hub)
+        try checkPending(hub)
         line.append(&current.pointee.wait_link, kind: GEVENT_LINK_ACQUIRE, payload: nil, hub)
         guard try park(until: deadline, hub) else { return false }
         chosenCount -= 1
@@ -86,7 +86,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         }
         // Somebody else took it. There is none to pass on, so an error that came meanwhile may be raised now.
         if let deadline, deadline <= Hub.time(hub) { return false }
-        try attend(hub)
+        try checkPending(hub)
         returnToLine(current, hub)
         // The next permit is handed over as such.
         return try park(until: deadline, hub)
@@ -164,7 +164,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
                 gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
             }
         }
-        rememberWaking(hub)
+        recordWake(hub)
         return counter
     }
 
@@ -179,7 +179,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
     public final func wait(timeout: Duration? = nil) throws -> Int {
         let hub = try home.hub()
         if counter > 0 {
-            letEarlierGoFirst(hub, timeout)
+            yieldToEarlierWaiters(hub, timeout)
         } else {
             _ = try park(hub, .semaphore, timeout)
         }

@@ -104,7 +104,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @available(*, noasync)
     @inlinable
     public final func put(_ element: Element, blocking: Bool = true, timeout: Duration? = nil) throws {
-        if !needsCare && storage.count < limit && home.isHere { return insert(element) }
+        if !isFastPathDisabled && storage.count < limit && home.isHere { return insert(element) }
         try putSlowly(element, blocking ? timeout : .zero)
     }
 
@@ -114,7 +114,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @available(*, noasync)
     public final func putNowait(_ element: Element) throws {
-        if !needsCare && storage.count < limit && home.isHere { return insert(element) }
+        if !isFastPathDisabled && storage.count < limit && home.isHere { return insert(element) }
         try putSlowly(element, .zero)
     }
 
@@ -159,7 +159,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @available(*, noasync)
     @inlinable
     public final func get(blocking: Bool = true, timeout: Duration? = nil) throws -> Element {
-        if !needsCare && storage.count > 0 && home.isHere { return storage.removeNext() }
+        if !isFastPathDisabled && storage.count > 0 && home.isHere { return storage.removeNext() }
         return try getSlowly(Int(GEVENT_LINK_GET), blocking ? timeout : .zero)
     }
 
@@ -169,7 +169,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @available(*, noasync)
     public final func getNowait() throws -> Element {
-        if !needsCare && storage.count > 0 && home.isHere { return storage.removeNext() }
+        if !isFastPathDisabled && storage.count > 0 && home.isHere { return storage.removeNext() }
         return try getSlowly(Int(GEVENT_LINK_GET), .zero)
     }
 
@@ -251,7 +251,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
                 goesOn = true
             }
         }
-        settleCare()
+        updateFastPath()
     }
 
     // MARK: Waitable
@@ -276,14 +276,14 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
             EnlistedWaiter.choose(waiter.link)
         } else {
             getters.append(waiter, taking: Int(GEVENT_LINK_GET), hub)
-            needsCare = true
+            isFastPathDisabled = true
         }
     }
 
     /// See ``Waitable/withdraw(_:)``.
     public final func withdraw(_ waiter: Enlistment<Element>) {
         waiter.leaveList()
-        settleCare()
+        updateFastPath()
     }
 
     // MARK: Shutting down

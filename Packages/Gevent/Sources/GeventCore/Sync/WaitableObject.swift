@@ -4,8 +4,8 @@ package import CGevent
 ///
 /// They may be made before any hub exists, and belong to the thread that first uses them.
 public class _WaitableObject: Waitable {
-    @usableFromInline @exclusivity(unchecked) final var home = Home()
-    @usableFromInline @exclusivity(unchecked) package final var line = LinkList()
+    @usableFromInline @exclusivity(unchecked) final var home = HubBinding()
+    @usableFromInline @exclusivity(unchecked) package final var line = WaitQueue()
     /// When it became ready, on the same count as the ends of greenlets.
     @exclusivity(unchecked) private final var lastReadyOrder: UInt64 = 0
     /// Until the ready queue has come this far, greenlets that were woken have not run.
@@ -58,7 +58,7 @@ public class _WaitableObject: Waitable {
     final func didBecomeReady(isFirst: Bool) {
         let hub = home.requireHub()
         if isFirst { recordReadiness(hub) }
-        tellAll(hub)
+        notifyAll(hub)
     }
 
     /// The same for whoever waits for it.
@@ -67,14 +67,14 @@ public class _WaitableObject: Waitable {
 
     /// Tells everyone who stands in line, in order. All of this only queues, so nobody can join the line meanwhile.
     @inline(__always)
-    package final func tellAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    package final func notifyAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
         if line.isEmpty { return }
         while let link = line.first { tell(link) }
-        rememberWaking(hub)
+        recordWake(hub)
     }
 
     @inline(__always)
-    final func rememberWaking(_ hub: UnsafeMutablePointer<gevent_hub>) { wakeMark = hub.pointee.ready_tail }
+    final func recordWake(_ hub: UnsafeMutablePointer<gevent_hub>) { wakeMark = hub.pointee.ready_tail }
 
     /// Notifies the first in line, which takes nothing.
     @inline(__always)
@@ -93,7 +93,7 @@ public class _WaitableObject: Waitable {
         showing object: UnsafeRawPointer? = nil
     ) throws -> Bool {
         if let timeout, timeout <= .zero { return false }
-        try attend(hub)
+        try checkPending(hub)
         let current = hub.pointee.current!
         line.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
         if let timeout { armTimeout(timeout, current, hub) }
@@ -103,7 +103,7 @@ public class _WaitableObject: Waitable {
     /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet.
     /// Without a poll. On the hub, or if there is something to raise, nobody is let go first.
     @inline(__always)
-    final func letEarlierGoFirst(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
+    final func yieldToEarlierWaiters(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
         if gevent_ready_has_passed(hub, wakeMark) { return }
         if let timeout, timeout <= .zero { return }
         _ = gevent_yield()

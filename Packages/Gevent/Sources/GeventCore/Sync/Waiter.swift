@@ -13,14 +13,14 @@ public import CGevent
 ///
 /// gevent: `gevent.hub.Waiter`.
 public final class Waiter<Value>: CustomStringConvertible {
-    @usableFromInline @exclusivity(unchecked) var home: Home
+    @usableFromInline @exclusivity(unchecked) var home: HubBinding
     @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
     @usableFromInline @exclusivity(unchecked) var getter: UnsafeMutablePointer<gevent_context>?
 
     /// An empty slot.
     @inlinable
     public init() {
-        home = Home()
+        home = HubBinding()
         stored = nil
         getter = nil
     }
@@ -105,6 +105,6 @@ extension Waiter: Sendable {}
 /// The part of a ``Waiter`` that does not depend on its value. Somebody knows the current context, and ends its wait.
 @usableFromInline
 func parkAlone(for waiter: AnyObject, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    try attend(hub)
+    try checkPending(hub)
     _ = try wait(hub, .waiter, waiter)
 }

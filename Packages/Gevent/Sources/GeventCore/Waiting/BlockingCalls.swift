@@ -76,7 +76,9 @@ public func lockf(_ descriptor: CInt, _ operation: CInt, _ size: Int) -> CInt { 
 
 /// Refused: the C library's `getaddrinfo` blocks every greenlet of the thread until name servers answer.
 @discardableResult
-@available(*, unavailable, message: "blocks every greenlet; call 'Glibc.getaddrinfo' in another thread, or at the start")
+@available(
+    *, unavailable, message: "blocks every greenlet; call 'Glibc.getaddrinfo' in another thread, or at the start"
+)
 public func getaddrinfo(
     _ name: UnsafePointer<CChar>!, _ service: UnsafePointer<CChar>!, _ hints: UnsafePointer<addrinfo>!,
     _ result: UnsafeMutablePointer<UnsafeMutablePointer<addrinfo>?>!

@@ -22,7 +22,7 @@ public final class DescriptorReadiness: Waitable {
     public let fileDescriptor: CInt
     /// `.read` or `.write`.
     public let readiness: Readiness
-    private var home = Home()
+    private var home = HubBinding()
 
     /// The readiness of `fileDescriptor` for `readiness`, which is either `.read` or `.write`; anything else is a
     /// programming error and traps. Never parks; the descriptor is not looked at before somebody waits.
@@ -67,9 +67,9 @@ extension DescriptorReadiness: Sendable {}
 
 /// The waiters for the readiness of one descriptor that are not parked to use it.
 private final class DescriptorObservers {
-    @exclusivity(unchecked) var readers = LinkList()
-    @exclusivity(unchecked) var writers = LinkList()
-    private var home = Home()
+    @exclusivity(unchecked) var readers = WaitQueue()
+    @exclusivity(unchecked) var writers = WaitQueue()
+    private var home = HubBinding()
 
     init() throws { _ = try home.hub() }
 

@@ -217,7 +217,7 @@ final class DescriptorTable {
             throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
         }
         if let timeout, timeout <= .zero { return try Self.isReadyNow(fileDescriptor, readiness) }
-        try attend(hub)
+        try checkPending(hub)
         let entry = try entry(fileDescriptor)
         let isRead = readiness == .read
         guard (isRead ? entry.pointee.reader : entry.pointee.writer) == nil else {

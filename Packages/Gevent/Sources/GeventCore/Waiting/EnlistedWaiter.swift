@@ -84,7 +84,7 @@ extension Enlistment {
     func leaveList() { waiter.leaveList(at: place) }
 }
 
-extension LinkList {
+extension WaitQueue {
     /// Adds a waiter, with `purpose` if it takes what is handed over.
     mutating func append<Handover>(
         _ waiter: Enlistment<Handover>, taking purpose: Int = Int(GEVENT_LINK_OBSERVE),
@@ -149,7 +149,7 @@ final class MultiWait: EnlistedWaiter {
         if chosen.count >= wanted { return true }
         if let failure { throw failure }
         if let deadline, deadline <= Hub.time(hub) { return false }
-        try attend(hub)
+        try checkPending(hub)
         let current = hub.pointee.current!
         if let deadline { armDeadline(deadline, current, hub) }
         current.pointee.wait_links = links

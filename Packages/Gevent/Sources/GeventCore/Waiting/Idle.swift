@@ -12,7 +12,7 @@ internal import CGevent
 @available(*, noasync)
 public func idle() throws {
     let hub = try currentHub()
-    try attend(hub)
+    try checkPending(hub)
     gevent_wait_set_list(hub, gevent_hub_idle_waiters(hub))
     _ = try wait(hub, .idle, nil)
 }

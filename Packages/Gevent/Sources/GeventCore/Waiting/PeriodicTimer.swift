@@ -98,7 +98,7 @@ public final class PeriodicTimer: Registration {
         }
         isRunning = true
         tickCount += 1
-        let turn = Turn { [weak self] in self?.isRunning = false }
+        let turn = DeinitAction { [weak self] in self?.isRunning = false }
         RawGreenlet(hub: hub.pointer) { [self] in
             try withExtendedLifetime(turn) { try body?() }
         }.start(hub.pointer)

@@ -18,7 +18,7 @@ public func sleep() throws {
 @usableFromInline
 @inline(never)
 func yieldSlowly() throws {
-    try attend(try currentHub())
+    try checkPending(try currentHub())
     _ = gevent_yield()
 }
 
@@ -46,7 +46,7 @@ public func sleep(for duration: Duration) throws {
 public func sleep(for duration: Duration, referenced: Bool) throws {
     if duration <= .zero { return try sleep() }
     let hub = try currentHub()
-    try attend(hub)
+    try checkPending(hub)
     let now = Hub.time(hub)
     gevent_wait_set_timer(
         hub, hub.pointee.current, now.advanced(by: duration).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_WAKE),

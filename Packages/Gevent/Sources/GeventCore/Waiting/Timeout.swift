@@ -127,7 +127,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     @inline(__always)
     private func hasNoTarget(_ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
         // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
-        gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) && hub.pointee.current != gevent_hub_main(hub)
+        gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) && hub.pointee.current != gevent_hub_main(hub)
     }
 
     @inline(__always)
@@ -241,7 +241,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         let timeout = Unmanaged<Timeout>.fromOpaque(record.pointee.timer.payload).takeRetainedValue()
         let target = record.pointee.target!
         gevent_node_unlink(&record.pointee.node)
-        gevent_record_give_back(hub, record)
+        gevent_record_release(hub, record)
         timeout.state.store(Timeout.fired, ordering: .relaxed)
         // A context's timeouts go when its greenlet ends, so the target has an owner.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(target.pointee.owner).takeUnretainedValue()
@@ -273,7 +273,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     private static func drop(_ record: UnsafeMutablePointer<gevent_deferred>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         gevent_deferred_cancel(hub, record)
         let payload = record.pointee.timer.payload!
-        gevent_record_give_back(hub, record)
+        gevent_record_release(hub, record)
         Unmanaged<Timeout>.fromOpaque(payload).release()
     }
 }

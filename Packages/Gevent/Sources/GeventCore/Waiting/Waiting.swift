@@ -1,6 +1,6 @@
 // The one wait primitive. Everything that parks does it in the same four steps:
 //
-//   1. `attend`: raise what is already pending, refuse to park the hub itself;
+//   1. `checkPending`: raise what is already pending, refuse to park the hub itself;
 //   2. hook the context into what it waits for: a list, a descriptor's slot, its own timer;
 //   3. `wait`: leave the CPU;
 //   4. on return the hooks are gone: whoever ended the wait has removed them all (gevent_wait_end).
@@ -93,13 +93,13 @@ package func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> Stri
 
 /// Step 1.
 @inline(__always)
-func attend(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    if gevent_attention(hub) != UInt8(GEVENT_ATTENTION_NONE) { try attendSlowly(hub) }
+func checkPending(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if gevent_pending_flags(hub) != UInt8(GEVENT_PENDING_NONE) { try throwPending(hub) }
 }
 
 @inline(never)
-private func attendSlowly(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
-    if gevent_attention(hub) == UInt8(GEVENT_ATTENTION_IS_HUB) { throw HubError.blockedInHub }
+private func throwPending(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    if gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) { throw HubError.blockedInHub }
     throw AnyGreenlet.current(of: hub).takePendingError()
 }
 

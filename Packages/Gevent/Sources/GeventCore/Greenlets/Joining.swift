@@ -9,7 +9,7 @@ extension AnyGreenlet {
         let hub = try ownHub()
         if phase == .ended { return true }
         if let timeout, timeout <= .zero { return false }
-        try attend(hub)
+        try checkPending(hub)
         let current = hub.pointee.current!
         if current == context {
             throw HubError(.wouldBlockForever, "a greenlet cannot wait for its own end: \(self)")
@@ -116,7 +116,7 @@ extension AnyGreenlet {
     }
 
     private func giveBackLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        gevent_links_give_back(hub, links)
+        gevent_links_release(hub, links)
         links = nil
     }
 
@@ -131,7 +131,7 @@ extension AnyGreenlet {
                 Unmanaged<AnyObject>.fromOpaque(link.pointee.payload).release()
             }
         }
-        gevent_links_give_back(hub, links)
+        gevent_links_release(hub, links)
     }
 }
 
@@ -202,7 +202,7 @@ func waitForEnds(
     }
     if counter.isSatisfied { return counter }
     if let timeout, timeout <= .zero { return counter }
-    try attend(hub)
+    try checkPending(hub)
 
     let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living)
     nodes.initialize(repeating: gevent_link(), count: living)

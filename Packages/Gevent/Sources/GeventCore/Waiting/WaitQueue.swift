@@ -3,7 +3,7 @@ public import CGevent
 /// Who waits for an object, in the order in which they came. A record of the hub's, taken for the first and kept until
 /// the object goes, so that waiting allocates nothing.
 @usableFromInline
-package struct LinkList {
+package struct WaitQueue {
     @usableFromInline var record: UnsafeMutablePointer<gevent_links>?
 
     @usableFromInline
@@ -74,7 +74,7 @@ package struct LinkList {
     /// The object is going away. Whoever waits for it keeps it, so what is linked is closures; or the waits of
     /// greenlets that were abandoned with their stacks.
     @usableFromInline
-    mutating func drop(home: Home) {
+    mutating func drop(home: HubBinding) {
         guard let record else { return }
         while let link = gevent_links_first(record) {
             gevent_node_unlink(&link.pointee.node)
@@ -82,7 +82,7 @@ package struct LinkList {
                 Unmanaged<CallbackWaiter>.fromOpaque(link.pointee.payload).release()
             }
         }
-        gevent_links_give_back(home.isHere ? gevent_hub_current() : nil, record)
+        gevent_links_release(home.isHere ? gevent_hub_current() : nil, record)
         self.record = nil
     }
 }

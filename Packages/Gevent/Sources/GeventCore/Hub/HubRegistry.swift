@@ -1,5 +1,5 @@
 /// The handles of the process's hubs, for what concerns all threads.
-enum LivingHubs {
+enum HubRegistry {
     private static let table = ForkableMutex<[UInt32: HubHandle]>([:])
 
     static func add(_ handle: HubHandle, serial: UInt32) { table.withLock { $0[serial] = handle } }
@@ -9,7 +9,7 @@ enum LivingHubs {
 
     /// This is a forked child, where only this hub's thread exists; another one may have held the lock.
     static func keepOnly(_ handle: HubHandle, serial: UInt32) {
-        table.makeAnew()
+        table.reset()
         table.withLock { $0 = [serial: handle] }
     }
 

@@ -5,7 +5,7 @@ public import CGevent
 ///
 /// A number and not a reference: it stays comparable when the hub is gone.
 @usableFromInline
-package struct Home {
+package struct HubBinding {
     /// Zero until the first use; no hub has that serial.
     @usableFromInline var serial: UInt32 = 0
 
@@ -35,7 +35,7 @@ package struct Home {
     @inline(__always)
     mutating func requireHub() -> UnsafeMutablePointer<gevent_hub> {
         if let hub = gevent_hub_current(), hub.pointee.serial == serial { return hub }
-        return settleOrDie()
+        return bindOrTrap()
     }
 
     @usableFromInline
@@ -49,7 +49,7 @@ package struct Home {
 
     @usableFromInline
     @inline(never)
-    mutating func settleOrDie() -> UnsafeMutablePointer<gevent_hub> {
+    mutating func bindOrTrap() -> UnsafeMutablePointer<gevent_hub> {
         if serial != 0 { fatalError("\(HubError.notHere(serial))") }
         let hub = GeventCore.requireHub()
         serial = hub.pointee.serial
