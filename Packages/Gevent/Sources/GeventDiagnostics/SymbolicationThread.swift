@@ -8,7 +8,9 @@ internal import Glibc
 /// few hundred milliseconds, later ones up to some tens in a large program. So one thread does it for all hubs of the
 /// process. It is started with the first request. A fork waits for the end of its step, as for a monitor's, and a
 /// forked child starts its own.
-final class SymbolicationThread: Sendable {
+///
+/// Unchecked, because of the bell, which any thread may ring.
+final class SymbolicationThread: @unchecked Sendable {
     private struct Request {
         let addresses: [UnsafeRawPointer]
         let completion: @Sendable () -> Void
