@@ -28,13 +28,15 @@ final class SymbolicationThread: @unchecked Sendable {
     private let bell = gevent_bell_create()
 
     /// Parks until the functions at `addresses` have been looked up, so that ``places(of:)`` returns at once. If that
-    /// takes longer than five seconds, or the system has no thread for it, `places(of:)` looks them up itself.
+    /// takes longer than five seconds, or the system has no thread for it, `places(of:)` looks them up itself. It does
+    /// so in virtual time too, which would pass the five seconds at once.
     static func lookUpParked(_ addresses: [UInt]) throws {
         let unknown = addresses.compactMap { UnsafeRawPointer(bitPattern: $0) }.filter { !hasPlaces(of: $0) }
-        if unknown.isEmpty { return }
+        let hub = Hub.current
+        if unknown.isEmpty || hub.hasVirtualTime { return }
         let completed = Completion()
-        let handle = Hub.current.handle
-        let isRequested = shared.request(Request(addresses: unknown) { handle.post { completed.event.set() } })
+        let isRequested = shared.request(
+            Request(addresses: unknown) { [handle = hub.handle] in handle.post { completed.event.set() } })
         if isRequested { try completed.event.wait(timeout: .seconds(5)) }
     }
 

@@ -72,7 +72,7 @@ public final class Hub {
     @exclusivity(unchecked) var nextPoll: Int64 = 0
     /// When the hub had looked at the clock before the latest poll.
     @exclusivity(unchecked) var beforePoll: Int64 = 0
-    let hasVirtualTime: Bool
+    package let hasVirtualTime: Bool
     /// Events are for waits that began no later than this.
     @exclusivity(unchecked) var latestWait = Int64.max
     /// When greenlets that timers woke were moved to the front of the ready queue; nil once they have run.
