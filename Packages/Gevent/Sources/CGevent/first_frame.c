@@ -1,10 +1,10 @@
-// The C side of the switch_*.S files: what a stack that was never left looks as if it had been left like.
+// The C side of the switch_*.S files: builds the initial frame so that a new stack can be resumed like a suspended one.
 #include <stdint.h>
 #include <string.h>
 
 #include "gevent_switch.h"
 
-// The words of a stack that was left, from its stack pointer up. In two registers lie the first call and its argument.
+// Offsets in a suspended stack, in words from its stack pointer. Two registers hold the first call and its argument.
 #if defined(__x86_64__)
 // The words and registers of switch_x86_64.S, the return address, then two words that keep the entry aligned and end
 // the chain of frame records.

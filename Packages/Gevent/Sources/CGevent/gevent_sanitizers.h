@@ -1,4 +1,4 @@
-// What the sanitizers must be told about stacks that are switched under them. Private to the C sources.
+// Calls that inform the sanitizers of stack switches. Private to the C sources.
 #pragma once
 
 #include <stddef.h>

@@ -15,10 +15,10 @@
 
 __thread gevent_hub *gevent_this_thread_hub = NULL;
 
-// The C++ runtime's. Weak, since no product links that runtime: where it is not, no exception is in flight.
+// From the C++ runtime. Weak, since no product links that runtime: without it, no exception is in flight.
 extern gevent_cxx_exceptions *__cxa_get_globals(void) __attribute__((weak));
 
-/// The bounds of the calling thread's own stack.
+/// Sets the bounds of the calling thread's own stack.
 static void find_thread_stack(gevent_context *context) {
     pthread_attr_t attributes;
     if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
@@ -38,12 +38,13 @@ static void root_entry(void *argument) {
 #endif
     hub->functions.run_hub(hub->owner);
     hub->slow_path_reasons--;
-    gevent_leave_for(hub, &hub->root.stack_pointer, hub->main.stack_pointer, true);
+    gevent_switch_to(hub, &hub->root.stack_pointer, hub->main.stack_pointer, true);
     abort();
 }
 
 static bool make_root(gevent_hub *hub) {
-    // Hub callbacks, raw links and error reports run here. There is one, so a guard as large as itself costs nothing.
+    // Hub callbacks, raw links and error reports run here. A hub has one such stack, so a guard of the same size is
+    // cheap.
     enum { ROOT_STACK = 1 << 20 };
     size_t guard = ROOT_STACK;
     hub->root_mapping_size = ROOT_STACK + guard;
@@ -71,19 +72,19 @@ static bool make_root(gevent_hub *hub) {
 gevent_hub *gevent_hub_create(
     void *owner, gevent_hub_functions functions, size_t stack_size, gevent_thread_word access_head,
     gevent_thread_word task_words) {
-    // The contexts inside want cache lines of their own.
+    // Aligned, so that the contexts inside do not share cache lines with other data.
     gevent_hub *hub = aligned_alloc(64, (sizeof *hub + 63) & ~(size_t)63);
     if (!hub) return NULL;
     memset(hub, 0, sizeof *hub);
-    enum { FIRST_RING = 256 };
-    hub->ready = malloc(FIRST_RING * sizeof *hub->ready);
+    enum { INITIAL_CAPACITY = 256 };
+    hub->ready = malloc(INITIAL_CAPACITY * sizeof *hub->ready);
     if (!hub->ready) {
         free(hub);
         errno = ENOMEM;
         return NULL;
     }
-    hub->ready_mask = FIRST_RING - 1;
-    hub->ready_head = hub->ready_tail = GEVENT_FIRST_PLACE;
+    hub->ready_mask = INITIAL_CAPACITY - 1;
+    hub->ready_head = hub->ready_tail = GEVENT_FIRST_INDEX;
     gevent_ready_grant(hub, 0);
     hub->owner = owner;
     hub->functions = functions;
@@ -96,7 +97,7 @@ gevent_hub *gevent_hub_create(
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
     hub->leaves_slowly = hub->calls_runtime_for_access;
     hub->slow_path_reasons = hub->calls_runtime_for_access;
-    // What was found is the last of the three, the task-local fallback.
+    // The word that was found is the last of the three, the task-local fallback.
     void **block = gevent_thread_word_address(task_words, -2, 3);
     hub->swaps_task_words = block != NULL;
     hub->task_words = block ? block : &hub->dummy_words[0];

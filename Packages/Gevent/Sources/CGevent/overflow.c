@@ -27,11 +27,11 @@ static void put(const char *text) {
 
 static void put_number(size_t number) {
     char digits[24];
-    size_t place = sizeof digits - 1;
-    digits[place] = 0;
-    do digits[--place] = (char)('0' + number % 10);
+    size_t position = sizeof digits - 1;
+    digits[position] = 0;
+    do digits[--position] = (char)('0' + number % 10);
     while (number /= 10);
-    put(digits + place);
+    put(digits + position);
 }
 
 static void put_name(const gevent_context *context) {
@@ -43,21 +43,21 @@ static void put_name(const gevent_context *context) {
 
 static void put_advice(void) { put("; GEVENT_STACK_SIZE or stackSize: gives a greenlet more room\n"); }
 
-/// The lowest address that the current greenlet's frames may use, and how the guard begins below it. By the address of
-/// its context alone, since the context's fields may have been overwritten.
+/// Returns the lowest address that the current greenlet's frames may use, and sets the start of the guard below it.
+/// Uses only the address of its context, since the context's fields may have been overwritten.
 static const char *stack_low(const gevent_hub *hub, const char **guard_low) {
     if (hub->current == &hub->root) {
         *guard_low = hub->root_mapping;
         return hub->root.stack_low;
     }
-    const gevent_stacks *stacks = gevent_hub_stacks_around(hub, hub->current);
+    const gevent_stacks *stacks = gevent_hub_stacks_containing(hub, hub->current);
     if (!stacks) return NULL;
     *guard_low = gevent_stacks_low(stacks, hub->current);
     return *guard_low + stacks->guard_size;
 }
 
 static bool is_in_stacks(const gevent_hub *hub, const char *address) {
-    return gevent_hub_stacks_around(hub, address) != NULL;
+    return gevent_hub_stacks_containing(hub, address) != NULL;
 }
 
 #if defined(__x86_64__)
@@ -68,14 +68,14 @@ static const char *stack_pointer_of(const ucontext_t *machine) {
 static const char *stack_pointer_of(const ucontext_t *machine) { return (const char *)machine->uc_mcontext.sp; }
 #endif
 
-/// Prints that a fault at `address` is an overflow of the current stack, if it is one.
+/// Prints a message if a fault at `address` is an overflow of the current stack.
 static void report_overflow(const gevent_hub *hub, const char *address, const char *stack_pointer) {
     if (hub->current == &hub->main) return;
     const char *guard_low, *low = stack_low(hub, &guard_low);
     if (!low) return;
     bool is_in_guard = address < low && address >= guard_low;
-    // A frame that is larger than the guard faults anywhere: in the guard of another stack, or where it reads what it
-    // has overwritten there.
+    // A frame that is larger than the guard can fault anywhere: in the guard of another stack, or when it reads memory
+    // that it has overwritten there.
     bool is_beyond = stack_pointer < low && (is_in_stacks(hub, stack_pointer) || is_in_stacks(hub, address));
     if (!is_in_guard && !is_beyond) return;
     put("gevent: greenlet stack overflow in ");
@@ -91,7 +91,7 @@ static void report_overflow(const gevent_hub *hub, const char *address, const ch
 void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
     const gevent_context *self = hub->current;
     if (self == &hub->main || self == &hub->root) return;
-    // The usual reason to come here: some stacks are larger than others.
+    // The usual case: some stacks are larger than others.
     if (stack_pointer >= self->stack_low && stack_pointer < (const char *)self) return;
     const char *guard_low, *low = stack_low(hub, &guard_low);
     if (!low || stack_pointer >= guard_low || !is_in_stacks(hub, stack_pointer)) return;
@@ -104,12 +104,12 @@ void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
     abort();
 }
 
-/// Only async-signal-safe calls: the greenlet may have been anywhere.
+/// Makes only async-signal-safe calls, because the greenlet may have been interrupted anywhere.
 static void handler(int signal, siginfo_t *info, void *machine_context) {
     gevent_hub *hub = gevent_this_thread_hub;
     if (hub) report_overflow(hub, info->si_addr, stack_pointer_of(machine_context));
-    // Put back what was there and return: the access faults again, and the backtracer, a debugger or the default
-    // action sees it as if we had never been here.
+    // Restores the previous handler and returns: the access faults again, and the backtracer, a debugger or the default
+    // action handles it as if this handler had not run.
     sigaction(signal, signal == SIGBUS ? &previous_bus : &previous_segv, NULL);
 }
 
@@ -128,7 +128,7 @@ void gevent_overflow_watch_this_thread(void) {
     stack_t current;
     if (sigaltstack(NULL, &current) == 0 && !(current.ss_flags & SS_DISABLE)) return;
     void *memory = mmap(NULL, SIGNAL_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return;  // an overflow then dies without its message
+    if (memory == MAP_FAILED) return;  // an overflow then prints no message
     stack_t ours = {.ss_sp = memory, .ss_size = SIGNAL_STACK};
     if (sigaltstack(&ours, NULL) == 0)
         own_signal_stack = memory;

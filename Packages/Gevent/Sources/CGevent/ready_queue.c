@@ -16,16 +16,16 @@ void gevent_ready_grow(gevent_hub *hub) {
     hub->ready_mask = larger - 1;
 }
 
-void gevent_ready_move_to_front(gevent_hub *hub, uint64_t place) {
-    uint64_t count = hub->ready_tail - place;
-    if (count == 0 || place == hub->ready_head) return;
+void gevent_ready_move_to_front(gevent_hub *hub, uint64_t start) {
+    uint64_t count = hub->ready_tail - start;
+    if (count == 0 || start == hub->ready_head) return;
     while (hub->ready_mask + 1 - gevent_ready_count(hub) < count) gevent_ready_grow(hub);
     uint64_t head = hub->ready_head - count;
     for (uint64_t i = 0; i < count; i++)
-        hub->ready[(head + i) & hub->ready_mask] = hub->ready[(place + i) & hub->ready_mask];
+        hub->ready[(head + i) & hub->ready_mask] = hub->ready[(start + i) & hub->ready_mask];
     hub->front_end = hub->ready_head;
     hub->moved_count += count;
-    hub->ready_tail = place;
+    hub->ready_tail = start;
     hub->ready_head = head;
     gevent_ready_grant(hub, 0);
 }

@@ -6,16 +6,16 @@
 #include "gevent_spawn_tree.h"
 #include "gevent_locals.h"
 
-/// All kinds of small records have one size, so that one free list serves them.
+/// A small record of any kind. All have one size, so that one free list serves them.
 union record {
     gevent_deferred deferred;
-    gevent_spawn_node family;
+    gevent_spawn_node spawn_node;
     gevent_tree tree;
     gevent_locals locals;
     union record *next_free;
 };
 
-static void *allocated(size_t size) {
+static void *allocate(size_t size) {
     void *memory = malloc(size);
     if (!memory) {
         fputs("gevent: out of memory for a record\n", stderr);
@@ -30,7 +30,7 @@ static union record *take_record(gevent_hub *hub) {
         hub->free_records = record->next_free;
         return record;
     }
-    return allocated(sizeof *record);
+    return allocate(sizeof *record);
 }
 
 void *gevent_record_take(gevent_hub *hub) { return take_record(hub); }
@@ -46,7 +46,7 @@ gevent_links *gevent_links_take(gevent_hub *hub) {
     if (links)
         hub->free_links = (gevent_links *)links->list.next;
     else
-        links = allocated(sizeof *links);
+        links = allocate(sizeof *links);
     gevent_list_init(&links->list);
     return links;
 }

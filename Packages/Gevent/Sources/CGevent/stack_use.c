@@ -6,7 +6,7 @@
 #include "gevent_context.h"
 #include "gevent_stacks.h"
 
-// What is read belongs to other frames, which the sanitizers would object to.
+// Reads memory of other frames, to which the sanitizers would object.
 __attribute__((no_sanitize("address", "thread"))) static const char *first_used(const char *low, const char *high) {
     for (const uintptr_t *word = (const uintptr_t *)low; word < (const uintptr_t *)high; word++)
         if (*word) return (const char *)word;
@@ -29,8 +29,8 @@ char *gevent_first_resident_page(char *low, char *high) {
 size_t gevent_stack_used(const gevent_context *context) {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     char *high = context->stack_high, *start;
-    // A page that is not there holds nothing. One that was swapped out counts as not there, so the mark may be too low
-    // on a system that swaps.
+    // A page that is not resident holds nothing. A swapped-out page counts as not resident, so the result may be too
+    // low on a system that swaps.
     for (char *from = context->stack_low; (start = gevent_first_resident_page(from, high)) < high; from = start + page) {
         const char *end = start + page < high ? start + page : high, *used = first_used(start, end);
         if (used == end) continue;
@@ -41,12 +41,12 @@ size_t gevent_stack_used(const gevent_context *context) {
 }
 
 size_t gevent_stacks_most_used(const gevent_stacks *stacks) {
-    size_t most = 0, used;
+    size_t deepest = 0, used;
     size_t count = gevent_stacks_slot_count(stacks);
     for (size_t slot = 0; slot < count; slot++) {
         const gevent_context *context = gevent_stacks_in_slot(stacks, (uint32_t)slot);
-        // A trimmed slot's context is gone with its page.
-        if (context->stack_high && (used = gevent_stack_used(context)) > most) most = used;
+        // A trimmed slot's context was released with its page.
+        if (context->stack_high && (used = gevent_stack_used(context)) > deepest) deepest = used;
     }
-    return most;
+    return deepest;
 }

@@ -20,17 +20,16 @@ enum {
     // Swift emits no stack probes, so a large frame can step over a small guard. In bytes and not in pages: sixteen
     // pages of 64 KiB would be a whole stack. The largest frame in Swift's own libraries has 33 KiB.
     GUARD_SIZE = 64 << 10,
-    // Address space below the lowest stack of a slab that is never used: a frame that steps over the guard of that
-    // stack lands here, where it overwrites nothing and is recognised.
+    // Unused address space below the lowest stack of a slab: a frame that steps over the guard of that stack lands
+    // here, where it overwrites nothing and is recognised.
     RESERVE_SIZE = 1 << 20,
-    // One to use, one to guard, and the number is odd.
-    LEAST_PAGES = 3,
-    // Equal offsets in equal slots fall into the same cache sets, so tops are staggered, over eight distances: with
-    // sixteen the lowest leave frames of ordinary depth too little of their page, and two greenlets in five take a
-    // second one.
+    // At least one page to use and one to guard, and an odd number.
+    MIN_PAGES = 3,
+    // Equal offsets in equal slots map to the same cache sets, so tops are staggered by eight distances. With sixteen,
+    // the lowest tops leave ordinary frames too little of their page, and two greenlets in five use a second page.
     STAGGER = 128,
     STAGGER_STEPS = 8,
-    // What a free stack keeps of its memory, counted from the top: as much as ordinary code uses.
+    // Memory that a free stack keeps, counted from the top: as much as ordinary code uses.
     WARM_SIZE = 16 << 10,
 };
 
@@ -39,15 +38,15 @@ static bool forced_mprotect = false;
 void gevent_stacks_force_mprotect(bool force) { forced_mprotect = force; }
 
 int gevent_stacks_guard_kind(void) {
-    // Probing twice from two threads gives the same answer twice.
+    // Two threads that probe at the same time get the same result.
     static int probed = 0;
     if (forced_mprotect) return GEVENT_GUARD_MPROTECT;
     if (!__atomic_load_n(&probed, __ATOMIC_RELAXED)) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE);
         void *test = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (test == MAP_FAILED) return GEVENT_GUARD_MPROTECT;
-        // Believed only when it is seen to work: an emulator may accept advice it does not know. The page is shown to a
-        // system call that reads it, a signal set of zeros to unblock, and has to be refused.
+        // Verified, because an emulator may accept advice that it does not know. The page is passed to a system call
+        // that reads it (a signal set of zeros to unblock), which must fail.
         bool is_guarded = madvise(test, page, MADV_GUARD_INSTALL) == 0 &&
                           syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, test, NULL, _NSIG / 8) == -1 && errno == EFAULT;
         int kind = is_guarded ? GEVENT_GUARD_MARKERS : GEVENT_GUARD_MPROTECT;
@@ -57,7 +56,8 @@ int gevent_stacks_guard_kind(void) {
     return __atomic_load_n(&probed, __ATOMIC_RELAXED);
 }
 
-/// With mprotect every stack costs two mappings. Half of the kernel's limit is left to the rest of the process.
+/// Returns the limit with mprotect, where every stack takes two mappings. Leaves half of the kernel's limit to the rest
+/// of the process.
 static size_t limit_by_mappings(void) {
     size_t limit = 65530;
     FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
@@ -76,15 +76,16 @@ void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size, uint8_t stack_c
     *stacks = (gevent_stacks){.stack_class = stack_class};
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     stacks->page_size = page;
-    // Tops that lie a power of two apart would share a few sets of the TLB, and a thousand greenlets would take a page
-    // walk at every switch. So the number of pages is odd; and as some processors fold the page number into the set by
-    // exclusive or, one page more than a power of two is as bad (9.4 ns a yield instead of 7.3 with a thousand).
+    // Tops whose distance is a power of two would share a few sets of the TLB, and with a thousand greenlets every
+    // switch would cause a page walk. So the number of pages is odd. Some processors compute the set from the page
+    // number by exclusive or, so one page more than a power of two is as bad (9.4 ns a yield instead of 7.3 with a
+    // thousand).
     size_t pages = (slot_size + page - 1) / page;
     pages = (pages + pages / 32) | 1;
-    if (pages < LEAST_PAGES) pages = LEAST_PAGES;
+    if (pages < MIN_PAGES) pages = MIN_PAGES;
     stacks->slot_size = pages * page;
     size_t guard_pages = (GUARD_SIZE + page - 1) / page;
-    // A small stack gives at most a quarter of itself to its guard.
+    // A small stack uses at most a quarter of itself as guard.
     if (guard_pages > pages / 4) guard_pages = pages / 4;
     if (guard_pages == 0) guard_pages = 1;
     stacks->guard_size = guard_pages * page;
@@ -104,13 +105,13 @@ size_t gevent_stacks_slot_count(const gevent_stacks *stacks) {
     return (stacks->slab_count - 1) * stacks->slots_per_slab + stacks->used_in_last_slab;
 }
 
-/// Slots are cut from the top of a slab downwards, so what lies below the latest is not in use yet.
+/// Returns the lowest address of a slot. Slots are cut from the top of a slab downwards.
 static char *slot_low(const gevent_stacks *stacks, uint32_t slot) {
     size_t from_top = slot % stacks->slots_per_slab + 1;
     return stacks->slabs[slot / stacks->slots_per_slab] + slab_size(stacks) - from_top * stacks->slot_size;
 }
 
-/// Where the context of a slot is: a fixed place, so that a walk over the slabs finds it.
+/// Returns a slot's context. It is at a fixed offset, so that a walk over the slabs finds it.
 static gevent_context *context_in_slot(const gevent_stacks *stacks, uint32_t slot) {
     char *top = slot_low(stacks, slot) + stacks->slot_size - slot % STAGGER_STEPS * STAGGER;
     return (gevent_context *)((uintptr_t)(top - sizeof(gevent_context)) & ~(uintptr_t)63);
@@ -140,7 +141,7 @@ static bool add_slab(gevent_stacks *stacks) {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
     void *slab = mmap(NULL, slab_size(stacks), PROT_READ | PROT_WRITE, flags, -1, 0);
     if (slab == MAP_FAILED) return false;
-    // A huge page under a stack would cost 2 MiB where 4 KiB do.
+    // A huge page under a stack would take 2 MiB instead of 4 KiB.
     madvise(slab, slab_size(stacks), MADV_NOHUGEPAGE);
     stacks->slabs[stacks->slab_count++] = slab;
     stacks->used_in_last_slab = 0;
@@ -153,12 +154,12 @@ static bool install_guard(gevent_stacks *stacks, char *low) {
 }
 
 #if GEVENT_ASAN
-/// The part of a stack in which LeakSanitizer looks for references. It reads all of it, touched or not, so with the
-/// whole of each stack a run with a thousand greenlets would end 0.3 s later.
+/// Returns the size of the part of a stack that LeakSanitizer searches for references. It reads every byte, used or
+/// not; searching whole stacks would delay the end of a run with a thousand greenlets by 0.3 s.
 static size_t leak_roots_size(const gevent_stacks *stacks) {
-    enum { MOST = 256 << 10 };
+    enum { MAX_SIZE = 256 << 10 };
     size_t usable = stacks->slot_size - stacks->guard_size;
-    return usable < MOST ? usable : MOST;
+    return usable < MAX_SIZE ? usable : MAX_SIZE;
 }
 
 static char *leak_roots(const gevent_stacks *stacks, char *low) {
@@ -203,7 +204,7 @@ gevent_context *gevent_stacks_take(gevent_stacks *stacks) {
     }
     stacks->used_in_last_slab++;
 #if GEVENT_ASAN
-    // What only a parked greenlet refers to is not a leak. The guard itself must stay out: LeakSanitizer would read it.
+    // Objects that only a parked greenlet references are not leaks. The guard is excluded: LeakSanitizer would read it.
     __lsan_register_root_region(leak_roots(stacks, low), leak_roots_size(stacks));
 #endif
     return prepare(stacks, slot);
@@ -231,26 +232,26 @@ static bool make_room_for_trimmed(gevent_stacks *stacks) {
     return true;
 }
 
-size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t most) {
+size_t gevent_stacks_trim(gevent_stacks *stacks, size_t keep, size_t max_count) {
     if (stacks->free_count <= keep || !make_room_for_trimmed(stacks)) return 0;
-    // The hottest `keep` stay at the head of the list; what follows them goes.
+    // The most recently used `keep` stay at the head of the list; those behind them are trimmed.
     gevent_context **link = &stacks->free;
     for (size_t i = 0; i < keep; i++) link = &(*link)->next_free;
     size_t count = 0;
-    for (; *link && count < most; count++) {
+    for (; *link && count < max_count; count++) {
         gevent_context *context = *link;
         *link = context->next_free;
         stacks->trimmed[stacks->trimmed_count++] = context->slot;
         stacks->is_trimmed[context->slot] = true;
         GEVENT_TSAN_DESTROY_FIBER(context);
-        // MADV_DONTNEED leaves guard markers in place. The context's own page goes too.
+        // MADV_DONTNEED keeps guard markers. It also releases the page of the context.
         madvise(context->stack_low, stacks->slot_size - stacks->guard_size, MADV_DONTNEED);
     }
     stacks->free_count -= count;
     return count;
 }
 
-/// Where the memory begins that an idle stack keeps; null if the stack is not idle.
+/// Returns the lowest address of the memory that an idle stack keeps; null if the stack is not idle.
 static char *shed_limit(const gevent_stacks *stacks, const gevent_context *context) {
     uintptr_t limit;
     if (!context->owner)
@@ -262,21 +263,21 @@ static char *shed_limit(const gevent_stacks *stacks, const gevent_context *conte
     return (char *)(limit & ~(uintptr_t)(stacks->page_size - 1));
 }
 
-bool gevent_stacks_shed(gevent_stacks *stacks, uint32_t *next, bool *is_more_later) {
-    // Looking costs a cache miss, and giving memory back up to 80 microseconds.
-    enum { MOST_LOOKS = 256, MOST_SHED = 16 };
+bool gevent_stacks_shed(gevent_stacks *stacks, uint32_t *next, bool *needs_another_sweep) {
+    // Examining a slot costs a cache miss, and releasing memory takes up to 80 microseconds.
+    enum { MAX_EXAMINED = 256, MAX_SHED = 16 };
     uint32_t count = (uint32_t)gevent_stacks_slot_count(stacks);
     size_t shed = 0;
-    for (size_t looks = 0; *next < count && looks < MOST_LOOKS && shed < MOST_SHED; looks++) {
+    for (size_t examined = 0; *next < count && examined < MAX_EXAMINED && shed < MAX_SHED; examined++) {
         uint32_t slot = (*next)++;
-        // The page of a trimmed slot's context is not there, and reading would bring one back.
+        // The page with a trimmed slot's context was released, and reading it would allocate it again.
         if (slot < stacks->trimmed_capacity && stacks->is_trimmed[slot]) continue;
         gevent_context *context = context_in_slot(stacks, slot);
         char *limit = shed_limit(stacks, context);
         if (!limit || context->idle_state == GEVENT_IDLE_SHED) continue;
         if (context->idle_state == GEVENT_IDLE_FRESH) {
             context->idle_state = GEVENT_IDLE_SEEN;
-            *is_more_later = true;
+            *needs_another_sweep = true;
             continue;
         }
         context->idle_state = GEVENT_IDLE_SHED;
@@ -318,7 +319,7 @@ void gevent_stacks_destroy(gevent_stacks *stacks) {
     *stacks = (gevent_stacks){0};
 }
 
-/// The start of the slab that holds `address`, and the number of the slab; null if none does.
+/// Returns the start of the slab that contains `address`, and sets its index; null if none does.
 static char *find_slab(const gevent_stacks *stacks, const void *address, size_t *number) {
     for (size_t slab = 0; slab < stacks->slab_count; slab++) {
         char *low = stacks->slabs[slab];
@@ -341,7 +342,7 @@ const char *gevent_stacks_low(const gevent_stacks *stacks, const void *address) 
     size_t number;
     const char *low = find_slab(stacks, address, &number);
     if (!low) return NULL;
-    const char *lowest = low + RESERVE_SIZE, *place = address;
-    if (place < lowest) return low;
-    return lowest + (size_t)(place - lowest) / stacks->slot_size * stacks->slot_size;
+    const char *lowest = low + RESERVE_SIZE, *position = address;
+    if (position < lowest) return low;
+    return lowest + (size_t)(position - lowest) / stacks->slot_size * stacks->slot_size;
 }

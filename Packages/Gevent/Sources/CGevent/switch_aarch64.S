@@ -1,5 +1,5 @@
-// AAPCS64: x19 to x28, the frame record (x29, x30) and the low halves of v8 to v15 belong to the caller. FPCR does too,
-// but nothing in Swift sets it. x18 is never touched. Return addresses are not signed here, so pointer authentication
+// AAPCS64: x19 to x28, the frame record (x29, x30) and the low halves of v8 to v15 are callee-saved. So is FPCR, but
+// nothing in Swift sets it. x18 is never touched. Return addresses are not signed here, so pointer authentication
 // stays off for this frame; the hints make both entries valid branch targets where BTI is enforced.
 #if defined(__aarch64__) && defined(__ELF__)
 
@@ -7,8 +7,8 @@
 
     // bool gevent_swap_stacks(void **save /* x0 */, void *load /* x1 */, gevent_hub *hub /* x2 */)
     //
-    // What is left on a stack, from its stack pointer up: x19 to x30 (0), d8 to d15 (96), access list head and first
-    // task word (160), second task word and task-local fallback (176), errno (192), the context (200).
+    // The layout of a suspended stack, from its stack pointer up: x19 to x30 (0), d8 to d15 (96), access list head and
+    // first task word (160), second task word and task-local fallback (176), errno (192), the context (200).
     .hidden gevent_check_stack_pointer
     .globl gevent_swap_stacks
     .hidden gevent_swap_stacks
@@ -41,7 +41,7 @@ gevent_swap_stacks:
     stp d10, d11, [sp, #112]
     stp d12, d13, [sp, #128]
     stp d14, d15, [sp, #144]
-    ldp x3, x4, [x2, #8]  // where this thread keeps the words: the same before and after
+    ldp x3, x4, [x2, #8]  // the addresses of the thread's words: the same before and after
     ldp x5, x15, [x2, #24]
     ldr x9, [x3]
     ldp x10, x11, [x4]
@@ -52,13 +52,13 @@ gevent_swap_stacks:
     stp x11, x12, [sp, #176]
     stp x13, x14, [sp, #192]
     mov x9, sp
-    // A greenlet's context lies at the top of its stack. A frame that stepped over the guard must not get away.
+    // A greenlet's context is at the top of its stack. A frame that stepped over the guard must not be suspended.
     sub x14, x14, x9
     cmp x14, x15
     .cfi_remember_state
     b.hi 2f
 1:  str x9, [x0]
-    // The other stack was left at this very place, so the same frame description holds for it.
+    // The other stack was suspended at this instruction, so the same frame description applies to it.
     mov sp, x1
     ldp x19, x20, [sp, #0]
     ldp x21, x22, [sp, #16]
@@ -94,7 +94,7 @@ gevent_swap_stacks:
     .cfi_restore x30
     mov w0, #1
     ret
-2:  // Deeper than every stack has room for, or no greenlet's stack. The callee-saved registers are on the stack already.
+2:  // Deeper than the smallest stack allows, or not on a greenlet's stack. Callee-saved registers are already saved.
     .cfi_restore_state
     mov x19, x0
     mov x20, x1
@@ -115,7 +115,7 @@ gevent_swap_stacks:
     .type gevent_stack_bottom, %function
 gevent_stack_bottom:
     .cfi_startproc
-    // The return address is undefined here: unwinders stop. The nop makes the instruction before the entry, where
+    // The return address is undefined here, so unwinders stop. The nop makes the instruction before the entry, where
     // unwinders look, part of this frame.
     .cfi_undefined x30
     .cfi_undefined x29

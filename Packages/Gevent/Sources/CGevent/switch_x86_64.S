@@ -1,12 +1,12 @@
-// System V AMD64: rbx, rbp and r12 to r15 belong to the caller. The floating-point control words do too, but nothing in
-// Swift sets them and saving them would double the price; a greenlet that changes them changes them for its thread.
+// System V AMD64: rbx, rbp and r12 to r15 are callee-saved. So are the floating-point control words, but nothing in
+// Swift sets them, and saving them would double the cost; a greenlet that changes them changes them for its thread.
 #if defined(__x86_64__) && defined(__ELF__)
 
     .text
 
     // bool gevent_swap_stacks(void **save /* rdi */, void *load /* rsi */, gevent_hub *hub /* rdx */)
     //
-    // What is left on a stack, from its stack pointer up:
+    // The layout of a suspended stack, from its stack pointer up:
     //    0  access list head        40  the context
     //    8  task words (two)        48  r15, r14, r13, r12, rbx, rbp
     //   24  task-local fallback     96  return address
@@ -38,7 +38,7 @@ gevent_swap_stacks:
     .cfi_rel_offset %r15, 0
     subq $48, %rsp
     .cfi_adjust_cfa_offset 48
-    movq 8(%rdx), %r8    // where this thread keeps the words: the same before and after
+    movq 8(%rdx), %r8    // the addresses of the thread's words: the same before and after
     movq 16(%rdx), %r9
     movq 24(%rdx), %r10
     movq (%r8), %rax
@@ -51,14 +51,14 @@ gevent_swap_stacks:
     movl %r11d, 32(%rsp)
     movq (%rdx), %rax
     movq %rax, 40(%rsp)
-    // A greenlet's context lies at the top of its stack. A frame that stepped over the guard must not get away.
+    // A greenlet's context is at the top of its stack. A frame that stepped over the guard must not be suspended.
     subq %rsp, %rax
     cmpq 32(%rdx), %rax
     .cfi_remember_state
     ja 2f
 1:  movq %rsp, (%rdi)
     movq %rsi, %rsp
-    // The other stack was left at this very place, so the same frame description holds for it.
+    // The other stack was suspended at this instruction, so the same frame description applies to it.
     movq 0(%rsp), %rax
     movups 8(%rsp), %xmm0
     movq 24(%rsp), %rcx
@@ -92,7 +92,7 @@ gevent_swap_stacks:
     movl $1, %eax
     // A return, not a jump: both sides were called from the same place, so the processor's return stack predicts it.
     ret
-2:  // Deeper than every stack has room for, or no greenlet's stack. The callee-saved registers are on the stack already.
+2:  // Deeper than the smallest stack allows, or not on a greenlet's stack. Callee-saved registers are already saved.
     .cfi_restore_state
     movq %rdi, %rbx
     movq %rsi, %r12
@@ -117,7 +117,7 @@ gevent_swap_stacks:
     .type gevent_stack_bottom, @function
 gevent_stack_bottom:
     .cfi_startproc
-    // The return address and the frame pointer are undefined here: unwinders stop. The nop makes the instruction
+    // The return address and the frame pointer are undefined here, so unwinders stop. The nop makes the instruction
     // before the entry, where unwinders look, part of this frame.
     .cfi_undefined %rip
     .cfi_undefined %rbp

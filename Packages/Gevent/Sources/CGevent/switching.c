@@ -8,11 +8,11 @@
 #include "gevent_switch.h"
 #include "gevent_switching.h"
 
-// A ready context is its stack pointer, and everything that travels with it lies at that address. So a yield touches
-// the stacks of both sides and the hub, and nothing else.
+// A ready context is represented by its stack pointer; the state that is switched with it is stored at that address. So
+// a yield touches only the two stacks and the hub.
 
 #if GEVENT_ASAN || GEVENT_TSAN
-/// The sanitizers want to know whose stack is switched to; the stack pointer tells.
+/// Returns the context to which a stack pointer belongs, as the sanitizers require.
 static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
     char *low = hub->root_mapping;
     if ((char *)stack_pointer >= low && (char *)stack_pointer < low + hub->root_mapping_size) return &hub->root;
@@ -21,19 +21,19 @@ static gevent_context *context_of(gevent_hub *hub, void *stack_pointer) {
 }
 #endif
 
-/// The one place where stacks change: stores the running stack's pointer to `*save` and continues on `load`. Inlined
-/// where nothing is left to do afterwards, so that it is a jump and no frame is built for it.
+/// Stores the running stack's pointer to `*save` and continues on `load`; all stack changes happen here. Inlined where
+/// nothing remains to be done afterwards, so that it is a jump and no frame is built for it.
 SWITCHES __attribute__((always_inline)) static inline bool switch_stacks(
-    gevent_hub *hub, void **save, void *load, bool is_over) {
-    (void)is_over;
+    gevent_hub *hub, void **save, void *load, bool has_ended) {
+    (void)has_ended;
 #if GEVENT_ASAN || GEVENT_TSAN
     gevent_context *self = hub->current, *to = context_of(hub, load);
     (void)self;
 #endif
 #if GEVENT_ASAN
-    // A stack that is never resumed gives up its fake frames.
+    // The fake frames of a stack that is never resumed are released.
     __sanitizer_start_switch_fiber(
-        is_over ? NULL : &self->asan_fake_stack, to->stack_low, (size_t)(to->stack_high - to->stack_low));
+        has_ended ? NULL : &self->asan_fake_stack, to->stack_low, (size_t)(to->stack_high - to->stack_low));
 #endif
 #if GEVENT_TSAN
     __tsan_switch_to_fiber(to->tsan_fiber, 0);
@@ -47,59 +47,60 @@ SWITCHES __attribute__((always_inline)) static inline bool switch_stacks(
 #endif
 }
 
-/// The same by the runtime's own calls, where the head of the access list was not found.
-SWITCHES __attribute__((noinline)) static void switch_by_runtime(
-    gevent_hub *hub, void **save, void *load, bool is_over) {
+/// Switches stacks, and swaps the access list by the runtime's own calls, where its head was not found.
+SWITCHES __attribute__((noinline)) static void gevent_switch_by_runtime(
+    gevent_hub *hub, void **save, void *load, bool has_ended) {
     void *access_state[2] = {NULL, NULL};
     swift_task_exitThreadLocalContext(access_state);
-    switch_stacks(hub, save, load, is_over);
+    switch_stacks(hub, save, load, has_ended);
     swift_task_enterThreadLocalContext(access_state);
 }
 
-/// Tells whoever watches switches, on the stack that is left.
-SWITCHES static void notify_watcher(gevent_hub *hub, void *load, bool is_over) {
+/// Notifies the switch watcher, on the running stack.
+SWITCHES static void gevent_notify_watcher(gevent_hub *hub, void *load, bool has_ended) {
     int error = errno;
     uint64_t ready_tail = hub->ready_tail;
-    hub->watch_switch(hub->owner, hub->current, gevent_frame_context(load), gevent_frame_is_first(load), is_over);
+    hub->watch_switch(hub->owner, hub->current, gevent_frame_context(load), gevent_frame_is_first(load), has_ended);
     if (hub->ready_tail != ready_tail) {
-        // Whoever leaves has taken its place in the queue already, and a queue that grew would move it.
+        // The current context may already have a slot in the queue, and growing the queue would move that slot.
         fputs("gevent: a switch hook made a greenlet ready; it may only look\n", stderr);
         abort();
     }
     errno = error;
 }
 
-/// Whether C++ exceptions are in flight: a catch block called something that parks, or a destructor during unwinding.
+/// Whether C++ exceptions are in flight: a catch block, or a destructor during unwinding, called something that parks.
 static inline bool carries_exceptions(const gevent_hub *hub) {
     return __builtin_expect(((uintptr_t)hub->cxx_exceptions->caught | hub->cxx_exceptions->uncaught) != 0, 0);
 }
 
-SWITCHES __attribute__((noinline)) static void leave_slowly(gevent_hub *hub, void **save, void *load, bool is_over) {
-    if (hub->watch_switch) notify_watcher(hub, load, is_over);
+SWITCHES __attribute__((noinline)) static void gevent_switch_slowly(
+    gevent_hub *hub, void **save, void *load, bool has_ended) {
+    if (hub->watch_switch) gevent_notify_watcher(hub, load, has_ended);
     gevent_cxx_exceptions exceptions = *hub->cxx_exceptions;
     *hub->cxx_exceptions = (gevent_cxx_exceptions){0};
     if (hub->calls_runtime_for_access)
-        switch_by_runtime(hub, save, load, is_over);
+        gevent_switch_by_runtime(hub, save, load, has_ended);
     else
-        switch_stacks(hub, save, load, is_over);
+        switch_stacks(hub, save, load, has_ended);
     *hub->cxx_exceptions = exceptions;
 }
 
-SWITCHES __attribute__((noinline)) void gevent_leave_for(gevent_hub *hub, void **save, void *load, bool is_over) {
+SWITCHES __attribute__((noinline)) void gevent_switch_to(gevent_hub *hub, void **save, void *load, bool has_ended) {
     if (__builtin_expect(hub->leaves_slowly, 0) || carries_exceptions(hub))
-        leave_slowly(hub, save, load, is_over);
+        gevent_switch_slowly(hub, save, load, has_ended);
     else
-        switch_stacks(hub, save, load, is_over);
+        switch_stacks(hub, save, load, has_ended);
 }
 
 void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
-    // As long as slow_path_reasons is not zero, every yield takes the way through leave_for.
+    // While slow_path_reasons is not zero, every yield goes through gevent_switch_to.
     hub->slow_path_reasons += (watcher != NULL) - (hub->watch_switch != NULL);
     hub->watch_switch = watcher;
     hub->leaves_slowly = watcher != NULL || hub->calls_runtime_for_access;
 }
 
-/// A greenlet that begins where another has ended finds what it would find on a fresh stack: nothing of anybody else's.
+/// Clears the words for a greenlet that begins where another has ended, so that it starts as on a fresh stack.
 static void clear_words(gevent_hub *hub) {
     *hub->access_head = NULL;
     hub->task_words[0] = hub->task_words[1] = hub->task_words[2] = NULL;
@@ -109,19 +110,18 @@ static void clear_words(gevent_hub *hub) {
 
 static void greenlet_entry(void *argument);
 
-// With many ready, what those that run soon will touch is on its way into the cache by then. The distances were
-// measured; what lies at the places of entries that are not there yet is an address of the past, and harmless to
-// prefetch.
+// With many entries ready, the data of those that run soon is prefetched. The distances were measured. Slots past the
+// tail hold stale pointers; prefetching them is harmless.
 
-/// In a row of starts: the object, which has two lines.
+/// Prefetches the greenlet object of an upcoming start, which has two cache lines.
 __attribute__((always_inline)) static inline void prefetch_start(const gevent_hub *hub) {
     const char *greenlet = (const char *)hub->ready[(hub->ready_head + 4) & hub->ready_mask];
     __builtin_prefetch(greenlet, 1);
     __builtin_prefetch(greenlet + 64, 1);
 }
 
-/// Of a stopped one first its frames, then its context, which they name, then the greenlet, which that names.
-__attribute__((always_inline)) static inline void prefetch_stopped(const gevent_hub *hub) {
+/// Prefetches a suspended greenlet in dependency order: frames, context, object.
+__attribute__((always_inline)) static inline void prefetch_suspended(const gevent_hub *hub) {
     enum { FRAMES = 12, CONTEXT = 8, OWNER = 4 };
     uint64_t head = hub->ready_head, mask = hub->ready_mask;
     if (__builtin_expect(hub->ready_tail - head <= FRAMES, 1)) return;
@@ -140,7 +140,7 @@ __attribute__((always_inline)) static inline void prefetch_stopped(const gevent_
     }
 }
 
-/// Gives a greenlet that has not run yet a stack, and returns where to continue for it to start; null without a stack.
+/// Assigns a stack to a greenlet that has not started. Returns the stack pointer that starts it; null without a stack.
 __attribute__((always_inline)) static inline void *prepare_start_on(
     gevent_hub *hub, void *greenlet, gevent_context *context) {
     if (__builtin_expect(context == NULL, 0)) return NULL;
@@ -160,7 +160,7 @@ static void *prepare_start(gevent_hub *hub, void *greenlet) {
     return prepare_start_on(hub, greenlet, gevent_stacks_take(&hub->stacks));
 }
 
-/// The same for a greenlet that wants a stack of another size.
+/// The same for a greenlet that needs a stack of another size.
 __attribute__((noinline)) static void *prepare_sized_start(gevent_hub *hub, void *greenlet) {
     return prepare_start_on(hub, greenlet, gevent_hub_take_stack(hub, hub->functions.stack_class(greenlet)));
 }
@@ -169,15 +169,15 @@ void *gevent_prepare_start(gevent_hub *hub, void *greenlet, unsigned tag) {
     return tag == GEVENT_READY_START ? prepare_start(hub, greenlet) : prepare_sized_start(hub, greenlet);
 }
 
-/// Whether the greenlet in a ready queue entry begins where another one has ended, on a stack of the same size.
-static inline bool begins_on(const gevent_hub *hub, const gevent_context *context, uintptr_t entry) {
+/// Whether the greenlet in a ready queue entry can begin on the stack of one that has ended: both have the same size.
+static inline bool can_start_on(const gevent_hub *hub, const gevent_context *context, uintptr_t entry) {
     unsigned tag = entry & GEVENT_READY_TAGS;
     if (tag == GEVENT_READY_START) return context->stack_class == 0;
     if (tag != GEVENT_READY_START_SIZED || context->stack_class == 0) return false;
     return hub->functions.stack_class((void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS)) == context->stack_class;
 }
 
-/// Takes the next entry and returns where to continue: there, or in the hub if it has to act.
+/// Takes the next entry and returns the stack pointer to resume: the entry's, or the hub's if the hub has to act.
 __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
     if (hub->ready_head < hub->ready_limit && hub->ready_head != hub->ready_tail) {
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
@@ -189,7 +189,7 @@ __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
         else if ((entry & GEVENT_READY_TAGS) == GEVENT_READY_START_SIZED)
             load = prepare_sized_start(hub, (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS));
         if (load) {
-            prefetch_stopped(hub);
+            prefetch_suspended(hub);
             hub->ready_head++;
             return load;
         }
@@ -202,36 +202,36 @@ __attribute__((noinline)) static void *take_next(gevent_hub *hub) {
 SWITCHES __attribute__((noinline)) void gevent_park(gevent_hub *hub) {
     gevent_context *self = hub->current;
     void *load = take_next(hub);
-    gevent_leave_for(hub, &self->stack_pointer, load, false);
+    gevent_switch_to(hub, &self->stack_pointer, load, false);
 }
 
-SWITCHES __attribute__((noinline)) static bool yield_slowly(gevent_hub *hub) {
+SWITCHES __attribute__((noinline)) static bool gevent_yield_slowly(gevent_hub *hub) {
     if (!hub || gevent_pending_flags(hub) != GEVENT_PENDING_NONE) return false;
-    uint64_t place = hub->ready_tail;
-    // Its place in the queue is kept for it, and filled when its stack pointer is known.
+    uint64_t position = hub->ready_tail;
+    // Reserves a slot in the queue; it is filled when the stack pointer is known.
     gevent_ready_push(hub, NULL, GEVENT_READY_RESUME);
-    if (hub->ready_head == place && hub->ready_head < hub->ready_limit) {
-        hub->ready_head++;  // nobody else is ready
+    if (hub->ready_head == position && hub->ready_head < hub->ready_limit) {
+        hub->ready_head++;  // no other context is ready
         return true;
     }
     void *load = take_next(hub);
-    gevent_leave_for(hub, (void **)&hub->ready[place & hub->ready_mask], load, false);
+    gevent_switch_to(hub, (void **)&hub->ready[position & hub->ready_mask], load, false);
     return true;
 }
 
 // Written so that nothing is saved before the jump into the assembly: every call on the way is itself a jump.
 SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     gevent_hub *hub = gevent_this_thread_hub;
-    if (__builtin_expect(!hub, 0)) return yield_slowly(hub);
+    if (__builtin_expect(!hub, 0)) return gevent_yield_slowly(hub);
     WARN_IN_INITIALIZER(hub->current);
     uint64_t head = hub->ready_head, tail = hub->ready_tail, mask = hub->ready_mask;
     uintptr_t *ring = hub->ready, entry = ring[head & mask];
-    bool is_usual = head != tail && head < hub->ready_limit && tail - head <= mask &&
-                    (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->slow_path_reasons == 0 &&
-                    !carries_exceptions(hub);
-    if (__builtin_expect(!is_usual, 0)) return yield_slowly(hub);
-    // With many ready, one that runs soon is on its way into the cache while this one is switched to. Six ahead: nearer
-    // is too late at 100,000 ready (15 % more), farther is lost again at 1,000.
+    bool is_fast_path = head != tail && head < hub->ready_limit && tail - head <= mask &&
+                        (entry & GEVENT_READY_TAGS) == GEVENT_READY_RESUME && hub->slow_path_reasons == 0 &&
+                        !carries_exceptions(hub);
+    if (__builtin_expect(!is_fast_path, 0)) return gevent_yield_slowly(hub);
+    // With many ready, prefetches one that runs soon during this switch. Distance six: a smaller one is too late at
+    // 100,000 ready (15 % more), and a larger one loses its gain at 1,000.
     uintptr_t soon = ring[(head + 6) & mask];
     __builtin_prefetch((void *)soon);
     __builtin_prefetch((char *)soon + 64);
@@ -240,7 +240,7 @@ SWITCHES __attribute__((noinline)) bool gevent_yield(void) {
     return switch_stacks(hub, (void **)&ring[tail & mask], (void *)entry, false);
 }
 
-/// The life of a stack: one greenlet after another, as long as the next one to run is a fresh one.
+/// Runs greenlets on one stack, one after another, as long as the next one to run has not started yet.
 static void greenlet_entry(void *argument) {
     gevent_context *self = argument;
     gevent_hub *hub = self->hub;
@@ -252,38 +252,38 @@ static void greenlet_entry(void *argument) {
         gevent_pending_reset(self);
         if (hub->ready_head == hub->ready_tail || hub->ready_head >= hub->ready_limit) break;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
-        if (!begins_on(hub, self, entry)) break;
-        // No switch at all: the next greenlet begins where this one began.
+        if (!can_start_on(hub, self, entry)) break;
+        // The next greenlet begins where this one began, without a switch.
         prefetch_start(hub);
         hub->ready_head++;
         self->owner = (void *)(entry & ~(uintptr_t)GEVENT_READY_TAGS);
         clear_words(hub);
     }
-    // Given back while still standing on it: nobody else on this thread can take it before the switch.
+    // Released while still in use: nothing else on this thread can take the stack before the switch.
     gevent_stacks_release(gevent_hub_stacks(hub, self->stack_class), self);
     hub->live_stacks--;
-    gevent_leave_for(hub, &self->stack_pointer, take_next(hub), true);
+    gevent_switch_to(hub, &self->stack_pointer, take_next(hub), true);
     abort();
 }
 
-SWITCHES __attribute__((noinline)) void gevent_visit_hub(gevent_hub *hub) {
+SWITCHES __attribute__((noinline)) void gevent_call_hub(gevent_hub *hub) {
     gevent_context *self = hub->current;
-    hub->visitor = self;
-    // Not counted as a switch: no other greenlet gets a turn, which is what the monitor looks for.
+    hub->hub_caller = self;
+    // Not counted as a switch: no other greenlet runs, and the monitor counts switches to detect that.
     hub->slow_path_reasons++;
-    gevent_leave_for(hub, &self->stack_pointer, hub->root.stack_pointer, false);
+    gevent_switch_to(hub, &self->stack_pointer, hub->root.stack_pointer, false);
 }
 
-SWITCHES __attribute__((noinline)) void gevent_end_visit(gevent_hub *hub) {
-    gevent_context *visitor = hub->visitor;
-    hub->visitor = NULL;
+SWITCHES __attribute__((noinline)) void gevent_return_from_hub_call(gevent_hub *hub) {
+    gevent_context *caller = hub->hub_caller;
+    hub->hub_caller = NULL;
     hub->slow_path_reasons--;
-    gevent_leave_for(hub, &hub->root.stack_pointer, visitor->stack_pointer, false);
+    gevent_switch_to(hub, &hub->root.stack_pointer, caller->stack_pointer, false);
 }
 
 gevent_run_result gevent_run_ready(gevent_hub *hub) {
     for (;;) {
-        if (hub->visitor) return GEVENT_RUN_VISIT;
+        if (hub->hub_caller) return GEVENT_RUN_HUB_CALL;
         if (hub->ready_head == hub->ready_tail) return GEVENT_RUN_DRAINED;
         if (hub->ready_head >= hub->ready_limit) return GEVENT_RUN_GRANT_USED;
         uintptr_t entry = hub->ready[hub->ready_head & hub->ready_mask];
@@ -294,6 +294,6 @@ gevent_run_result gevent_run_ready(gevent_hub *hub) {
         if (!load) return GEVENT_RUN_NO_STACK;
         hub->ready_head++;
         hub->slow_path_reasons--;
-        gevent_leave_for(hub, &hub->root.stack_pointer, load, false);
+        gevent_switch_to(hub, &hub->root.stack_pointer, load, false);
     }
 }

@@ -3,9 +3,9 @@
 
 #include "gevent_timers.h"
 
-// The wheel. A timer at tick t stands on the level of the highest digit in which t differs from the horizon, in the
-// slot of t's digit there. So all timers on a level come before all timers on the next, and the slots of a level
-// follow one another in time: the earliest is found by two counts of trailing zeros.
+// The wheel. A timer at tick t is on the level of the highest digit in which t differs from the horizon, in the slot of
+// t's digit on that level. So all timers on a level precede all timers on the next, and the slots of a level are in
+// order of time: the earliest is found by two counts of trailing zeros.
 
 static inline uint64_t tick_of(int64_t deadline) {
     return deadline <= 0 ? 0 : (uint64_t)deadline >> GEVENT_TICK_SHIFT;
@@ -63,7 +63,7 @@ static void sift_down(gevent_timers *timers, uint32_t index, gevent_timer_key ke
 }
 
 static void heap_insert(gevent_timers *timers, gevent_timer *timer) {
-    // It fires soon, and whatever it is about has lain still since it was started.
+    // It fires soon, and its payload has probably left the cache since it was started.
     __builtin_prefetch(timer->payload, 1);
     if (timers->heap_count == timers->heap_capacity) {
         uint32_t capacity = timers->heap_capacity ? timers->heap_capacity * 2 : 64;
@@ -75,7 +75,7 @@ static void heap_insert(gevent_timers *timers, gevent_timer *timer) {
         timers->heap = heap;
         timers->heap_capacity = capacity;
     }
-    timer->place = GEVENT_TIMER_IN_HEAP;
+    timer->location = GEVENT_TIMER_IN_HEAP;
     gevent_timer_key key = {timer->deadline, timer->sequence, timer};
     sift_up(timers, timers->heap_count++, key);
 }
@@ -91,7 +91,7 @@ static void heap_remove(gevent_timers *timers, uint32_t index) {
 
 // MARK: the wheel of far timers
 
-static void place(gevent_timers *timers, gevent_timer *timer) {
+static void insert(gevent_timers *timers, gevent_timer *timer) {
     uint64_t tick = tick_of(timer->deadline);
     if (tick < timers->horizon) {
         heap_insert(timers, timer);
@@ -100,32 +100,32 @@ static void place(gevent_timers *timers, gevent_timer *timer) {
     uint64_t difference = tick ^ timers->horizon;
     unsigned level = difference ? (63 - (unsigned)__builtin_clzll(difference)) / GEVENT_LEVEL_BITS : 0;
     unsigned slot = digit(tick, level);
-    timer->place = GEVENT_TIMER_IN_WHEEL;
+    timer->location = GEVENT_TIMER_IN_WHEEL;
     timer->slot_level = (uint8_t)level;
     timers->occupied[level] |= 1ULL << slot;
     gevent_list_append(&timers->slots[level][slot], &timer->node);
 }
 
-/// Takes a slot's timers and places each again, now that the horizon has moved.
-static void place_again(gevent_timers *timers, unsigned level, unsigned slot) {
+/// Removes a slot's timers and inserts each again, now that the horizon has moved.
+static void reinsert(gevent_timers *timers, unsigned level, unsigned slot) {
     gevent_node *list = &timers->slots[level][slot];
     timers->occupied[level] &= ~(1ULL << slot);
-    // Detached first: a timer may be placed into the very slot it comes from.
+    // Detached first: a timer may be inserted into the slot that it comes from.
     gevent_node *front = list->next, *back = list->previous;
     gevent_list_init(list);
-    // From both ends, so that two timers are fetched at a time: each names only its neighbours, and timers that were
-    // started at random moments lie anywhere in memory. The heap restores their order.
+    // From both ends, so that two timers are fetched at a time: each points only to its neighbours, and timers that
+    // were started at random moments are scattered over memory. The heap restores their order.
     while (front != back) {
         gevent_node *next = front->next, *previous = back->previous;
         __builtin_prefetch(next, 1);
         __builtin_prefetch(previous, 1);
-        place(timers, (gevent_timer *)front);
-        place(timers, (gevent_timer *)back);
+        insert(timers, (gevent_timer *)front);
+        insert(timers, (gevent_timer *)back);
         if (next == back) return;
         front = next;
         back = previous;
     }
-    place(timers, (gevent_timer *)front);
+    insert(timers, (gevent_timer *)front);
 }
 
 /// Moves the horizon forward. No occupied slot may end before it.
@@ -134,7 +134,7 @@ static void set_horizon(gevent_timers *timers, uint64_t horizon) {
     // A slot whose digit the horizon has reached holds timers that now differ from it in a lower digit only.
     for (int level = GEVENT_LEVELS - 1; level > 0; level--) {
         unsigned slot = digit(horizon, (unsigned)level);
-        if (timers->occupied[level] >> slot & 1) place_again(timers, (unsigned)level, slot);
+        if (timers->occupied[level] >> slot & 1) reinsert(timers, (unsigned)level, slot);
     }
 }
 
@@ -144,7 +144,7 @@ static inline int lowest_level(const gevent_timers *timers) {
     return -1;
 }
 
-/// The first tick of the earliest occupied slot on `level`, the lowest level in use.
+/// Returns the first tick of the earliest occupied slot on `level`, the lowest level in use.
 static inline uint64_t slot_start(const gevent_timers *timers, unsigned level) {
     unsigned slot = (unsigned)__builtin_ctzll(timers->occupied[level]);
     unsigned shift = level * GEVENT_LEVEL_BITS;
@@ -152,12 +152,12 @@ static inline uint64_t slot_start(const gevent_timers *timers, unsigned level) {
     return (above << GEVENT_LEVEL_BITS | slot) << shift;
 }
 
-/// Opens the earliest occupied slot: one of the lowest level goes to the heap, any other is spread over lower levels.
+/// Empties the earliest occupied slot: from the lowest level into the heap, from any other level into lower ones.
 static void open_slot(gevent_timers *timers, unsigned level, uint64_t start) {
     if (level == 0) {
-        // The horizon passes the slot first, so that its timers find their place in the heap.
+        // The horizon moves past the slot first, so that its timers are inserted into the heap.
         timers->horizon = start + 1;
-        place_again(timers, 0, digit(start, 0));
+        reinsert(timers, 0, digit(start, 0));
         set_horizon(timers, start + 1);
     } else {
         set_horizon(timers, start);
@@ -166,25 +166,25 @@ static void open_slot(gevent_timers *timers, unsigned level, uint64_t start) {
 
 void gevent_timers_start(gevent_timers *timers, gevent_timer *timer, int64_t deadline, int64_t now) {
     if (timers->count++ == timers->heap_count) {
-        // The wheel is empty: let it begin at the present, so that near deadlines stand on low levels.
+        // The wheel is empty, so it can start at the present; near deadlines are then on low levels.
         uint64_t tick = tick_of(now);
         if (tick > timers->horizon) timers->horizon = tick;
     }
     timers->referenced_count += timer->referenced;
     timer->deadline = deadline;
     timer->sequence = timers->next_sequence++;
-    place(timers, timer);
+    insert(timers, timer);
 }
 
 void gevent_timers_cancel(gevent_timers *timers, gevent_timer *timer) {
-    switch (timer->place) {
+    switch (timer->location) {
     case GEVENT_TIMER_IDLE: return;
     case GEVENT_TIMER_IN_HEAP: heap_remove(timers, timer->heap_index); break;
     case GEVENT_TIMER_IN_WHEEL: {
         gevent_node *next = timer->node.next;
         bool was_alone = next == timer->node.previous;
         gevent_node_unlink(&timer->node);
-        // Alone between the same two neighbours, which are the slot's head: the slot is empty now.
+        // Its neighbours on both sides are the slot's head, so the slot is empty now.
         if (was_alone) {
             unsigned level = timer->slot_level;
             size_t slot = (size_t)(next - &timers->slots[level][0]);
@@ -193,15 +193,15 @@ void gevent_timers_cancel(gevent_timers *timers, gevent_timer *timer) {
         break;
     }
     }
-    timer->place = GEVENT_TIMER_IDLE;
+    timer->location = GEVENT_TIMER_IDLE;
     timers->count--;
     timers->referenced_count -= timer->referenced;
 }
 
 gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now) {
     uint64_t now_tick = tick_of(now);
-    // What the heap holds comes before all that the wheel holds. So slots are opened one by one, and however many
-    // timers are due at once, the heap stays small.
+    // All timers in the heap precede all timers in the wheel. So slots are opened one by one, and the heap stays small
+    // for any number of due timers.
     while (timers->heap_count == 0 && timers->horizon <= now_tick) {
         int level = lowest_level(timers);
         uint64_t start = level < 0 ? UINT64_MAX : slot_start(timers, (unsigned)level);
@@ -219,9 +219,9 @@ gevent_timer *gevent_timers_pop_due(gevent_timers *timers, int64_t now) {
 }
 
 int64_t gevent_timers_next(gevent_timers *timers, int64_t now) {
-    // A slot that begins soon is opened, which gives the exact deadline. One that begins later is not: the horizon
-    // would run so far ahead that the deadlines started meanwhile would crowd the heap. The hub wakes once, early,
-    // at most once per level, and asks again.
+    // A slot that begins soon is opened, which yields the exact deadline. A later slot is not: the horizon would
+    // advance so far that deadlines started meanwhile would fill the heap. The hub wakes early, at most once per level,
+    // and calls again.
     enum { SOON = 256 };  // ticks; 16.8 ms
     uint64_t soon = tick_of(now) + SOON;
     while (timers->heap_count == 0) {
@@ -234,34 +234,34 @@ int64_t gevent_timers_next(gevent_timers *timers, int64_t now) {
     return timers->heap[0].deadline;
 }
 
-/// How many timers are looked at to find the latest of those that may fire together. Where there are more, it is close
-/// to the end of the slack anyway.
-enum { FEW = 16 };
+/// How many timers are examined to find the latest of those that may fire together. If there are more, the latest is
+/// close to the end of the slack anyway.
+enum { MAX_EXAMINED = 16 };
 
-/// The latest deadline in the heap up to `limit`; `limit` itself if there are more than a few.
+/// Returns the latest deadline in the heap up to `limit`; `limit` itself if there are more than a few.
 static int64_t latest_until(const gevent_timers *timers, int64_t limit) {
-    uint32_t places[FEW * 4];
+    uint32_t indices[MAX_EXAMINED * 4];
     int64_t latest = timers->heap[0].deadline;
     uint32_t pending = 1, seen = 0;
-    places[0] = 0;
+    indices[0] = 0;
     while (pending > 0) {
-        if (++seen == FEW) return limit;
-        uint32_t place = places[--pending];
-        if (timers->heap[place].deadline > latest) latest = timers->heap[place].deadline;
-        uint32_t first = place * 4 + 1;
+        if (++seen == MAX_EXAMINED) return limit;
+        uint32_t index = indices[--pending];
+        if (timers->heap[index].deadline > latest) latest = timers->heap[index].deadline;
+        uint32_t first = index * 4 + 1;
         for (uint32_t child = first; child < first + 4 && child < timers->heap_count; child++)
-            if (timers->heap[child].deadline <= limit) places[pending++] = child;
+            if (timers->heap[child].deadline <= limit) indices[pending++] = child;
     }
     return latest;
 }
 
 int64_t gevent_timers_next_together(gevent_timers *timers, int64_t now, int64_t slack) {
     int64_t next = gevent_timers_next(timers, now);
-    // An empty heap: there are no timers, or the instant is one at which to look again and nothing is due.
+    // If the heap is empty, there are no timers, or `next` is only an instant at which to call again.
     if (slack <= 0 || timers->heap_count == 0 || next <= now || next > INT64_MAX - slack) return next;
     int64_t limit = next + slack;
-    // What the heap holds comes before all that the wheel holds.
-    while (timers->heap_count < FEW) {
+    // All timers in the heap precede all timers in the wheel.
+    while (timers->heap_count < MAX_EXAMINED) {
         int level = lowest_level(timers);
         if (level < 0) break;
         uint64_t start = slot_start(timers, (unsigned)level);

@@ -3,8 +3,8 @@
 #include "gevent_once.h"
 #include "gevent_switch.h"
 
-/// Takes a parked context out of whatever it waits in.
-static inline void unhook(gevent_hub *hub, gevent_context *context) {
+/// Unregisters a parked context from everything that could end its wait.
+static inline void unregister(gevent_hub *hub, gevent_context *context) {
     hub->parked_count--;
     gevent_node_unlink(&context->wait_link.node);
     gevent_timers_cancel(&hub->timers, &context->timer);
@@ -19,10 +19,10 @@ static inline void unhook(gevent_hub *hub, gevent_context *context) {
     }
 }
 
-/// Ends the wait of a parked context: nothing else can any more.
+/// Ends the wait of a parked context, so that nothing else can end it.
 static inline void finish_wait(gevent_context *context, uint8_t outcome) {
     context->wait_state = outcome;
-    unhook(context->hub, context);
+    unregister(context->hub, context);
 }
 
 bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
@@ -33,7 +33,7 @@ bool gevent_wait_end(gevent_context *context, uint8_t outcome) {
 }
 
 void gevent_wait_abandon(gevent_context *context) {
-    if (context->wait_state == GEVENT_WAIT_PARKED) unhook(context->hub, context);
+    if (context->wait_state == GEVENT_WAIT_PARKED) unregister(context->hub, context);
     context->wait_state = GEVENT_WAIT_NONE;
 }
 
@@ -61,10 +61,10 @@ uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object) {
     return wait_outcome(self);
 }
 
-SWITCHES static uint8_t wait_while_on(gevent_hub *hub, gevent_context *self, void *load) {
+SWITCHES static uint8_t gevent_hand_over(gevent_hub *hub, gevent_context *self, void *load) {
     hub->handovers_left--;
     hub->handover_count++;
-    gevent_leave_for(hub, &self->stack_pointer, load, false);
+    gevent_switch_to(hub, &self->stack_pointer, load, false);
     return wait_outcome(self);
 }
 
@@ -73,7 +73,7 @@ SWITCHES uint8_t gevent_wait_for_switch(
     gevent_context *self = begin_wait(hub, kind, object);
     if (hub->handovers_left > 0) {
         finish_wait(target, outcome);
-        return wait_while_on(hub, self, target->stack_pointer);
+        return gevent_hand_over(hub, self, target->stack_pointer);
     }
     gevent_wait_end(target, outcome);
     gevent_park(hub);
@@ -85,7 +85,7 @@ SWITCHES uint8_t gevent_wait_for_start(
     gevent_context *self = begin_wait(hub, kind, object);
     void *load = NULL;
     if (hub->handovers_left > 0) load = gevent_prepare_start(hub, greenlet, tag);
-    if (load) return wait_while_on(hub, self, load);
+    if (load) return gevent_hand_over(hub, self, load);
     gevent_ready_push(hub, greenlet, tag);
     gevent_park(hub);
     return wait_outcome(self);

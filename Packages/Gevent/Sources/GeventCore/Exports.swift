@@ -1,11 +1,11 @@
-// A user of the core names settings and, when something about the loop goes wrong, its errors.
+// Users of the core name settings, and they handle the loop's errors.
 @_exported public import GeventLoop
 @_exported public import GeventSettings
 
 /// The library's version, following semantic versioning.
 public let version = "0.1.0"
 
-/// The settings of this process, to be changed in code before the first hub is made.
+/// The settings of this process. Change them in code before the first hub is made.
 ///
 /// ```swift
 /// try Gevent.configuration.set(.stackSize, to: 64 << 10)

@@ -1,11 +1,11 @@
-// The machine room of Gevent: everything the scheduler touches on its hot path, in plain C structs.
+// The C core of Gevent: everything that the scheduler touches on its hot path, in plain C structs.
 //
-// Swift classes sit on top of these structs and own all policy. What is here is here for one of three reasons: it must
-// survive a stack switch without reference counting or exclusivity bookkeeping (contexts, the ready queue), it needs
-// something Swift cannot spell (assembly, thread-local variables, sanitizer hooks), or it is an intrusive structure
-// whose nodes live on greenlets' own stacks (waits, timers).
+// Swift classes are built on these structs and own all policy. Code is here for one of three reasons: it must survive a
+// stack switch without reference counting or exclusivity bookkeeping (contexts, the ready queue), it needs something
+// that Swift cannot express (assembly, thread-local variables, sanitizer hooks), or it is an intrusive structure whose
+// nodes are stored on greenlets' own stacks (waits, timers).
 //
-// Everything belongs to one hub and so to one thread, unless a comment says otherwise.
+// Every object belongs to one hub and so to one thread, unless a comment says otherwise.
 #pragma once
 
 #include "gevent_context.h"

@@ -1,4 +1,4 @@
-// Something that happens later unless it is cancelled, and that Swift acts on: a Timeout, or a delayed start.
+// A deferred action that Swift performs unless it is cancelled: a Timeout, or a delayed start.
 #pragma once
 
 #include <stddef.h>
@@ -9,7 +9,7 @@
 struct gevent_context;
 
 typedef struct gevent_deferred {
-    gevent_timer timer;  // first, so that a timer that fired is its record
+    gevent_timer timer;  // first, so that a fired timer's address is that of its record
     gevent_node node;    // in the list of the context that started it, or of the hub
     struct gevent_context *target;
 } gevent_deferred;

@@ -1,11 +1,11 @@
-// The frames of contexts that do not run.
+// The frames of suspended contexts.
 #pragma once
 
 #include "gevent_context.h"
 
-/// The return addresses on the stack of a context that is parked, innermost first, as far as frame pointers lead and at
-/// most `most`. Returns how many; none of one that is not parked.
-size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t most);
+/// Collects the return addresses on the stack of a parked context, innermost first, as far as frame pointers lead and
+/// at most `max_count`. Returns how many; 0 if the context is not parked.
+size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t max_count);
 
-/// The same of a context that stopped at `stack_pointer`, on a stack that ends at `stack_high`.
-size_t gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t most);
+/// The same for a context that was suspended at `stack_pointer`, on a stack that ends at `stack_high`.
+size_t gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t max_count);

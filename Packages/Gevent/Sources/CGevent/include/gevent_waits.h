@@ -1,29 +1,29 @@
-// Waits: every wait of a context begins and ends here, each exactly once.
+// Waits: every wait of a context begins and ends here, exactly once.
 #pragma once
 
 #include "gevent_switching.h"
 
-/// Ends a wait if it is still going on: takes it out of whatever it waits in, stops its timer, makes the context
-/// ready. Every wait goes through here exactly once; whoever comes second gets false.
+/// Ends a wait that is in progress: unregisters the context, cancels its timer and makes it ready. Every wait is ended
+/// by this call exactly once; a second call returns false.
 bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 
-/// Takes a parked context out of whatever it waits in, for good: nothing makes it ready any more.
+/// Unregisters a parked context permanently: nothing makes it ready any more.
 void gevent_wait_abandon(gevent_context *context);
 
-/// Parks until somebody calls gevent_wait_end, and returns its outcome. Hooks (link, descriptor slot, timer) are
-/// set by the caller beforehand.
+/// Parks until the wait is ended by gevent_wait_end, and returns its outcome. The caller sets the link, the descriptor
+/// slot or the timer beforehand.
 uint8_t gevent_wait(gevent_hub *hub, uint8_t kind, const void *object);
 
-/// The same, but control goes straight to `target`, which is parked and whose wait this ends with `outcome`. When it
-/// has been handed over too often without the hub, `target` takes its turn in the ready queue instead.
+/// Like gevent_wait, but switches directly to `target`, which is parked and whose wait is ended with `outcome`. If too
+/// many switches have bypassed the ready queue since the hub last ran, `target` is appended to the queue instead.
 uint8_t gevent_wait_for_switch(
     gevent_hub *hub, uint8_t kind, const void *object, gevent_context *target, uint8_t outcome);
 
-/// The same for a retained Swift greenlet that has not run, with its tag for the ready queue. If there is no stack for
-/// it, the hub finds that out.
+/// Like gevent_wait_for_switch, for a retained Swift greenlet that has not started; `tag` is its kind of ready queue
+/// entry. If there is no stack, the greenlet is queued and the hub handles the failure.
 uint8_t gevent_wait_for_start(gevent_hub *hub, uint8_t kind, const void *object, void *greenlet, unsigned tag);
 
-/// Arms the current wait's timer before it parks.
+/// Starts the current wait's timer. Call before parking.
 static inline void gevent_wait_set_timer(
     gevent_hub *hub, gevent_context *context, int64_t deadline, int64_t now, unsigned timer_kind, bool referenced) {
     context->timer.kind = (uint8_t)timer_kind;
@@ -32,24 +32,24 @@ static inline void gevent_wait_set_timer(
     gevent_timers_start(&hub->timers, &context->timer, deadline, now);
 }
 
-/// Fires what is due. Sleeps and wait timeouts are ended here; the first timer that Swift has to act on is returned,
-/// no longer pending; null when nothing more is due.
+/// Fires the timers that are due. Ends sleeps and wait timeouts itself. Returns the first timer that Swift has to
+/// handle, which is no longer pending, or null when no more timers are due.
 gevent_timer *gevent_fire_timers(gevent_hub *hub, int64_t now);
 
-/// Hooks the current context into a descriptor's place, which the caller has found free.
+/// Registers the current context in a descriptor's slot, which the caller has found free.
 static inline void gevent_wait_set_slot(gevent_hub *hub, gevent_context **slot) {
     *slot = hub->current;
     hub->current->wait_slot = slot;
     hub->descriptor_waiters++;
 }
 
-/// The context that has waited longest for nothing else to be runnable; null if none does.
+/// Returns the context that has waited longest for nothing else to be ready; null if none does.
 static inline gevent_context *gevent_first_idle_waiter(gevent_hub *hub) {
     if (gevent_list_is_empty(&hub->idle_waiters)) return NULL;
     return ((gevent_link *)hub->idle_waiters.next)->payload;
 }
 
-/// Hooks the current context into a list of those that wait for the same thing.
+/// Registers the current context in a list of waiters.
 static inline void gevent_wait_set_list(gevent_hub *hub, gevent_node *list) {
     gevent_link *link = &hub->current->wait_link;
     link->kind = GEVENT_LINK_WAKE;

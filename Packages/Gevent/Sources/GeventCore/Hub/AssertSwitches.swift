@@ -1,12 +1,12 @@
 internal import CGevent
 
-/// What ``assertSwitches(maxBlockingTime:hubOnly:_:)`` throws: a block kept the thread to itself.
+/// The error that ``assertSwitches(maxBlockingTime:hubOnly:_:)`` throws if its block did not switch.
 ///
 /// gevent: the `AssertionError` of `gevent.util.assert_switches`.
 public struct NoSwitchError: Error, Sendable, Hashable, CustomStringConvertible {
     /// How long the block took, on the loop's clock.
     public let elapsed: Duration
-    /// How long it might have gone without a switch.
+    /// The longest time the block was allowed to run without a switch; nil if every block has to switch.
     public let maxBlockingTime: Duration?
     /// Whether only switches to the hub counted.
     public let hubOnly: Bool
@@ -18,12 +18,12 @@ public struct NoSwitchError: Error, Sendable, Hashable, CustomStringConvertible 
     }
 }
 
-/// Runs `body` and returns what it does, and throws ``NoSwitchError`` if it did not let others run: no greenlet was
-/// switched to, or, with `hubOnly`, the hub was not, which looks at timers and descriptors.
+/// Runs `body` and returns its result; throws ``NoSwitchError`` if `body` did not switch to another greenlet, or, with
+/// `hubOnly`, to the hub, which fires timers and polls descriptors.
 ///
-/// With `maxBlockingTime` only a block that took longer than that, on the loop's clock, has to have switched. Nests. An
-/// error that `body` throws passes through, and nothing is added to it. Costs two readings of the clock. For tests and
-/// for finding what blocks.
+/// With `maxBlockingTime`, a block that took no longer than that, on the loop's clock, need not have switched. Calls
+/// can be nested. An error that `body` throws is rethrown unchanged. Reads the clock twice. Meant for tests and for
+/// finding blocking code.
 ///
 /// gevent: `gevent.util.assert_switches(max_blocking_time=None, hub_only=False)`.
 @available(*, noasync)
@@ -34,7 +34,7 @@ public func assertSwitches<Value>(
     let count = hubOnly ? hub.pointee.root_switch_count : gevent_switch_count(hub)
     let start = Hub.time(hub)
     let value = try body()
-    // The greenlet may have destroyed the hub, and with that it has switched.
+    // The greenlet may have destroyed the hub, which counts as a switch.
     guard gevent_hub_current() == hub else { return value }
     if (hubOnly ? hub.pointee.root_switch_count : gevent_switch_count(hub)) != count { return value }
     let elapsed = start.duration(to: Hub.time(hub))

@@ -1,25 +1,26 @@
-/// How many turns are taken between two looks at the clock: one at first, then twice as many as long as they are quick,
-/// and fewer again once they are slow. So quick turns pay a fraction of a nanosecond for the clock, and slow ones are
-/// noticed after few.
+/// The number of steps that the hub takes between two readings of the clock. It starts at one, doubles as long as the
+/// steps are quick, and shrinks once they are slow. So quick steps pay a fraction of a nanosecond each for the clock,
+/// and slow ones are noticed after a few.
 ///
-/// Turns can become slow without warning, and then as many are taken as quick ones were. What was learned from that is
-/// kept for the next step, and forgotten as quickly as it was learned when turns are quick again.
+/// Steps can become slow without warning; the hub then takes as many of them as it took quick ones before it reads the
+/// clock. The limit learned from that is kept for the next run, and doubles again with each run that is quick.
 struct ClockPace {
-    private static var mostBetweenLooks: Int { 128 }
+    private static var maxCount: Int { 128 }
 
-    /// The most there may be at present.
-    private(set) var limit = mostBetweenLooks
+    /// The upper bound of `count` at present.
+    private(set) var limit = maxCount
     private var hasBeenSlow = false
-    /// How many may be taken now.
+    /// The number of steps that may be taken before the clock is read.
     private(set) var count = 1
 
-    /// A step begins.
+    /// Begins a run.
     mutating func begin() {
         count = 1
         hasBeenSlow = false
     }
 
-    /// So many turns took so many nanoseconds, where `tolerance` is what may pass between two looks.
+    /// Adapts `count` after `turns` steps that took `elapsed` nanoseconds; `tolerance` is the longest time that should
+    /// pass between two readings.
     mutating func looked(turns: Int, elapsed: Int64, tolerance: Int64) {
         if elapsed > tolerance {
             hasBeenSlow = true
@@ -30,14 +31,15 @@ struct ClockPace {
         }
     }
 
-    /// The step is over.
+    /// Ends the run.
     mutating func end() {
-        if !hasBeenSlow { limit = min(limit * 2, ClockPace.mostBetweenLooks) }
+        if !hasBeenSlow { limit = min(limit * 2, ClockPace.maxCount) }
     }
 }
 
 extension Duration {
-    /// Nanoseconds, from 0 to two years, which sums and products of a few of them do not leave.
+    /// Whole nanoseconds, clamped to the range from 0 to two years, so that sums and products of a few of them don't
+    /// overflow.
     var wholeNanoseconds: Int64 {
         let longest = Int64(1) << 56
         let (seconds, attoseconds) = components

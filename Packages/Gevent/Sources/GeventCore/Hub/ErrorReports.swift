@@ -1,31 +1,31 @@
-// What people read: reports of errors nobody caught.
+// Reports of uncaught errors, for people to read.
 
 internal import CGevent
 internal import Glibc
 
 extension Hub {
-    /// Reports an error that ended `greenlet` before anything else runs: the process may end at any time.
+    /// Reports an error that ended `greenlet` before anything else runs, because the process may end at any time.
     ///
-    /// On the hub's stack: it is large, and whatever parks there is refused.
+    /// The report is made on the hub's stack, which is large and on which parking is refused.
     func reportAtOnce(_ error: any Error, in greenlet: AnyGreenlet) {
         if isDestroyed || pointer.pointee.current == gevent_hub_root(pointer) { return report(error, in: greenlet) }
-        reportOfVisitor = (error, greenlet)
-        gevent_visit_hub(pointer)
+        requestedReport = (error, greenlet)
+        gevent_call_hub(pointer)
     }
 
-    /// On the hub's stack: makes the report for which a greenlet has handed control over, and hands control back.
-    func serveVisitors() {
-        while pointer.pointee.visitor != nil {
-            reportForVisitor()
-            gevent_end_visit(pointer)
+    /// On the hub's stack: makes the report that a greenlet has requested, and resumes that greenlet.
+    func serveHubCalls() {
+        while pointer.pointee.hub_caller != nil {
+            makeRequestedReport()
+            gevent_return_from_hub_call(pointer)
         }
     }
 
-    /// A function of its own: nothing it holds may stay on the hub's stack while others run.
+    /// A separate function, so that it leaves no references on the hub's stack while greenlets run.
     @inline(never)
-    private func reportForVisitor() {
-        guard let (error, greenlet) = reportOfVisitor else { return }
-        reportOfVisitor = nil
+    private func makeRequestedReport() {
+        guard let (error, greenlet) = requestedReport else { return }
+        requestedReport = nil
         report(error, in: greenlet)
     }
 
@@ -38,7 +38,7 @@ extension Hub {
         }
         do {
             try errorHandler(error, greenlet)
-        } catch let failure {  // control: handlers run on the hub, into which nothing can be thrown
+        } catch let failure {  // control: handlers run on the hub, where no kill can arrive
             printReport(of: error, in: greenlet)
             printReport(of: failure, in: nil, source: "the error handler")
         }
@@ -52,9 +52,9 @@ extension Hub {
     }
 
     private func spawnLines(_ site: UnsafePointer<gevent_spawn_site>) -> String {
-        let place = SpawnLocation(site) { _ in }
-        return place.frames.enumerated().map { index, frame in
-            "    \(index == 0 ? place.phrase : "  called by") \(frame)\n"
+        let location = SpawnLocation(site) { _ in }
+        return location.frames.enumerated().map { index, frame in
+            "    \(index == 0 ? location.phrase : "  called by") \(frame)\n"
         }.joined()
     }
 }

@@ -2,7 +2,7 @@ internal import CGevent
 internal import Glibc
 
 extension Hub {
-    /// Repairs the hub if it has to be, or leaves that to the next poll.
+    /// Repairs the hub if it was forked; if that fails, the next poll tries again.
     package func noticeFork() {
         if !pointer.pointee.is_forked { return }
         do throws(LoopError) {
@@ -12,9 +12,9 @@ extension Hub {
         }
     }
 
-    /// This is a child process, whose loop still works on the parent's kernel objects.
+    /// Repairs the hub in a child process, whose loop still uses the parent's kernel objects.
     package func recoverFromFork() throws(LoopError) {
-        // Once for each fork: what fails below is tried again when the child has begun things of its own.
+        // Only once per fork: the repair below may be retried after the child has started work of its own.
         if inheritanceMarkedProcess != getpid() {
             inheritanceMarkedProcess = getpid()
             markInherited()
@@ -23,12 +23,12 @@ extension Hub {
         pointer.pointee.is_forked = false
         process = getpid()
         HubRegistry.keepOnly(handle, serial: pointer.pointee.serial)
-        // One may be gone by its turn: it was made for another, which has no more use for it here.
+        // Notifying one service may remove another that was made for it.
         for service in services where services.contains(where: { $0 === service }) { service.hubDidFork() }
         descriptors.rearmAll()
     }
 
-    /// What was begun before the fork is the parent's to end.
+    /// Marks the greenlets and callbacks from before the fork, which only the parent may end.
     private func markInherited() {
         for greenlet in greenletsOnStacks() where !greenlet.isCurrent { greenlet.isInherited = true }
         for greenlet in delayedGreenlets() { greenlet.isInherited = true }
@@ -41,14 +41,14 @@ extension Hub {
             case GEVENT_READY_CALLBACK:
                 Unmanaged<HubCallback>.fromOpaque(owner!).takeUnretainedValue().isInherited = true
             default:
-                // Has a stack, and was marked with it.
+                // Its greenlet has a stack, and was marked above.
                 break
             }
         }
     }
 
-    /// Sees to it that nothing from before the fork runs in this process any more: neither bodies nor their clean-up,
-    /// which would be done twice. So nothing of it is released either. Returns how many stacks this leaves occupied.
+    /// Prevents everything inherited from before the fork from running in this process: bodies and their clean-up would
+    /// run twice. Therefore their memory is not released either. Returns how many stacks stay occupied.
     func abandonInherited() -> Int {
         var inherited: [AnyGreenlet] = []
         for _ in 0..<gevent_ready_count(pointer) {
@@ -66,7 +66,7 @@ extension Hub {
         return onStacks.count
     }
 
-    /// Adds to `unstarted` what the entry would start.
+    /// Returns whether the entry is inherited. Appends its greenlet to `unstarted` if the entry would start one.
     private func isInherited(_ entry: gevent_ready_entry, _ unstarted: inout [AnyGreenlet]) -> Bool {
         switch Int(entry.tag) {
         case GEVENT_READY_START, GEVENT_READY_START_SIZED:
@@ -83,19 +83,19 @@ extension Hub {
         }
     }
 
-    /// They never run again. Their stacks, if they have any, go with the hub; what those hold is lost. The caller's
-    /// hold on the greenlets has to outlive the call.
+    /// Abandons greenlets, which never run again. Their stacks, if they have any, are released with the hub; objects
+    /// that the stacks retain are leaked. The caller must keep the greenlets alive during the call.
     func abandon(_ greenlets: [AnyGreenlet]) {
-        // All of them first: whatever runs because something is released or told finds none of them.
-        let remains = greenlets.map { $0.isInherited ? leave($0) : takeApart($0) }
-        // A scope that goes on need not wait for them.
+        // All are detached first: code that runs because of a release or a notification finds none of them.
+        let states = greenlets.map { $0.isInherited ? detachInherited($0) : detach($0) }
+        // A scope that continues need not wait for them.
         for greenlet in greenlets { if let member = greenlet.member { GreenletGroup.memberEnded(member) } }
-        for remains in remains { remains?.release(pointer) }
+        for state in states { state?.release(pointer) }
     }
 
-    /// What an abandoned greenlet's context held.
-    private struct Remains {
-        /// Held, so that they go when all are taken apart.
+    /// The resources that an abandoned greenlet's context held.
+    private struct AbandonedState {
+        /// Retained until all abandoned greenlets are detached.
         let errors: PendingErrors?
         let locals: UnsafeMutablePointer<gevent_locals>?
 
@@ -104,19 +104,19 @@ extension Hub {
         }
     }
 
-    private func takeApart(_ greenlet: AnyGreenlet) -> Remains {
-        let remains = Remains(errors: greenlet.pendingErrors, locals: greenlet.context?.pointee.locals)
+    private func detach(_ greenlet: AnyGreenlet) -> AbandonedState {
+        let state = AbandonedState(errors: greenlet.pendingErrors, locals: greenlet.context?.pointee.locals)
         greenlet.dropPendingErrors()
         if let context = greenlet.context {
             Timeout.cancelAll(of: context)
             context.pointee.locals = nil
         }
         markAbandoned(greenlet)
-        return remains
+        return state
     }
 
-    /// The parent has it too, and releases what it held.
-    private func leave(_ greenlet: AnyGreenlet) -> Remains? {
+    /// Detaches an inherited greenlet without releasing its locals; the parent process has them too and releases them.
+    private func detachInherited(_ greenlet: AnyGreenlet) -> AbandonedState? {
         if let context = greenlet.context {
             while !gevent_list_is_empty(&context.pointee.timeouts) {
                 gevent_deferred_cancel(pointer, gevent_deferred_of_node(context.pointee.timeouts.next))
@@ -132,7 +132,7 @@ extension Hub {
 
     private func markAbandoned(_ greenlet: AnyGreenlet) {
         if let context = greenlet.context {
-            // Nothing that lives on may lead to a stack that does not.
+            // No surviving list or table may reference the abandoned stack.
             gevent_wait_abandon(context)
             context.pointee.owner = nil
         }

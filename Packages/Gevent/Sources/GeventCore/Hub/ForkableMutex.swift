@@ -1,9 +1,9 @@
 internal import Glibc
 
-/// A lock with the value it guards, for what lives on in a forked child. There a `Mutex` of the standard library cannot
-/// be contended for: it names its holder by a number that the forking thread remembers from its parent, and traps.
+/// A lock and the value that it guards, usable in a forked child. A `Mutex` of the standard library traps there when
+/// it is contended: it identifies its holder by a thread number that the forking thread caches from its parent.
 ///
-/// Unchecked, because `value` is touched only with the lock held.
+/// Unchecked, because `value` is accessed only with the lock held.
 package final class ForkableMutex<Value>: @unchecked Sendable {
     private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private var value: Value
@@ -18,7 +18,7 @@ package final class ForkableMutex<Value>: @unchecked Sendable {
         lock.deallocate()
     }
 
-    /// Makes the lock free. In a forked child, a thread that does not exist there may have held it.
+    /// Resets the lock to unlocked. In a forked child, a thread that does not exist there may have held it.
     package func reset() { pthread_mutex_init(lock, nil) }
 
     package func withLock<Result>(_ body: (inout Value) throws -> Result) rethrows -> Result {

@@ -3,56 +3,56 @@ internal import Glibc
 
 /// The scheduler of one thread: it runs greenlets, and polls the event loop when none is ready.
 ///
-/// There is one per thread, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
+/// Each thread has one hub, made on first use. The thread's own stack is the *main greenlet*, so `sleep`, `join` and
 /// `get` just work in `main.swift`. A hub is confined to its thread; other threads reach it through ``handle``.
 ///
-/// While main is parked the hub runs on the process's main thread, and nothing else does: code isolated to `@MainActor`
-/// and blocks of `DispatchQueue.main` wait until main has returned to them, which a program that never does keeps from
-/// running. Give such work another actor or queue.
+/// While main is parked on the process's main thread, the hub occupies that thread. Code isolated to `@MainActor` and
+/// blocks of `DispatchQueue.main` then wait until main returns to the system's run loop; if it never does, they never
+/// run. Run such work on another actor or queue.
 ///
 /// gevent: `gevent.hub.Hub`.
 public final class Hub {
     package let pointer: UnsafeMutablePointer<gevent_hub>
     let loop: any Loop
-    /// The settings the hub was made with.
+    /// The settings that the hub was made with.
     public let resolvedConfiguration: ResolvedConfiguration
-    /// Why this loop and no other.
+    /// The reason why this loop was chosen.
     public let loopReason: String
-    /// The only way in from another thread.
+    /// The handle through which other threads reach the hub; there is no other way.
     public let handle: HubHandle
 
-    /// The thread's own stack, as a greenlet: what runs in `main.swift`, or in the thread's function.
+    /// The thread's own stack as a greenlet. It runs the code in `main.swift`, or the thread's function.
     ///
     /// gevent: the greenlet whose `parent` is nil.
     public let mainGreenlet: AnyGreenlet
     package let hubGreenlet: HubGreenlet
     let descriptors: DescriptorTable
     var identifiers = IdentifierPool()
-    /// What the loop reported last, until all of it is handed out.
+    /// The events of the latest poll. Emptied once all of them are delivered.
     @exclusivity(unchecked) var events = ReadyEvents()
-    /// What was attached to the hub and ends with it.
+    /// The services that are attached to the hub; they are closed with it.
     private(set) var services: [any HubService] = []
-    /// What the visitor on the hub's stack has to report; see `reportAtOnce`.
-    @exclusivity(unchecked) var reportOfVisitor: (error: any Error, greenlet: AnyGreenlet)?
-    /// Reasons to wait although nothing in this thread is pending.
+    /// The error that the greenlet in `gevent_call_hub` waits to have reported; see `reportAtOnce`.
+    @exclusivity(unchecked) var requestedReport: (error: any Error, greenlet: AnyGreenlet)?
+    /// The number of active holds, each of which makes the hub wait although its thread has nothing pending.
     var holdCount = 0
-    /// Who is told of switches; nil while nobody is.
+    /// Notified of switches; nil while there are no trace and no hooks.
     var switchWatch: SwitchWatch?
     @exclusivity(unchecked) package private(set) var isDestroyed = false
-    /// Told of each greenlet that starts.
+    /// Callbacks that are called for each greenlet that starts.
     var spawnCallbacks: [SpawnCallback] = []
     var locals = HubLocals()
     let startTime: LoopInstant
-    /// The process in which its loop works.
+    /// The process for which the loop is set up; after a fork, the parent until the loop is repaired.
     package var process: CInt = getpid()
-    /// The process in which what was begun before the latest fork has been told apart.
+    /// The process ID for which work inherited from before the fork has been marked.
     var inheritanceMarkedProcess = getpid()
-    /// Main does not answer to errors any more.
+    /// Whether `destroy` has begun; from then on no error is delivered to main.
     private(set) var isBeingDestroyed = false
 
-    /// How long ready greenlets may run before the hub looks at timers and descriptors again; 5 ms.
+    /// The longest time that ready greenlets run before the hub checks timers and descriptors again; 5 ms.
     ///
-    /// A bound, not a time slice: a greenlet that never parks is never interrupted.
+    /// It is a bound, not a time slice: a greenlet that never parks is never interrupted.
     ///
     /// gevent: `gevent.setswitchinterval`.
     public var switchInterval: Duration = .milliseconds(5) {
@@ -60,77 +60,79 @@ public final class Hub {
     }
     @exclusivity(unchecked) private(set) var switchNanoseconds: Int64 = 5_000_000
 
-    /// How late a timer may fire so that others fire with it, in nanoseconds.
+    /// How much later than its deadline a timer may fire to share a wake with others, in nanoseconds.
     let timerSlack: Int64
-    /// How often the clock is looked at while greenlets run, and while jobs do.
+    /// How often the hub reads the clock while it runs greenlets, and while it runs posted jobs.
     @exclusivity(unchecked) var readyPace = ClockPace()
     @exclusivity(unchecked) var mailPace = ClockPace()
-    /// How many of `events` were handed out to their waiters.
-    @exclusivity(unchecked) var handedOut = 0
-    /// Whether the latest poll brought a crowd, and the thread's processor time at which the next one is due then.
-    @exclusivity(unchecked) var isCrowded = false
+    /// The number of `events` that have been delivered to their waiters.
+    @exclusivity(unchecked) var deliveredCount = 0
+    /// Whether the latest poll returned more than one batch of events; if so, `nextPoll` is the thread's processor time
+    /// at which the next poll is due.
+    @exclusivity(unchecked) var isLatestPollLarge = false
     @exclusivity(unchecked) var nextPoll: Int64 = 0
-    /// When the hub had looked at the clock before the latest poll.
+    /// The clock reading that preceded the latest poll.
     @exclusivity(unchecked) var beforePoll: Int64 = 0
     package let hasVirtualTime: Bool
-    /// Events are for waits that began no later than this.
+    /// Events end only waits that began at this time or earlier.
     @exclusivity(unchecked) var latestWait = Int64.max
-    /// When greenlets that timers woke were moved to the front of the ready queue; nil once they have run.
+    /// When greenlets woken by timers were moved to the front of the ready queue; nil once they have run.
     @exclusivity(unchecked) var frontBegan: Int64?
-    /// Until then timers wait for whatever else is ready, if anything is.
+    /// Until this time no timer fires while other entries are ready.
     @exclusivity(unchecked) var timersWaitUntil = Int64.min
 
-    /// Told of errors nobody catches: of greenlets, links and callbacks, with the greenlet they ended if there is one.
+    /// Handles errors that no code catches in a greenlet, a link or a callback. Its second argument is the greenlet
+    /// that the error ended, if there is one.
     ///
-    /// Not of exits and ``quietErrors``, nor of ``systemErrors``, which are raised in main. Called as the greenlet
-    /// ends, before its links are notified and before anything else runs. Runs on the hub and must not park; looked up
-    /// at each error. An error it throws is printed, together with the one it was told of. Nil, the default, prints
-    /// through ``errorOutput``.
+    /// It isn't called for exits, ``quietErrors``, or ``systemErrors``, which are raised in main. It is called when the
+    /// greenlet ends, before its links are notified and before anything else runs. It runs on the hub and must not
+    /// park. The property is read at each error. If the handler throws, both errors are printed. Nil, the default,
+    /// prints the error through ``errorOutput``.
     ///
     /// gevent: `Hub.handle_error`.
     public var errorHandler: ((_ error: any Error, _ greenlet: AnyGreenlet?) throws -> Void)?
 
-    /// Errors that nobody is told of when they end a greenlet or a callback: instances of these types and of their
-    /// subclasses. Exits are quiet in any case. What is quiet is a failure all the same, for `get` and for links.
+    /// Types of errors that are not reported when they end a greenlet or a callback; subclasses are included. Exits are
+    /// never reported. A quiet error still counts as a failure for `get` and for links.
     ///
     /// gevent: `Hub.NOT_ERROR`.
     public var quietErrors: [any Error.Type] = []
 
-    /// Errors that are raised in main, at its next switch point, when they end a greenlet or a callback, instead of
-    /// being reported: instances of these types and of their subclasses. For what is to stop the program. In a greenlet
-    /// of a group it is a failure like others, which the scope throws on. ``KeyboardInterrupt`` unless set.
+    /// Types of errors that are raised in main, at its next switch point, instead of being reported when they end a
+    /// greenlet or a callback; subclasses are included. Meant for errors that should stop the program. In a greenlet of
+    /// a group such an error is an ordinary failure, which the scope rethrows. The default is ``KeyboardInterrupt``.
     ///
     /// gevent: `Hub.SYSTEM_ERROR`.
     public var systemErrors: [any Error.Type] = [KeyboardInterrupt.self]
 
-    /// Where reports of errors are printed; standard error unless set. Nil switches printing off.
+    /// Prints reports of errors, by default to standard error. Nil disables printing.
     ///
-    /// Called on the hub with whole lines, and must not park.
+    /// It is called on the hub with whole lines, and must not park.
     ///
     /// gevent: `Hub.exception_stream`.
     public var errorOutput: ((_ text: String) -> Void)? = printToStandardError
 
-    /// A small non-negative integer, unique among the process's hubs: the smallest that was free when the hub was made.
-    /// With a greenlet's ``AnyGreenlet/minimalID`` it is unique among the process's greenlets.
+    /// A small non-negative integer that is unique among the process's hubs: the smallest one that was free when the
+    /// hub was made. Together with a greenlet's ``AnyGreenlet/minimalID`` it identifies the greenlet in the process.
     ///
     /// gevent: `Hub.minimal_ident`.
     public let minimalID: Int
 
-    /// The name of the hub, for programs with several; "Hub-0" and so on unless it was set.
+    /// The name of the hub, for programs with several hubs; "Hub-0" and so on unless it is set.
     ///
     /// gevent: `Hub.name`.
     public var name: String {
-        get { ownName ?? "Hub-\(minimalID)" }
-        set { ownName = newValue }
+        get { customName ?? "Hub-\(minimalID)" }
+        set { customName = newValue }
     }
-    private var ownName: String?
+    private var customName: String?
 
     // MARK: Finding the hub
 
     /// This thread's hub, made if there is none.
     ///
-    /// If none can be made the program ends with a line that says why, and status 78 if a setting such as
-    /// `GEVENT_LOOP` is wrong; ``start()`` throws the reason instead.
+    /// If no hub can be made, the program prints one line with the reason and exits, with status 78 if a setting such
+    /// as `GEVENT_LOOP` is wrong. ``start()`` throws the reason instead.
     ///
     /// gevent: `gevent.get_hub()`.
     @available(*, noasync)
@@ -140,15 +142,15 @@ public final class Hub {
     ///
     /// Throws ``ConfigurationError`` if a setting has a bad value or no loop can be started, ``LoopError`` or
     /// ``SystemError`` if the process is out of memory or descriptors, and ``HubError`` with `.wrongThread` in a task.
-    /// Calling it first thing in a program turns a bad `GEVENT_LOOP` into an error that can be shown.
+    /// Call it at the start of a program to turn a bad `GEVENT_LOOP` into an error that can be shown.
     @discardableResult
     @available(*, noasync)
     public static func start() throws -> Hub { of(try currentHub()) }
 
-    /// A hub for this thread on a loop of the caller's making: virtual time, or a loop shared with a C library.
+    /// Makes a hub for this thread on a loop that the caller has made: virtual time, or a loop shared with a C library.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if the thread has a hub already, and with `.wrongThread` in a task;
-    /// and ``ConfigurationError`` if another setting than the loop has a bad value.
+    /// Throws ``HubError`` with `.concurrentUse` if the thread already has a hub, and with `.wrongThread` in a task.
+    /// Throws ``ConfigurationError`` if a setting other than the loop has a bad value.
     @discardableResult
     @available(*, noasync)
     public static func start(on loop: any Loop, reason: String = "given in code") throws -> Hub {
@@ -173,7 +175,7 @@ public final class Hub {
         unretained(pointer).takeUnretainedValue()
     }
 
-    /// The loop's time, now. In a forked child the loop is repaired first: before that it is the parent's.
+    /// Returns the loop's current time. In a forked child the loop is repaired first; until then it is the parent's.
     @inline(__always)
     static func time(_ pointer: UnsafeMutablePointer<gevent_hub>) -> LoopInstant {
         unretained(pointer)._withUnsafeGuaranteedRef { hub in
@@ -182,7 +184,7 @@ public final class Hub {
         }
     }
 
-    /// The loop, for facts about it that have nothing to do with descriptors.
+    /// The loop, repaired if necessary; for properties that don't depend on descriptors.
     private var usableLoop: any Loop {
         if !isDestroyed { noticeFork() }
         return loop
@@ -195,8 +197,8 @@ public final class Hub {
         return try Hub(loop: loop, reason: reason, configuration: configuration)
     }
 
-    /// A call hidden in a synchronous helper gets past `noasync`. It would block a thread of the pool, and its
-    /// greenlets would be stranded there.
+    /// Throws in a task. `noasync` does not stop a call that is hidden in a synchronous helper; it would block a thread
+    /// of the pool and strand its greenlets there.
     private static func refuseTasks() throws {
         if gevent_current_task() != nil { throw HubError.inTask }
     }
@@ -221,7 +223,7 @@ public final class Hub {
             loop.close()
             throw SystemError(errno: error, operation: "allocate the hub")
         }
-        // Given back by the deinit, so after the last way in which this can fail.
+        // The deinit releases it, so it is taken after the last step that can fail.
         minimalID = HubIdentifiers.take()
         self.pointer = pointer
         self.loop = loop
@@ -252,7 +254,7 @@ public final class Hub {
 
     deinit { HubIdentifiers.release(minimalID) }
 
-    /// Main and the hub run from the start and are never over.
+    /// Attaches a context to main or to the hub's greenlet, which run from the start and never end.
     private func adopt(_ greenlet: AnyGreenlet, _ context: UnsafeMutablePointer<gevent_context>) {
         greenlet.phase = .running
         greenlet.context = context
@@ -261,32 +263,32 @@ public final class Hub {
 
     // MARK: Facts
 
-    /// The name of the loop that runs, such as "epoll".
+    /// The name of the running loop, such as "epoll".
     ///
     /// gevent: `hub.backend`.
     public var loopName: String { type(of: loop).backendName }
 
-    /// What the loop says of itself; for reports.
+    /// The loop's description of its features, for reports.
     public var loopFeatures: [String: String] { usableLoop.features }
 
-    /// The loop's monotonic time, since an arbitrary moment.
+    /// The loop's monotonic time since an arbitrary moment.
     ///
     /// gevent: `loop.now()`.
     public var now: LoopInstant { usableLoop.now }
 
-    /// The finest step in which the loop keeps deadlines.
+    /// The resolution with which the loop keeps deadlines.
     public var timerResolution: Duration { usableLoop.timerResolution }
 
-    /// Counters of what the hub has done and holds; all zero once it is destroyed.
+    /// Counters of the hub's activity and of the objects it holds; all zero once it is destroyed.
     public var statistics: HubStatistics { isDestroyed ? HubStatistics() : HubStatistics(self) }
 
     // MARK: Keeping the hub waiting
 
-    /// Makes the hub wait for posts from other threads even when nothing in its own thread is pending, until the
-    /// returned registration is cancelled or deallocated. Without one, a wait that only a post could end is reported as
+    /// Makes the hub wait for posts from other threads even when its own thread has nothing pending, until the returned
+    /// registration is cancelled or deallocated. Without a hold, a wait that only a post could end is reported as
     /// blocking forever.
     ///
-    /// On the hub's own thread, where the last reference must be released too. Traps elsewhere.
+    /// Call it on the hub's own thread, where the last reference must also be released. Traps on other threads.
     public func hold() -> Registration {
         if !isDestroyed && gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         holdCount += 1
@@ -303,29 +305,30 @@ public final class Hub {
 
     /// Ends every greenlet of this thread and closes the loop; the thread's next use makes a new hub. Repeatable.
     ///
-    /// From main only, and without effect while main is doing it already; on another thread or in another greenlet it
-    /// traps. Main lets the others unwind meanwhile, but nothing can interrupt it: this is the one call that switches
-    /// and does not throw, so it can stand in a `defer`. Each parked greenlet is thrown a ``GreenletExit``; one that
-    /// waits again during its clean-up is thrown another, and after a hundred it is abandoned with its stack.
-    /// In a forked child that also holds for what was queued or parked before the fork, which the parent ends. A thread
-    /// that ends destroys its hub by itself.
+    /// Only main may call it; it traps on another thread and in another greenlet. A call while main is already
+    /// destroying the hub has no effect. Main lets the other greenlets unwind meanwhile, but nothing can interrupt it:
+    /// this is the only call that switches and does not throw, so it can be used in a `defer`. Each parked greenlet
+    /// receives a ``GreenletExit``; one that waits again during its clean-up receives another, and after a hundred it
+    /// is abandoned with its stack. In a forked child, work queued or parked before the fork is abandoned without being
+    /// run, because the parent ends it. A thread that ends destroys its hub automatically.
     ///
-    /// What is released meanwhile and parks in its `deinit` is thrown ``HubError`` with `.blockedInHub`. At the end
-    /// ``errorHandler`` and ``errorOutput`` are what they are in a new hub, but that printing stays switched off.
+    /// An object that is released meanwhile and parks in its `deinit` gets ``HubError`` with `.blockedInHub`. At the
+    /// end ``errorHandler`` and ``errorOutput`` have the values of a new hub, except that disabled printing stays
+    /// disabled.
     ///
     /// gevent: `Hub.destroy()`.
     @available(*, noasync)
     public func destroy() {
         if isDestroyed { return }
-        // Not preconditions, which say nothing in an optimised build.
+        // Not preconditions, whose messages are missing in an optimised build.
         guard gevent_hub_current() == pointer else { fatalError("\(HubError.wrongThread)") }
         guard pointer.pointee.current == gevent_hub_main(pointer) else {
             fatalError("\(HubError(.invalidSwitch, "a hub is destroyed from its main greenlet"))")
         }
         if isBeingDestroyed { return }
         isBeingDestroyed = true
-        // What is released from here on may run code of the program's, in main. If that parked, greenlets would run
-        // that are to end or have been taken out of the queue, and nothing would bring main back.
+        // Objects released from here on may run the program's code in main. If that code parked, greenlets would run
+        // that are to end or have been removed from the queue, and nothing would resume main.
         gevent_pending_refuse(gevent_hub_main(pointer))
         noticeFork()
         let abandoned = abandonInherited()
@@ -335,17 +338,18 @@ public final class Hub {
         Timeout.cancelAll(of: gevent_hub_main(pointer))
         endParkedGreenlets(except: abandoned)
         mainGreenlet.dropPendingErrors()
-        // Kept until nobody is told of anything any more: a group does not hold its owner.
+        // Kept alive until the last notification: a group does not retain its owner.
         withExtendedLifetime(abandonGreenlets()) { finish() }
-        // Errors were reported until now.
+        // Errors were reported until here.
         dropHandlers()
         finish()
-        // What makes itself anew without end is left.
+        // Entries that requeue themselves endlessly are dropped.
         pointer.pointee.ready_head = pointer.pointee.ready_tail
         HubRegistry.remove(serial: pointer.pointee.serial)
         isDestroyed = true
         descriptors.close()
-        // Main leaves the CPU; nothing is ready, so the hub's stack runs, sees the flag, and comes back for good.
+        // Parks main. Nothing is ready, so the hub's stack runs, sees `isDestroyed`, and resumes main for the last
+        // time.
         gevent_park(pointer)
         loop.close()
         mainGreenlet.phase = .ended
@@ -356,49 +360,49 @@ public final class Hub {
         Unmanaged.passUnretained(self).release()
     }
 
-    /// Main waits, for the only time while the hub is destroyed, and lets the others unwind.
+    /// Lets other greenlets unwind. This is the only place where main yields while the hub is destroyed.
     private func yieldToGreenlets() {
         let main = gevent_hub_main(pointer)!
-        // Main does not answer to errors any more, and a pending one would keep it from yielding.
+        // A pending error would keep main from yielding, and no error is delivered to it any more.
         mainGreenlet.dropPendingErrors()
         gevent_pending_reset(main)
         gevent_yield()
         gevent_pending_refuse(main)
     }
 
-    /// Also what is attached meanwhile. Each is taken off first, so that who looks for one while it closes gets
-    /// another, which is closed in its turn.
+    /// Closes the services, including those that are attached meanwhile. Each is removed before it is closed, so code
+    /// that looks for a service during that gets a new one, which is closed later.
     private func closeServices() {
-        var left = services.count + 100
-        while left > 0, !services.isEmpty {
+        var remaining = services.count + 100
+        while remaining > 0, !services.isEmpty {
             services.removeFirst().hubWillClose()
-            left -= 1
+            remaining -= 1
         }
     }
 
-    /// Greenlets that have not run and callbacks that have not been called never will, but for the library's own: links
-    /// are told and errors are reported.
+    /// Drops greenlets that have not started and callbacks that have not been called. The library's own are kept, so
+    /// links are still notified and errors are still reported.
     private func dropStarts() {
         endDelayedStarts()
         var dropped: [gevent_ready_entry] = []
         var kept: [gevent_ready_entry] = []
         for entry in takeReady() {
-            if isKept(entry) { kept.append(entry) } else { dropped.append(entry) }
+            if isInternal(entry) { kept.append(entry) } else { dropped.append(entry) }
         }
         for entry in kept { gevent_ready_push(pointer, entry.pointer, entry.tag) }
         for entry in dropped { drop(entry) }
     }
 
-    private func isKept(_ entry: gevent_ready_entry) -> Bool {
+    private func isInternal(_ entry: gevent_ready_entry) -> Bool {
         switch Int(entry.tag) {
         case GEVENT_READY_RESUME: true
         case GEVENT_READY_START, GEVENT_READY_START_SIZED:
             (Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeUnretainedValue() as? RawGreenlet)?.isOfLink == true
-        default: Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isOwn
+        default: Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeUnretainedValue().isInternal
         }
     }
 
-    /// Empties the queue in one go, without running anybody's code: what that queues comes behind all of this.
+    /// Empties the queue without running any other code; entries that such code adds are queued after all of these.
     private func takeReady() -> [gevent_ready_entry] {
         var entries: [gevent_ready_entry] = []
         while gevent_ready_count(pointer) > 0 { entries.append(gevent_ready_pop(pointer)) }
@@ -408,7 +412,7 @@ public final class Hub {
     private func drop(_ entry: gevent_ready_entry) {
         switch Int(entry.tag) {
         case GEVENT_READY_RESUME:
-            // Its greenlet was abandoned, and must not run again.
+            // Its greenlet was abandoned and must not run again.
             break
         case GEVENT_READY_START, GEVENT_READY_START_SIZED:
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(entry.pointer).takeRetainedValue()
@@ -419,20 +423,20 @@ public final class Hub {
     }
 
     private func endDelayedStarts() {
-        // The end of one may be that of others.
+        // Ending one may end others.
         for greenlet in delayedGreenlets() where greenlet.phase == .delayed { greenlet.endUnstarted(GreenletExit()) }
     }
 
-    /// The hub will not run any more. What it still owes to others is done for it; and what goes then may start, link
-    /// and attach, so this is done again until nothing has come of it.
+    /// Performs the hub's remaining duties once it no longer runs. Objects released here may start greenlets, link and
+    /// attach services, so this repeats until nothing new appears.
     private func finish() {
         let rounds = 100
         for round in 0..<rounds {
             for callback in spawnCallbacks { callback.cancel() }
             dropAllLocals()
             endDelayedStarts()
-            // A link that starts what it is linked to would be told for ever.
-            callOrDrop(takeReady(), calling: round < rounds / 2)
+            // A link that restarts the greenlet it is linked to would be notified forever.
+            drain(takeReady(), calling: round < rounds / 2)
             closeServices()
             Timeout.cancelAll(of: gevent_hub_main(pointer))
             mainGreenlet.dropPendingErrors()
@@ -445,9 +449,9 @@ public final class Hub {
             && locals.rosters.isEmpty && spawnCallbacks.isEmpty
     }
 
-    private func callOrDrop(_ entries: [gevent_ready_entry], calling: Bool) {
+    private func drain(_ entries: [gevent_ready_entry], calling: Bool) {
         for entry in entries {
-            if calling, Int(entry.tag) == GEVENT_READY_CALLBACK, isKept(entry) {
+            if calling, Int(entry.tag) == GEVENT_READY_CALLBACK, isInternal(entry) {
                 Unmanaged<HubCallback>.fromOpaque(entry.pointer).takeRetainedValue().call(on: self)
             } else {
                 drop(entry)
@@ -455,7 +459,7 @@ public final class Hub {
         }
     }
 
-    /// A handler may have captured the hub. The lists of error types hold nothing.
+    /// Releases the handlers, which may have captured the hub. The lists of error types retain nothing.
     private func dropHandlers() {
         let dropped = (errorHandler, errorOutput)
         errorHandler = nil
@@ -466,8 +470,8 @@ public final class Hub {
     private func endParkedGreenlets(except abandoned: Int) {
         for _ in 0..<100 {
             for greenlet in greenletsOnStacks() { greenlet.deliver(GreenletExit()) }
-            // Each round lets all of them unwind as far as they do without waiting, and their links and the reports of
-            // their errors run.
+            // In each round all greenlets unwind as far as they can without waiting; their links and error reports run
+            // too.
             for _ in 0..<10 where pointer.pointee.live_stacks > abandoned || gevent_ready_count(pointer) > 0 {
                 yieldToGreenlets()
             }
@@ -478,13 +482,13 @@ public final class Hub {
     private func abandonGreenlets() -> [AnyGreenlet] {
         let lost = greenletsOnStacks()
         abandon(lost)
-        // Their frames are lost, and what they retain with them; the stacks' own holds at least are not.
+        // Their frames and the objects those retain are lost, but the stack's own reference can be released.
         for greenlet in lost { Unmanaged.passUnretained(greenlet).release() }
         return lost
     }
 
-    /// Every greenlet that has a stack: running, ready or parked; the first `most` of them. Linear in the stacks ever
-    /// used.
+    /// Returns the greenlets that have a stack (running, ready or parked), at most `most` of them. Linear in the number
+    /// of stacks ever used.
     package func greenletsOnStacks(most: Int = .max) -> [AnyGreenlet] {
         var found: (list: [AnyGreenlet], most: Int) = ([], most)
         withUnsafeMutablePointer(to: &found) { found in
@@ -497,11 +501,11 @@ public final class Hub {
                     found.pointee.list.append(greenlet)
                 }, found)
         }
-        // A stack whose greenlet has just ended counts as the hub's.
+        // The stack of a greenlet that has just ended is attributed to the hub.
         return found.list.filter { $0 !== hubGreenlet }
     }
 
-    /// Every greenlet that is to start later, in the order of the calls that said so; the first `most` of them.
+    /// Returns the greenlets with a delayed start, in the order in which they were delayed, at most `most` of them.
     package func delayedGreenlets(most: Int = .max) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = []
         var next = gevent_first_delayed_start(pointer)
@@ -516,7 +520,7 @@ public final class Hub {
 @available(*, unavailable)
 extension Hub: Sendable {}
 
-/// A claim on the hub to wait: what ``Hub/hold()`` returns.
+/// A hold on the hub, as returned by ``Hub/hold()``.
 private final class HubHold: Registration {
     private var hub: Hub?
 
@@ -536,7 +540,7 @@ private final class HubHold: Registration {
 
 // MARK: The current hub
 
-/// This thread's hub, made if there is none.
+/// Returns this thread's hub, made if there is none.
 @inline(__always)
 package func currentHub() throws -> UnsafeMutablePointer<gevent_hub> {
     if let hub = gevent_hub_current() { return hub }
@@ -548,7 +552,7 @@ private func makeHub() throws -> UnsafeMutablePointer<gevent_hub> {
     try Hub.make().pointer
 }
 
-/// The same for calls that cannot throw.
+/// Returns this thread's hub, for callers that cannot throw; exits the program if none can be made.
 @usableFromInline
 @inline(__always)
 func requireHub() -> UnsafeMutablePointer<gevent_hub> {
@@ -561,16 +565,16 @@ func requireHub() -> UnsafeMutablePointer<gevent_hub> {
 func makeHubOrDie() -> UnsafeMutablePointer<gevent_hub> {
     do {
         return try Hub.make().pointer
-    } catch {  // control: nothing can be thrown into a thread that has no hub yet.
+    } catch {  // control: this thread has no hub yet, so no kill can arrive.
         endProgram(error)
     }
 }
 
-/// Ends the program where a call that cannot throw finds that there can be no hub.
+/// Exits the program when a call that cannot throw needs a hub and none can be made.
 ///
-/// Not a trap: what is wrong is said in one line, which a dump of registers would bury, and the exit status tells a
-/// wrong setting (78, `EX_CONFIG`) from misuse in a task (70, `EX_SOFTWARE`) and from a system that is out of resources
-/// (71, `EX_OSERR`).
+/// It prints one line instead of trapping, because a dump of registers would bury the message. The exit status
+/// distinguishes a wrong setting (78, `EX_CONFIG`) from misuse in a task (70, `EX_SOFTWARE`) and from a system that is
+/// out of resources (71, `EX_OSERR`).
 private func endProgram(_ error: any Error) -> Never {
     printToStandardError("gevent: \(error)\n")
     exit(error is ConfigurationError ? 78 : error is HubError ? 70 : 71)
@@ -589,7 +593,7 @@ private enum ThreadExit {
     }()
 
     static func destroyHubOfThisThread() {
-        // Any value but null makes the destructor run.
+        // The destructor runs for any value other than null.
         pthread_setspecific(key, UnsafeRawPointer(bitPattern: 1))
     }
 }

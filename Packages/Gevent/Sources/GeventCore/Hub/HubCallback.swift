@@ -1,17 +1,17 @@
 internal import CGevent
 
-/// A closure queued to run on the hub: what ``Hub/runCallback(_:)`` returns.
+/// A closure that is queued to run on the hub, as returned by ``Hub/runCallback(_:)``.
 final class HubCallback: Registration {
     private var body: (() throws -> Void)?
     private let hubSerial: UInt32
-    /// One of the library's: it calls a link, and does so even if the hub is destroyed first.
-    let isOwn: Bool
-    /// Queued before the process that destroys the hub was forked off.
+    /// Whether the library queued it, to call a link. Such a callback runs even if the hub is destroyed first.
+    let isInternal: Bool
+    /// Whether it was queued before the fork that created this process.
     var isInherited = false
 
-    init(_ hub: UnsafeMutablePointer<gevent_hub>, isOwn: Bool, _ body: @escaping () throws -> Void) {
+    init(_ hub: UnsafeMutablePointer<gevent_hub>, isInternal: Bool, _ body: @escaping () throws -> Void) {
         hubSerial = hub.pointee.serial
-        self.isOwn = isOwn
+        self.isInternal = isInternal
         self.body = body
     }
 
@@ -20,7 +20,7 @@ final class HubCallback: Registration {
     override func cancel() {
         if body == nil { return }
         _ = Registration.requireThread(ofHub: hubSerial)
-        // What the closure captured goes when this has forgotten it: it may ask about this callback.
+        // Releasing the captured objects may run code that queries this callback, so `body` is cleared first.
         let forgotten = body
         body = nil
         withExtendedLifetime(forgotten) {}
@@ -31,30 +31,30 @@ final class HubCallback: Registration {
         self.body = nil
         do {
             try body()
-        } catch {  // control: callbacks run on the hub, into which nothing can be thrown.
+        } catch {  // control: callbacks run on the hub, where no kill can arrive.
             hub.callbackFailed(error)
         }
     }
 }
 
 extension Hub {
-    /// Calls `body` on the hub soon, in turn with greenlets that were started or woken before.
+    /// Queues `body` to run on the hub, after greenlets that were started or woken before.
     ///
-    /// It must not park: that throws ``HubError`` with `.blockedInHub`. An error it throws is reported, or raised in
-    /// main if it is one of ``systemErrors``. On this hub's own thread only; other threads use ``HubHandle/post(_:)``.
-    /// Cancelling the registration prevents the call.
+    /// `body` must not park; parking throws ``HubError`` with `.blockedInHub`. An error that it throws is reported, or
+    /// raised in main if it is one of ``systemErrors``. Call it on this hub's own thread only; other threads use
+    /// ``HubHandle/post(_:)``. Cancelling the registration prevents the call.
     ///
     /// gevent: `loop.run_callback(func)`.
     @discardableResult
     public func runCallback(_ body: @escaping () throws -> Void) -> Registration {
         if isDestroyed { fatalError("\(HubError.destroyed)") }
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
-        return enqueue(isOwn: false, body)
+        return enqueue(isInternal: false, body)
     }
 
     @discardableResult
-    func enqueue(isOwn: Bool = true, _ body: @escaping () throws -> Void) -> HubCallback {
-        let callback = HubCallback(pointer, isOwn: isOwn, body)
+    func enqueue(isInternal: Bool = true, _ body: @escaping () throws -> Void) -> HubCallback {
+        let callback = HubCallback(pointer, isInternal: isInternal, body)
         gevent_ready_push(pointer, Unmanaged.passRetained(callback).toOpaque(), UInt32(GEVENT_READY_CALLBACK))
         return callback
     }

@@ -1,20 +1,20 @@
 @_spi(GeventInternals) internal import GeventSettings
 
-/// What a module above the core adds to the hubs of the process. The core never names such a module: linking one is
-/// enough, since it registers its extension by ``LinkedModule/register(_:)``.
+/// Features that a module above the core adds to the hubs of the process. The core never names such a module: linking
+/// it is enough, since it registers its extension by ``LinkedModule/register(_:)``.
 ///
-/// Every requirement has a default, so an extension implements what it provides.
+/// Every requirement has a default, so an extension implements only the features that it provides.
 package protocol HubExtension: Sendable {
     /// Called at the end of a hub's initialisation, on its thread. Must not park.
     func hubWasMade(_ hub: Hub)
 
-    /// The message of `wouldBlockForever`, with the parked greenlets.
+    /// Returns the message of `wouldBlockForever`, with the parked greenlets.
     func deadlockReport(of hub: Hub) -> String?
 
-    /// The report of every greenlet of `hub`.
+    /// Returns a report of every greenlet of `hub`.
     func greenletReport(of hub: Hub) -> String?
 
-    /// The program's functions at these return addresses, innermost first, as reports show them.
+    /// Returns the program's functions at these return addresses, innermost first, formatted for reports.
     func frames(at addresses: [UInt]) -> [String]?
 }
 
@@ -29,7 +29,7 @@ extension HubExtension {
 package enum HubExtensions {
     private static let registered = ForkableMutex<[any HubExtension]>([])
 
-    /// Adds an extension. For the closure that a module gives to ``LinkedModule/register(_:)``.
+    /// Adds an extension. Call it in the closure that a module passes to ``LinkedModule/register(_:)``.
     package static func register(_ hubExtension: some HubExtension) {
         registered.withLock { $0.append(hubExtension) }
     }
@@ -49,7 +49,7 @@ package enum HubExtensions {
 
     package static func greenletReport(of hub: Hub) -> String { first { $0.greenletReport(of: hub) } ?? "" }
 
-    /// The functions at `addresses`; the addresses themselves where no linked module knows names.
+    /// Returns the functions at `addresses`, or the addresses themselves if no linked module can symbolicate them.
     static func frames(at addresses: [UInt]) -> [String] {
         first { $0.frames(at: addresses) } ?? addresses.map { "0x\(String($0, radix: 16))" }
     }

@@ -1,14 +1,14 @@
 internal import CGevent
 internal import Synchronization
 
-/// The way into a hub from other threads, and the only one.
+/// The handle through which other threads reach a hub; there is no other way.
 ///
-/// Sendable, and safe to keep after the hub is gone: posts are then refused.
+/// Sendable, and safe to keep after the hub is destroyed: posts are then refused.
 public final class HubHandle: Sendable {
     private typealias Job = @Sendable () -> Void
 
-    /// Jobs that the hub has not taken yet, in the order of their posts. They lie in chunks, which the hub takes and
-    /// gives back one at a time: however many are posted in a burst, none of their memory outlives it.
+    /// Jobs that the hub has not taken yet, in the order of their posts. They are stored in chunks, which the hub takes
+    /// and releases one at a time, so no memory of a burst of posts outlives the burst.
     private struct Mailbox {
         static var chunkSize: Int { 1024 }
 
@@ -17,9 +17,9 @@ public final class HubHandle: Sendable {
         var firstFull = 0
         /// The chunk that is being filled.
         var latest: [Job] = []
-        /// Jobs that were ever accepted.
+        /// The number of jobs ever accepted.
         var acceptedCount: UInt64 = 0
-        /// The hub polls, or is about to, and will not look at the mailbox before the poll returns.
+        /// Whether the hub polls, or is about to, and checks the mailbox only after the poll returns.
         var hubMaySleep = false
         var isClosed = false
 
@@ -31,10 +31,10 @@ public final class HubHandle: Sendable {
             latest = []
         }
 
-        /// Puts the jobs that were posted first into `chunk`, which is empty. Returns whether there are more.
+        /// Moves the oldest chunk of jobs into `chunk`, which is empty. Returns whether there are more.
         mutating func take(into chunk: inout [Job]) -> Bool {
             if firstFull == full.count {
-                // Its memory is used again.
+                // The memory of `chunk` is reused.
                 swap(&chunk, &latest)
                 return false
             }
@@ -46,19 +46,19 @@ public final class HubHandle: Sendable {
         }
     }
 
-    /// Everything in it is looked at with the lock held.
+    /// `nonisolated(unsafe)`: accessed only with the lock held.
     nonisolated(unsafe) private var mailbox = Mailbox()
-    /// What the hub has taken and not run: in reverse order, so that each job is released as soon as it has run.
-    /// `nonisolated(unsafe)`: on the hub's thread only.
+    /// The jobs that the hub has taken and not run, in reverse order, so that each is released as soon as it has run.
+    /// `nonisolated(unsafe)`: accessed on the hub's thread only.
     nonisolated(unsafe) private var taken: [Job] = []
-    /// Not a Mutex, which does not survive a fork. Also known to the hub's C part, so as to be held while the process
-    /// is copied. `nonisolated(unsafe)`: a C lock, made for use from any thread, and never another one.
+    /// Not a Mutex, which does not survive a fork. The hub's C part also knows it, and holds it during a fork.
+    /// `nonisolated(unsafe)`: a C lock, made for use from any thread, and never replaced.
     nonisolated(unsafe) let lock = gevent_mailbox_lock_create()!
-    /// A hint for the hub, so that an iteration without mail takes no lock. Changed inside the lock, so that a hub that
-    /// takes the lock and finds no job cannot miss it.
+    /// A hint for the hub, so that an iteration without mail takes no lock. It is changed with the lock held, so a hub
+    /// that takes the lock and finds no job cannot miss it.
     private let mailFlag = Atomic<Bool>(false)
-    /// Jobs that have run. Only the hub changes it. Others compare it with the number of accepted ones, inside the
-    /// lock: an earlier value than the latest only lets more jobs seem to wait.
+    /// The number of jobs that have run. Only the hub changes it. Posts compare it with the accepted count, with the
+    /// lock held: a stale value only makes more jobs appear to wait.
     private let ranCount = Atomic<UInt64>(0)
     private let waker: any LoopWaker
 
@@ -68,32 +68,31 @@ public final class HubHandle: Sendable {
 
     deinit { gevent_mailbox_lock_destroy(lock) }
 
-    /// Calls `job` on the hub's thread, soon; posts of one thread in their order. Returns whether the hub is there to
-    /// do so. Any thread; never parks and never blocks longer than another post.
+    /// Calls `job` on the hub's thread, soon; jobs posted by one thread run in order. Returns whether the job was
+    /// accepted: false if the hub is destroyed. Any thread; never parks and never blocks longer than another post.
     ///
     /// The job runs on the hub and must not park; it may spawn. Jobs run between timers and descriptors, for at most
-    /// ``Hub/switchInterval`` at a time, so a flood of posts does not starve them; but each post takes memory until its
-    /// job has run. A thread that may post faster than the hub can keep up calls ``post(limit:_:)``.
+    /// ``Hub/switchInterval`` at a time, so a flood of posts does not starve them. Each post takes memory until its job
+    /// has run, so a thread that may post faster than the hub can run the jobs calls ``post(limit:_:)``.
     ///
-    /// A hub in which nothing else can happen reports that it would block forever although a post might come:
-    /// ``Hub/hold()`` makes it wait. In a forked child the hubs of other threads do not exist, and refuse.
+    /// A hub with nothing else pending reports that it would block forever, although a post might arrive;
+    /// ``Hub/hold()`` makes it wait. In a forked child the hubs of other threads do not exist and refuse posts.
     ///
     /// gevent: `loop.run_callback_threadsafe(func)`.
     @discardableResult
     public func post(_ job: @escaping @Sendable () -> Void) -> Bool { accept(job, limit: .max) }
 
-    /// Calls `job` on the hub's thread like ``post(_:)``, unless `limit` jobs or more wait there already, by whomever
-    /// they were posted. Returns whether it will be called: false if it was refused for that reason, or because the hub
-    /// is gone.
+    /// Calls `job` on the hub's thread like ``post(_:)``, unless `limit` or more jobs already wait there, from any
+    /// thread. Returns whether the job was accepted: false if the limit is reached or the hub is destroyed.
     ///
-    /// For a thread that may post faster than the hub can keep up. One that is refused drops what it had, combines it
-    /// with what comes next, or waits before it tries again. Any thread; never parks.
+    /// For a thread that may post faster than the hub can run the jobs. If a post is refused, the thread can drop the
+    /// job, combine it with the next one, or wait before it tries again. Any thread; never parks.
     public func post(limit: Int, _ job: @escaping @Sendable () -> Void) -> Bool { accept(job, limit: limit) }
 
     private func accept(_ job: @escaping Job, limit: Int) -> Bool {
-        // The race: the hub may be on its way into a poll that would not see this job. Both sides go through the lock.
-        // Either the hub comes first and has set `hubMaySleep`: then the poll is woken, which is sticky, so it does not
-        // matter whether it has begun. Or the post comes first: then the hub finds the job and does not sleep.
+        // The race: the hub may be about to start a poll that would not see this job. Both sides take the lock. If the
+        // hub is first, it has set `hubMaySleep`: then the poll is woken, and since wakes are sticky it does not matter
+        // whether the poll has begun. If the post is first, the hub finds the job and does not sleep.
         guard gevent_mailbox_lock_acquire(lock) else { return false }
         var isTaken = false
         var mustWake = false
@@ -110,12 +109,12 @@ public final class HubHandle: Sendable {
         return isTaken
     }
 
-    /// Inside the lock.
+    /// Returns how many jobs of `box` have not run. The lock must be held.
     private func waitingCount(of box: borrowing Mailbox) -> Int {
         Int(box.acceptedCount - ranCount.load(ordering: .relaxed))
     }
 
-    /// For the hub's own thread, which is there.
+    /// Calls `body` with the lock held. For the hub's own thread, for which taking the lock never fails.
     private func withMailbox<Value>(_ body: (inout Mailbox) -> Value) -> Value {
         _ = gevent_mailbox_lock_acquire(lock)
         defer { gevent_mailbox_lock_release(lock) }
@@ -131,7 +130,7 @@ public final class HubHandle: Sendable {
         withMailbox { box in (box.acceptedCount, waitingCount(of: box)) }
     }
 
-    /// Announces a poll that may sleep. Refused if there is mail.
+    /// Announces a poll that may sleep. Returns false if there is mail.
     func prepareToSleep() -> Bool {
         if !taken.isEmpty { return false }
         return withMailbox { box in
@@ -141,7 +140,7 @@ public final class HubHandle: Sendable {
         }
     }
 
-    /// The poll is over.
+    /// Announces the end of the poll.
     func awake() {
         withMailbox { $0.hubMaySleep = false }
     }
@@ -168,7 +167,7 @@ public final class HubHandle: Sendable {
     }
 
     func close() {
-        // Released outside the lock: what a job captured may post when it goes.
+        // Released without the lock: the objects that a job captured may post when they are deallocated.
         let dropped = withMailbox { box in
             box.isClosed = true
             defer { (box.full, box.firstFull, box.latest) = ([], 0, []) }

@@ -1,4 +1,4 @@
-/// Tells the hubs of the process apart.
+/// The identifiers of the process's hubs.
 enum HubIdentifiers {
     private static let pool = ForkableMutex(IdentifierPool())
 

@@ -1,4 +1,4 @@
-/// The handles of the process's hubs, for what concerns all threads.
+/// The handles of the process's hubs, for operations that concern all threads.
 enum HubRegistry {
     private static let table = ForkableMutex<[UInt32: HubHandle]>([:])
 
@@ -7,7 +7,8 @@ enum HubRegistry {
 
     static func contains(serial: UInt32) -> Bool { table.withLock { $0[serial] != nil } }
 
-    /// This is a forked child, where only this hub's thread exists; another one may have held the lock.
+    /// Removes all handles but one. Called in a forked child, where only this hub's thread exists; another thread may
+    /// have held the lock during the fork.
     static func keepOnly(_ handle: HubHandle, serial: UInt32) {
         table.reset()
         table.withLock { $0 = [serial: handle] }

@@ -1,30 +1,31 @@
-// One iteration of the hub: the same on every loop.
+// One iteration of the hub; the same on every loop.
 
 internal import CGevent
 internal import CGeventSystem
 
 extension Hub {
-    /// How many handovers a step of the ready queue may take even if fewer were queued when it began. A poll costs as
-    /// much as a hundred switches, so two greenlets that yield to each other must not cause one each time round; the
-    /// switch interval bounds what this may delay.
-    private static var leastStep: Int { 4096 }
+    /// The number of ready entries that one step may run even if fewer were queued when it began. A poll costs as much
+    /// as a hundred switches, so two greenlets that yield to each other must not cause one per round. The switch
+    /// interval limits the delay that this can cause.
+    private static var minStep: Int { 4096 }
 
-    /// Stacks kept warm however few are in use. Beyond these and beyond as many as are in use, idle memory goes back.
+    /// The number of free stacks that always keep their memory. Beyond this number and beyond the number of stacks in
+    /// use, idle memory is returned to the kernel.
     private static var warmStacks: Int { 1024 }
 
-    /// How many events are handed out at a time. Who was woken runs before the next ones are, while what the kernel and
-    /// the hub have just touched for it is in the cache.
-    private static var portion: Int { 128 }
+    /// The number of events that are delivered at a time. The waiters of one batch run before the next batch is
+    /// delivered, while the data that the kernel and the hub have just touched for them is in the cache.
+    private static var batchSize: Int { 128 }
 
-    /// The next poll after a crowd comes when so many times the processor time of that poll has been used, or as many
-    /// switch intervals as in the second.
+    /// After a poll with more than one batch, the next poll comes when this many times the processor time of that poll
+    /// has been used, but no later than after `maxIntervalsWithoutPoll` switch intervals.
     private static var pollMultiple: Int64 { 20 }
-    private static var mostIntervalsWithoutPoll: Int64 { 10 }
+    private static var maxIntervalsWithoutPoll: Int64 { 10 }
 
-    /// What runs on the hub's own stack, until the hub is destroyed.
+    /// Runs on the hub's own stack until the hub is destroyed.
     func run() {
-        // The hub may run for the first time because a greenlet has something to report.
-        serveVisitors()
+        // The hub may run for the first time because a greenlet has requested a report.
+        serveHubCalls()
         while !isDestroyed { iterate() }
     }
 
@@ -37,41 +38,41 @@ extension Hub {
         runReady()
         if isDestroyed { return }
         if !hasWork { runOutOfWork() }
-        if isCrowded {
+        if isLatestPollLarge {
             if !isPollDue() {
                 pointer.pointee.now = Hub.time(pointer).nanoseconds
-                return handOut(Hub.portion)
+                return deliverEvents(Hub.batchSize)
             }
-            handOut(events.count)
+            deliverEvents(events.count)
         }
-        let before = isCrowded ? gevent_thread_processor_time() : nil
+        let before = isLatestPollLarge ? gevent_thread_processor_time() : nil
         poll()
         pointer.pointee.now = Hub.time(pointer).nanoseconds
-        isCrowded = events.count > Hub.portion
+        isLatestPollLarge = events.count > Hub.batchSize
         if !events.isEmpty {
             latestWait = .max
-            handOut(Hub.portion)
+            deliverEvents(Hub.batchSize)
             latestWait = beforePoll
         }
-        if isCrowded { setNextPoll(startedAt: before) }
+        if isLatestPollLarge { setNextPoll(startedAt: before) }
         if gevent_first_idle_waiter(pointer) != nil, events.isEmpty { wakeIdle() }
     }
 
     // MARK: Posts
 
-    /// Runs what was posted so far, but for no longer than the switch interval. What these jobs post runs in the next
-    /// iteration, and so does what is left.
+    /// Runs the jobs posted so far, for at most the switch interval. The remaining jobs, and jobs that these jobs post,
+    /// run in the next iteration.
     private func runJobs() {
-        var left = handle.counts.waiting
+        var remaining = handle.counts.waiting
         var pace = mailPace
         pace.begin()
         var now = pointer.pointee.now
         let end = now &+ switchNanoseconds
         while true {
-            let count = min(pace.count, left)
+            let count = min(pace.count, remaining)
             handle.runJobs(count)
-            left -= count
-            if left == 0 { break }
+            remaining -= count
+            if remaining == 0 { break }
             let last = now
             now = Hub.time(pointer).nanoseconds
             pace.looked(turns: count, elapsed: now - last, tolerance: switchNanoseconds / 4)
@@ -83,16 +84,17 @@ extension Hub {
 
     // MARK: Timers
 
-    /// Fires the timers that are due. The greenlets they wake run first, so a long queue does not make timers late.
+    /// Fires the timers that are due. The greenlets they wake run first, so a long ready queue does not delay timers.
     ///
-    /// They must not keep the others from running, though: before timers fire again, whatever else was ready has had as
-    /// much time as they took. What falls due meanwhile fires afterwards, so deadlines are met in their order.
+    /// They must not starve the other greenlets: before timers fire again, the entries that were already ready get as
+    /// much time as the woken greenlets took. Timers that become due meanwhile fire afterwards, so deadlines are met in
+    /// order.
     func fireTimers() {
         let hasOthers = gevent_ready_count(pointer) > 0
         if hasOthers && (frontBegan != nil || pointer.pointee.now < timersWaitUntil) { return }
         let place = pointer.pointee.ready_tail
         fireDueTimers()
-        // What main queued before the hub's first poll runs in its order.
+        // Entries that main queued before the hub's first poll run in their order.
         if hasOthers && pointer.pointee.ready_tail != place && pointer.pointee.poll_phase > 0 {
             gevent_ready_move_to_front(pointer, place)
             frontBegan = Hub.time(pointer).nanoseconds
@@ -117,8 +119,8 @@ extension Hub {
 
     // MARK: The ready queue
 
-    /// Runs what is ready: as much as was queued, or `leastStep`, or until the switch interval since the hub's last
-    /// look at the clock is over, whichever comes first. So greenlets that yield forever starve neither timers nor
+    /// Runs ready entries: as many as were queued, or `minStep` if that is more, but for at most the switch
+    /// interval since the hub last read the clock. So greenlets that yield forever starve neither timers nor
     /// descriptors.
     private func runReady() {
         let queued = Int(gevent_ready_count(pointer))
@@ -126,7 +128,7 @@ extension Hub {
             frontBegan = nil
             return
         }
-        let bound = max(queued, Hub.leastStep)
+        let bound = max(queued, Hub.minStep)
         var granted = 0
         var pace = readyPace
         pace.begin()
@@ -134,7 +136,7 @@ extension Hub {
         let end = now &+ switchNanoseconds
         while granted < bound {
             var count = min(pace.count, bound - granted)
-            // Those in front are counted apart.
+            // The entries in front are run as a separate batch, so that their time can be measured.
             if frontBegan != nil { count = min(count, max(1, Int(gevent_ready_front_count(pointer)))) }
             gevent_ready_grant(pointer, UInt64(count))
             pointer.pointee.handovers_left = UInt32(pace.limit)
@@ -159,14 +161,14 @@ extension Hub {
         gevent_ready_grant(pointer, 0)
     }
 
-    /// Uses up the grant. Returns whether the queue is empty.
+    /// Runs entries until the grant is used up. Returns whether the queue is empty.
     private func runChunk() -> Bool {
         while true {
             let result = gevent_run_ready(pointer)
             if result == GEVENT_RUN_DRAINED { return true }
             if result == GEVENT_RUN_GRANT_USED { return false }
-            if result == GEVENT_RUN_VISIT {
-                serveVisitors()
+            if result == GEVENT_RUN_HUB_CALL {
+                serveHubCalls()
                 continue
             }
             let entry = gevent_ready_pop(pointer)
@@ -181,7 +183,7 @@ extension Hub {
     private func startFailed(_ greenlet: AnyGreenlet) {
         guard greenlet.phase == .scheduled else { return }
         let count = gevent_hub_stack_count(pointer)
-        // Null if there was no memory even for the first of its size.
+        // Null if there was no memory for the first stack of its class.
         let stacks = gevent_hub_stacks(pointer, greenlet.stackClass)
         let size = stacks?.pointee.slot_size ?? Int(gevent_stack_class_size(greenlet.stackClass))
         let reason =
@@ -196,14 +198,15 @@ extension Hub {
 
     // MARK: Running out of work
 
-    /// Whether anything is ready or can become ready.
+    /// Whether any entry is ready or can become ready.
     private var hasWork: Bool {
         gevent_ready_count(pointer) > 0 || pointer.pointee.timers.referenced_count > 0
             || pointer.pointee.descriptor_waiters > 0 || holdCount > 0 || handle.hasMail
             || gevent_first_idle_waiter(pointer) != nil || !events.isEmpty
     }
 
-    /// Nothing can wake anyone. Main is parked, or the hub would not run: it is told.
+    /// Ends main's join of the hub, or delivers `wouldBlockForever` to main. Main is parked, since otherwise the hub
+    /// would not run.
     private func runOutOfWork() {
         let main = gevent_hub_main(pointer)!
         if main.pointee.wait_kind == WaitKind.hubJoin.rawValue {
@@ -237,7 +240,7 @@ extension Hub {
         }
         beforePoll = pointer.pointee.now
         let maySleep = deadline != .distantPast
-        // Refused if a post has come in meanwhile: then the poll only looks.
+        // Fails if a post has arrived meanwhile; then the poll does not wait.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
         switchWatch?.pollBegins(maySleep: maySleep)
         gevent_hub_poll_begins(pointer)
@@ -251,74 +254,75 @@ extension Hub {
         if maySleep { handle.awake() }
     }
 
-    /// Polling itself fails only if the kernel is out of memory or the loop is broken. Main is told, and is the one to
-    /// decide; the hub goes on.
+    /// Delivers the error to main. A poll fails only if the kernel is out of memory or the loop is broken; main decides
+    /// how to proceed, and the hub keeps running.
     private func pollFailed(_ error: LoopError) {
         mainGreenlet.deliver(error)
     }
 
-    /// Returns whether there is more to trim.
+    /// Returns whether there are more stacks to trim.
     private func trimIdleStacks() -> Bool {
         let most = 1024
         return gevent_hub_trim_stacks(pointer, Hub.warmStacks, most) == most
     }
 
-    /// Gives back a part of what idle stacks hold. Returns when the hub has to look again, at `deadline` at the latest.
+    /// Returns part of the memory of idle stacks to the kernel. Returns when the hub should run again: `deadline`, or
+    /// earlier if there is more to release.
     private func shedIdleStacks(before deadline: LoopInstant?) -> LoopInstant? {
         let now = pointer.pointee.now
         let next = gevent_hub_shed_stacks(pointer, now)
         if next == .max || deadline == .distantPast { return deadline }
         if next <= now { return .distantPast }
-        // Virtual time must not move for this.
+        // Releasing memory must not advance virtual time.
         return hasVirtualTime ? deadline : min(deadline ?? .distantFuture, LoopInstant(nanoseconds: next))
     }
 
-    /// Wakes the waiters of the next `count` events, if there are so many.
+    /// Wakes the waiters of the next `count` events, or of all remaining ones if there are fewer.
     ///
-    /// An event can be out of date when its turn comes. So a wait that began after the poll is not ended by it: if the
+    /// An event may be stale when it is delivered. Therefore it does not end a wait that began after the poll; if the
     /// descriptor is still ready, the next poll reports it.
-    private func handOut(_ count: Int) {
-        let end = min(handedOut + count, events.count)
-        for index in handedOut..<end {
+    private func deliverEvents(_ count: Int) {
+        let end = min(deliveredCount + count, events.count)
+        for index in deliveredCount..<end {
             descriptors.distribute(events[index], latestWait)
         }
-        handedOut = end
+        deliveredCount = end
         if end == events.count {
             events.removeAll()
-            handedOut = 0
+            deliveredCount = 0
         }
     }
 
-    /// Whether the hub should poll again after a poll that brought a crowd: more events than are handed out at once.
+    /// Whether the hub should poll again after a poll with more than one batch of events.
     ///
     /// A loop is level-triggered: until the greenlets that a poll woke have run, each further poll reports their
-    /// descriptors again. With 10,000 connections, polling after each switch interval doubled what a request cost. So
-    /// the hub first hands out what it has, and polls again only when that poll was a small part of the work since.
-    /// This is measured in processor time: on a busy machine both a poll and the work take longer by the clock.
+    /// descriptors again. With 10,000 connections, polling after each switch interval doubled the cost of a request. So
+    /// the hub first delivers the events it has, and polls again only when that poll was a small part of the work since
+    /// then. Both are measured in processor time, because on a busy machine wall time includes that of other threads.
     private func isPollDue() -> Bool {
-        let isAllHandedOut = events.isEmpty
-        if pointer.pointee.is_forked || (isAllHandedOut && gevent_ready_count(pointer) == 0) { return true }
-        // What a poll costs is not part of virtual time, in which everything is to happen the same way each time.
-        if hasVirtualTime { return isAllHandedOut }
+        let isAllDelivered = events.isEmpty
+        if pointer.pointee.is_forked || (isAllDelivered && gevent_ready_count(pointer) == 0) { return true }
+        // Virtual time does not measure the cost of a poll, so that every run is the same.
+        if hasVirtualTime { return isAllDelivered }
         return gevent_thread_processor_time() >= nextPoll
     }
 
-    /// Decides on the next poll after a crowd. `startedAt`: the processor time before the poll, nil if the poll before
-    /// it had brought no crowd.
+    /// Sets the time of the next poll after a poll with more than one batch. `startedAt` is the processor time before
+    /// that poll, or nil if the previous poll had only one batch.
     private func setNextPoll(startedAt: Int64?) {
         if hasVirtualTime { return }
         let now = gevent_thread_processor_time()
         let cost = startedAt.map { now - $0 } ?? 0
         nextPoll =
-            now + max(switchNanoseconds, min(cost * Hub.pollMultiple, switchNanoseconds * Hub.mostIntervalsWithoutPoll))
+            now + max(switchNanoseconds, min(cost * Hub.pollMultiple, switchNanoseconds * Hub.maxIntervalsWithoutPoll))
     }
 
     // MARK: Joining the hub
 
-    /// Parks main until nothing is left to do, or for at most `timeout`. Returns whether the hub ran out of work.
+    /// Parks main until the hub runs out of work, or for at most `timeout`. Returns whether the hub ran out of work.
     ///
-    /// Greenlets parked where nobody can wake them do not count as work. From main only: elsewhere it throws
-    /// ``HubError`` with `.invalidSwitch`. Repeatable; its own timeout does not keep the hub waiting.
+    /// Greenlets that no pending event can wake do not count as work. Only main may call it: on another greenlet it
+    /// throws ``HubError`` with `.invalidSwitch`. Repeatable; its own timeout does not keep the hub waiting.
     ///
     /// gevent: `Hub.join(timeout=None)`.
     @available(*, noasync)

@@ -1,17 +1,18 @@
-/// Something with threads, descriptors or registrations of its own that lives as long as a hub at most: what watches
-/// signals, a monitor, a trace. The hub holds it from ``Hub/addService(_:)`` until it is removed or the hub goes.
+/// An object with threads, descriptors or registrations of its own that lives at most as long as a hub: a signal
+/// watcher, a monitor, a trace. The hub retains it from ``Hub/addService(_:)`` until it is removed or the hub is
+/// destroyed.
 package protocol HubService: AnyObject {
-    /// The hub is being destroyed: gives back whatever the process or the loop holds for it. On the hub's thread, from
-    /// main, before greenlets are ended. Must not park.
+    /// Releases the resources that the process or the loop holds for the service. Called when the hub is destroyed, on
+    /// its thread, from main, before greenlets are ended. Must not park.
     func hubWillClose()
 
-    /// This is a forked child, whose loop has been repaired and knows no descriptor any more: makes anew what a child
-    /// does not inherit. On the hub's thread. Must not park.
+    /// Recreates the resources that a forked child does not inherit. Called in the child once its loop has been
+    /// repaired and has no descriptors registered, on the hub's thread. Must not park.
     func hubDidFork()
 }
 
 extension Hub {
-    /// The hub's service of this type, made and attached if there is none.
+    /// Returns the hub's service of this type; makes and attaches one if there is none.
     package func service<Service: HubService>(orAdd make: () throws -> Service) rethrows -> Service {
         if let service = existingService(Service.self) { return service }
         let service = try make()

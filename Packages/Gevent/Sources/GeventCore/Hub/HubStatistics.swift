@@ -1,26 +1,26 @@
 internal import CGevent
 
-/// What a hub has done and what it holds, at one moment.
+/// The counters of a hub and of the objects it holds, at one moment.
 public struct HubStatistics: Sendable, Hashable {
     /// Switches between stacks since the hub was made.
     public let switchCount: UInt64
-    /// Polls of the loop since then.
+    /// Polls of the loop since the hub was made.
     public let pollCount: UInt64
-    /// Greenlets started since then, raw ones included.
+    /// Greenlets started since the hub was made, raw ones included.
     public let spawnCount: UInt64
-    /// Sleeps, wait limits, timeouts and delayed starts that have fired since then. Cancelled ones do not count.
+    /// Sleeps, wait limits, timeouts and delayed starts that have fired since the hub was made, without cancelled ones.
     public let firedTimers: UInt64
-    /// Jobs that were posted to the hub since then, by whatever thread.
+    /// Jobs posted to the hub since it was made, from any thread.
     public let postCount: UInt64
-    /// Those of them that have not run yet.
+    /// Posted jobs that have not run yet.
     public let waitingPosts: Int
-    /// How long the hub exists, on its loop's clock.
+    /// How long the hub has existed, on its loop's clock.
     public let uptime: Duration
     /// Greenlets that have a stack now: running, ready or parked.
     public let liveGreenlets: Int
-    /// The most there ever were.
+    /// The highest value that ``liveGreenlets`` has had.
     public let peakLiveGreenlets: Int
-    /// Greenlets that wait for something, main included. Those that only yielded are not among them.
+    /// Parked greenlets, main included. Greenlets that only yielded are ready and not counted.
     public let parkedGreenlets: Int
     /// Entries of the ready queue.
     public let readyCount: Int
@@ -28,16 +28,16 @@ public struct HubStatistics: Sendable, Hashable {
     public let pendingTimers: Int
     /// Greenlets that wait for a descriptor.
     public let descriptorWaiters: Int
-    /// Stacks whose memory is kept for the next greenlet.
+    /// Free stacks whose memory is kept for the next greenlet.
     public let idleStacks: Int
 
-    /// Greenlets started per second, on average over the hub's life; 0 if no time has passed. Two statistics give the
-    /// rate between them: the difference of ``spawnCount`` by that of ``uptime``.
+    /// Greenlets started per second, on average over the hub's life; 0 if no time has passed. For the rate between two
+    /// statistics, divide the difference of ``spawnCount`` by the difference of ``uptime``.
     public var spawnsPerSecond: Double {
         uptime > .zero ? Double(spawnCount) / (uptime / .seconds(1)) : 0
     }
 
-    /// Of a hub that is gone.
+    /// Creates the statistics of a destroyed hub.
     init() {
         (switchCount, pollCount, spawnCount, firedTimers, uptime) = (0, 0, 0, 0, .zero)
         (postCount, waitingPosts) = (0, 0)
@@ -48,7 +48,7 @@ public struct HubStatistics: Sendable, Hashable {
     init(_ hub: Hub) {
         let pointer = hub.pointer
         switchCount = gevent_switch_count(pointer)
-        // Counted at the beginning and at the end of each.
+        // `poll_phase` counts both the beginning and the end of each poll.
         pollCount = (pointer.pointee.poll_phase + 1) / 2
         spawnCount = pointer.pointee.spawn_count
         firedTimers = pointer.pointee.timers.fired_count

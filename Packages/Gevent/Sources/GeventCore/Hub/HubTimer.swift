@@ -1,6 +1,7 @@
 internal import CGevent
 
-/// Calls a closure on the hub at an instant. One at a time; while it is pending its record retains it.
+/// A timer that calls a closure on the hub at an instant. It has one deadline at a time; while it is pending its record
+/// retains it.
 final class HubTimer {
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let onFire: () -> Void
@@ -11,7 +12,7 @@ final class HubTimer {
         self.onFire = onFire
     }
 
-    /// Starts it, in place of a start that is pending.
+    /// Starts the timer, replacing a pending deadline.
     func start(at deadline: LoopInstant, now: LoopInstant, referenced: Bool) {
         cancel()
         let record = gevent_deferred_take(hub)!
@@ -22,7 +23,7 @@ final class HubTimer {
         self.record = record
     }
 
-    /// Harmless if it is not pending.
+    /// Cancels the timer if it is pending.
     func cancel() {
         guard let record else { return }
         self.record = nil
@@ -31,7 +32,7 @@ final class HubTimer {
         Unmanaged.passUnretained(self).release()
     }
 
-    /// It is due, and no longer pending.
+    /// Calls the closure of a timer that is due and no longer pending.
     static func fire(_ record: UnsafeMutablePointer<gevent_deferred>) {
         let timer = Unmanaged<HubTimer>.fromOpaque(record.pointee.timer.payload).takeRetainedValue()
         timer.record = nil

@@ -1,20 +1,20 @@
 internal import CGevent
 
-/// What the running system offers the scheduler, and what was made of it; for `gevent-info` and bug reports.
+/// The features of the running system that the scheduler uses; for `gevent-info` and bug reports.
 public struct RuntimeFacts: Sendable, Hashable {
-    /// How the ends of stacks are guarded.
+    /// The ways to guard the ends of stacks.
     public enum GuardPages: String, Sendable, Hashable {
-        /// Markers in the page tables (Linux 6.13): a million stacks in a handful of mappings.
+        /// Markers in the page tables (Linux 6.13): a million stacks need only a handful of mappings.
         case markers = "MADV_GUARD_INSTALL"
-        /// Protected pages: two mappings a stack, so the kernel's `vm.max_map_count` limits their number.
+        /// Protected pages: two mappings per stack, so the kernel's `vm.max_map_count` limits the number of stacks.
         case protection = "mprotect"
     }
 
-    /// How the runtime's list of open exclusive accesses follows a greenlet.
+    /// The ways to keep the runtime's list of open exclusive accesses with its greenlet.
     public enum AccessTracking: String, Sendable, Hashable {
-        /// Its head was found in the thread's memory and is swapped there.
+        /// The head of the list was found in the thread's memory and is swapped there.
         case swapped
-        /// It was not found, so the runtime's own calls swap it, at a few nanoseconds a switch.
+        /// The head was not found, so the runtime's own calls swap it; that costs a few nanoseconds per switch.
         case byRuntimeCalls = "swapped by runtime calls"
         /// Neither is possible: a greenlet that waits inside a mutating access can make another one trap.
         case none = "not swapped"
@@ -22,19 +22,19 @@ public struct RuntimeFacts: Sendable, Hashable {
 
     /// How the ends of stacks are guarded.
     public let guardPages: GuardPages
-    /// How the runtime's list of open exclusive accesses follows a greenlet.
+    /// How the runtime's list of open exclusive accesses is kept with its greenlet.
     public let accessTracking: AccessTracking
-    /// Whether the Concurrency runtime's words follow a greenlet. If not, task-locals bound around a wait leak.
+    /// Whether the Concurrency runtime's words are swapped at each switch. If not, task-locals bound around a wait
+    /// leak.
     public let swapsTaskWords: Bool
-    /// Bytes of address space a stack takes, its guard included: `GEVENT_STACK_SIZE`, rounded up to an odd number of
-    /// pages.
+    /// Bytes of address space per stack, guard included: `GEVENT_STACK_SIZE`, rounded up to an odd number of pages.
     public let stackSize: Int
-    /// Bytes of it that guard.
+    /// Bytes of the guard, which are part of ``stackSize``.
     public let guardSize: Int
 
     /// The facts of this thread's hub.
     ///
-    /// Makes the hub if there is none, and traps if that fails; see ``Hub/start()``.
+    /// Makes the hub if there is none, and exits the program if that fails; see ``Hub/start()``.
     public static var current: RuntimeFacts {
         let hub = requireHub()
         return RuntimeFacts(

@@ -1,19 +1,20 @@
-// Finds, once per process, the runtime's thread-local words that must travel with a greenlet. See
+// Finds, once per process, the runtime's thread-local words that must be switched with a greenlet. See
 // gevent_thread_words.h.
 
 internal import CGevent
 internal import Glibc
 internal import Synchronization
 
-/// Where the words were found.
+/// The locations of the runtime's thread-local words.
 struct RuntimeWords: Sendable {
     /// The head of the list of open exclusive accesses.
     var accessHead = gevent_thread_word()
-    /// The last word of the Concurrency runtime's block: the task-local fallback. The current task stands two words
-    /// before it.
+    /// The task-local fallback: the last word of the Concurrency runtime's block. The current task is two words before
+    /// it.
     var taskLocalFallback = gevent_thread_word()
 
-    /// Found once, on a thread of its own: the caller's may be running a task, or hold task-locals.
+    /// The locations, found once on a new thread, because the caller's thread may be running a task or have
+    /// task-locals.
     static let found: RuntimeWords = {
         let result = Mutex(RuntimeWords())
         onFreshThread { result.withLock { $0 = RuntimeWords.probe() } }
@@ -27,7 +28,8 @@ struct RuntimeWords: Sendable {
         return words
     }
 
-    /// The word that changes when a task-local is bound outside any task, if the current task stands where it should.
+    /// Finds the word that changes when a task-local is bound outside a task. Not found unless the current task is
+    /// stored two words before it.
     private static func findTaskLocalFallback() -> gevent_thread_word {
         let before = gevent_thread_snapshot_take()
         var inside: OpaquePointer?
@@ -43,7 +45,7 @@ struct RuntimeWords: Sendable {
         return word
     }
 
-    /// Runs a task on this very thread and looks whether the runtime's current task is where the layout says.
+    /// Runs a task on the calling thread and checks whether the runtime's current task is where the layout says.
     private static func currentTaskStands(twoWordsBefore word: gevent_thread_word) -> Bool {
         let executor = InlineExecutor()
         let verdict = Verdict()
@@ -64,7 +66,7 @@ struct RuntimeWords: Sendable {
     }
 }
 
-/// Runs jobs on the thread that asks for it, so that probing starts no thread pool.
+/// Runs jobs on the thread that calls `runJobs`, so that probing starts no thread pool.
 private final class InlineExecutor: TaskExecutor {
     private let jobs = Mutex<[UnownedJob]>([])
 
@@ -80,7 +82,7 @@ private final class InlineExecutor: TaskExecutor {
     }
 }
 
-/// Calls `body` on a new thread and waits for it. Not called if no thread can be made.
+/// Calls `body` on a new thread and waits for it. Does not call it if no thread can be made.
 private func onFreshThread(_ body: @escaping @Sendable () -> Void) {
     final class Box {
         let body: @Sendable () -> Void

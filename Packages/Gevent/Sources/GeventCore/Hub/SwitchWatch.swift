@@ -1,8 +1,9 @@
 package import CGevent
 
-/// What a trace records of a hub. All of it is called in the middle of the scheduler; see ``SwitchWatch``.
+/// The events of a hub that a trace records. All methods are called inside the scheduler; see ``SwitchWatch``.
 package protocol SwitchTrace: AnyObject {
-    /// The running greenlet is left; `origin` is its context, unless it has ended and another begins in its place.
+    /// Called before a switch. `origin` is the context of the running greenlet; nil if that greenlet has ended and
+    /// `target` begins on its stack.
     func switches(from origin: UnsafeMutablePointer<gevent_context>?, to target: AnyGreenlet, isOver: Bool)
     func begins(_ greenlet: AnyGreenlet)
     func ended(_ greenlet: AnyGreenlet)
@@ -12,11 +13,11 @@ package protocol SwitchTrace: AnyObject {
     func pollEnded()
 }
 
-/// What follows a hub's switches: a trace, hooks, or both. Installed only while there is one, since then every switch
-/// takes the long way.
+/// Notifies a trace and hooks of a hub's switches. It is installed only while there is a trace or a hook, because it
+/// disables the fast path.
 ///
-/// Everything here runs in the middle of the scheduler, mostly on the stack of a greenlet that is about to leave it. So
-/// it looks and does not touch: nothing is made ready, nothing parks.
+/// Its methods run inside the scheduler, mostly on the stack of a greenlet that is about to be suspended. Therefore
+/// they only observe: they must not make greenlets ready, and must not park.
 package final class SwitchWatch: HubService {
     package var trace: (any SwitchTrace)? {
         didSet {
@@ -28,7 +29,7 @@ package final class SwitchWatch: HubService {
 
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let runGreenlet: (@convention(c) (UnsafeMutableRawPointer?, UnsafeMutablePointer<gevent_context>?) -> Void)?
-    /// Where a greenlet is about to begin whose switch has been told.
+    /// The context of a greenlet that is about to begin and whose switch has been reported.
     private var announced: UnsafeMutablePointer<gevent_context>?
 
     init(_ hub: UnsafeMutablePointer<gevent_hub>) {
@@ -65,17 +66,18 @@ package final class SwitchWatch: HubService {
     ) {
         announced = isStart ? target : nil
         guard let owner = target.pointee.owner else { return }
-        // Whoever is switched to is retained by its stack; whoever is left is, unless it has ended.
+        // The target is retained by its stack; so is the origin, unless it has ended.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(owner).takeUnretainedValue()
         trace?.switches(from: origin, to: greenlet, isOver: isOver)
         if hooks.isEmpty { return }
-        let left = isOver ? nil : origin.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0) }
-        for hook in hooks { hook.call(left?.takeUnretainedValue(), greenlet) }
+        let suspended = isOver ? nil : origin.pointee.owner.map { Unmanaged<AnyGreenlet>.fromOpaque($0) }
+        for hook in hooks { hook.call(suspended?.takeUnretainedValue(), greenlet) }
     }
 
-    /// In place of the function that runs a greenlet: around it.
+    /// Replaces and wraps the function that runs a greenlet.
     private static func run(_ pointer: UnsafeMutableRawPointer, _ context: UnsafeMutablePointer<gevent_context>) {
-        // The hub is looked up twice, and not kept: a greenlet may outlast the watch, and be abandoned with its stack.
+        // The hub is looked up twice instead of retained: a greenlet may outlive the watch and be abandoned with its
+        // stack.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(pointer).takeUnretainedValue()
         begin(greenlet, context)?(pointer, context)
         Hub.of(context.pointee.hub).switchWatch?.trace?.ended(greenlet)
@@ -94,14 +96,14 @@ package final class SwitchWatch: HubService {
         let isAnnounced = announced == context
         announced = nil
         if !isAnnounced {
-            // On the stack of one that has ended, without a switch.
+            // It begins without a switch, on the stack of a greenlet that has ended.
             trace?.switches(from: nil, to: greenlet, isOver: true)
             for hook in hooks { hook.call(nil, greenlet) }
         }
         trace?.begins(greenlet)
     }
 
-    // MARK: What else there is to tell a trace
+    // MARK: Other events of a trace
 
     func spawned(_ greenlet: AnyGreenlet) { trace?.spawned(greenlet) }
 
@@ -115,16 +117,16 @@ package final class SwitchWatch: HubService {
 }
 
 extension Hub {
-    /// Calls `hook` at each switch of this hub, with the greenlet that is left and the one that comes, until the
+    /// Calls `hook` at each switch of this hub, with the running greenlet and the one that runs next, until the
     /// registration is cancelled.
     ///
-    /// `origin` is nil if it is a greenlet that has ended. The hub and main appear like any greenlet. A greenlet that
-    /// yields while nobody else is ready does not switch.
+    /// `origin` is nil if that greenlet has ended. The hub and main appear like other greenlets. A greenlet that yields
+    /// while no other is ready does not switch.
     ///
-    /// The hook is called before the switch, on the stack that is left, which may be small, and must be quick. It may
-    /// look at anything, and change nothing: parking, spawning, waking or killing greenlets there is a programming
-    /// error, and ends the process if it makes anything ready. With a hook, each switch takes the slow path. On the
-    /// hub's own thread; traps elsewhere, and once the hub is destroyed.
+    /// The hook is called before the switch, on the running stack, which may be small. It must be quick, and must
+    /// only observe: parking, spawning, waking or killing greenlets in it is a programming error, which ends the
+    /// process if it makes a greenlet ready. With a hook, each switch takes the slow path. Call it on the hub's own
+    /// thread; it traps on other threads and once the hub is destroyed.
     ///
     /// gevent: `greenlet.settrace(callback)`.
     @discardableResult
@@ -136,7 +138,7 @@ extension Hub {
         return registration
     }
 
-    /// Changes what is watched, and watches only as long as there is something to do.
+    /// Applies `change` to the watch, and installs or removes the watch depending on whether it is still needed.
     package func watchSwitches(_ change: (SwitchWatch) -> Void) {
         let watch = switchWatch ?? SwitchWatch(pointer)
         change(watch)
@@ -151,16 +153,16 @@ extension Hub {
         }
     }
 
-    /// Throws where observing cannot begin: on another thread, or in a destroyed hub.
+    /// Throws if observing cannot begin: on another thread, or on a destroyed hub.
     package func checkObservable() throws {
         if isDestroyed { throw HubError.destroyed }
         guard gevent_hub_current() == pointer else { throw HubError.wrongThread }
-        // What begins now is this process's own, and not to be taken for the parent's when a child is repaired later.
+        // Repaired first, so that a later repair does not treat the observer's work as inherited from the parent.
         noticeFork()
     }
 }
 
-/// A closure that is called at each switch: what ``Hub/onSwitch(_:)`` returns.
+/// A closure that is called at each switch, as registered by ``Hub/onSwitch(_:)``.
 final class SwitchHook: Registration {
     let call: (_ origin: AnyGreenlet?, _ target: AnyGreenlet) -> Void
     private let hub: Hub

@@ -1,7 +1,7 @@
-// Where an error goes that nobody catches: to a scoped group, into main, to nobody, or to the error handler.
+// Routes uncaught errors: to a scoped group, into main, to the error handler, or nowhere.
 
 extension Hub {
-    /// `error` ended `greenlet`.
+    /// Routes an error that ended `greenlet`.
     func greenletEnded(_ greenlet: AnyGreenlet, with error: any Error) {
         let isSilent = isExit(error)
         if !isSilent, let member = greenlet.member, GreenletGroup.takesOver(error, of: member) { return }
@@ -9,13 +9,13 @@ extension Hub {
         if !isSilent, greenlet.reportsFailure { reportAtOnce(error, in: greenlet) }
     }
 
-    /// `error` ended a callback, a raw link or what else runs on the hub.
+    /// Routes an error that ended a callback, a raw link or other code that runs on the hub.
     func callbackFailed(_ error: any Error) {
         if raisesInMain(error) { return }
         report(error, in: nil)
     }
 
-    /// Throws a system error into main. Returns whether it was one, and somebody is left in main to see it.
+    /// Delivers a system error to main. Returns whether `error` is one and main still accepts errors.
     private func raisesInMain(_ error: any Error) -> Bool {
         guard !isBeingDestroyed, systemErrors.contains(where: { isInstance(error, of: $0) }) else { return false }
         mainGreenlet.deliver(error)
@@ -28,7 +28,7 @@ extension Hub {
 }
 
 private func isInstance<Wanted: Error>(_ error: any Error, of _: Wanted.Type) -> Bool {
-    // The usual error, and a structure, which has no subclass that a cast would have to find.
+    // The fast path for the usual error, a structure: it has no subclass that a cast would have to find.
     if type(of: error) == GreenletExit.self { return Wanted.self == GreenletExit.self }
     return error is Wanted
 }
