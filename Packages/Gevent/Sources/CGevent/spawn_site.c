@@ -48,7 +48,8 @@ static inline const gevent_spawn_site *find(const gevent_spawn_sites *sites, con
     for (uint32_t index = wanted->hash & mask; sites->entries[index].site; index = (index + 1) & mask) {
         const gevent_spawn_entry *entry = &sites->entries[index];
         if (entry->hash != wanted->hash || entry->spawner != wanted->spawner || entry->limit != wanted->limit) continue;
-        // Compares all slots, used or null, so that the compiler knows the count. It does not unroll a memcmp that way.
+        // Compares all slots, used or null, so that the compiler knows their number and unrolls the loop. It does not
+        // unroll a memcmp.
         uintptr_t difference = 0;
         for (uint32_t i = 0; i < GEVENT_SPAWN_SITE_FRAMES; i++)
             difference |= (uintptr_t)entry->site->frames[i] ^ (uintptr_t)wanted->frames[i];
@@ -128,8 +129,8 @@ __attribute__((noinline)) static const gevent_spawn_site *make(gevent_spawn_site
     if (sites->count >= 2 * GEVENT_SPAWN_SITES_MOST) return NULL;
     if (sites->count >= GEVENT_SPAWN_SITES_MOST) return intern(sites, wanted.frames, wanted.count, NULL);
     if (wanted.limit == 0) return intern(sites, wanted.frames, wanted.count, wanted.spawner);
-    // The chain reaches the limit. In a series of greenlets that each spawn the next one, it becomes periodic: the
-    // limit cuts off as many levels as the new site adds. From then on the lookup succeeds at once.
+    // The chain reaches the limit. If each greenlet spawns the next one, the chain soon stops changing: the level that
+    // the limit cuts off equals the level that the new site adds. From then on the lookup succeeds at once.
     const gevent_spawn_site *parent = trimmed(sites, wanted.spawner, limit - 1);
     const gevent_spawn_site *site = intern(sites, wanted.frames, wanted.count, parent);
     if (site) add(sites, &wanted, site);

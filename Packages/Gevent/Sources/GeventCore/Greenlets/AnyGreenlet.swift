@@ -49,13 +49,13 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Its node in the spawn tree; see gevent_spawn_tree.h. 0 without tracking.
     @exclusivity(unchecked) final var spawnNode: UInt
 
-    /// For subclasses in this module that already have the hub.
+    /// Initialises a greenlet of a subclass in this module that already has the hub.
     init(hub: UnsafeMutablePointer<gevent_hub>) {
         hubSerial = hub.pointee.serial
         spawnNode = 0
     }
 
-    /// For greenlets that record their spawner; see `recordSpawner`.
+    /// Initialises a greenlet with the record of its spawner; see `recordSpawner`.
     init(hub: UnsafeMutablePointer<gevent_hub>, spawnNode: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
         hubSerial = hub.pointee.serial
         self.spawnNode = spawnNode
@@ -72,8 +72,8 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// The greenlet that is running on this thread.
     ///
-    /// The main greenlet on the thread's own stack, and the hub in a hub callback. Makes the thread's hub if there is
-    /// none. Never parks.
+    /// It is the main greenlet on the thread's own stack, and the hub in a hub callback. Makes the thread's hub if
+    /// there is none. Never parks.
     ///
     /// gevent: `gevent.getcurrent()`.
     @available(*, noasync)
@@ -319,7 +319,7 @@ open class AnyGreenlet: CustomStringConvertible {
         return spawnSite
     }
 
-    // MARK: Throwing into a greenlet
+    // MARK: Delivering errors
 
     /// Delivers `error` to the greenlet, to be raised where it is parked or at its next switch point. A sticky error is
     /// raised at every switch point from then on.
@@ -363,14 +363,14 @@ open class AnyGreenlet: CustomStringConvertible {
 
     final var hasStickyError: Bool { pendingErrors?.hasSticky == true }
 
-    /// Withdraws the error that a timeout delivered to the running greenlet, if it has not been raised. Returns whether
+    /// Retracts the error that a timeout delivered to the running greenlet, if it has not been raised. Returns whether
     /// it did.
     @discardableResult
     final func retract(_ timeout: Timeout) -> Bool {
         retractErrors { $0.timeout === timeout }
     }
 
-    /// Withdraws the matching errors that were delivered to the greenlet and not raised yet. Returns whether there were
+    /// Retracts the matching errors that were delivered to the greenlet and not raised yet. Returns whether there were
     /// any.
     @discardableResult
     final func retractErrors(where matches: (PendingError) -> Bool) -> Bool {
@@ -442,7 +442,7 @@ final class GreenletDetails {
     }
 }
 
-/// Hands out the smallest free non-negative integer.
+/// An allocator of the smallest free non-negative integer.
 struct IdentifierPool {
     /// A bit per identifier in use.
     private var words: [UInt64] = []

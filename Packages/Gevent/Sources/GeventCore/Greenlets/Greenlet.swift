@@ -104,8 +104,8 @@ open class Greenlet<Output>: JoinableGreenlet {
         return loadValue(as: Output.self).map { .success($0) }
     }
 
-    /// Waits for the end, for at most `timeout`, and returns the value or throws the error. Every call returns or
-    /// throws the same outcome.
+    /// Waits for the end, for at most `timeout`, and returns the value or throws the error. Every call gives the same
+    /// outcome.
     ///
     /// Parks unless the greenlet has ended. Throws a ``Timeout`` when the time expires, and at once for a zero timeout
     /// or `blocking: false` on a greenlet that has not ended. Throws the exit of a killed greenlet. Also throws what

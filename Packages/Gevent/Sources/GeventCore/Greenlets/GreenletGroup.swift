@@ -291,8 +291,8 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
 /// reported too.
 ///
 /// Nothing interrupts the wait for greenlets that are ending. An error that is delivered to the caller meanwhile is
-/// raised where the caller next parks after the scope. The greenlets that have not ended then receive another exit,
-/// which interrupts clean-up that parks. If the caller's kill is sticky, their exits are too.
+/// raised where the caller next parks after the scope. It also hurries the greenlets: those that have not ended receive
+/// another exit at once, which interrupts clean-up that parks. If the caller's kill is sticky, their exits are too.
 ///
 /// Throws ``HubError`` with `.blockedInHub` in a hub callback.
 ///

@@ -54,7 +54,7 @@ open class JoinableGreenlet: AnyGreenlet {
 
     // MARK: Starting
 
-    /// Adds the greenlet to the ready queue and returns without a switch. It runs after the caller next parks, in order
+    /// Adds the greenlet to the ready queue and returns without a switch. It runs when the caller next parks, in order
     /// with other starts and hub callbacks.
     ///
     /// A second start is ignored, and so is one after a kill or the end. Traps on another thread than the greenlet's
@@ -71,7 +71,7 @@ open class JoinableGreenlet: AnyGreenlet {
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
-    /// Adds the greenlet to the ready queue `delay` from now.
+    /// Adds the greenlet to the ready queue after `delay`, and returns at once.
     ///
     /// The greenlet counts as started at once. Zero and negative delays are accepted, and still wait until the hub next
     /// checks its timers. A later `start()` does not shorten the delay.

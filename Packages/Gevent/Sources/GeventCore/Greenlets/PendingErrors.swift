@@ -1,11 +1,11 @@
 /// An error that was delivered to a greenlet and not raised yet.
 package struct PendingError {
     package let error: any Error
-    /// The timeout that delivered it, which may withdraw it.
+    /// The timeout that delivered it, which may retract it.
     let timeout: Timeout?
     /// Whether it is raised at every park until the greenlet ends, and so stays pending.
     let isSticky: Bool
-    /// Whether a second exit after it would be redundant. False for errors of timeouts, which may be withdrawn.
+    /// Whether a second exit after it would be redundant. False for errors of timeouts, which may be retracted.
     let isKill: Bool
 
     init(error: any Error, timeout: Timeout?, isSticky: Bool) {

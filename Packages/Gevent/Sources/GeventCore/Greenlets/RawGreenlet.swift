@@ -6,7 +6,7 @@ package import CGevent
 /// switches to it. An error that its body throws is passed to the hub's error handler; an exit is silent. `kill` and
 /// `killAll` accept it.
 ///
-/// gevent: what `gevent.spawn_raw` returns.
+/// gevent: the greenlet that `gevent.spawn_raw` returns.
 public final class RawGreenlet: AnyGreenlet {
     private var body: (() throws -> Void)?
     /// Whether it runs a link. A link is notified of an end even if the hub is destroyed first.
