@@ -39,20 +39,20 @@ static void grow(gevent_locals *locals) {
 
 void gevent_locals_add(gevent_locals *locals, uint64_t key, void *cell) {
     uint32_t capacity = locals->mask + 1;
-    // The first places may all be used: so few are looked through in no time.
+    // All slots of the initial array may be used, because probing so few is fast. Larger tables are at most half full.
     if (locals->count >= (capacity == GEVENT_LOCALS_FIRST ? capacity : capacity / 2)) grow(locals);
     insert(locals, (gevent_local_slot){key, cell});
     locals->count++;
 }
 
-/// Empties a place and moves up what stands behind it because the place was taken.
-static void *vacate(gevent_locals *locals, uint32_t hole) {
+/// Removes the cell at `hole` and returns it. Moves later cells of the probe sequence into the gap.
+static void *remove_at(gevent_locals *locals, uint32_t hole) {
     uint32_t mask = locals->mask;
     gevent_local_slot *slots = locals->slots;
     void *cell = slots[hole].cell;
     for (uint32_t index = (hole + 1) & mask; index != hole && slots[index].key; index = (index + 1) & mask) {
         uint32_t home = (uint32_t)slots[index].key & mask;
-        // It may stand in the hole if its home is not between the two.
+        // A cell may move to the hole unless its home slot lies between the hole and its current slot.
         if (((index - home) & mask) < ((index - hole) & mask)) continue;
         slots[hole] = slots[index];
         hole = index;
@@ -64,8 +64,8 @@ static void *vacate(gevent_locals *locals, uint32_t hole) {
 
 void *gevent_locals_remove(gevent_locals *locals, uint64_t key) {
     uint32_t mask = locals->mask, index = (uint32_t)key & mask;
-    for (uint32_t looked = 0; looked <= mask; looked++, index = (index + 1) & mask) {
-        if (locals->slots[index].key == key) return vacate(locals, index);
+    for (uint32_t probes = 0; probes <= mask; probes++, index = (index + 1) & mask) {
+        if (locals->slots[index].key == key) return remove_at(locals, index);
         if (locals->slots[index].key == 0) return NULL;
     }
     return NULL;
@@ -75,12 +75,12 @@ void *gevent_locals_remove_any(gevent_locals *locals) {
     if (locals->count == 0) return NULL;
     uint32_t index = 0;
     while (!locals->slots[index].key) index++;
-    return vacate(locals, index);
+    return remove_at(locals, index);
 }
 
-void *gevent_locals_next(const gevent_locals *locals, uint32_t *place) {
-    while (*place <= locals->mask) {
-        const gevent_local_slot *slot = &locals->slots[(*place)++];
+void *gevent_locals_next(const gevent_locals *locals, uint32_t *index) {
+    while (*index <= locals->mask) {
+        const gevent_local_slot *slot = &locals->slots[(*index)++];
         if (slot->key) return slot->cell;
     }
     return NULL;

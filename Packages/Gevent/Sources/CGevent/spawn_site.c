@@ -23,8 +23,8 @@ void gevent_spawn_site_set_limit(uint32_t limit) { __atomic_store_n(&level_limit
 
 // MARK: the table
 
-// A sum of products: unlike a chain of multiplications it does not lengthen the walk, which is itself a chain of loads.
-// One odd factor for each place.
+// The hash is a sum of products. Unlike a chain of multiplications it does not lengthen the walk, which is itself a
+// chain of loads. There is one odd factor for each frame.
 static const uint64_t factors[GEVENT_SPAWN_SITE_FRAMES] = {
     0x9e3779b97f4a7c15u, 0xbf58476d1ce4e5b9u, 0x94d049bb133111ebu, 0xd6e8feb86659fd93u,
     0xa0761d6478bd642fu, 0xe7037ed1a0b428dbu, 0x8ebc6af09c88c6e3u, 0x589965cc75374cc3u,
@@ -48,7 +48,8 @@ static inline const gevent_spawn_site *find(const gevent_spawn_sites *sites, con
     for (uint32_t index = wanted->hash & mask; sites->entries[index].site; index = (index + 1) & mask) {
         const gevent_spawn_entry *entry = &sites->entries[index];
         if (entry->hash != wanted->hash || entry->spawner != wanted->spawner || entry->limit != wanted->limit) continue;
-        // All of them, used or null, so that the compiler knows how many; it does not do that to a memcmp.
+        // Compares all slots, used or null, so that the compiler knows their number and unrolls the loop. It does not
+        // unroll a memcmp.
         uintptr_t difference = 0;
         for (uint32_t i = 0; i < GEVENT_SPAWN_SITE_FRAMES; i++)
             difference |= (uintptr_t)entry->site->frames[i] ^ (uintptr_t)wanted->frames[i];
@@ -83,7 +84,7 @@ static bool add(gevent_spawn_sites *sites, const key *wanted, const gevent_spawn
     return true;
 }
 
-/// The chain of these frames on top of `parent`, which is kept whole.
+/// Returns the chain of these frames on top of `parent`, which is kept whole.
 static const gevent_spawn_site *intern(
     gevent_spawn_sites *sites, void *const *frames, uint32_t count, const gevent_spawn_site *parent) {
     key wanted = {frames, count, hash_of(frames, count, parent, 0), 0, parent};
@@ -110,7 +111,7 @@ static const gevent_spawn_site *intern(
     return site;
 }
 
-/// The innermost `levels` of a chain.
+/// Returns the innermost `levels` of a chain.
 static const gevent_spawn_site *trimmed(gevent_spawn_sites *sites, const gevent_spawn_site *site, uint32_t levels) {
     if (!site || site->level_count <= levels) return site;
     const gevent_spawn_site *kept[GEVENT_SPAWN_LEVELS_MOST];
@@ -123,13 +124,13 @@ static const gevent_spawn_site *trimmed(gevent_spawn_sites *sites, const gevent_
     return made;
 }
 
-/// Meets this place, reached from this spawner, for the first time.
+/// Adds a site that has not been recorded with this spawner before.
 __attribute__((noinline)) static const gevent_spawn_site *make(gevent_spawn_sites *sites, key wanted, uint32_t limit) {
     if (sites->count >= 2 * GEVENT_SPAWN_SITES_MOST) return NULL;
     if (sites->count >= GEVENT_SPAWN_SITES_MOST) return intern(sites, wanted.frames, wanted.count, NULL);
     if (wanted.limit == 0) return intern(sites, wanted.frames, wanted.count, wanted.spawner);
-    // A greenlet that spawns its successor for ever comes to a chain that is its own: what the limit cuts off is what
-    // the new level adds. From then on it is found at once.
+    // The chain reaches the limit. If each greenlet spawns the next one, the chain soon stops changing: the level that
+    // the limit cuts off equals the level that the new site adds. From then on the lookup succeeds at once.
     const gevent_spawn_site *parent = trimmed(sites, wanted.spawner, limit - 1);
     const gevent_spawn_site *site = intern(sites, wanted.frames, wanted.count, parent);
     if (site) add(sites, &wanted, site);
@@ -151,7 +152,8 @@ __attribute__((noinline)) const gevent_spawn_site *gevent_spawn_site_capture(
         if (!record->return_address) break;
         sum += (uintptr_t)record->return_address * factors[count];
         frames[count++] = record->return_address;
-        // Callers' frames lie higher. Anything else is code without frame pointers, where the register is free.
+        // Frames of callers lie higher. A lower address means code without frame pointers, which uses the register
+        // freely.
         if (record->caller <= record) break;
         record = record->caller;
     }

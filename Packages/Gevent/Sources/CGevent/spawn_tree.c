@@ -14,7 +14,9 @@ static gevent_tree *make_tree(gevent_hub *hub, void *store) {
     return tree;
 }
 
-uintptr_t gevent_spawn_node_make_root(gevent_hub *hub, void *owner) { return (uintptr_t)make_tree_node(hub, owner) | 1; }
+uintptr_t gevent_spawn_node_make_root(gevent_hub *hub, void *owner) {
+    return (uintptr_t)make_tree_node(hub, owner) | 1;
+}
 
 uintptr_t gevent_spawn_node_make_own(gevent_hub *hub, uintptr_t spawn_node, void *owner) {
     gevent_spawn_node *tree_node = make_tree_node(hub, owner);
@@ -28,7 +30,7 @@ uintptr_t gevent_spawn_node_make_own(gevent_hub *hub, uintptr_t spawn_node, void
     return (uintptr_t)tree_node | 1;
 }
 
-/// Returns the tree's store if this was its last tree_node.
+/// Removes a node from its tree. Returns the tree's store if that was the last node.
 static void *leave_tree(gevent_hub *hub, gevent_tree *tree) {
     if (!tree || --tree->node_count > 0) return NULL;
     void *store = tree->store;
@@ -36,8 +38,8 @@ static void *leave_tree(gevent_hub *hub, gevent_tree *tree) {
     return store;
 }
 
-/// One member less. Returns the store of the tree_node's tree if that went with it.
-static void *leave_family(gevent_hub *hub, gevent_spawn_node *tree_node) {
+/// Removes a member from a node. Returns the store of the node's tree if the tree is freed with the node.
+static void *leave_node(gevent_hub *hub, gevent_spawn_node *tree_node) {
     if (!tree_node || --tree_node->member_count > 0) return NULL;
     void *store = leave_tree(hub, tree_node->tree);
     gevent_node_unlink(&tree_node->node);
@@ -45,11 +47,12 @@ static void *leave_family(gevent_hub *hub, gevent_spawn_node *tree_node) {
     return store;
 }
 
-uintptr_t gevent_spawn_node_begin_tree(gevent_hub *hub, uintptr_t spawn_node, void *owner, void *store, void **dropped) {
+uintptr_t gevent_spawn_node_begin_tree(
+    gevent_hub *hub, uintptr_t spawn_node, void *owner, void *store, void **dropped) {
     *dropped = NULL;
     gevent_spawn_node *old = gevent_spawn_node_at(spawn_node), *tree_node = make_tree_node(hub, owner);
-    bool starts_every_tree = owner == hub->main.owner || owner == hub->root.owner;
-    if (store || !starts_every_tree) tree_node->tree = make_tree(hub, store);
+    bool is_root = owner == hub->main.owner || owner == hub->root.owner;
+    if (store || !is_root) tree_node->tree = make_tree(hub, store);
     uintptr_t made = (uintptr_t)tree_node | 1;
     if (!gevent_spawn_node_is_own(spawn_node)) {
         tree_node->parent = old;
@@ -62,9 +65,9 @@ uintptr_t gevent_spawn_node_begin_tree(gevent_hub *hub, uintptr_t spawn_node, vo
         tree_node->earlier.next->previous = tree_node->earlier.previous->next = &tree_node->earlier;
         gevent_list_init(&old->earlier);
     }
-    // The children keep the tree_node they were born into, which keeps its owner.
+    // The children keep their original node, which keeps its owner.
     gevent_list_append(&tree_node->earlier, &old->node);
-    *dropped = leave_family(hub, old);
+    *dropped = leave_node(hub, old);
     return made;
 }
 
@@ -80,7 +83,7 @@ void gevent_spawn_node_leave_slowly(gevent_hub *hub, uintptr_t spawn_node, void 
         parent = tree_node->parent;
         tree_node->parent = NULL;
         tree_node->owner = NULL;
-        dropped[0] = leave_family(hub, tree_node);
+        dropped[0] = leave_node(hub, tree_node);
     }
-    dropped[1] = leave_family(hub, parent);
+    dropped[1] = leave_node(hub, parent);
 }

@@ -1,5 +1,5 @@
-// An intrusive doubly linked list with a sentinel: removal needs the node alone, so whoever ends a wait can unhook it
-// without knowing which list it stands in.
+// An intrusive doubly linked list with a sentinel. Removal needs only the node, so any code that ends a wait can unlink
+// the node without knowing its list.
 #pragma once
 
 #include <stdbool.h>
@@ -14,7 +14,7 @@ static inline void gevent_list_init(gevent_node *list) { list->next = list->prev
 
 static inline bool gevent_list_is_empty(const gevent_node *list) { return list->next == list; }
 
-/// A node that stands in no list has null links.
+/// Returns whether the node is in a list. A node that is in no list has null links.
 static inline bool gevent_node_is_linked(const gevent_node *node) { return node->next != NULL; }
 
 static inline void gevent_list_append(gevent_node *list, gevent_node *node) {
@@ -24,7 +24,7 @@ static inline void gevent_list_append(gevent_node *list, gevent_node *node) {
     list->previous = node;
 }
 
-/// Harmless for a node that stands in no list.
+/// Removes the node from its list. No effect on a node that is in no list.
 static inline void gevent_node_unlink(gevent_node *node) {
     if (!gevent_node_is_linked(node)) return;
     node->previous->next = node->next;
@@ -32,47 +32,47 @@ static inline void gevent_node_unlink(gevent_node *node) {
     node->next = node->previous = NULL;
 }
 
-/// What is to be told when something ends, in registration order: an element of a list whose members are told in
-/// different ways.
+/// The kind of a link: a waiter that is notified when something ends. The elements of a list are notified in
+/// registration order, each in the way of its kind.
 enum {
-    GEVENT_LINK_WAKE = 0,    // payload: the gevent_context that waits
-    GEVENT_LINK_MEMBER = 1,  // payload: a Swift object that counts many ends
+    GEVENT_LINK_WAKE = 0,    // payload: the gevent_context of the waiter
+    GEVENT_LINK_MEMBER = 1,  // payload: a Swift EndCounter
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
     GEVENT_LINK_SOON = 4,    // payload: a retained Swift CallbackWaiter, which queues its closure
-    GEVENT_LINK_GROUP = 5,   // a gevent_member's; payload: the retained Swift GreenletGroup it is a member of
-    GEVENT_LINK_CURSOR = 12, // marks how far a round of notifications has come
+    GEVENT_LINK_GROUP = 5,   // part of a gevent_member; payload: the retained Swift GreenletGroup
+    GEVENT_LINK_CURSOR = 12, // marks the position of an iteration that notifies links
 
-    // Contexts that wait for more than to be told:
-    GEVENT_LINK_ACQUIRE = 6,     // wants a semaphore's permit; payload: its place among those who were chosen
-    GEVENT_LINK_PASSED_OVER = 7, // the same, and was chosen when somebody else took the permit
-    GEVENT_LINK_GET = 8,         // wants an element; payload: room for it on the waiter's stack
+    // Contexts that wait for more than a notification:
+    GEVENT_LINK_ACQUIRE = 6,     // wants a semaphore's permit; payload: its number in the order of choice
+    GEVENT_LINK_PASSED_OVER = 7, // the same, but was chosen and then another greenlet took the permit
+    GEVENT_LINK_GET = 8,         // wants an element; payload: memory for it on the waiter's stack
     GEVENT_LINK_PEEK = 9,        // wants a copy of an element; payload: likewise
-    GEVENT_LINK_PUT = 10,         // has an element; payload: where it lies on the waiter's stack
-    GEVENT_LINK_REFUSED = 11,    // one of these three whose queue was shut down
+    GEVENT_LINK_PUT = 10,         // has an element; payload: its address on the waiter's stack
+    GEVENT_LINK_REFUSED = 11,    // GET, PEEK or PUT on a queue that was shut down
 
     // Links of a Swift EnlistedWaiter, which may wait for several objects at once:
-    GEVENT_LINK_OBSERVE = 3,     // takes nothing, and is only notified
-    GEVENT_LINK_CHOSEN = 13,     // an object has chosen the waiter by this link
-    GEVENT_LINK_WITHDRAWN = 14,  // no object chooses the waiter by this link any more
+    GEVENT_LINK_OBSERVE = 3,     // takes no value, and is only notified
+    GEVENT_LINK_CHOSEN = 13,     // an object has chosen the waiter through this link
+    GEVENT_LINK_WITHDRAWN = 14,  // no object can choose the waiter through this link any longer
 };
 
 typedef struct gevent_link {
-    gevent_node node;  // first, so that a node is its link
+    gevent_node node;  // first, so that a pointer to it is a pointer to its link
     void *payload;
     uint32_t kind;
-    uint32_t place;  // of an EnlistedWaiter's link: its index in the array; 0 for all others
+    uint32_t place;  // in an EnlistedWaiter's array: the index of this link; otherwise 0
 } gevent_link;
 
-/// The Swift EnlistedWaiter that owns this link. Element 0 of its array is in no list: it has the waiter as payload and
-/// the number of links as place.
+/// Returns the Swift EnlistedWaiter that owns this link. Element 0 of its array is in no list: its payload is the
+/// waiter, and its `place` is the number of links.
 static inline void *gevent_link_waiter(const gevent_link *link) { return (link - link->place)->payload; }
 
-/// Whether an object may still choose the waiter by this link.
+/// Returns whether an object may still choose the waiter through this link.
 static inline bool gevent_link_is_waiting(const gevent_link *link) {
     return link->kind != GEVENT_LINK_CHOSEN && link->kind != GEVENT_LINK_WITHDRAWN;
 }
 
-/// Removes all links of an EnlistedWaiter from their lists, so that nothing chooses it any more.
+/// Removes all links of an EnlistedWaiter from their lists, so that no object can choose it any longer.
 static inline void gevent_links_withdraw(gevent_link *links) {
     for (uint32_t place = 1; place <= links->place; place++) {
         gevent_node_unlink(&links[place].node);
@@ -80,10 +80,10 @@ static inline void gevent_links_withdraw(gevent_link *links) {
     }
 }
 
-/// What a scoped group and a greenlet in it know of each other, until the greenlet ends.
+/// The record of a greenlet's membership in a scoped group. It exists until the greenlet ends.
 typedef struct gevent_member {
-    gevent_link link;  // first, so that a link of its kind is its member
-    gevent_node node;  // among the members of the group, in the order in which they were spawned
+    gevent_link link;  // first, so that a pointer to it is a pointer to its member
+    gevent_node node;  // in the group's list of members, in spawn order
     void *greenlet;    // retained
 } gevent_member;
 
@@ -91,7 +91,7 @@ static inline gevent_member *gevent_member_of_node(gevent_node *node) {
     return (gevent_member *)((char *)node - offsetof(gevent_member, node));
 }
 
-/// The links of one greenlet, made when the first is added.
+/// The links of one greenlet. Made with the first link.
 typedef struct gevent_links {
     gevent_node list;
 } gevent_links;
@@ -102,24 +102,26 @@ static inline gevent_link *gevent_links_first(gevent_links *links) {
 
 static inline gevent_node *gevent_links_list(gevent_links *links) { return &links->list; }
 
-/// What makes the greenlet with these links a member of a group; null if nothing does. It was there before all others.
+/// Returns the membership of the greenlet with these links in a scoped group; null if it has none. It is always the
+/// first link.
 static inline gevent_member *gevent_links_member(gevent_links *links) {
     gevent_link *first = gevent_links_first(links);
     return first && first->kind == GEVENT_LINK_GROUP ? (gevent_member *)first : NULL;
 }
 
-/// Whether a program made this link, and can remove it until its closure is called.
+/// Returns whether the program registered this link, and can cancel it until its closure is called.
 static inline bool gevent_link_is_registration(const gevent_link *link) {
     return link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_SOON;
 }
 
-/// Puts `cursor` before the first link.
+/// Inserts `cursor` before the first link.
 static inline void gevent_links_begin(gevent_links *links, gevent_link *cursor) {
     cursor->kind = GEVENT_LINK_CURSOR;
     gevent_list_append(links->list.next, &cursor->node);
 }
 
-/// Moves `cursor` past the next link and returns that; null at the end. Links may come and go between the calls.
+/// Moves `cursor` past the next link and returns that link; null at the end. Links may be added and removed between
+/// calls.
 static inline gevent_link *gevent_links_next(gevent_links *links, gevent_link *cursor) {
     gevent_node *next = cursor->node.next;
     if (next == &links->list) return NULL;
@@ -128,7 +130,7 @@ static inline gevent_link *gevent_links_next(gevent_links *links, gevent_link *c
     return (gevent_link *)next;
 }
 
-/// The first registration that a program made, past those who wait; null if there is none.
+/// Returns the first registration of the program, skipping waiters; null if there is none.
 static inline gevent_link *gevent_links_first_registration(gevent_links *links) {
     for (gevent_node *node = links->list.next; node != &links->list; node = node->next) {
         gevent_link *link = (gevent_link *)node;

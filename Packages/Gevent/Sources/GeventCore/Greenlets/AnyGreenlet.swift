@@ -1,7 +1,7 @@
 public import CGevent
 internal import Glibc
 
-/// A flow of control that belongs to the hub of one thread: its identity, its state, and how errors are thrown into it.
+/// A flow of control that belongs to the hub of one thread: its identity, its state, and the delivery of errors to it.
 ///
 /// The root of the class tree. ``Greenlet`` adds an outcome; ``RawGreenlet`` is a bare coroutine; the thread's own
 /// stack is the *main greenlet*, and the hub itself appears as a greenlet inside hub callbacks. Like all its subclasses
@@ -9,51 +9,53 @@ internal import Glibc
 ///
 /// gevent: `greenlet.greenlet`.
 open class AnyGreenlet: CustomStringConvertible {
-    /// How far its life has come.
+    /// The stage of a greenlet's life.
     @usableFromInline
     package enum Phase: UInt8 {
-        /// Made, not started.
+        /// Made and not started.
         case created
         /// In the ready queue, which retains it.
         case scheduled
-        /// Waits for its start's delay; the delay's record retains it.
+        /// Waiting for its delay to expire; the record of the delay retains it.
         case delayed
-        /// Started to run; it has a context, which retains it.
+        /// Has begun to run. Its context retains it.
         case running
-        /// Over, or killed before it ran.
+        /// Ended, or killed before it ran.
         case ended
     }
 
-    // Plain stored properties that only the owning thread touches. Unchecked exclusivity, because each access is a
-    // single load or store that no switch can fall into.
+    // Plain stored properties that only the owning thread accesses. Exclusivity is unchecked because each access is a
+    // single load or store, with no stack switch inside it.
 
-    /// Which hub it belongs to. A number and not a reference: it stays comparable when the hub is gone.
+    /// The serial number of the hub that the greenlet belongs to. Unlike a reference, it stays comparable after the hub
+    /// is destroyed.
     @exclusivity(unchecked) final var hubSerial: UInt32
     @usableFromInline @exclusivity(unchecked) package final var phase: Phase = .created
-    @exclusivity(unchecked) private final var marks: GreenletFlags = []
-    /// The size of the stack it runs on; see `gevent_hub_stack_class`. 0 for the default.
+    @exclusivity(unchecked) private final var flags: GreenletFlags = []
+    /// The size class of its stack; see `gevent_hub_stack_class`. 0 is the default size.
     @exclusivity(unchecked) final var stackClass: UInt8 = 0
-    /// Its body has returned, and what it returned is kept. Of a ``JoinableGreenlet``, but here is room for it.
+    /// Whether the body has returned and its value is stored. Used by ``JoinableGreenlet`` only; it is declared here
+    /// because this class has a spare byte for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
-    /// Its place among the ends of its hub's greenlets. While it runs, `raisedNumber` or 0; while its start is delayed,
-    /// the address of the delay's record.
+    /// The position of its end among the ends of all greenlets of its hub. While the greenlet runs: `raisedNumber`, or
+    /// 0. While its start is delayed: the address of the record of the delay.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
-    /// What to tell when it ends. A record of the hub's, made for the first link.
+    /// The links to notify when it ends: a record of the hub, made with the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
     @usableFromInline @exclusivity(unchecked) package final var context: UnsafeMutablePointer<gevent_context>?
     @exclusivity(unchecked) package final var pendingErrors: PendingErrors?
     @usableFromInline @exclusivity(unchecked) package final var spawnSite: UnsafePointer<gevent_spawn_site>?
     @exclusivity(unchecked) final var details: GreenletDetails?
-    /// Who spawned it and whom it spawned; see gevent_spawn_tree.h. 0 without tracking.
+    /// Its node in the spawn tree; see gevent_spawn_tree.h. 0 without tracking.
     @exclusivity(unchecked) final var spawnNode: UInt
 
-    /// For subclasses in this module, with the hub already at hand.
+    /// Initialises a greenlet of a subclass in this module that already has the hub.
     init(hub: UnsafeMutablePointer<gevent_hub>) {
         hubSerial = hub.pointee.serial
         spawnNode = 0
     }
 
-    /// For those that are spawned; see `recordSpawner`.
+    /// Initialises a greenlet with the record of its spawner; see `recordSpawner`.
     init(hub: UnsafeMutablePointer<gevent_hub>, spawnNode: UInt, spawnSite: UnsafePointer<gevent_spawn_site>?) {
         hubSerial = hub.pointee.serial
         self.spawnNode = spawnNode
@@ -70,8 +72,8 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// The greenlet that is running on this thread.
     ///
-    /// In main it is the main greenlet, in a hub callback the hub. Makes the thread's hub if there is none. Never
-    /// parks.
+    /// It is the main greenlet on the thread's own stack, and the hub in a hub callback. Makes the thread's hub if
+    /// there is none. Never parks.
     ///
     /// gevent: `gevent.getcurrent()`.
     @available(*, noasync)
@@ -80,25 +82,25 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     package static func current(of hub: UnsafeMutablePointer<gevent_hub>) -> AnyGreenlet {
-        // The owner of the running context is set before it first runs and cleared after its last instruction.
+        // The owner of a running context is set before the context first runs and cleared after its last instruction.
         Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner).takeUnretainedValue()
     }
 
-    /// Whether it was started, at once or with a delay, and is not over: the same as ``isActive``.
+    /// Whether the greenlet was started, with or without a delay, and has not ended: the same as ``isActive``.
     ///
-    /// False again after the end, as in gevent; ``isDead`` says whether it is over.
+    /// False again after the end, as in gevent; ``isDead`` is true then.
     ///
     /// gevent: `Greenlet.started`.
     @inlinable
     public final var isStarted: Bool { isActive }
 
-    /// Whether it was started and is not over, also while it is only scheduled.
+    /// Whether the greenlet was started and has not ended. Also true while its start is only scheduled.
     ///
     /// gevent: the greenlet's truth value.
     @inlinable
     public final var isActive: Bool { phase != .created && phase != .ended }
 
-    /// Whether it will never run again: finished, or killed before it ran.
+    /// Whether the greenlet will never run again: it has ended, or it was killed before it ran.
     ///
     /// gevent: `greenlet.dead`.
     @inlinable
@@ -110,13 +112,13 @@ open class AnyGreenlet: CustomStringConvertible {
         return context != nil && hub.pointee.current == context
     }
 
-    /// Whether it is the thread's own stack, ``Hub/mainGreenlet``.
+    /// Whether the greenlet is the thread's own stack, ``Hub/mainGreenlet``.
     public final var isMain: Bool { self is MainGreenlet }
 
-    /// Whether it is the hub: what ``current`` is inside hub callbacks. It cannot be killed.
+    /// Whether the greenlet is the hub, which is ``current`` inside hub callbacks. The hub cannot be killed.
     public final var isHub: Bool { self is HubGreenlet }
 
-    /// The hub it belongs to; nil if that hub is gone, and on any other thread.
+    /// The hub that the greenlet belongs to; nil if that hub is destroyed, and on any other thread.
     ///
     /// gevent: `Greenlet.parent`, which is always the hub.
     public final var hub: Hub? {
@@ -124,45 +126,46 @@ open class AnyGreenlet: CustomStringConvertible {
         return Hub.of(hub)
     }
 
-    /// It is over, and its links are still to be notified: a link that is made now is notified with them.
+    /// Whether it has ended and its links are being notified. A link that is added now is notified with them.
     final var isNotifying: Bool {
-        get { marks.contains(.isNotifying) }
-        set { if newValue { marks.insert(.isNotifying) } else { marks.remove(.isNotifying) } }
+        get { flags.contains(.isNotifying) }
+        set { if newValue { flags.insert(.isNotifying) } else { flags.remove(.isNotifying) } }
     }
 
     /// Whether a failure is reported when the greenlet ends: to ``Hub/errorHandler``, or on ``Hub/errorOutput``. True
-    /// unless set.
+    /// by default.
     ///
-    /// Set it to false where a failure is looked at in any case: by `get`, by a link, or by ``JoinableGreenlet/error``.
-    /// Errors in ``Hub/systemErrors`` are raised in main all the same, and a group still fails with its member. On the
-    /// greenlet's own thread.
+    /// Set it to false if the failure is handled elsewhere: by `get`, by a link, or through ``JoinableGreenlet/error``.
+    /// Errors in ``Hub/systemErrors`` are raised in main in any case, and a failing member still ends its group. Use it
+    /// only on the greenlet's own thread.
     ///
     /// gevent has no counterpart.
     public final var reportsFailure: Bool {
-        get { !marks.contains(.keepsFailure) }
-        set { if newValue { marks.remove(.keepsFailure) } else { marks.insert(.keepsFailure) } }
+        get { !flags.contains(.keepsFailure) }
+        set { if newValue { flags.remove(.keepsFailure) } else { flags.insert(.keepsFailure) } }
     }
 
-    /// Begun or queued before this process was forked off: the parent's to end.
+    /// Whether it was running or queued in the parent before this process was forked. The parent ends it, not this
+    /// process.
     final var isInherited: Bool {
-        get { marks.contains(.isInherited) }
-        set { if newValue { marks.insert(.isInherited) } else { marks.remove(.isInherited) } }
+        get { flags.contains(.isInherited) }
+        set { if newValue { flags.insert(.isInherited) } else { flags.remove(.isInherited) } }
     }
 
-    /// The pending delay of a `start(after:)`; nil in every other phase, and only set in that one.
+    /// The record of a pending `start(after:)`. Nil in every phase except `delayed`, and may be set only in that phase.
     final var delayRecord: UnsafeMutablePointer<gevent_deferred>? {
         get { phase == .delayed ? UnsafeMutablePointer(bitPattern: UInt(endOrder)) : nil }
         set { endOrder = UInt64(UInt(bitPattern: newValue)) }
     }
 
-    /// Throws unless the calling thread is the greenlet's own. Returns its hub.
+    /// Throws unless the greenlet belongs to the calling thread. Returns the thread's hub.
     @inline(__always)
     final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw notHere() }
         return hub
     }
 
-    /// The same for calls that cannot throw: misuse there is a programming error.
+    /// As `ownHub()`, for calls that cannot throw: on another thread they trap, since that is a programming error.
     @inline(__always)
     final func requireOwnHub() -> UnsafeMutablePointer<gevent_hub> {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { wrongThread() }
@@ -179,10 +182,10 @@ open class AnyGreenlet: CustomStringConvertible {
 
     // MARK: Names
 
-    /// A small non-negative integer, unique among the living greenlet objects of one hub.
+    /// A small non-negative integer, unique among the living greenlets of one hub.
     ///
-    /// The smallest free one, given on first request, and free again when the object goes. The first request traps on a
-    /// foreign thread, and once the hub is gone.
+    /// The smallest free number. It is assigned on first request and free again when the object is deallocated. The
+    /// first request traps on another thread, and after the hub is destroyed.
     ///
     /// gevent: `Greenlet.minimal_ident`.
     public final var minimalID: Int {
@@ -193,7 +196,7 @@ open class AnyGreenlet: CustomStringConvertible {
         return id
     }
 
-    /// The name in reports; made from ``minimalID`` unless it was set. On the greenlet's own thread.
+    /// The name in reports, derived from ``minimalID`` unless one was set. Use it only on the greenlet's own thread.
     ///
     /// gevent: `Greenlet.name`.
     public final var name: String {
@@ -204,12 +207,12 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// A name that is made only when it is read, for greenlets that are too many to give each one; nil for none. A
-    /// name that was set comes first.
+    /// A name that is computed on each read, for classes with too many greenlets to store one in each; nil if there is
+    /// none. A name that was set takes precedence.
     @_spi(GeventInternals)
     open var automaticName: String? { nil }
 
-    /// The name, as far as one was set or can be made without asking for an identifier.
+    /// The name if one was set or can be derived without assigning an identifier.
     final var knownName: String? {
         details?.name ?? automaticName ?? details?.minimalID.map { "Greenlet-\($0)" }
     }
@@ -221,7 +224,8 @@ open class AnyGreenlet: CustomStringConvertible {
         return made
     }
 
-    /// The overflow report runs in a signal handler, which may not call Swift, so it finds the name in the context.
+    /// Copies the name to the context. The overflow report runs in a signal handler, which may not call Swift, so it
+    /// reads the name there.
     final func copyNameToContext() {
         guard let context, let name = knownName else { return }
         withUnsafeMutableBytes(of: &context.pointee.name) { buffer in
@@ -231,8 +235,8 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// Puts an automatic name where a signal handler finds it, in the running greenlet itself, unless a name was set.
-    /// `text` ends with a zero byte, and is cut after 47 bytes.
+    /// Writes an automatic name to the context, where a signal handler can read it, unless a name was set. Call it in
+    /// the running greenlet itself. `text` ends with a zero byte, and is truncated to 47 bytes.
     @_spi(GeventInternals)
     public final func showAutomaticName(_ text: UnsafePointer<CChar>) {
         guard let context, details?.name == nil else { return }
@@ -243,7 +247,7 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// Tells kind and name; shows the name only if it was set or its identifier was asked for.
+    /// The class and the name. The name is included only if it was set or ``minimalID`` was requested.
     ///
     /// Printed after the error when the body fails. An override must not park.
     open var description: String {
@@ -257,7 +261,7 @@ open class AnyGreenlet: CustomStringConvertible {
 
     // MARK: Running and ending
 
-    /// What the entry of a fresh stack calls: the whole life of the greenlet.
+    /// Runs the greenlet from its first instruction to its end. Called by the entry function of a fresh stack.
     func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
         preconditionFailure("a greenlet of this kind is never started")
     }
@@ -267,7 +271,7 @@ open class AnyGreenlet: CustomStringConvertible {
         preconditionFailure("a greenlet of this kind is never unstarted")
     }
 
-    /// A raw greenlet is on its way to its first run.
+    /// Records that a raw greenlet is scheduled for its first run.
     @inline(__always)
     final func countStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
         phase = .scheduled
@@ -288,19 +292,18 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// From here on the stack runs on nobody's behalf: what is released last may have a `deinit` that looks at the
-    /// current greenlet, or parks, when this one is gone. It finds the hub, and like the hub it cannot wait: there is
-    /// no greenlet left that could be killed or timed out.
+    /// Detaches the stack from the greenlet and gives it to the hub. What is released after this may have a `deinit`
+    /// that reads the current greenlet or parks, when this greenlet has ended. That `deinit` finds the hub as current,
+    /// and cannot park: no greenlet is left that could be killed or timed out.
     @inline(__always)
     final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
         gevent_pending_refuse(context)
     }
 
-    /// Lets go of what the context of a greenlet that is over still holds.
+    /// Releases what the context of an ended greenlet still holds.
     ///
-    /// Whatever that is may run code of its own when it goes, so before this the end and the outcome are on record, and
-    /// the stack is the hub's.
+    /// A `deinit` may run user code here, so the end and the outcome are recorded first, and the stack is the hub's.
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         self.context = nil
@@ -310,18 +313,18 @@ open class AnyGreenlet: CustomStringConvertible {
         if context.pointee.locals != nil { dropLocals(of: context) }
     }
 
-    /// Where it was made, as far as that can still be read: the records are its hub's.
+    /// The spawn site, as long as it can be read: the record belongs to the hub.
     package final var readableSpawnSite: UnsafePointer<gevent_spawn_site>? {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
         return spawnSite
     }
 
-    // MARK: Throwing into a greenlet
+    // MARK: Delivering errors
 
-    /// Throws `error` into the greenlet, to be raised where it waits or at its next switch point; a sticky one at every
-    /// switch point from then on.
+    /// Delivers `error` to the greenlet, to be raised where it is parked or at its next switch point. A sticky error is
+    /// raised at every switch point from then on.
     ///
-    /// One that has not run yet ends at once and never runs. No effect on the dead.
+    /// A greenlet that has not run yet ends at once and never runs. No effect on one that has ended.
     package final func deliver(_ error: any Error, from timeout: Timeout? = nil, sticky: Bool = false) {
         switch phase {
         case .ended:
@@ -333,8 +336,8 @@ open class AnyGreenlet: CustomStringConvertible {
             guard let context else { return }
             Hub.of(context.pointee.hub).switchWatch?.delivered(error, to: self)
             gevent_pending_raise(context)
-            // A context that was woken, or that yielded, is on its way: it takes what it was woken for, and the error
-            // waits for its next park. So nothing handed to it is ever lost.
+            // A context that was woken, or that yielded, is in the ready queue already. It receives what it was woken
+            // for, and the error stays pending until its next park. So nothing handed to it is lost.
             gevent_wait_end(context, UInt8(GEVENT_WAIT_FAILED))
         }
     }
@@ -345,14 +348,14 @@ open class AnyGreenlet: CustomStringConvertible {
             return
         }
         if pending.hasSticky {
-            // That one is raised at every park, so nothing behind it would ever be.
+            // The sticky error is raised at every park, so a later one would never be raised.
             new.timeout?.wasDropped()
             return
         }
         _ = pending.add(new)
     }
 
-    /// For a greenlet whose wait the caller then ends as failed by itself.
+    /// Adds a pending error. The caller then ends the greenlet's wait as failed itself.
     final func prepareToRaise(_ error: any Error, _ context: UnsafeMutablePointer<gevent_context>) {
         addPending(PendingError(error: error, timeout: nil, isSticky: false))
         gevent_pending_raise(context)
@@ -360,60 +363,62 @@ open class AnyGreenlet: CustomStringConvertible {
 
     final var hasStickyError: Bool { pendingErrors?.hasSticky == true }
 
-    /// Takes back what a timeout threw into the running greenlet, if it has not been raised. Returns whether it did.
+    /// Retracts the error that a timeout delivered to the running greenlet, if it has not been raised. Returns whether
+    /// it did.
     @discardableResult
     final func retract(_ timeout: Timeout) -> Bool {
         retractErrors { $0.timeout === timeout }
     }
 
-    /// Takes back what was thrown into the greenlet and not raised yet. Returns whether there was anything of the kind.
+    /// Retracts the matching errors that were delivered to the greenlet and not raised yet. Returns whether there were
+    /// any.
     @discardableResult
-    final func retractErrors(where isMeant: (PendingError) -> Bool) -> Bool {
+    final func retractErrors(where matches: (PendingError) -> Bool) -> Bool {
         guard let pending = pendingErrors else { return false }
-        let (removed, isEmpty) = pending.remove(where: isMeant)
-        if isEmpty { forgetPendingErrors() }
+        let (removed, isEmpty) = pending.remove(where: matches)
+        if isEmpty { clearPendingErrors() }
         return !removed.isEmpty
     }
 
-    /// The earliest error that waits to be raised.
+    /// Removes and returns the earliest pending error; a sticky one stays pending.
     final func takePendingError() -> any Error {
         guard let pending = pendingErrors else {
-            return HubError(.invalidSwitch, "a wait was ended by an error that nobody threw")
+            return HubError(.invalidSwitch, "a wait failed, but no error is pending")
         }
         if pending.first.isSticky { return pending.first.error }
         let (first, isLast) = pending.takeFirst()
-        if isLast { forgetPendingErrors() }
+        if isLast { clearPendingErrors() }
         first.timeout?.wasRaised(in: self)
         return first.error
     }
 
-    /// By this number timeouts that were raised in the running greenlet know it again. Unique in the process, also
-    /// among greenlets that are gone.
+    /// A number by which a timeout that was raised in the running greenlet recognises it. Unique in the process,
+    /// including greenlets that were deallocated.
     final var raisedNumber: UInt64 {
         if endOrder == 0 { endOrder = UniqueNumber.next() }
         return endOrder
     }
 
-    /// What was thrown into it is never raised.
+    /// Discards the pending errors; they are never raised.
     final func dropPendingErrors() {
         guard let pending = pendingErrors else { return }
-        forgetPendingErrors()
+        clearPendingErrors()
         for dropped in pending.all { dropped.timeout?.wasDropped() }
     }
 
-    private func forgetPendingErrors() {
-        // What they hold goes when nothing is pending any more: it may throw into this very greenlet.
-        let forgotten = pendingErrors
+    private func clearPendingErrors() {
+        // Released after nothing is pending any longer: a `deinit` may deliver an error to this very greenlet.
+        let discarded = pendingErrors
         pendingErrors = nil
         if let context { gevent_pending_clear(context) }
-        withExtendedLifetime(forgotten) {}
+        withExtendedLifetime(discarded) {}
     }
 }
 
 @available(*, unavailable)
 extension AnyGreenlet: Sendable {}
 
-/// What is true of a greenlet now and then, in one byte.
+/// Rarely needed flags of a greenlet, in one byte.
 private struct GreenletFlags: OptionSet {
     let rawValue: UInt8
     static let isNotifying = GreenletFlags(rawValue: 1)
@@ -421,14 +426,14 @@ private struct GreenletFlags: OptionSet {
     static let keepsFailure = GreenletFlags(rawValue: 4)
 }
 
-/// What few greenlets need: kept apart so that the others do not pay for it.
+/// State that few greenlets need, allocated separately so that the others do not pay for it.
 final class GreenletDetails {
     var name: String?
     var minimalID: Int?
-    /// Values of inheriting locals, until it runs.
+    /// The inherited values of greenlet locals, until the greenlet runs.
     var inheritedLocals: UnsafeMutablePointer<gevent_locals>?
 
-    /// Frees the identifier, if the hub it came from is still this thread's.
+    /// Frees the inherited locals, and the identifier if its hub is still this thread's hub.
     func close(hubSerial: UInt32) {
         let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
         dropInheritedLocals(hub)
@@ -437,7 +442,7 @@ final class GreenletDetails {
     }
 }
 
-/// Hands out the smallest free non-negative integer.
+/// An allocator of the smallest free non-negative integer.
 struct IdentifierPool {
     /// A bit per identifier in use.
     private var words: [UInt64] = []

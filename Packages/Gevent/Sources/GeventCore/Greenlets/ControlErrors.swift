@@ -1,7 +1,7 @@
-/// Errors that steer a greenlet from outside: a kill or a timeout, thrown at the call that waits.
+/// An error that controls a greenlet from outside: a kill or a timeout, thrown by the call that parks.
 ///
-/// Python keeps its counterparts out of the way of ordinary handlers; Swift has one kind of error, so `catch { }` and
-/// `try?` around a call that parks swallow them too. In a catch-all, pass them on:
+/// Python's counterparts bypass ordinary handlers. Swift has one kind of error, so `catch { }` and `try?` around a call
+/// that parks catch control errors too. In a catch-all, rethrow them:
 ///
 /// ```swift
 /// do {
@@ -12,19 +12,19 @@
 /// }
 /// ```
 ///
-/// A ``Timeout`` is one of them only as long as it controls the current greenlet, which ``rethrowControl(_:)`` knows.
+/// A ``Timeout`` counts as one only while it controls the current greenlet; ``rethrowControl(_:)`` checks that.
 public protocol ControlError: Error {}
 
-/// An error that ends a greenlet silently: nothing is printed and the greenlet counts as successful.
+/// An error that ends a greenlet silently: nothing is printed, and the greenlet counts as successful.
 ///
-/// Conform where one would subclass gevent's `GreenletExit`.
+/// Conform to it where a gevent program would subclass `GreenletExit`.
 public protocol GreenletExitError: ControlError {}
 
-/// What a kill throws unless told otherwise.
+/// The default error of a kill.
 ///
 /// gevent: `gevent.GreenletExit`.
 public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringConvertible {
-    /// The group that threw it into its greenlets, which has to know its own exits again when `get` throws them.
+    /// The group that delivered it to its greenlets. The group must recognise its own exits when `get` rethrows them.
     private let group: ObjectIdentifier?
 
     /// The plain exit.
@@ -34,7 +34,7 @@ public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringC
 
     func isFrom(_ group: GreenletGroup) -> Bool { self.group == ObjectIdentifier(group) }
 
-    /// All are equal, whoever threw them.
+    /// Returns true: all plain exits are equal, whatever their origin.
     public static func == (_: GreenletExit, _: GreenletExit) -> Bool { true }
 
     public func hash(into hasher: inout Hasher) {}
@@ -42,30 +42,31 @@ public struct GreenletExit: GreenletExitError, Sendable, Hashable, CustomStringC
     public var description: String { "GreenletExit" }
 }
 
-/// Whether `error` ends a greenlet silently. Most exits are the plain one, which is found without the search for a
-/// conformance.
+/// Returns whether `error` ends a greenlet silently. Most exits are plain ones, which are recognised without a
+/// conformance lookup.
 package func isExit(_ error: any Error) -> Bool {
     type(of: error) == GreenletExit.self || error is any GreenletExitError
 }
 
-/// Throws `error` again if it is a kill or a timeout of the current greenlet, and returns otherwise.
+/// Rethrows `error` if it is a kill or a timeout of the current greenlet, and returns otherwise.
 ///
-/// For the first line of a `catch { }` around code that parks. A ``Timeout`` is thrown again while it controls the
-/// current greenlet: until its scope is left, or ``Timeout/cancel()`` is called. One whose scope has been left, that of
-/// a call that was given a limit, or one that another greenlet failed with is an ordinary error. Never parks.
+/// Use it as the first line of a `catch { }` around code that parks. A ``Timeout`` is rethrown while it controls the
+/// current greenlet: until its scope ends or ``Timeout/cancel()`` is called. Three kinds of timeouts are ordinary
+/// errors: one whose scope has ended, one from a call with a time limit, and one that another greenlet failed with.
+/// Never parks.
 public func rethrowControl(_ error: any Error) throws {
     if isControl(error) { throw error }
 }
 
-/// Whether `error` steers the current greenlet from outside.
+/// Returns whether `error` controls the current greenlet from outside.
 func isControl(_ error: any Error) -> Bool {
     if let timeout = error as? Timeout { return timeout.controlsCurrentGreenlet }
     return error is any ControlError
 }
 
-/// Ctrl-C, as an error: raised in main where it is parked, once `installSIGINTHandler()` was called.
+/// Ctrl-C as an error. It is raised in main where main is parked, once `installSIGINTHandler()` has been called.
 ///
-/// A ``ControlError``: like a kill, it is meant to get through.
+/// A ``ControlError``: like a kill, it should not be swallowed.
 ///
 /// gevent: Python's `KeyboardInterrupt`.
 public struct KeyboardInterrupt: ControlError, Sendable, Hashable, CustomStringConvertible {

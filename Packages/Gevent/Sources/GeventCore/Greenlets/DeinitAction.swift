@@ -1,9 +1,9 @@
-/// Calls a closure when it goes. Captured by the body of a greenlet, it tells that the greenlet's turn is over: also if
-/// it was killed before it ran, or there was no stack for it.
+/// Runs a closure on deinit. The body of a greenlet captures one to learn that the greenlet is done, even if it was
+/// killed before it ran or no stack could be allocated for it.
 package final class DeinitAction {
-    private let isOver: () -> Void
+    private let action: () -> Void
 
-    package init(_ isOver: @escaping () -> Void) { self.isOver = isOver }
+    package init(_ action: @escaping () -> Void) { self.action = action }
 
-    deinit { isOver() }
+    deinit { action() }
 }

@@ -2,7 +2,7 @@ internal import CGevent
 
 /// A cooperatively scheduled unit of work with an outcome.
 ///
-/// A greenlet runs on a stack of its own, on the thread that made it, and switches only where it waits. Making one
+/// A greenlet runs on its own stack, on the thread that made it, and switches only where it parks. Making a greenlet
 /// schedules nothing; ``JoinableGreenlet/start()`` or ``spawn(_:)`` does.
 ///
 /// ```swift
@@ -11,18 +11,18 @@ internal import CGevent
 /// print(try greenlet.get())
 /// ```
 ///
-/// The closure may capture anything, Sendable or not: it stays on its thread. It is released as soon as it has
-/// returned, or when the greenlet is killed unstarted.
+/// The closure may capture any value, Sendable or not, because it stays on its thread. It is released as soon as it
+/// returns, or when the greenlet is killed before its start.
 ///
 /// gevent: `gevent.Greenlet`.
 open class Greenlet<Output>: JoinableGreenlet {
-    /// What it will run. Nil once that has begun, and for a subclass that overrides `run()`.
+    /// The closure to run. Nil once the greenlet runs, and in a subclass that overrides `run()`.
     @usableFromInline @exclusivity(unchecked) final var body: (() throws -> Output)?
 
-    /// A greenlet that will run `body`.
+    /// Makes a greenlet that will run `body`.
     ///
     /// Ends the program with a message if the thread has no hub yet and none can be made, for example because
-    /// `GEVENT_LOOP` names no loop; call ``Hub/start()`` first where that has to be an error.
+    /// `GEVENT_LOOP` names no loop. To get an error instead, call ``Hub/start()`` first.
     @inlinable
     @available(*, noasync)
     public init(_ body: @escaping () throws -> Output) {
@@ -30,13 +30,14 @@ open class Greenlet<Output>: JoinableGreenlet {
         super.init(hub: requireHub())
     }
 
-    /// For subclasses that override ``run()``.
+    /// Makes a greenlet of a subclass that overrides ``run()``.
     @available(*, noasync)
     public init() {
         super.init(hub: requireHub())
     }
 
-    /// A greenlet that will run `body` on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
+    /// Makes a greenlet that will run `body` on a stack of at least `stackSize` bytes; see
+    /// ``Gevent/spawn(stackSize:_:)``.
     ///
     /// Traps like ``init(_:)``, and if the size is below 16 KiB or above 64 MiB.
     @inlinable
@@ -46,7 +47,7 @@ open class Greenlet<Output>: JoinableGreenlet {
         useStack(ofSize: stackSize)
     }
 
-    /// The same for subclasses that override ``run()``.
+    /// As ``init(stackSize:_:)``, for subclasses that override ``run()``.
     public init(stackSize: Int) {
         super.init(hub: requireHub())
         useStack(ofSize: stackSize)
@@ -56,10 +57,10 @@ open class Greenlet<Output>: JoinableGreenlet {
         if hasValue { destroyValue(as: Output.self) }
     }
 
-    /// The body of a subclass. Recording the outcome, links and the error report happen around it.
+    /// The body of a subclass. The library records the outcome, notifies links and reports errors around it.
     ///
-    /// Inside a subclass the members hide the functions of the same name: write `Gevent.spawn { }`, `Gevent.spawnLinked
-    /// { }` and `Gevent.kill(other)` there.
+    /// Inside a subclass, members hide the global functions of the same name. Write `Gevent.spawn { }`,
+    /// `Gevent.spawnLinked { }` and `Gevent.kill(other)` there.
     ///
     /// ```swift
     /// final class Fetcher: Greenlet<String> {
@@ -90,23 +91,24 @@ open class Greenlet<Output>: JoinableGreenlet {
 
     final override func dropBody() { body = nil }
 
-    /// What the body returned; nil before the end, after an error and after a silent death.
+    /// The value that the body returned; nil before the end, after an error and after a silent death.
     @inlinable
     public final var value: Output? {
         phase == .ended ? loadValue(as: Output.self) : nil
     }
 
-    /// The whole outcome once there is one; an exit is its failure case.
+    /// The outcome, nil before the end; an exit is its failure case.
     public final var result: Result<Output, any Error>? {
         guard phase == .ended else { return nil }
         if let outcomeError { return .failure(outcomeError) }
         return loadValue(as: Output.self).map { .success($0) }
     }
 
-    /// Waits for the end, for at most `timeout`, and returns the value or throws the error; every call does the same.
+    /// Waits for the end, for at most `timeout`, and returns the value or throws the error. Every call gives the same
+    /// outcome.
     ///
-    /// Parks unless the greenlet is over. Throws a ``Timeout`` when the time is up, and at once for a zero timeout or
-    /// `blocking: false` on a greenlet that is alive; the exit of a killed greenlet; and what
+    /// Parks unless the greenlet has ended. Throws a ``Timeout`` when the time expires, and at once for a zero timeout
+    /// or `blocking: false` on a greenlet that has not ended. Throws the exit of a killed greenlet. Also throws what
     /// ``JoinableGreenlet/join(timeout:)`` throws.
     ///
     /// gevent: `Greenlet.get(block=True, timeout=None)`, which returns the exit instead of throwing it.
@@ -118,9 +120,9 @@ open class Greenlet<Output>: JoinableGreenlet {
         return try outcome()
     }
 
-    /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
-    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not
-    /// touched.
+    /// As ``get(blocking:timeout:)``, with a ``Timeout`` that the caller made. It is started unless it is pending
+    /// already; when it expires, this call throws that object, or the error it carries. However the wait ends, it
+    /// cancels the timeout. A call that does not wait leaves the timeout alone.
     @available(*, noasync)
     public final func get(timeout: Timeout) throws -> Output {
         _ = try ownHub()

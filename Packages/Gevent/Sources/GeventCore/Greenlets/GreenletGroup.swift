@@ -1,32 +1,33 @@
 internal import CGevent
 
-/// The greenlets of one scope, see ``Gevent/withGroup(_:)``.
+/// The greenlets of one scope; see ``Gevent/withGroup(_:)``.
 ///
-/// Confined to its thread, and of use only until its scope is over.
+/// Confined to its thread, and usable only until its scope ends.
 public final class GreenletGroup: CustomStringConvertible {
     private enum Phase {
         /// The body runs.
         case body
         /// The body has returned; the scope waits for the members.
         case joining
-        /// The scope is ending by an error; what still lives has been thrown an exit.
+        /// The scope is ending with an error; members that have not ended have received an exit.
         case ending
-        case over
+        /// The scope has ended.
+        case ended
     }
 
-    /// What came first, and whose it was.
+    /// The first failure and the greenlet that failed.
     private struct Failure {
         let error: any Error
         let greenlet: AnyGreenlet
     }
 
     private let hub: Hub
-    /// Who called `withGroup`. It runs as long as the group.
+    /// The greenlet that called `withGroup`. It is alive for the whole scope.
     private unowned let owner: AnyGreenlet
     private var phase = Phase.body
-    /// Of nodes that lie in the records of its members, in the order in which they were spawned.
+    /// The list of members, in spawn order. Its nodes are part of the members' records.
     private let members = UnsafeMutablePointer<gevent_node>.allocate(capacity: 1)
-    /// How many of its greenlets are not over.
+    /// The number of members that have not ended.
     public private(set) var count = 0
     private var failure: Failure?
     private let interruption = GroupInterruption()
@@ -38,20 +39,20 @@ public final class GreenletGroup: CustomStringConvertible {
     }
 
     deinit {
-        // Each member holds it, so there is none left.
+        // Each member's record retains the group, so no member is left.
         members.deallocate()
     }
 
-    /// Tells how many greenlets are not over.
+    /// The type and the number of members that have not ended.
     public var description: String { "<GreenletGroup of \(count)>" }
 
     // MARK: Members
 
     /// Makes a greenlet that the scope waits for, and starts it. Returns before the body runs.
     ///
-    /// Members may spawn into their group too. Once the scope is ending by an error, what is spawned is over at once,
-    /// with a ``GreenletExit``, and never runs. Once it is over, or on another thread, spawning is a programming error
-    /// and traps.
+    /// Members may spawn into their group too. Once the scope is ending with an error, a new member ends at once with a
+    /// ``GreenletExit`` and never runs. Spawning after the scope has ended, or on another thread, is a programming
+    /// error and traps.
     @inlinable
     @discardableResult
     public func spawn<Output>(_ body: @escaping () throws -> Output) -> Greenlet<Output> {
@@ -71,7 +72,7 @@ public final class GreenletGroup: CustomStringConvertible {
         return greenlet
     }
 
-    /// As ``spawn(_:)``, and starts it `delay` from now. The scope waits for it from the beginning.
+    /// As ``spawn(_:)``, but starts the greenlet `delay` from now. The scope waits for it from the moment of this call.
     @inlinable
     @discardableResult
     public func spawn<Output>(after delay: Duration, _ body: @escaping () throws -> Output) -> Greenlet<Output> {
@@ -81,12 +82,13 @@ public final class GreenletGroup: CustomStringConvertible {
         return greenlet
     }
 
-    /// Throws `error` into each member that is not over and, unless `blocking` is false, parks until all of these are
-    /// over: ``Gevent/killAll(_:throwing:blocking:timeout:sticky:)`` of the members. The group goes on, and later
-    /// members run.
+    /// Delivers `error` to each member that has not ended. Unless `blocking` is false, parks until all of these have
+    /// ended, like ``Gevent/killAll(_:throwing:blocking:timeout:sticky:)``. The group stays usable: members that are
+    /// spawned later run.
     ///
-    /// An `error` that is no exit makes the members fail, and with them the scope. Throws a ``Timeout`` if a member
-    /// survives `timeout`, and what interrupts the caller, who may be a member. Traps on another thread.
+    /// An `error` that is not an exit makes the members fail, and with them the scope. Throws a ``Timeout`` if a member
+    /// has not ended within `timeout`. Throws what interrupts the caller, which may be a member. Traps on another
+    /// thread.
     @available(*, noasync)
     public func killAll(
         throwing error: any Error = GreenletExit(), blocking: Bool = true, timeout: Duration? = nil,
@@ -96,11 +98,11 @@ public final class GreenletGroup: CustomStringConvertible {
         try killMembers(livingMembers(), throwing: error, blocking, timeout, sticky, hub.pointer)
     }
 
-    private func throwIntoMembers(_ error: any Error, sticky: Bool) {
+    private func deliverToMembers(_ error: any Error, sticky: Bool) {
         for member in livingMembers() { member.deliver(error, sticky: sticky) }
     }
 
-    /// A list of its own: those that have not run leave the group while it is gone through.
+    /// Returns a copy, because a member that has not run leaves the group while the caller iterates.
     private func livingMembers() -> [AnyGreenlet] {
         var living: [AnyGreenlet] = []
         living.reserveCapacity(count)
@@ -116,7 +118,7 @@ public final class GreenletGroup: CustomStringConvertible {
         Unmanaged<AnyGreenlet>.fromOpaque(member.pointee.greenlet).takeUnretainedValue()
     }
 
-    // Not preconditions, which say nothing in an optimised build.
+    // Not preconditions, because those print no message in an optimised build.
 
     private func checkThread() {
         if hub.isDestroyed || gevent_hub_current() != hub.pointer { fatalError("\(HubError.wrongThread)") }
@@ -124,11 +126,11 @@ public final class GreenletGroup: CustomStringConvertible {
 
     @usableFromInline
     func checkOpen() {
-        if phase == .over { fatalError("this group's scope is over: nothing can be spawned into it any more") }
+        if phase == .ended { fatalError("this group's scope is over: nothing can be spawned into it any more") }
         checkThread()
     }
 
-    /// Makes it a member. False if it is over at once.
+    /// Adds `greenlet` to the members. Returns false if the scope is ending, in which case the greenlet has ended.
     @usableFromInline
     func admit(_ greenlet: JoinableGreenlet) -> Bool {
         if phase == .ending || failure != nil {
@@ -140,14 +142,14 @@ public final class GreenletGroup: CustomStringConvertible {
         member.pointee.greenlet = Unmanaged.passRetained(greenlet as AnyGreenlet).toOpaque()
         gevent_list_append(members, &member.pointee.node)
         count += 1
-        // The first of its links, so that the group hears of an end before anybody else.
+        // The first of the greenlet's links, so that the group is notified of the end before any other waiter.
         greenlet.append(
             &member.pointee.link, kind: GEVENT_LINK_GROUP, payload: Unmanaged.passRetained(self).toOpaque(),
             hub.pointer)
         return true
     }
 
-    /// A member is failing. Whether its scope throws the error on, so that nobody else need be told.
+    /// Records the failure of a member. Returns whether the scope rethrows the error, so that it need not be reported.
     static func takesOver(_ error: any Error, of member: UnsafeMutablePointer<gevent_member>) -> Bool {
         let group = Unmanaged<GreenletGroup>.fromOpaque(member.pointee.link.payload).takeUnretainedValue()
         if group.failure != nil || group.phase == .ending { return false }
@@ -155,17 +157,17 @@ public final class GreenletGroup: CustomStringConvertible {
         return true
     }
 
-    /// Told by the link, or by whoever sees to it that a member never ends. The record goes.
+    /// Removes an ended member and deallocates its record. Called by the link, or for a member that will never end.
     static func memberEnded(_ member: UnsafeMutablePointer<gevent_member>) {
         gevent_node_unlink(&member.pointee.link.node)
         gevent_node_unlink(&member.pointee.node)
         let group = Unmanaged<GreenletGroup>.fromOpaque(member.pointee.link.payload).takeRetainedValue()
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(member.pointee.greenlet).takeRetainedValue()
         member.deallocate()
-        group.lost(greenlet)
+        group.memberLeft(greenlet)
     }
 
-    private func lost(_ greenlet: AnyGreenlet) {
+    private func memberLeft(_ greenlet: AnyGreenlet) {
         count -= 1
         if let failure, failure.greenlet === greenlet {
             endMembers()
@@ -175,37 +177,37 @@ public final class GreenletGroup: CustomStringConvertible {
     }
 
     private func wakeOwner() {
-        // Parked in this very wait and in no other, or ready already.
+        // Wakes the owner only if it is parked in this wait and no other. Otherwise it is ready already.
         guard let context = owner.context, context.pointee.wait_kind == WaitKind.group.rawValue,
             context.pointee.wait_object == UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
         else { return }
         gevent_wait_end(context, UInt8(GEVENT_WAIT_WOKEN))
     }
 
-    /// If the caller is killed for good, so are the members.
+    /// Delivers an exit to the members. It is sticky if the owner has a sticky error pending.
     private func endMembers() {
-        throwIntoMembers(GreenletExit(from: self), sticky: owner.hasStickyError)
+        deliverToMembers(GreenletExit(from: self), sticky: owner.hasStickyError)
     }
 
     // MARK: The scope
 
     fileprivate func run<Value>(_ body: (GreenletGroup) throws -> Value) throws -> Value {
-        defer { phase = .over }
+        defer { phase = .ended }
         do {
             let value = try body(self)
             phase = .joining
             try waitForMembers()
             if failure == nil { return value }
             endAll()
-        } catch {  // control: whatever ended the body goes on after the members have ended
-            // Only what comes before this is a failure that the scope throws on.
+        } catch {  // control: this error is rethrown once the members have ended
+            // Only a failure before this point is rethrown by the scope.
             endAll()
             try throwFirst(error)
         }
         throw failure!.error
     }
 
-    /// Returns when all members are over, or one has failed.
+    /// Parks until all members have ended or one has failed.
     private func waitForMembers() throws {
         while count > 0 && failure == nil && !hub.isDestroyed {
             try checkPending(hub.pointer)
@@ -213,37 +215,37 @@ public final class GreenletGroup: CustomStringConvertible {
         }
     }
 
-    /// Ends the members and waits until they are over, whatever is thrown into the caller meanwhile.
+    /// Ends the members and parks until all have ended, even if errors are delivered to the caller meanwhile.
     private func endAll() {
         phase = .ending
-        // The end of the hub has ended all it could.
+        // Destroying the hub has ended every member that it could.
         if hub.isDestroyed { return }
-        // Not raised if the body did not wait again.
+        // The interruption is still pending if the body did not park again.
         owner.retractErrors { $0.error as? GroupInterruption === interruption }
-        // A failure has ended them already, and one exit is enough; but a sticky kill of the caller is another matter.
+        // After a failure the members have their exit already, and one is enough, unless the caller has a sticky kill.
         if failure == nil || owner.hasStickyError { endMembers() }
-        // No `checkPending`: what is pending stays so until after the scope.
+        // No `checkPending`: errors that are pending for the caller stay pending until after the scope.
         while count > 0 {
-            let place = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
-            let outcome = gevent_wait(hub.pointer, WaitKind.group.rawValue, place)
+            let waitObject = UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque())
+            let outcome = gevent_wait(hub.pointer, WaitKind.group.rawValue, waitObject)
             if outcome == UInt8(GEVENT_WAIT_FAILED) { interruptedWhileEnding() }
         }
     }
 
-    /// The caller was thrown something while it waits for members that take their time: they are hurried.
+    /// Delivers another exit to the members. Called when an error was delivered to the caller while it waits for them.
     private func interruptedWhileEnding() {
-        // That nothing can go on was true of the members' clean-up alone, which now goes on.
+        // The deadlock affected only the clean-up of the members, which now continues.
         owner.retractErrors { ($0.error as? HubError)?.code == .wouldBlockForever }
         endMembers()
     }
 
-    /// Of the body's error and a member's failure, which came before it if there is one.
+    /// Throws the earlier one of the body's error and a member's failure. The failure is earlier if there is one.
     private func throwFirst(_ error: any Error) throws {
         guard let failure else { throw error }
         if error as? GroupInterruption === interruption { return }
         if (error as? GreenletExit)?.isFrom(self) == true || isSameError(error, failure.error) { return }
         if isControl(error) {
-            // A kill or a timeout of the caller, which nobody may swallow.
+            // A kill or a timeout of the caller, which must not be swallowed.
             if failure.greenlet.reportsFailure { hub.reportAtOnce(failure.error, in: failure.greenlet) }
             throw error
         }
@@ -254,24 +256,24 @@ public final class GreenletGroup: CustomStringConvertible {
 @available(*, unavailable)
 extension GreenletGroup: Sendable {}
 
-/// Whether they are one error, thrown twice: what `get` throws is the failure itself.
+/// Returns whether both are the same error, thrown twice: `get` throws the failure itself.
 private func isSameError(_ first: any Error, _ second: any Error) -> Bool {
-    // Invariant: on Linux an `any Error` is one reference to a box, which storing and throwing on keep. The casts say
-    // that it is that reference which is looked at, and not what is in the box.
+    // Invariant: on Linux an `any Error` is one reference to a box, which storing and rethrowing preserve. The casts
+    // make the comparison use that reference, not the contents of the box.
     unsafeBitCast(first as any Error, to: UInt.self) == unsafeBitCast(second as any Error, to: UInt.self)
 }
 
 extension AnyGreenlet {
-    /// What makes it a member of a scoped group.
+    /// The record of the greenlet's membership in a scoped group; nil if it has none.
     var member: UnsafeMutablePointer<gevent_member>? { links.flatMap { gevent_links_member($0) } }
 }
 
-/// Thrown into the body of a scope when a greenlet of the group has failed. It has identity: scopes nest.
+/// Delivered to the body of a scope when a member has failed. It is compared by identity, because scopes nest.
 final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
     var description: String { "a greenlet of the group failed" }
 }
 
-/// Runs `body` with a group of greenlets, none of which outlives the call: it parks until all are over.
+/// Runs `body` with a group of greenlets, none of which outlives the call: it parks until all have ended.
 ///
 /// ```swift
 /// let pages = try withGroup { group in
@@ -281,16 +283,16 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
 /// }
 /// ```
 ///
-/// Returns what `body` returns. The first greenlet that fails, first in time, ends the scope: the others are thrown a
-/// ``GreenletExit``, `body` is interrupted by a ``ControlError`` if it still runs, and once all are over the failure is
-/// thrown on; it is not reported as well. A silent death is no failure. When `body` throws first, or the caller is
-/// killed or timed out, the greenlets are thrown an exit just so, and that error is thrown on. A kill or a timeout of
-/// the caller is thrown on even if a greenlet failed before it; then that failure is reported. So is every later
-/// failure.
+/// Returns what `body` returns. The first greenlet that fails ends the scope. The other greenlets receive a
+/// ``GreenletExit``, and `body` is interrupted by a ``ControlError`` if it still runs. Once all have ended, the failure
+/// is rethrown, and not reported. A silent death is not a failure. If `body` throws first, or the caller is killed or
+/// timed out, the greenlets receive an exit in the same way, and that error is rethrown. A kill or a timeout of the
+/// caller is rethrown even if a greenlet failed before it; then that failure is reported. Every later failure is
+/// reported too.
 ///
-/// Nothing interrupts the wait for greenlets that are ending. What is thrown into the caller meanwhile is raised where
-/// it next parks, after the scope, and hurries the greenlets: those that still live are thrown another exit, which
-/// interrupts clean-up that waits. If the caller's kill is sticky, so are theirs.
+/// Nothing interrupts the wait for greenlets that are ending. An error that is delivered to the caller meanwhile is
+/// raised where the caller next parks after the scope. It also hurries the greenlets: those that have not ended receive
+/// another exit at once, which interrupts clean-up that parks. If the caller's kill is sticky, their exits are too.
 ///
 /// Throws ``HubError`` with `.blockedInHub` in a hub callback.
 ///
@@ -303,11 +305,11 @@ public func withGroup<Value>(_ body: (GreenletGroup) throws -> Value) throws -> 
     return try GreenletGroup(Hub.of(hub)).run(body)
 }
 
-/// Runs `body` and parks until `greenlet` is over. If `body` throws, or the wait is interrupted, the greenlet is killed
-/// with that very error, and the error is thrown on once the greenlet is over.
+/// Runs `body` and parks until `greenlet` has ended. If `body` throws, or the wait is interrupted, the greenlet is
+/// killed with that error, and the error is rethrown once the greenlet has ended.
 ///
-/// What the greenlet fails with is thrown by ``Greenlet/get(blocking:timeout:)`` only. The greenlet is not started by
-/// this. A second interruption ends the wait for a greenlet that is killed, and is thrown instead.
+/// Only ``Greenlet/get(blocking:timeout:)`` throws the greenlet's own failure. This call does not start the greenlet. A
+/// second interruption ends the wait for the killed greenlet, and is thrown instead.
 ///
 /// gevent: `with greenlet:`.
 @available(*, noasync)
@@ -319,7 +321,7 @@ public func withGreenlet<Output, Value>(
         let value = try body(greenlet)
         try greenlet.join()
         return value
-    } catch {  // control: thrown on
+    } catch {  // control: rethrown
         try greenlet.kill(throwing: error)
         throw error
     }

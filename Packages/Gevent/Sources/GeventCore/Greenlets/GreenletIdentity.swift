@@ -1,7 +1,7 @@
-// Greenlets are told apart by identity, so that they can stand in sets and be the keys of dictionaries.
+// Greenlets are compared by identity, so that they can be elements of sets and keys of dictionaries.
 
 extension AnyGreenlet: Hashable {
-    /// Whether both are the same object.
+    /// Returns whether both are the same object.
     public static func == (one: AnyGreenlet, other: AnyGreenlet) -> Bool { one === other }
 
     /// Feeds the object's identity to `hasher`.

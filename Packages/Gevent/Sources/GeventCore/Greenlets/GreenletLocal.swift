@@ -1,44 +1,44 @@
 public import CGevent
 internal import Synchronization
 
-/// A variable of which each greenlet has a value of its own.
+/// A variable with a separate value in each greenlet.
 ///
 /// ```swift
 /// let requestID = GreenletLocal("requestID") { "none" }
 ///
 /// spawn {
 ///     requestID.value = "42"
-///     try handle()  // and whatever it calls sees "42" here, and nobody else does
+///     try handle()  // reads "42" here and in the functions it calls; other greenlets do not
 /// }
 /// ```
 ///
-/// A greenlet's value is made by the default closure when it is first read, and freed when the greenlet ends or the
-/// local goes, whichever comes first; neither keeps the other alive. Main and raw greenlets have values too, and so has
-/// the hub, for its callbacks. Reading costs a few nanoseconds, so that a local may stand where a task-local would. A
-/// task-local that is bound around a wait follows its greenlet only where ``RuntimeFacts/swapsTaskWords`` is true, and
-/// no greenlet inherits one.
+/// The default closure makes a greenlet's value when it is first read. The value is released when the greenlet ends or
+/// the local is deallocated, whichever comes first; the greenlet and the local do not retain each other. Main and raw
+/// greenlets have values too, and so does the hub, for its callbacks. Reading costs a few nanoseconds, so a local can
+/// be used where a task-local would be. A task-local that is bound around a wait follows its greenlet only where
+/// ``RuntimeFacts/swapsTaskWords`` is true, and no greenlet inherits one.
 ///
-/// With `inheriting: true` a greenlet begins with a copy of the value its spawner has when it makes it, if that has
-/// one. What is copied is the value: of a class, the reference. Programs without inheriting locals pay nothing for
-/// them.
+/// With `inheriting: true`, a greenlet starts with a copy of its spawner's value, taken when the greenlet is made, if
+/// the spawner has one. For a class, the reference is copied. Programs without inheriting locals pay nothing for them.
 ///
-/// The local itself is Sendable and may be a global constant; each thread's greenlets have their own values, which need
-/// not be Sendable. When it goes, values on other threads are freed as soon as their hubs run.
+/// The local itself is Sendable and may be a global constant. The greenlets of each thread have their own values, which
+/// need not be Sendable. When the local is deallocated, its values on other threads are released as soon as the hubs of
+/// those threads run.
 ///
 /// gevent: `gevent.local.local`, and `gevent.contextvars.ContextVar` for the inheriting form.
 public final class GreenletLocal<Value>: Sendable {
-    /// What reports call it; empty unless it was given one.
+    /// The name in reports; empty unless one was passed to the initialiser.
     public let name: String
-    /// Whether a new greenlet begins with its spawner's value.
+    /// Whether a new greenlet starts with its spawner's value.
     public let isInheriting: Bool
-    /// Its number in the greenlets' tables.
+    /// The local's key in the tables of greenlets.
     @usableFromInline let id = UniqueNumber.next()
     private let makeDefault: @Sendable () -> Value
-    /// The serial of the only hub where it has been used; `nowhere`, or `manyHubs`.
-    private let usage = Atomic<UInt32>(nowhere)
+    /// The serial of the only hub where the local has been used; otherwise `noHub` or `multipleHubs`.
+    private let usage = Atomic<UInt32>(noHub)
 
-    /// A local whose value in a greenlet is what `makeDefault` returns there, until another is assigned. The closure
-    /// must not park.
+    /// Makes a local. Its value in a greenlet is the one that `makeDefault` returns there, until another is assigned.
+    /// The closure must not park.
     public init(_ name: String = "", inheriting: Bool = false, default makeDefault: @escaping @Sendable () -> Value) {
         self.name = name
         isInheriting = inheriting
@@ -49,8 +49,8 @@ public final class GreenletLocal<Value>: Sendable {
 
     /// The current greenlet's value.
     ///
-    /// Never parks. Changing it in place, as in `local.value.append(x)`, copies nothing; using the local again within
-    /// such a change traps.
+    /// Never parks. Changing the value in place, as in `local.value.append(x)`, copies nothing. Using the local again
+    /// within such a change traps.
     @available(*, noasync)
     public var value: Value {
         @inlinable get {
@@ -76,7 +76,7 @@ public final class GreenletLocal<Value>: Sendable {
         }
     }
 
-    /// Frees the current greenlet's value, if it has one; read again, it is the default again.
+    /// Releases the current greenlet's value, if it has one. The next read makes the default again.
     @available(*, noasync)
     public func remove() {
         guard let hub = gevent_hub_current() else { return }
@@ -85,13 +85,13 @@ public final class GreenletLocal<Value>: Sendable {
         }
     }
 
-    /// Whether the current greenlet has a value: one that was assigned or inherited, or a default that was read.
+    /// Whether the current greenlet has a value: an assigned or inherited one, or a default that has been read.
     public var hasValue: Bool {
         guard let hub = gevent_hub_current(), let locals = LocalTable.existing(hub) else { return false }
         return gevent_locals_find(locals, id) != nil
     }
 
-    /// What is in a table under a local's number was put there by that local, so it is of its type.
+    /// Reads the value of a cell. Only this local adds cells under its key, so the cell has the type of this local.
     @usableFromInline
     @inline(__always)
     static func read(_ cell: UnsafeMutableRawPointer) -> Value {
@@ -104,7 +104,7 @@ public final class GreenletLocal<Value>: Sendable {
         if let locals = LocalTable.existing(hub), let cell = gevent_locals_find(locals, id) {
             return Unmanaged<LocalCell<Value>>.fromOpaque(cell).takeUnretainedValue()
         }
-        // Before the table is looked at: the closure may use locals itself, this one included.
+        // The default is made before the table is accessed: the closure may use locals itself, this one included.
         return add(makeDefault())
     }
 
@@ -122,44 +122,44 @@ public final class GreenletLocal<Value>: Sendable {
         let hub = requireHub()
         let locals = LocalTable.existingOrNew(hub)
         if let cell = gevent_locals_find(locals, id) {
-            // The default closure has assigned a value itself: the last one counts.
+            // The default closure has assigned a value itself. The last assignment wins.
             let cell = Unmanaged<LocalCell<Value>>.fromOpaque(cell).takeUnretainedValue()
             cell.value = value
             return cell
         }
-        let cell = LocalCell(value, in: locals, roster(hub))
-        cell.enlist(hub)
+        let cell = LocalCell(value, in: locals, cellList(hub))
+        cell.insert(hub)
         return cell
     }
 
-    private func roster(_ hub: UnsafeMutablePointer<gevent_hub>) -> LocalRoster {
+    private func cellList(_ hub: UnsafeMutablePointer<gevent_hub>) -> LocalCellList {
         let owner = Hub.of(hub)
-        if let latest = owner.locals.latestRoster, latest.id == id { return latest }
+        if let latest = owner.locals.latestCellList, latest.id == id { return latest }
         if let known = owner.locals.rosters[id] {
-            owner.locals.latestRoster = known
+            owner.locals.latestCellList = known
             return known
         }
-        let made = LocalRoster(id: id, label: name.isEmpty ? "\(Value.self)" : name, isInheriting: isInheriting)
+        let made = LocalCellList(id: id, label: name.isEmpty ? "\(Value.self)" : name, isInheriting: isInheriting)
         owner.locals.rosters[id] = made
         let (isFirst, user) = usage.compareExchange(
-            expected: nowhere, desired: hub.pointee.serial, ordering: .relaxed)
-        if !isFirst && user != hub.pointee.serial { usage.store(manyHubs, ordering: .relaxed) }
+            expected: noHub, desired: hub.pointee.serial, ordering: .relaxed)
+        if !isFirst && user != hub.pointee.serial { usage.store(multipleHubs, ordering: .relaxed) }
         return made
     }
 }
 
-private let nowhere: UInt32 = 0
-private let manyHubs = UInt32.max
+private let noHub: UInt32 = 0
+private let multipleHubs = UInt32.max
 
-/// Frees what is left of a local that has gone. Nobody uses it any more, so no value of it is added meanwhile.
+/// Releases the values of a deallocated local. The local cannot be used any longer, so no value is added meanwhile.
 private func dropValues(of id: UInt64, usedIn usage: UInt32) {
-    if usage == nowhere { return }
+    if usage == noHub { return }
     let here = gevent_hub_current()
     if let here { Hub.of(here).dropLocal(id) }
     if usage == here?.pointee.serial { return }
     for (serial, handle) in HubRegistry.handles where serial != here?.pointee.serial {
-        if usage != manyHubs && usage != serial { continue }
-        // A hub that refuses is gone, and the values with it.
+        if usage != multipleHubs && usage != serial { continue }
+        // A hub that refuses the job is destroyed, and its values with it.
         handle.post { if let hub = gevent_hub_current() { Hub.of(hub).dropLocal(id) } }
     }
 }

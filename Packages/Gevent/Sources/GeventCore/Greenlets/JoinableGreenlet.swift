@@ -1,12 +1,12 @@
 public import CGevent
 
-/// What all ``Greenlet``s have in common, whatever their output: an outcome, `join`, `kill` and links.
+/// The part of ``Greenlet`` that does not depend on the output type: an outcome, `join`, `kill` and links.
 ///
-/// The type of a list of greenlets with different outputs. It is subclassed through ``Greenlet`` only.
+/// Use it as the element type of a list of greenlets with different outputs. Subclass it through ``Greenlet`` only.
 open class JoinableGreenlet: AnyGreenlet {
-    /// The error it ended with: a failure or an exit.
+    /// The error that the greenlet ended with: a failure or an exit.
     @usableFromInline @exclusivity(unchecked) package final var outcomeError: (any Error)?
-    /// The value it ended with, if `hasValue`; see `storeValue`.
+    /// The value that the greenlet ended with, if `hasValue`; see `storeValue`.
     @usableFromInline @exclusivity(unchecked) final var valueRoom: ValueRoom = (0, 0)
 
     @usableFromInline
@@ -16,7 +16,7 @@ open class JoinableGreenlet: AnyGreenlet {
         let duties = hub.pointee.spawn_duties
         if duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 {
             (spawnNode, site) = recordSpawner(hub)
-            // Here and not in a function of its own, which would be one more frame of the site.
+            // Called directly, because a separate function would add a frame to the spawn site.
             site = gevent_hub_capture_spawn_site(hub, site)
         }
         super.init(hub: hub, spawnNode: spawnNode, spawnSite: site)
@@ -25,18 +25,19 @@ open class JoinableGreenlet: AnyGreenlet {
 
     // MARK: Outcome
 
-    /// Whether the outcome is recorded, which is before links are told. Also true if it was killed before it ran.
+    /// Whether the outcome is recorded. It is recorded before links are notified. Also true if the greenlet was killed
+    /// before it ran.
     ///
     /// gevent: `Greenlet.ready()`.
     @inlinable
     public final var isReady: Bool { phase == .ended }
 
-    /// Whether it ended with a value or silently, by an exit. False while it lives, and after an error.
+    /// Whether the greenlet ended with a value or silently, by an exit. False until it ends, and after an error.
     ///
     /// gevent: `Greenlet.successful()`.
     public final var isSuccessful: Bool { phase == .ended && error == nil }
 
-    /// The error the body failed with; nil before the end, on success and after a silent death.
+    /// The error that the body failed with; nil before the end, on success and after a silent death.
     ///
     /// gevent: `Greenlet.exception`.
     public final var error: (any Error)? {
@@ -44,7 +45,7 @@ open class JoinableGreenlet: AnyGreenlet {
         return outcomeError
     }
 
-    /// The exit it was killed with, or that its body threw.
+    /// The exit that the greenlet was killed with, or that its body threw.
     ///
     /// gevent keeps it in `Greenlet.value`.
     public final var exit: (any GreenletExitError)? {
@@ -53,10 +54,11 @@ open class JoinableGreenlet: AnyGreenlet {
 
     // MARK: Starting
 
-    /// Queues the greenlet and returns without switching; it runs when the caller next parks, in turn with other
-    /// starts and hub callbacks.
+    /// Adds the greenlet to the ready queue and returns without a switch. It runs when the caller next parks, in order
+    /// with other starts and hub callbacks.
     ///
-    /// A second start, or one after a kill or the end, is ignored. Traps on another thread than the greenlet's own.
+    /// A second start is ignored, and so is one after a kill or the end. Traps on another thread than the greenlet's
+    /// own.
     ///
     /// gevent: `Greenlet.start()`.
     @available(*, noasync)
@@ -65,14 +67,14 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .scheduled
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & Self.toldOfStarts != 0 { tellOfStart(hub) }
+        if hub.pointee.spawn_duties & Self.observedStarts != 0 { notifyOfStart(hub) }
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
-    /// Queues the greenlet `delay` from now.
+    /// Adds the greenlet to the ready queue after `delay`, and returns at once.
     ///
-    /// It counts as started at once. Zero and negative delays are accepted and still wait for the hub's next look at
-    /// its timers. A later `start()` does not hurry it.
+    /// The greenlet counts as started at once. Zero and negative delays are accepted, and still wait until the hub next
+    /// checks its timers. A later `start()` does not shorten the delay.
     ///
     /// gevent: `Greenlet.start_later(seconds)`.
     @available(*, noasync)
@@ -81,9 +83,9 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .delayed
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & Self.toldOfStarts != 0 {
-            tellOfStart(hub)
-            // One of them may have ended it.
+        if hub.pointee.spawn_duties & Self.observedStarts != 0 {
+            notifyOfStart(hub)
+            // A spawn callback may have ended the greenlet.
             if phase != .delayed { return }
         }
         let record = gevent_deferred_take(hub)!
@@ -97,7 +99,7 @@ open class JoinableGreenlet: AnyGreenlet {
             &hub.pointee.timers, &record.pointee.timer, now.advanced(by: delay).nanoseconds, now.nanoseconds)
     }
 
-    /// The delay is over: from here on like any start.
+    /// Adds the greenlet to the ready queue, like `start()`. Called when the delay has expired.
     final func delayIsOver(_ hub: UnsafeMutablePointer<gevent_hub>) {
         delayRecord = nil
         phase = .scheduled
@@ -106,26 +108,26 @@ open class JoinableGreenlet: AnyGreenlet {
 
     // MARK: Running
 
-    /// Runs the body and stores its value. Overridden where the output's type is known.
+    /// Runs the body and stores its value. Overridden by `Greenlet`, where the output type is known.
     func runAndStore() throws {
         preconditionFailure("overridden by Greenlet")
     }
 
-    /// Lets go of a body that will never run.
+    /// Releases a body that will never run.
     func dropBody() {
         preconditionFailure("overridden by Greenlet")
     }
 
     final override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
-        // Killed while it stood in the ready queue.
+        // Killed while it was in the ready queue.
         if phase == .ended { return disown(context) }
         enter(context)
         let error = runBody()
         end(error, context)
     }
 
-    /// Apart from `runOnStack`, so that the body and all it captured are released when this returns, before anybody is
-    /// told of the end.
+    /// Runs the body in a separate function. The body and its captures are released when this returns, before any link
+    /// is notified.
     @inline(never)
     private func runBody() -> (any Error)? {
         do {
@@ -139,7 +141,7 @@ open class JoinableGreenlet: AnyGreenlet {
     private func end(_ error: (any Error)?, _ context: UnsafeMutablePointer<gevent_context>) {
         let hub = context.pointee.hub!
         if let error { outcomeError = error }
-        // Links that are made from here on, by the error handler or by what is released, are notified with the others.
+        // Links that the error handler or a `deinit` adds from here on are notified with the others.
         isNotifying = true
         recordEnd(error, hub)
         leave(context)
@@ -154,21 +156,21 @@ open class JoinableGreenlet: AnyGreenlet {
             gevent_record_release(hub, record)
             Unmanaged.passUnretained(self).release()
         }
-        // One that stands in the ready queue stays there; when its turn comes it is found dead.
+        // A greenlet in the ready queue stays there; when it is dequeued, its phase shows that it has ended.
         outcomeError = error
         recordUnstartedEnd(error, hub)
-        // Last, since what it captured may run code of its own, and park, when it goes.
+        // Last, because releasing its captures may run user code, which may park.
         dropBody()
     }
 
     // MARK: Waiting for the end
 
-    /// Parks until the greenlet is over, or for at most `timeout`.
+    /// Parks until the greenlet has ended, or for at most `timeout`.
     ///
-    /// Returns at once, without a switch, if it is over. Returns nothing whether or not it ended, and never throws its
-    /// error. Throws what interrupts the caller: a kill, a ``Timeout`` started elsewhere, ``HubError`` with
-    /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`. A greenlet that joins itself is thrown
-    /// `.wouldBlockForever` at once.
+    /// Returns at once, without a switch, if the greenlet has ended. Returns nothing, whether or not it ended in time,
+    /// and never throws its error. Throws what interrupts the caller: a kill, a ``Timeout`` started elsewhere, or
+    /// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread` or `.blockedInHub`. A greenlet that joins itself
+    /// gets `.wouldBlockForever` at once.
     ///
     /// gevent: `Greenlet.join(timeout=None)`.
     @available(*, noasync)

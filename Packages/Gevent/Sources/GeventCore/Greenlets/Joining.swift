@@ -1,9 +1,9 @@
-// How the end of a greenlet reaches its waiters: parked greenlets, joinAll, and links.
+// Notification of the end of a greenlet. Its waiters are parked greenlets, `joinAll` calls and links.
 
 internal import CGevent
 
 extension AnyGreenlet {
-    /// Whether it ended in time. Parks.
+    /// Parks until the greenlet has ended, or for at most `timeout`. Returns whether it ended in time.
     @usableFromInline
     final func waitForEnd(timeout: Duration?) throws -> Bool {
         let hub = try ownHub()
@@ -19,7 +19,7 @@ extension AnyGreenlet {
         return try wait(hub, .join, self)
     }
 
-    /// Adds a link. The node's owner sees to it that it outlives its membership.
+    /// Adds a link. The owner of the node keeps the node alive while it is in the list.
     @inline(__always)
     final func append(
         _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer?,
@@ -32,7 +32,7 @@ extension AnyGreenlet {
         gevent_list_append(&links.pointee.list, &link.pointee.node)
     }
 
-    /// The greenlet is over from here on. Remembers who ended before whom, and sees to the error that ended it, if any.
+    /// Marks the greenlet as ended. Records the order of ends, and handles the error that ended the greenlet, if any.
     @inline(__always)
     final func recordEnd(_ error: (any Error)?, _ hub: UnsafeMutablePointer<gevent_hub>) {
         phase = .ended
@@ -41,20 +41,21 @@ extension AnyGreenlet {
         if let error { Hub.of(hub).greenletEnded(self, with: error) }
     }
 
-    /// The same for one that never ran; its links are notified. The caller keeps the body alive until this returns.
+    /// As `recordEnd`, for a greenlet that never ran; also notifies its links. The caller keeps the body alive until
+    /// this returns.
     final func recordUnstartedEnd(_ error: any Error, _ hub: UnsafeMutablePointer<gevent_hub>) {
         isNotifying = true
         recordEnd(error, hub)
         notifyLinks(hub)
-        // Last, like the body, since they may run code of their own, and park, when they go.
+        // Last, like the body: releasing the values may run user code, which may park.
         details?.dropInheritedLocals(hub)
     }
 
     /// Notifies all links, in registration order. Called once, after the end is recorded; `isNotifying` is set by then.
     ///
-    /// Every link takes its place in the ready queue now: waiting greenlets are resumed, links' own greenlets start,
-    /// and closures that run on the hub become callbacks of it. So nothing that a later end causes overtakes them.
-    /// Registrations stay in the list until their turn, so that they can still be removed.
+    /// Every link is added to the ready queue now: waiters are resumed, the greenlets of links start, and closures that
+    /// run on the hub become its callbacks. So no consequence of a later end overtakes them. Registrations stay in the
+    /// list until they are called, so that they can still be cancelled.
     final func notifyLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
         defer { isNotifying = false }
         guard let links else { return }
@@ -65,11 +66,11 @@ extension AnyGreenlet {
             }
             notifyWaiter(link)
         }
-        if gevent_list_is_empty(gevent_links_list(links)) { giveBackLinks(hub) }
+        if gevent_list_is_empty(gevent_links_list(links)) { releaseLinks(hub) }
     }
 
-    /// Notifies all links; those that stay in the list are passed by a cursor, since links may come and go meanwhile:
-    /// the end of a member ends others of its group, which releases what they captured.
+    /// Notifies all links. A cursor marks the position, because registrations stay in the list and others may be added
+    /// or removed meanwhile: the end of a member ends other members of its group, which releases their captures.
     @inline(never)
     private func notifyWithCursor(_ links: UnsafeMutablePointer<gevent_links>, _ hub: UnsafeMutablePointer<gevent_hub>)
     {
@@ -90,10 +91,10 @@ extension AnyGreenlet {
         }
     }
 
-    /// Notifies a link that is no registration.
+    /// Notifies a link that is not a registration.
     @inline(__always)
     private func notifyWaiter(_ link: UnsafeMutablePointer<gevent_link>) {
-        // Removed before it is notified, so that this happens once whatever it does.
+        // Removed first, so that the link is notified only once, whatever the notification does.
         gevent_node_unlink(&link.pointee.node)
         switch Int(link.pointee.kind) {
         case GEVENT_LINK_WAKE:
@@ -107,21 +108,21 @@ extension AnyGreenlet {
         }
     }
 
-    /// Releases the record of the links of a greenlet that is over once the last registration has left it.
+    /// Releases the record of the links once the greenlet has ended and its last registration has left the list.
     final func releaseEmptyLinks() {
         guard phase == .ended, !isNotifying, let links, gevent_list_is_empty(gevent_links_list(links)),
             let hub = gevent_hub_current(), hub.pointee.serial == hubSerial
         else { return }
-        giveBackLinks(hub)
+        releaseLinks(hub)
     }
 
-    private func giveBackLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    private func releaseLinks(_ hub: UnsafeMutablePointer<gevent_hub>) {
         gevent_links_release(hub, links)
         links = nil
     }
 
-    /// What is still linked to a greenlet that is deallocated: registrations only, since waiters keep what they wait
-    /// for. Its hub may be gone before it.
+    /// Removes the links of a greenlet that is being deallocated. Only registrations are left, because waiters retain
+    /// the greenlet. The hub may have been destroyed first.
     final func dropLinks() {
         guard let links else { return }
         let hub = gevent_hub_current().flatMap { $0.pointee.serial == hubSerial ? $0 : nil }
@@ -135,15 +136,15 @@ extension AnyGreenlet {
     }
 }
 
-/// Counts the ends of many greenlets for one that waits for them.
+/// Counts the ends of many greenlets for one waiter.
 final class EndCounter {
-    /// Those that are over, in the order in which they ended. Not retained: whoever waits holds all members.
+    /// The members that have ended, in the order in which they ended. Not retained: the waiter retains all members.
     @exclusivity(unchecked) private(set) var ended: [Unmanaged<AnyGreenlet>] = []
-    /// The place of the last of them among all ends; nil if they were counted in another order than they ended.
+    /// The position of the last of these among all ends; nil if members were counted in another order than they ended.
     @exclusivity(unchecked) private var lastOrder: UInt64? = 0
     @exclusivity(unchecked) private(set) var firstFailure: (any Error)?
     private let wanted: Int
-    /// Only for joinable members.
+    /// True only for joinable members.
     private let stopsAtFailure: Bool
     private let waiter: UnsafeMutablePointer<gevent_context>
 
@@ -168,22 +169,23 @@ final class EndCounter {
         if stopsAtFailure && firstFailure == nil { firstFailure = (greenlet as? JoinableGreenlet)?.error }
     }
 
-    /// After the wait. The end of a greenlet may end others, whose links are notified first, so of two members the one
-    /// that ended first may have been counted last, or not yet. What counts is when they ended.
+    /// Corrects the result after the wait. The end of one greenlet may end others, whose links are notified first. So
+    /// of two members, the one that ended first may have been counted last, or not yet. The result depends on when they
+    /// ended.
     func settle(_ members: UnsafeBufferPointer<AnyGreenlet>) {
         if lastOrder != nil && ended.count == members.count { return }
-        let over = members.filter(\.isDead)
-        if lastOrder != nil && ended.count == over.count { return }
+        let dead = members.filter(\.isDead)
+        if lastOrder != nil && ended.count == dead.count { return }
         ended.removeAll(keepingCapacity: true)
         lastOrder = 0
         firstFailure = nil
-        for member in over.sorted(by: { $0.endOrder < $1.endOrder }).prefix(wanted) { append(member) }
+        for member in dead.sorted(by: { $0.endOrder < $1.endOrder }).prefix(wanted) { append(member) }
     }
 }
 
-/// Waits until `wanted` of `members` have ended, or the time is up, or, if asked for, one has failed.
+/// Parks until `wanted` of `members` have ended, the timeout expires or, with `stopsAtFailure`, one has failed.
 ///
-/// Not generic, since an unspecialised loop over an array allocates for each element.
+/// Not generic, because an unspecialised loop over an array allocates for each element.
 func waitForEnds(
     of members: UnsafeBufferPointer<AnyGreenlet>, wanted: Int, timeout: Duration?, stopsAtFailure: Bool,
     _ hub: UnsafeMutablePointer<gevent_hub>
@@ -196,9 +198,9 @@ func waitForEnds(
         if !member.isDead { living += 1 }
     }
     if living < members.count {
-        // Those that are over count in the order in which they ended.
-        let over = members.filter(\.isDead).sorted { $0.endOrder < $1.endOrder }
-        for member in over { counter.memberEnded(member) }
+        // Members that have ended already count in the order in which they ended.
+        let dead = members.filter(\.isDead).sorted { $0.endOrder < $1.endOrder }
+        for member in dead { counter.memberEnded(member) }
     }
     if counter.isSatisfied { return counter }
     if let timeout, timeout <= .zero { return counter }
@@ -207,7 +209,7 @@ func waitForEnds(
     let nodes = UnsafeMutablePointer<gevent_link>.allocate(capacity: living)
     nodes.initialize(repeating: gevent_link(), count: living)
     defer {
-        // Whichever way the wait ended, nobody keeps a link to memory that goes away.
+        // Removes all links to this memory, however the wait ended.
         for index in 0..<living { gevent_node_unlink(&nodes[index].node) }
         nodes.deallocate()
     }
@@ -223,12 +225,12 @@ func waitForEnds(
     return counter
 }
 
-/// Parks until all of `greenlets` are over, or `count` of them, or for at most `timeout`. Returns those that are over,
-/// in the order in which they ended; a duplicate counts, and is returned, each time.
+/// Parks until all of `greenlets` have ended, or `count` of them, or for at most `timeout`. Returns those that have
+/// ended, in the order in which they ended. A duplicate counts, and is returned, each time.
 ///
-/// The timeout is silent and gives the partial list. With `throwingErrors` the failure that came first in time is
-/// thrown as soon as it is known, and the others run on. Exits are no failures. Throws what interrupts the caller, and
-/// ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+/// The timeout is silent: the call returns the partial list. With `throwingErrors` it throws the earliest failure as
+/// soon as it is known, and the other greenlets keep running. Exits are not failures. Throws what interrupts the
+/// caller, and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread` or `.blockedInHub`.
 ///
 /// gevent: `gevent.joinall(greenlets, timeout=None, raise_error=False, count=None)`.
 @inlinable
@@ -238,16 +240,16 @@ public func joinAll<Member: JoinableGreenlet>(
     _ greenlets: some Sequence<Member>, timeout: Duration? = nil, throwingErrors: Bool = false, count: Int? = nil
 ) throws -> [Member] {
     try Array(greenlets).withUnsafeBufferPointer { members in
-        // A reference to an object looks the same whichever of its classes the pointer names.
+        // A reference to an object has the same representation for each class of the object.
         let ended = try members.withMemoryRebound(to: AnyGreenlet.self) {
             try joinMembers($0, timeout: timeout, throwingErrors: throwingErrors, count: count)
         }
-        // Each is one of the members, which the array holds.
+        // Each is one of the members, which the array retains.
         return ended.map { unsafeDowncast($0.takeUnretainedValue(), to: Member.self) }
     }
 }
 
-/// `joinAll` for members of any class that can be joined.
+/// Implements `joinAll` for members of any joinable class.
 @usableFromInline
 func joinMembers(
     _ members: UnsafeBufferPointer<AnyGreenlet>, timeout: Duration?, throwingErrors: Bool, count: Int?

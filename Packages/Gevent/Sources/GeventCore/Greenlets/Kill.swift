@@ -1,21 +1,21 @@
 internal import CGevent
 
 extension JoinableGreenlet {
-    /// Throws `error` into the greenlet and, unless `blocking` is false, parks until it is over, or for at most
+    /// Delivers `error` to the greenlet. Unless `blocking` is false, parks until the greenlet has ended, or for at most
     /// `timeout`.
     ///
-    /// A greenlet that never ran never will: it is over at once, its links are told, and a later start does nothing.
-    /// Otherwise the error is raised where it waits, or at its next switch point if it is ready: late, or never if its
-    /// body ends first. It may catch the error or wait during its clean-up; a blocking kill waits until it really ends,
-    /// and returns silently when the time is up. A blocking kill of oneself unwinds on the spot. No effect on the dead.
+    /// A greenlet that has not run ends at once and never runs: its links are notified, and a later start does nothing.
+    /// Otherwise the error is raised where the greenlet is parked. In a ready greenlet it is raised at the next switch
+    /// point: late, or never if the body ends first. The greenlet may catch the error, or park during its clean-up. A
+    /// blocking kill waits for the actual end, and returns silently when the time expires. A greenlet that kills itself
+    /// with a blocking kill unwinds on the spot. No effect on a greenlet that has ended.
     ///
-    /// A `sticky` error is raised again at every later call that would park, until the body ends: code that swallows it
-    /// with `try?` gets no further, and clean-up that waits fails at once. What was thrown earlier and not raised yet
-    /// comes first; whatever is thrown later, kills and timeouts alike, is never raised, since the sticky error always
-    /// comes before it. Code that never parks runs on, and a loop that ignores the error for ever spins and stops its
-    /// thread.
+    /// A `sticky` error is raised again at every later call that would park, until the body ends. Code that swallows it
+    /// with `try?` gets no further, and clean-up that parks fails at once. Errors that were pending before it are
+    /// raised first. A later error, whether a kill or a timeout, is never raised, because the sticky error always comes
+    /// before it. Code that never parks keeps running, and a loop that ignores the error spins and blocks its thread.
     ///
-    /// Throws only when the caller itself is interrupted while it waits, never what becomes of the victim.
+    /// Throws only if the caller itself is interrupted while it waits, never the outcome of the killed greenlet.
     ///
     /// gevent: `Greenlet.kill(exception=GreenletExit, block=True, timeout=None)`.
     @available(*, noasync)
@@ -34,12 +34,12 @@ extension JoinableGreenlet {
     }
 }
 
-/// Throws `error` into any greenlet of this thread, main and raw ones included, without parking.
+/// Delivers `error` to any greenlet of this thread, main and raw greenlets included, without parking.
 ///
-/// One that has not run never runs; no effect on the dead. A `sticky` error is raised again at every later call that
-/// would park, see ``JoinableGreenlet/kill(throwing:blocking:timeout:sticky:)``; in main, which has no end, until its
-/// hub is destroyed. Throws ``HubError`` with `.wrongThread` for a greenlet of another thread, and with
-/// `.invalidSwitch` for the hub, into which nothing can be thrown.
+/// A greenlet that has not run never runs; there is no effect on one that has ended. A `sticky` error is raised again
+/// at every later call that would park; see ``JoinableGreenlet/kill(throwing:blocking:timeout:sticky:)``. In main,
+/// which has no end, it is raised until the hub is destroyed. Throws ``HubError`` with `.wrongThread` for a greenlet of
+/// another thread. Throws `.invalidSwitch` for the hub, to which no error can be delivered.
 ///
 /// gevent: `gevent.kill(greenlet, exception=GreenletExit)`.
 @available(*, noasync)
@@ -55,17 +55,17 @@ extension AnyGreenlet {
     final func checkCanBeThrownInto() throws {
         _ = try ownHub()
         if isHub {
-            throw HubError(.invalidSwitch, "nothing can be thrown into the hub, which has to go on")
+            throw HubError(.invalidSwitch, "nothing can be thrown into the hub, which must keep running")
         }
     }
 }
 
-/// Throws `error` into all of `greenlets` and, unless `blocking` is false, parks until all are over.
+/// Delivers `error` to all of `greenlets`. Unless `blocking` is false, parks until all have ended.
 ///
-/// First every member that has not run is ended, without a switch; then the error is thrown into the rest, in order.
-/// Sets, duplicates, raw greenlets and empty collections are fine. Unlike a single kill's, its timeout **throws**: a
-/// ``Timeout``, if a member survives. Throws what interrupts the caller, who is interrupted on the spot if they are
-/// among the members. A `sticky` error is raised again at every later call that would park.
+/// First, every member that has not run is ended, without a switch. Then the error is delivered to the others, in
+/// order. Sets, duplicates, raw greenlets and empty collections are fine. Unlike the timeout of a single kill, this one
+/// **throws**: a ``Timeout``, if a member has not ended in time. Throws what interrupts the caller; a caller that is
+/// among the members is interrupted on the spot. A `sticky` error is raised again at every later call that would park.
 ///
 /// gevent: `gevent.killall(greenlets, exception=GreenletExit, block=True, timeout=None)`.
 @available(*, noasync)
@@ -76,7 +76,7 @@ public func killAll<Member: AnyGreenlet>(
     try killMembers(greenlets.map { $0 }, throwing: error, blocking, timeout, sticky, try currentHub())
 }
 
-/// `killAll` for greenlets of any class.
+/// Implements `killAll` for greenlets of any class.
 func killMembers(
     _ members: [AnyGreenlet], throwing error: any Error, _ blocking: Bool, _ timeout: Duration?, _ sticky: Bool,
     _ hub: UnsafeMutablePointer<gevent_hub>
@@ -86,10 +86,10 @@ func killMembers(
     for member in members where member.phase == .running { member.deliver(error, sticky: sticky) }
     guard blocking else { return }
     if members.contains(where: \.isCurrent) { try checkPending(hub) }
-    // Main never ends, so nobody waits for it.
-    let mortals = members.filter { !$0.isMain }
-    let counter = try mortals.withUnsafeBufferPointer {
+    // Main never ends, so this does not wait for it.
+    let awaited = members.filter { !$0.isMain }
+    let counter = try awaited.withUnsafeBufferPointer {
         try waitForEnds(of: $0, wanted: $0.count, timeout: timeout, stopsAtFailure: false, hub)
     }
-    if counter.ended.count < mortals.count { throw Timeout(timeout) }
+    if counter.ended.count < awaited.count { throw Timeout(timeout) }
 }

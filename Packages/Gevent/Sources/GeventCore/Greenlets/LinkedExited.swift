@@ -1,4 +1,4 @@
-/// Raised in a greenlet that is linked to another when that other one ends.
+/// The error that is raised in a greenlet when a greenlet linked to it ends.
 ///
 /// ```swift
 /// do {
@@ -9,14 +9,14 @@
 /// }
 /// ```
 ///
-/// Errors cross threads and the ended greenlet must not, so the error describes the greenlet and does not hold it. A
-/// ``ControlError``, since it has nothing to do with the call that throws it.
+/// Errors may cross threads, and the ended greenlet must not, so this error describes the greenlet and does not retain
+/// it. It is a ``ControlError``, because it is unrelated to the call that throws it.
 ///
 /// gevent: `gevent.greenlet.LinkedExited`.
 public struct LinkedExited: ControlError, Sendable, CustomStringConvertible {
     /// How the linked greenlet ended.
     public enum Outcome: Sendable, CustomStringConvertible {
-        /// With a value, which is not kept here, since it may be of any size.
+        /// With a value. The value is not stored here, since it may have any size.
         ///
         /// gevent: `gevent.greenlet.LinkedCompleted`.
         case completed
@@ -42,7 +42,7 @@ public struct LinkedExited: ControlError, Sendable, CustomStringConvertible {
     public let outcome: Outcome
     /// The description of the greenlet that ended.
     public let description: String
-    /// Its ``AnyGreenlet/minimalID``, which another greenlet may have once its object is deallocated.
+    /// The greenlet's ``AnyGreenlet/minimalID``, which another greenlet may have once this greenlet is deallocated.
     public let minimalID: Int
 
     init(_ greenlet: JoinableGreenlet) {
@@ -54,7 +54,7 @@ public struct LinkedExited: ControlError, Sendable, CustomStringConvertible {
             } else {
                 .completed
             }
-        // First, since it is part of the description.
+        // Read first, because the description includes it.
         minimalID = greenlet.minimalID
         description = greenlet.description
     }

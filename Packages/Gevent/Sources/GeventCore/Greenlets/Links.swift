@@ -1,6 +1,6 @@
 internal import CGevent
 
-/// Which ends of a greenlet a link is for.
+/// The ends of a greenlet that a link is called for.
 public enum LinkCondition: Sendable, Hashable {
     /// Every end.
     case exit
@@ -18,10 +18,10 @@ public enum LinkCondition: Sendable, Hashable {
     }
 }
 
-/// A closure that is called when a greenlet has ended: what `link` returns.
+/// A closure that is called when a greenlet has ended. Returned by `link`.
 final class GreenletLink: Registration {
     fileprivate let node: UnsafeMutablePointer<gevent_link>
-    /// Alive while the node is in a list: the greenlet's deinit removes it from there.
+    /// Not retained. Alive while the node is in a list, because the greenlet's deinit removes the node.
     private let greenlet: Unmanaged<JoinableGreenlet>
     private let condition: LinkCondition
     private let isRaw: Bool
@@ -40,18 +40,18 @@ final class GreenletLink: Registration {
     }
 
     deinit {
-        // While it is linked the list retains it, so the node stands in no list now.
+        // A list retains its links, so the node is in no list now.
         node.deallocate()
     }
 
-    /// Gives the closure its place in the ready queue, if the end meets the condition: on the hub if the link is raw,
-    /// else in a greenlet of its own. `cancel()` can still prevent the call.
+    /// Adds the closure to the ready queue if the end meets the condition. A raw link runs on the hub, any other in its
+    /// own greenlet. `cancel()` can still prevent the call.
     func notify(_ greenlet: JoinableGreenlet, _ hub: UnsafeMutablePointer<gevent_hub>) {
         if !condition.isMet(by: greenlet) {
-            // Forgotten on the hub: what the closure captured may run code of its own, which must not park.
-            let forget = { self.forgetCallback() }
+            // Released on the hub: a `deinit` of a captured object may run user code, which must not park.
+            let release = { self.releaseCallback() }
             leaveList(of: greenlet)
-            Hub.of(hub).enqueue(forget)
+            Hub.of(hub).enqueue(release)
         } else if isRaw {
             Hub.of(hub).enqueue { try self.takeCallback(greenlet)?(greenlet) }
         } else {
@@ -59,7 +59,7 @@ final class GreenletLink: Registration {
         }
     }
 
-    /// Returns the closure for its only call; nil if an earlier link removed this one.
+    /// Removes and returns the closure for its only call; nil if an earlier link cancelled this one.
     private func takeCallback(_ greenlet: JoinableGreenlet) -> ((JoinableGreenlet) throws -> Void)? {
         let taken = callback
         callback = nil
@@ -67,7 +67,7 @@ final class GreenletLink: Registration {
         return taken
     }
 
-    /// The list retains its members, so the caller holds the link.
+    /// Removes the node from its list. The list retains its links, so the caller must retain this one.
     private func leaveList(of greenlet: JoinableGreenlet) {
         guard gevent_node_is_linked(&node.pointee.node) else { return }
         gevent_node_unlink(&node.pointee.node)
@@ -75,32 +75,32 @@ final class GreenletLink: Registration {
         greenlet.releaseEmptyLinks()
     }
 
-    /// What the closure captured goes when the link has forgotten it: it may look at the link.
-    private func forgetCallback() {
-        let forgotten = callback
+    /// Releases the closure after the property is nil: a `deinit` of a captured object may access the link.
+    private func releaseCallback() {
+        let released = callback
         callback = nil
-        withExtendedLifetime(forgotten) {}
+        withExtendedLifetime(released) {}
     }
 
     override var isActive: Bool { gevent_node_is_linked(&node.pointee.node) }
 
     override func cancel() {
-        if !isActive { return forgetCallback() }
+        if !isActive { return releaseCallback() }
         let greenlet = greenlet.takeUnretainedValue()
         _ = Registration.requireThread(ofHub: greenlet.hubSerial)
         leaveList(of: greenlet)
-        forgetCallback()
+        releaseCallback()
     }
 }
 
 extension Greenlet {
-    /// Calls `callback` once, with this greenlet, when it is over: in a greenlet of its own, so it may park without
-    /// delaying other links, and an error it throws is reported and stops nothing else.
+    /// Calls `callback` once, with this greenlet, when it has ended. The call runs in its own greenlet, so it may park
+    /// without delaying other links. An error that it throws is reported and does not affect other links.
     ///
-    /// Links run in registration order, whatever their kinds, and before those of greenlets that end later. Never
-    /// called inside `link` itself: on a greenlet that is over, `callback` runs as soon as the caller parks or yields,
-    /// whatever was linked before it. Registered twice, it runs twice. Cancelling the registration prevents the call,
-    /// also when the greenlet is over. Traps on a foreign thread.
+    /// Links of all kinds run in registration order, and before the links of greenlets that end later. `link` itself
+    /// never calls `callback`: on a greenlet that has ended, `callback` runs as soon as the caller parks or yields,
+    /// regardless of earlier links. If it is registered twice, it runs twice. Cancelling the registration prevents the
+    /// call, even after the greenlet has ended. Traps on another thread.
     ///
     /// gevent: `Greenlet.link(callback)`, `unlink(callback)`.
     @discardableResult
@@ -108,7 +108,7 @@ extension Greenlet {
         add(.exit, isRaw: false, callback)
     }
 
-    /// As ``link(_:)``, only when it succeeds; a silent death counts as success.
+    /// As ``link(_:)``, but only if the greenlet succeeds; a silent death counts as success.
     ///
     /// gevent: `Greenlet.link_value(callback)`.
     @discardableResult
@@ -116,7 +116,7 @@ extension Greenlet {
         add(.value, isRaw: false, callback)
     }
 
-    /// As ``link(_:)``, only when the body failed with an error.
+    /// As ``link(_:)``, but only if the body fails with an error.
     ///
     /// gevent: `Greenlet.link_exception(callback)`.
     @discardableResult
@@ -124,8 +124,8 @@ extension Greenlet {
         add(.error, isRaw: false, callback)
     }
 
-    /// As ``link(_:)``, but runs in the hub, without a greenlet of its own, and must not park: that is reported as
-    /// ``HubError`` with `.blockedInHub`.
+    /// As ``link(_:)``, but `callback` runs on the hub, without its own greenlet, and must not park. An attempt to park
+    /// is reported as ``HubError`` with `.blockedInHub`.
     ///
     /// gevent: `Greenlet.rawlink(callback)`.
     @discardableResult
@@ -137,7 +137,7 @@ extension Greenlet {
         _ condition: LinkCondition, isRaw: Bool, _ callback: @escaping (Greenlet<Output>) throws -> Void
     ) -> Registration {
         addLink(condition, isRaw: isRaw) { greenlet in
-            // A link is told of the greenlet it was made for.
+            // A link is notified with the greenlet that it was added to.
             try callback(unsafeDowncast(greenlet, to: Greenlet<Output>.self))
         }
     }
@@ -154,8 +154,8 @@ extension JoinableGreenlet {
         return link
     }
 
-    /// Whether a registration waits for its call. Greenlets parked in `join` or `get` are none. Traps on a foreign
-    /// thread.
+    /// Whether there is a registration that has not been called. Greenlets parked in `join` or `get` do not count.
+    /// Traps on another thread.
     ///
     /// gevent: `Greenlet.has_links()`.
     public final var hasLinks: Bool {
@@ -163,13 +163,13 @@ extension JoinableGreenlet {
         return links.flatMap { gevent_links_first_registration($0) } != nil
     }
 
-    /// Removes every registration whose closure has not been called; greenlets parked in `join` or `get` go on waiting.
-    /// Traps on a foreign thread.
+    /// Removes every registration that has not been called. Greenlets parked in `join` or `get` keep waiting. Traps on
+    /// another thread.
     ///
     /// gevent: `Greenlet.unlink_all()`.
     public final func unlinkAll() {
         _ = requireOwnHub()
-        // What a closure captured may look at the links when it goes, so each round begins anew.
+        // Starts from the first link in each round: releasing a closure may run code that changes the links.
         while let link = links.flatMap({ gevent_links_first_registration($0) }) {
             if link.pointee.kind == GEVENT_LINK_OBJECT {
                 Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue().cancel()

@@ -1,18 +1,18 @@
 extension JoinableGreenlet {
-    /// Raises a ``LinkedExited`` in `receiver` when this greenlet ends as `condition` says: where the receiver waits,
-    /// or at its next switch point. Never parks.
+    /// Raises a ``LinkedExited`` in `receiver` when this greenlet ends as `condition` says: where the receiver is
+    /// parked, or at its next switch point. Never parks.
     ///
-    /// A receiver that has not run by then never runs; a dead one is ignored. The receiver is not kept alive by the
-    /// link. With other links it is told in registration order. On a greenlet that is over, the error is raised in the
-    /// receiver as soon as the caller parks, with one exception: linked to the *current* greenlet, this call itself
-    /// throws it.
+    /// A receiver that has not run by then never runs; one that has ended is ignored. The link does not retain the
+    /// receiver. It is notified in registration order with other links. If this greenlet has ended already, the error
+    /// is raised in the receiver as soon as the caller parks. There is one exception: if the receiver is the *current*
+    /// greenlet, this call itself throws the error.
     ///
     /// ```swift
     /// try greenlet.link(to: .current)
     /// ```
     ///
-    /// Throws that ``LinkedExited``, and ``HubError``: `.wrongThread` if either greenlet belongs to another thread,
-    /// `.invalidSwitch` if the receiver is the hub, into which nothing can be thrown.
+    /// Throws that ``LinkedExited``. Throws ``HubError`` with `.wrongThread` if either greenlet belongs to another
+    /// thread, and with `.invalidSwitch` if the receiver is the hub, to which no error can be delivered.
     ///
     /// gevent: `Greenlet.link(receiver)`, `link_value`, `link_exception` with a greenlet.
     @discardableResult
@@ -26,29 +26,30 @@ extension JoinableGreenlet {
     }
 
     final func addLink(_ condition: LinkCondition, to receiver: AnyGreenlet) -> Registration {
-        // Weak: two greenlets may be linked to each other. A receiver that was started lives by itself, and one that
-        // nobody holds can never be started.
+        // Weak, because two greenlets may be linked to each other. A started receiver keeps itself alive, and one
+        // without references can never be started.
         addLink(condition, isRaw: true) { [weak receiver] ended in
             receiver?.deliver(LinkedExited(ended))
         }
     }
 
-    /// For what was just spawned.
+    /// Links this newly spawned greenlet to the current one.
     @usableFromInline
     final func linkToSpawner(_ condition: LinkCondition) {
         let spawner = AnyGreenlet.current
-        // Not a precondition, which says nothing in an optimised build.
+        // Not a precondition, because that prints no message in an optimised build.
         if spawner.isHub { fatalError("spawnLinked in a hub callback: nothing can be thrown into the hub") }
         _ = addLink(condition, to: spawner)
     }
 }
 
 extension Greenlet {
-    /// Makes a greenlet, starts it and links it to the current one, in which a ``LinkedExited`` is raised when the new
-    /// one ends as `condition` says. Returns before the body runs.
+    /// Makes a greenlet, starts it and links it to the current one. A ``LinkedExited`` is raised in the current
+    /// greenlet when the new one ends as `condition` says. Returns before the body runs.
     ///
-    /// With `.error` it says "die with my child"; with `.exit`, the default, that a background greenlet is to outlive
-    /// its spawner. In a hub callback there is nobody to throw into: a programming error, which traps.
+    /// With `.error`, the spawner fails with its child. With `.exit`, the default, it also learns of the end of a
+    /// background greenlet that should outlive it. In a hub callback there is no greenlet to raise the error in, so the
+    /// call is a programming error and traps.
     ///
     /// gevent: `Greenlet.spawn_link(function)`, `spawn_link_value`, `spawn_link_exception`.
     @inlinable

@@ -1,15 +1,16 @@
-// Where the values of greenlet locals are: in a table for each greenlet, and in a list for each local, so that either
-// can go and take them along.
+// Storage for the values of greenlet locals. Each value is in the table of its greenlet and in the list of its local,
+// so that either can be deallocated together with its values.
 
 internal import CGevent
 
-/// The values of one local on one hub.
-final class LocalRoster {
+/// The list of the values of one local on one hub.
+final class LocalCellList {
     let id: UInt64
-    /// For reports.
+    /// The name in reports.
     let label: String
     let isInheriting: Bool
-    /// Not retained: a greenlet's table retains each cell, and a cell that leaves its table leaves the list.
+    /// Not retained: a greenlet's table retains each cell, and a cell that is removed from its table is removed from
+    /// this list too.
     fileprivate(set) var first: Unmanaged<AnyLocalCell>?
 
     init(id: UInt64, label: String, isInheriting: Bool) {
@@ -19,63 +20,63 @@ final class LocalRoster {
     }
 }
 
-/// One greenlet's value of one local, with its type erased.
+/// The value of one local in one greenlet, with its type erased.
 @usableFromInline
 class AnyLocalCell {
     let locals: UnsafeMutablePointer<gevent_locals>
-    package let roster: LocalRoster
+    package let cellList: LocalCellList
     private var previous: Unmanaged<AnyLocalCell>?
     fileprivate private(set) var next: Unmanaged<AnyLocalCell>?
 
-    init(in locals: UnsafeMutablePointer<gevent_locals>, _ roster: LocalRoster) {
+    init(in locals: UnsafeMutablePointer<gevent_locals>, _ cellList: LocalCellList) {
         self.locals = locals
-        self.roster = roster
+        self.cellList = cellList
     }
 
-    /// Puts the new cell into its table, which retains it, and its list.
-    final func enlist(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        gevent_locals_add(locals, roster.id, Unmanaged.passRetained(self).toOpaque())
-        next = roster.first
+    /// Adds the new cell to its table, which retains it, and to its list.
+    final func insert(_ hub: UnsafeMutablePointer<gevent_hub>) {
+        gevent_locals_add(locals, cellList.id, Unmanaged.passRetained(self).toOpaque())
+        next = cellList.first
         next?._withUnsafeGuaranteedRef { $0.previous = Unmanaged.passUnretained(self) }
-        roster.first = Unmanaged.passUnretained(self)
-        guard roster.isInheriting else { return }
+        cellList.first = Unmanaged.passUnretained(self)
+        guard cellList.isInheriting else { return }
         Hub.of(hub).locals.inheritableCount += 1
         hub.pointee.spawn_duties |= UInt32(GEVENT_SPAWN_INHERITS)
     }
 
-    /// `hub` is null if the cell's hub is gone.
-    fileprivate final func delist(_ hub: UnsafeMutablePointer<gevent_hub>?) {
+    /// Removes the cell from its list. `hub` is nil if the cell's hub is destroyed.
+    fileprivate final func removeFromList(_ hub: UnsafeMutablePointer<gevent_hub>?) {
         if let previous {
             previous._withUnsafeGuaranteedRef { $0.next = next }
         } else {
-            roster.first = next
+            cellList.first = next
         }
         next?._withUnsafeGuaranteedRef { $0.previous = previous }
-        guard roster.isInheriting, let hub else { return }
+        guard cellList.isInheriting, let hub else { return }
         let owner = Hub.of(hub)
         owner.locals.inheritableCount -= 1
         if owner.locals.inheritableCount == 0 { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_INHERITS) }
     }
 
-    /// Puts a copy of the value into another greenlet's table.
+    /// Adds a copy of the value to the table of another greenlet.
     func copy(to locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         preconditionFailure("overridden by LocalCell")
     }
 
-    /// For reports.
+    /// The value as reports print it.
     var anyValue: Any { preconditionFailure("overridden by LocalCell") }
 }
 
 @usableFromInline
 final class LocalCell<Value>: AnyLocalCell {
-    // Unchecked, because `isBeingModified` is the check: a flag of the greenlet's own, which costs less than the
-    // runtime's list of accesses and, unlike that, may stay set over a wait.
+    // Unchecked exclusivity, because `isBeingModified` is the check. This flag costs less than the runtime's list of
+    // accesses and, unlike that list, may stay set across a wait.
     @usableFromInline @exclusivity(unchecked) var storage: Value
     @usableFromInline @exclusivity(unchecked) var isBeingModified = false
 
-    init(_ value: Value, in locals: UnsafeMutablePointer<gevent_locals>, _ roster: LocalRoster) {
+    init(_ value: Value, in locals: UnsafeMutablePointer<gevent_locals>, _ cellList: LocalCellList) {
         storage = value
-        super.init(in: locals, roster)
+        super.init(in: locals, cellList)
     }
 
     @inlinable var value: Value {
@@ -85,7 +86,7 @@ final class LocalCell<Value>: AnyLocalCell {
         }
         set {
             if isBeingModified { conflict() }
-            // The old value goes when the new one is in its place: what it does then may look at the local.
+            // The old value is released after the new one is stored, because its `deinit` may read the local.
             let previous = storage
             storage = newValue
             withExtendedLifetime(previous) {}
@@ -105,19 +106,20 @@ final class LocalCell<Value>: AnyLocalCell {
     }
 
     override func copy(to locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        LocalCell(value, in: locals, roster).enlist(hub)
+        LocalCell(value, in: locals, cellList).insert(hub)
     }
 
     override var anyValue: Any { isBeingModified ? "(being changed)" : storage }
 }
 
-/// The current greenlet's table.
+/// Functions for the table of the current greenlet.
 enum LocalTable {
-    /// A stack that runs on nobody's behalf any more is the hub's. Main's is main's, also while it destroys the hub.
+    /// Returns the context whose table is current. A stack that is detached from its greenlet uses the hub's. Main's
+    /// stack uses main's, even while it destroys the hub.
     private static func context(_ hub: UnsafeMutablePointer<gevent_hub>) -> UnsafeMutablePointer<gevent_context> {
         let current = hub.pointee.current!
-        let isNobodys = gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) && current != gevent_hub_main(hub)
-        return isNobodys ? gevent_hub_root(hub) : current
+        let isDetached = gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) && current != gevent_hub_main(hub)
+        return isDetached ? gevent_hub_root(hub) : current
     }
 
     static func existing(_ hub: UnsafeMutablePointer<gevent_hub>) -> UnsafeMutablePointer<gevent_locals>? {
@@ -132,27 +134,27 @@ enum LocalTable {
         return made
     }
 
-    /// Frees a value that was taken out of its table. Whatever it held may run code of its own.
+    /// Releases a value that was removed from its table, which may run user code.
     static func release(_ cell: UnsafeMutableRawPointer, _ hub: UnsafeMutablePointer<gevent_hub>?) {
         let cell = Unmanaged<AnyLocalCell>.fromOpaque(cell).takeRetainedValue()
-        cell.delist(hub)
+        cell.removeFromList(hub)
     }
 
-    /// Frees a table that no greenlet has any more, with all its values.
+    /// Frees a table that no greenlet uses any longer, and releases all its values.
     static func free(_ locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>?) {
         while let cell = gevent_locals_remove_any(locals) { release(cell, hub) }
         gevent_locals_free(hub, locals)
     }
 
-    /// The values stay as they are and belong to no local any more: nobody releases them.
+    /// Removes all values from the lists of their locals. They stay in the table and are never released.
     static func leave(_ locals: UnsafeMutablePointer<gevent_locals>, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        for cell in cells(of: locals) { cell.delist(hub) }
+        for cell in cells(of: locals) { cell.removeFromList(hub) }
     }
 
     static func cells(of locals: UnsafeMutablePointer<gevent_locals>) -> [AnyLocalCell] {
-        var place: UInt32 = 0
+        var position: UInt32 = 0
         var cells: [AnyLocalCell] = []
-        while let cell = gevent_locals_next(locals, &place) {
+        while let cell = gevent_locals_next(locals, &position) {
             cells.append(Unmanaged<AnyLocalCell>.fromOpaque(cell).takeUnretainedValue())
         }
         return cells
@@ -160,14 +162,14 @@ enum LocalTable {
 }
 
 extension AnyGreenlet {
-    /// Gives this new greenlet copies of the current one's inheritable values.
+    /// Adds copies of the current greenlet's inheritable values to this new greenlet.
     @inline(never)
     final func inheritLocals(_ hub: UnsafeMutablePointer<gevent_hub>) {
         guard let source = LocalTable.existing(hub) else { return }
-        var place: UInt32 = 0
-        while let cell = gevent_locals_next(source, &place) {
+        var position: UInt32 = 0
+        while let cell = gevent_locals_next(source, &position) {
             let cell = Unmanaged<AnyLocalCell>.fromOpaque(cell)
-            guard cell._withUnsafeGuaranteedRef({ $0.roster.isInheriting }) else { continue }
+            guard cell._withUnsafeGuaranteedRef({ $0.cellList.isInheriting }) else { continue }
             let details = ensureDetails()
             let locals = details.inheritedLocals ?? gevent_locals_make(hub)!
             details.inheritedLocals = locals
@@ -175,7 +177,7 @@ extension AnyGreenlet {
         }
     }
 
-    /// The greenlet on this stack is over.
+    /// Releases the values of a greenlet that has ended on this stack.
     @inline(never)
     final func dropLocals(of context: UnsafeMutablePointer<gevent_context>) {
         guard let locals = context.pointee.locals else { return }
@@ -185,7 +187,8 @@ extension AnyGreenlet {
 }
 
 extension GreenletDetails {
-    /// Frees what the greenlet inherited and did not live to use. `hub` is null if the greenlet's hub is gone.
+    /// Frees the inherited values of a greenlet that ended before it ran. `hub` is nil if the greenlet's hub is
+    /// destroyed.
     func dropInheritedLocals(_ hub: UnsafeMutablePointer<gevent_hub>?) {
         guard let locals = inheritedLocals else { return }
         inheritedLocals = nil
@@ -193,29 +196,29 @@ extension GreenletDetails {
     }
 }
 
-/// What a hub knows of the greenlet locals that have values in it.
+/// The state of a hub for the greenlet locals that have values on it.
 struct HubLocals {
-    /// By the numbers of the locals.
-    var rosters: [UInt64: LocalRoster] = [:]
-    /// The roster that was looked up last, which most often is the one that is wanted next.
-    var latestRoster: LocalRoster?
-    /// How many values of inheriting locals there are.
+    /// The lists of values, by the keys of the locals.
+    var rosters: [UInt64: LocalCellList] = [:]
+    /// The list that was looked up last. Most often the next lookup is for the same one.
+    var latestCellList: LocalCellList?
+    /// The number of values of inheriting locals.
     var inheritableCount = 0
 }
 
 extension Hub {
-    /// A local is gone: frees its values in all greenlets.
+    /// Releases the values of a deallocated local in all greenlets.
     func dropLocal(_ id: UInt64) {
-        guard let roster = locals.rosters.removeValue(forKey: id) else { return }
-        locals.latestRoster = nil
-        while let cell = roster.first {
+        guard let cellList = locals.rosters.removeValue(forKey: id) else { return }
+        locals.latestCellList = nil
+        while let cell = cellList.first {
             let locals = cell._withUnsafeGuaranteedRef { $0.locals }
             if let cell = gevent_locals_remove(locals, id) { LocalTable.release(cell, pointer) }
         }
     }
 
-    /// The hub goes, and so does every value. What a value does when it goes may make others; those of the last round
-    /// are never freed.
+    /// Releases every value when the hub is destroyed. The `deinit` of a value may make new values, so this takes
+    /// several rounds; values made in the last round are never released.
     func dropAllLocals() {
         for _ in 0..<100 where !locals.rosters.isEmpty {
             for id in Array(locals.rosters.keys) { dropLocal(id) }
@@ -227,10 +230,10 @@ extension Hub {
 }
 
 extension AnyGreenlet {
-    /// The values of its locals with their labels, in the order in which the locals were made; for reports.
+    /// The values of the greenlet's locals with their labels, for reports, in the order in which the locals were made.
     package final var labelledLocals: [(label: String, value: Any)] {
         guard let locals = context?.pointee.locals ?? details?.inheritedLocals else { return [] }
-        let cells = LocalTable.cells(of: locals).sorted { $0.roster.id < $1.roster.id }
-        return cells.map { ($0.roster.label, $0.anyValue) }
+        let cells = LocalTable.cells(of: locals).sorted { $0.cellList.id < $1.cellList.id }
+        return cells.map { ($0.cellList.label, $0.anyValue) }
     }
 }

@@ -1,11 +1,11 @@
-/// An error that was thrown into a greenlet and not yet raised in it.
+/// An error that was delivered to a greenlet and not raised yet.
 package struct PendingError {
     package let error: any Error
-    /// The timeout it comes from, which may take it back.
+    /// The timeout that delivered it, which may retract it.
     let timeout: Timeout?
-    /// Raised at every park from its first to the end, so it stays pending.
+    /// Whether it is raised at every park until the greenlet ends, and so stays pending.
     let isSticky: Bool
-    /// Whether a second exit would say nothing new. What a timeout throws may be taken back.
+    /// Whether a second exit after it would be redundant. False for errors of timeouts, which may be retracted.
     let isKill: Bool
 
     init(error: any Error, timeout: Timeout?, isSticky: Bool) {
@@ -16,18 +16,19 @@ package struct PendingError {
     }
 }
 
-/// The errors that wait to be raised in one greenlet, the earliest first; never empty.
+/// The pending errors of one greenlet, the earliest first; never empty.
 ///
-/// Adding one and taking one do not depend on how many there are: a greenlet linked to many may be thrown all their
-/// ends. Nearly always there is one, which costs this object and nothing else. Nothing is released in here but what a
-/// caller was given: the last hold on an error may run code that throws into the same greenlet.
+/// Adding and taking an error take amortised constant time, because a greenlet may be linked to many greenlets and
+/// receive the ends of all. Nearly always there is one error, which costs only this object. This class releases no
+/// error itself: every removed error is returned to the caller, since releasing the last reference may run code that
+/// delivers an error to the same greenlet.
 package final class PendingErrors {
-    // Unchecked exclusivity: nothing in here calls out, except for the conditions it is given, which only look.
+    // Unchecked exclusivity: nothing in here calls out, except for the predicates, which have no side effects.
     @exclusivity(unchecked) private(set) var first: PendingError
-    /// Those behind the first, from `head` on; what was taken has left nil behind.
+    /// The errors after the first, from `head` on; taken errors leave nil.
     @exclusivity(unchecked) private var others: [PendingError?] = []
     @exclusivity(unchecked) private var head = 0
-    /// At most one of them is.
+    /// Whether one of the errors is a kill. At most one is.
     @exclusivity(unchecked) private var hasKill: Bool
 
     init(_ first: PendingError) {
@@ -35,15 +36,16 @@ package final class PendingErrors {
         hasKill = first.isKill
     }
 
-    /// A sticky one is the last: it is raised at every park, so nothing behind it would ever be.
+    /// Whether the last error is sticky. A sticky error is always the last: it is raised at every park, so a later one
+    /// would never be raised.
     var hasSticky: Bool { others.isEmpty ? first.isSticky : others[others.count - 1]!.isSticky }
 
-    package func contains(where isMeant: (PendingError) -> Bool) -> Bool {
-        isMeant(first) || others[head...].contains { isMeant($0!) }
+    package func contains(where matches: (PendingError) -> Bool) -> Bool {
+        matches(first) || others[head...].contains { matches($0!) }
     }
 
-    /// Adds one behind the others, none of which is sticky. Two kills that arrive before the victim has seen the first
-    /// are one kill, and that is the sticky one if one is; returns the one that gave way.
+    /// Appends an error; none of the others may be sticky. Two kills that arrive before the first is raised are merged
+    /// into one, which is the sticky one if there is one. Returns the error that was replaced.
     func add(_ new: PendingError) -> PendingError? {
         guard new.isKill && hasKill else {
             append(new)
@@ -59,7 +61,7 @@ package final class PendingErrors {
         if new.isKill { hasKill = true }
     }
 
-    /// Takes the first. Returns it, and whether there was another to take its place.
+    /// Removes and returns the first error. The last error is returned but stays in place; `isLast` is true then.
     func takeFirst() -> (error: PendingError, isLast: Bool) {
         let taken = first
         if others.isEmpty { return (taken, true) }
@@ -77,15 +79,15 @@ package final class PendingErrors {
         return (taken, false)
     }
 
-    /// Removes those that are meant, or the first `count` of them. Returns them, and whether any is left.
+    /// Removes the matching errors, or the first `count` of them. Returns them, and whether no error is left.
     func remove(
-        count: Int = .max, where isMeant: (PendingError) -> Bool
+        count: Int = .max, where matches: (PendingError) -> Bool
     ) -> (removed: [PendingError], isEmpty: Bool) {
-        guard contains(where: isMeant) else { return ([], false) }
+        guard contains(where: matches) else { return ([], false) }
         var removed: [PendingError] = []
         var kept: [PendingError] = []
         for error in all {
-            if removed.count < count && isMeant(error) { removed.append(error) } else { kept.append(error) }
+            if removed.count < count && matches(error) { removed.append(error) } else { kept.append(error) }
         }
         if kept.isEmpty { return (removed, true) }
         first = kept[0]

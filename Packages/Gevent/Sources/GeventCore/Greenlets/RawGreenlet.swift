@@ -1,14 +1,15 @@
 package import CGevent
 
-/// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end nobody waits for.
+/// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end has no waiter.
 ///
-/// ``spawnRaw(_:)`` starts one. One that is only made runs when ``AnyGreenlet/switchTo()`` hands control to it. An
-/// error its body throws goes to the hub's error handler; an exit is silent. `kill` and `killAll` accept it.
+/// ``spawnRaw(_:)`` starts one. A raw greenlet that was made and not started runs when ``AnyGreenlet/switchTo()``
+/// switches to it. An error that its body throws is passed to the hub's error handler; an exit is silent. `kill` and
+/// `killAll` accept it.
 ///
-/// gevent: what `gevent.spawn_raw` returns.
+/// gevent: the greenlet that `gevent.spawn_raw` returns.
 public final class RawGreenlet: AnyGreenlet {
     private var body: (() throws -> Void)?
-    /// Runs a link, which is told of an end also if the hub is destroyed first.
+    /// Whether it runs a link. A link is notified of an end even if the hub is destroyed first.
     let isOfLink: Bool
 
     package init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
@@ -21,8 +22,8 @@ public final class RawGreenlet: AnyGreenlet {
         if duties & UInt32(GEVENT_SPAWN_INHERITS) != 0 { inheritLocals(hub) }
     }
 
-    /// The hub's child, whoever happens to run when the link is told: neither the tree nor the locals of that one are
-    /// its business.
+    /// Makes the greenlet of a link. It is a child of the hub, and not of the greenlet that is current when the link is
+    /// notified: it is unrelated to that greenlet's spawn tree and locals.
     init(ofLinkOn hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
         isOfLink = true
@@ -31,7 +32,7 @@ public final class RawGreenlet: AnyGreenlet {
             hub: hub, spawnNode: tracks ? recordSpawner(hub, hub.pointee.root.owner).spawnNode : 0, spawnSite: nil)
     }
 
-    /// A coroutine that will run `body`, and is not started.
+    /// Makes a coroutine that will run `body`, and does not start it.
     ///
     /// Ends the program with a message if the thread has no hub yet and none can be made; see ``Hub/start()``.
     ///
@@ -41,7 +42,7 @@ public final class RawGreenlet: AnyGreenlet {
         self.init(hub: requireHub(), body)
     }
 
-    /// The same on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
+    /// As ``init(_:)``, on a stack of at least `stackSize` bytes; see ``Gevent/spawn(stackSize:_:)``.
     public convenience init(stackSize: Int, _ body: @escaping () throws -> Void) {
         self.init(hub: requireHub(), body)
         useStack(ofSize: stackSize)
@@ -59,7 +60,7 @@ public final class RawGreenlet: AnyGreenlet {
         let hub = context.pointee.hub!
         recordEnd(error, hub)
         leave(context)
-        // Only killAll and those who have switched to it link to a raw greenlet.
+        // Only `killAll` and greenlets that have switched to a raw greenlet link to it.
         notifyLinks(hub)
     }
 
@@ -82,17 +83,17 @@ public final class RawGreenlet: AnyGreenlet {
         withExtendedLifetime(body) { recordUnstartedEnd(error, hub) }
     }
 
-    /// Throws `error` into the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.
+    /// Delivers `error` to the greenlet without waiting; see ``Gevent/kill(_:throwing:sticky:)``.
     public func kill(throwing error: any Error = GreenletExit(), sticky: Bool = false) throws {
         _ = try ownHub()
         deliver(error, sticky: sticky)
     }
 }
 
-/// Starts a bare coroutine that runs `body`. Returns before the body runs; never parks.
+/// Makes a bare coroutine that runs `body`, and starts it. Returns before the body runs; never parks.
 ///
-/// An error it throws goes to ``Hub/errorHandler``; an exit is silent. Ends the program with a message if the thread
-/// has no hub and none can be made; see ``Hub/start()``.
+/// An error that the body throws is passed to ``Hub/errorHandler``; an exit is silent. Ends the program with a message
+/// if the thread has no hub and none can be made; see ``Hub/start()``.
 ///
 /// gevent: `gevent.spawn_raw(function, *args)`.
 @discardableResult
@@ -104,12 +105,12 @@ public func spawnRaw(_ body: @escaping () throws -> Void) -> RawGreenlet {
     return greenlet
 }
 
-/// The thread's own stack, seen as a greenlet.
+/// The greenlet that represents the thread's own stack.
 package final class MainGreenlet: AnyGreenlet {
     package override var description: String { "<MainGreenlet\(knownName.map { " \"\($0)\"" } ?? "")>" }
 }
 
-/// The hub, seen as a greenlet: what is current inside its callbacks.
+/// The greenlet that represents the hub. It is current inside hub callbacks.
 package final class HubGreenlet: AnyGreenlet {
     package override var description: String { "<HubGreenlet>" }
 }

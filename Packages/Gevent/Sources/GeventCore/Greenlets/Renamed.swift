@@ -1,4 +1,5 @@
-// Names from gevent, and names that people guess: the compiler says what to use instead.
+// Unavailable declarations for names from gevent and other names that users may guess. The compiler error states the
+// replacement.
 
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
 
@@ -75,8 +76,8 @@ public typealias QueueFull = QueueError
 @available(*, unavailable, renamed: "QueueError.shutDown")
 public typealias QueueShutDown = QueueError
 
-// Names that people guess. An available type of the same name in another module hides an unavailable one, so these do
-// not get in the way of other libraries.
+// Names that users may guess. An available type of the same name in another module takes precedence over an unavailable
+// one, so these do not conflict with other libraries.
 
 @available(*, unavailable, message: "use withGroup { }, with a Semaphore to limit how many run at a time")
 public typealias Pool = Semaphore

@@ -1,6 +1,6 @@
 internal import CGevent
 
-/// A closure that is called for started greenlets: what ``AnyGreenlet/addSpawnCallback(_:)`` returns.
+/// A closure that is called for each started greenlet. Returned by ``AnyGreenlet/addSpawnCallback(_:)``.
 final class SpawnCallback: Registration {
     fileprivate private(set) var body: ((JoinableGreenlet) -> Void)?
     private let hubSerial: UInt32
@@ -15,27 +15,28 @@ final class SpawnCallback: Registration {
     override func cancel() {
         if body == nil { return }
         let hub = Registration.requireThread(ofHub: hubSerial)
-        // Released at the end: what the closure captured may cancel registrations itself.
-        let forgotten = body
+        // Released at the end of this function: a `deinit` of a captured object may cancel registrations itself.
+        let released = body
         body = nil
         if let hub {
             let owner = Hub.of(hub)
             owner.spawnCallbacks.removeAll { $0 === self }
             if owner.spawnCallbacks.isEmpty { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_CALLS) }
         }
-        withExtendedLifetime(forgotten) {}
+        withExtendedLifetime(released) {}
     }
 }
 
 extension AnyGreenlet {
-    /// Calls `callback` with each greenlet of this thread that is started from now on, at once or later: in the call
-    /// that starts it, before it is queued, and once for each registration, in no particular order.
+    /// Calls `callback` with each greenlet of this thread that is started from now on, with or without a delay. The
+    /// call happens inside the call that starts the greenlet, before the greenlet is queued, and once for each
+    /// registration, in no particular order.
     ///
-    /// Not when a greenlet is made, and not for raw ones. The callback may end the greenlet, and then it never runs;
-    /// one that starts greenlets itself is called for those too. It stays registered until the registration is
-    /// cancelled or the thread's hub is destroyed.
+    /// Making a greenlet does not call it, and neither do raw greenlets. The callback may end the greenlet, which then
+    /// never runs. If the callback starts greenlets, it is called for those too. It stays registered until the
+    /// registration is cancelled or the thread's hub is destroyed.
     ///
-    /// gevent: `Greenlet.add_spawn_callback(callback)`, which is called for every thread's, and
+    /// gevent: `Greenlet.add_spawn_callback(callback)`, which is called for the greenlets of every thread, and
     /// `remove_spawn_callback(callback)`.
     @discardableResult
     @available(*, noasync)
@@ -49,15 +50,16 @@ extension AnyGreenlet {
 }
 
 extension JoinableGreenlet {
-    /// The duties of a start that ``tellOfStart(_:)`` sees to.
+    /// The spawn duties that `notifyOfStart` handles.
     @inline(__always)
-    static var toldOfStarts: UInt32 { UInt32(GEVENT_SPAWN_CALLS | GEVENT_SPAWN_TRACES) }
+    static var observedStarts: UInt32 { UInt32(GEVENT_SPAWN_CALLS | GEVENT_SPAWN_TRACES) }
 
+    /// Notifies the switch watch and the spawn callbacks that this greenlet is started.
     @inline(never)
-    final func tellOfStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func notifyOfStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
         let owner = Hub.of(hub)
         owner.switchWatch?.spawned(self)
-        // Those of now: a callback may add some, and remove itself or others.
+        // Iterates over a copy: a callback may add callbacks, and remove itself or others.
         for callback in owner.spawnCallbacks { callback.body?(self) }
     }
 }

@@ -1,22 +1,22 @@
-// Who spawned whom: the spawner, where it was, and the store that a tree of greenlets shares.
+// The spawn tree: the spawner of each greenlet, its spawn site, and the store that a tree of greenlets shares.
 
 internal import CGevent
 
-/// Counts a new greenlet among the children of the current one. Returns its spawnNode, and where the current one was made
-/// itself.
+/// Records a new greenlet as a child of the current one. Returns the child's spawn-tree node and the current greenlet's
+/// spawn site.
 @inline(__always)
 func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>
-) -> (spawnNode: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
-    // The owner of the running context is there as long as it runs.
+) -> (spawnNode: UInt, spawnerSite: UnsafePointer<gevent_spawn_site>?) {
+    // The owner of the running context is alive while the context runs.
     recordSpawner(hub, hub.pointee.current.pointee.owner)
 }
 
-/// The same among those of the greenlet `owner`.
+/// Records a new greenlet as a child of the greenlet `owner`.
 @inline(__always)
 func recordSpawner(
     _ hub: UnsafeMutablePointer<gevent_hub>, _ owner: UnsafeMutableRawPointer
-) -> (spawnNode: UInt, spawnersSite: UnsafePointer<gevent_spawn_site>?) {
+) -> (spawnNode: UInt, spawnerSite: UnsafePointer<gevent_spawn_site>?) {
     let spawner = Unmanaged<AnyGreenlet>.fromOpaque(owner)
     return spawner._withUnsafeGuaranteedRef {
         if !gevent_spawn_node_is_own($0.spawnNode) { $0.makeOwnSpawnNode(hub) }
@@ -25,12 +25,13 @@ func recordSpawner(
 }
 
 extension AnyGreenlet {
+    /// Gives this greenlet its own spawn-tree node.
     @inline(never)
     fileprivate final func makeOwnSpawnNode(_ hub: UnsafeMutablePointer<gevent_hub>) {
         spawnNode = gevent_spawn_node_make_own(hub, spawnNode, Unmanaged.passUnretained(self).toOpaque())
     }
 
-    /// For `deinit`.
+    /// Leaves the spawn tree on the slow path. Called by `deinit`.
     @inline(never)
     final func leaveSpawnNodeSlowly() {
         let left = spawnNode
@@ -45,27 +46,29 @@ extension AnyGreenlet {
         releaseStore(dropped.1)
     }
 
-    /// For one that nobody shares any more. What it holds may spawn when it goes, so nothing may be half done by then.
+    /// Releases a store that no greenlet shares any longer. Its values may spawn greenlets in their `deinit`, so the
+    /// spawn tree must be consistent by then.
     private func releaseStore(_ store: UnsafeMutableRawPointer?) {
         if let store { Unmanaged<SpawnTreeLocals>.fromOpaque(store).release() }
     }
 
-    /// The greenlet that made this one, if it still exists: main, the hub for what callbacks spawn, or another.
+    /// The greenlet that spawned this one, if it still exists: main, the hub for greenlets spawned in callbacks, or
+    /// another.
     ///
-    /// Weak: nothing is kept alive by what it spawned. Nil for main and the hub, and if `GEVENT_TRACK_GREENLET_TREE` is
-    /// off. Traps on a foreign thread.
+    /// Weak: a greenlet does not retain its spawner. Nil for main and the hub, and if `GEVENT_TRACK_GREENLET_TREE` is
+    /// off. Traps on another thread.
     ///
     /// gevent: `Greenlet.spawning_greenlet`.
     public final var spawningGreenlet: AnyGreenlet? {
         _ = requireOwnHub()
-        // A spawner that goes takes its address out of the record.
+        // A spawner clears its address in the node when it is deallocated.
         return gevent_spawn_node_spawner(spawnNode).map { Unmanaged<AnyGreenlet>.fromOpaque($0).takeUnretainedValue() }
     }
 
-    /// Where it was made, and where the greenlets were made that led to it, the latest first.
+    /// The spawn site of this greenlet, of its spawner, and so on, the latest first.
     ///
-    /// Recording costs nanoseconds; names are looked up when the stack is printed. Nil for main, the hub and raw
-    /// greenlets, and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on a foreign thread.
+    /// Recording costs nanoseconds; addresses are symbolicated when the stack is printed. Nil for main, the hub and raw
+    /// greenlets, and if `GEVENT_TRACK_GREENLET_TREE` is off. Traps on another thread.
     ///
     /// gevent: `Greenlet.spawning_stack`.
     public final var spawningStack: SpawningStack? {
@@ -73,25 +76,25 @@ extension AnyGreenlet {
         return spawnSite.map(SpawningStack.init)
     }
 
-    /// How many levels of spawning a ``spawningStack`` keeps, from 0, which keeps none, to 255; 10 unless it is set.
-    /// For greenlets made from now on, in the whole process.
+    /// The number of levels that a ``spawningStack`` keeps, from 0, which keeps none, to 255; 10 by default. Applies to
+    /// greenlets made from now on, in the whole process.
     ///
-    /// A program in which greenlets spawn greenlets for ever comes round to the same few records, so memory is bounded.
+    /// Memory is bounded: even in a program whose greenlets spawn greenlets without end, the same few records recur.
     ///
-    /// gevent: `Greenlet.spawning_stack_limit`, which counts frames. A level here is the place that made one greenlet,
+    /// gevent: `Greenlet.spawning_stack_limit`, which counts frames. A level here is the spawn site of one greenlet,
     /// with a fixed number of frames.
     public static var spawningStackLimit: Int {
         get { Int(gevent_spawn_site_limit()) }
         set { gevent_spawn_site_set_limit(UInt32(min(max(newValue, 0), Int(GEVENT_SPAWN_LEVELS_MOST)))) }
     }
 
-    /// What the greenlet and all its descendants share.
+    /// The store that the greenlet and all its descendants share.
     ///
-    /// Each child of main, and of the hub, begins a tree of its own, unless a store was assigned to main. Assigning a
-    /// store begins a new tree with this greenlet: what it spawns from then on shares that store, and what it has
-    /// spawned keeps the old one. The store goes with the last of its tree. Nil for main and the hub until one is
-    /// assigned; always nil, and assigning does nothing, if `GEVENT_TRACK_GREENLET_TREE` is off. Raw greenlets take
-    /// part. Traps on a foreign thread.
+    /// Each child of main, and of the hub, starts a new tree, unless a store was assigned to main. Assigning a store
+    /// starts a new tree with this greenlet: greenlets that it spawns from then on share that store, and earlier ones
+    /// keep the old store. The store is released with the last greenlet of its tree. Nil for main and the hub until one
+    /// is assigned. Always nil if `GEVENT_TRACK_GREENLET_TREE` is off; then assigning has no effect. Raw greenlets take
+    /// part. Traps on another thread.
     ///
     /// gevent: `Greenlet.spawn_tree_locals`.
     public final var spawnTreeLocals: SpawnTreeLocals? {
@@ -120,28 +123,28 @@ extension AnyGreenlet {
         }
     }
 
-    /// The store as far as it exists: looking makes none.
+    /// The store if it has been made. Reading this property does not make one.
     package final var existingSpawnTreeLocals: SpawnTreeLocals? {
         guard let tree = gevent_spawn_node_tree(spawnNode), let store = tree.pointee.store else { return nil }
         return Unmanaged<SpawnTreeLocals>.fromOpaque(store).takeUnretainedValue()
     }
 }
 
-/// Names a value in ``SpawnTreeLocals``. Each key made is another one, whatever it is called.
+/// A key of a value in ``SpawnTreeLocals``. Each key that is made is distinct, even if its name is not.
 ///
 /// ```swift
 /// let requestID = SpawnTreeKey<String>("requestID")
 /// ```
 public struct SpawnTreeKey<Value>: Sendable {
-    /// What reports call it.
+    /// The name of the key in reports.
     public let name: String
     let id = UniqueNumber.next()
 
-    /// A new key.
+    /// Makes a new key.
     public init(_ name: String) { self.name = name }
 }
 
-/// Values that a tree of greenlets shares, by typed keys; see ``AnyGreenlet/spawnTreeLocals``.
+/// A store of values that a tree of greenlets shares, by typed keys; see ``AnyGreenlet/spawnTreeLocals``.
 ///
 /// Confined to the thread of its greenlets.
 ///
@@ -149,21 +152,21 @@ public struct SpawnTreeKey<Value>: Sendable {
 public final class SpawnTreeLocals: CustomStringConvertible {
     private var values: [UInt64: (name: String, value: Any)] = [:]
 
-    /// An empty store.
+    /// Makes an empty store.
     public init() {}
 
     /// The value of `key`, or nil if there is none; assigning nil removes it.
     public subscript<Value>(key: SpawnTreeKey<Value>) -> Value? {
         get { values[key.id]?.value as? Value }
         set {
-            // The old value goes when this is done: what it does then may look at the store.
+            // The old value is released last: its `deinit` may read the store.
             let previous = values[key.id]
             values[key.id] = newValue.map { (key.name, $0) }
             withExtendedLifetime(previous) {}
         }
     }
 
-    /// Whether it holds no value.
+    /// Whether the store has no values.
     public var isEmpty: Bool { values.isEmpty }
 
     /// The names and values, in the order in which their keys were made.

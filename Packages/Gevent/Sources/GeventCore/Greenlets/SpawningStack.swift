@@ -1,14 +1,14 @@
 package import CGevent
 
-/// Where a greenlet was made, where its spawner was made, and so on: the latest first.
+/// The spawn site of a greenlet, of its spawner, and so on, the latest first.
 ///
-/// Holds addresses; ``description`` and ``Level/frames`` look their names up, which is slow.
+/// Stores addresses. ``description`` and ``Level/frames`` symbolicate them, which is slow.
 ///
 /// gevent: the frames of `Greenlet.spawning_stack`.
 public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomStringConvertible {
-    /// The call stack at one place that made a greenlet.
+    /// The call stack at one spawn site.
     public struct Level: Sendable, Hashable, CustomStringConvertible {
-        /// The return addresses that were recorded, innermost first.
+        /// The recorded return addresses, innermost first.
         public let addresses: [UInt]
 
         init(_ site: UnsafePointer<gevent_spawn_site>) {
@@ -17,12 +17,12 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
             }
         }
 
-        /// The functions, innermost first, without the library's own: each with its file and line, if the program has
-        /// debug information, which also knows what was inlined. One whose last act was the call may be missing in an
-        /// optimised build.
+        /// The functions, innermost first, without those of the library. Each has its file and line if the program has
+        /// debug information, which also lists inlined functions. In an optimised build, a function whose last
+        /// statement is the call may be missing.
         public var frames: [String] { HubExtensions.frames(at: addresses) }
 
-        /// One function a line.
+        /// The frames, one function per line.
         public var description: String { frames.joined(separator: "\n") }
     }
 
@@ -36,12 +36,12 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
     public var endIndex: Int { levels.count }
     public subscript(position: Int) -> Level { levels[position] }
 
-    /// One function a line, with the place where each spawner was made indented below.
+    /// The frames, one function per line. The spawn site of each spawner is indented below.
     public var description: String {
         levels.enumerated().map { depth, level in
             let lead = String(repeating: "  ", count: depth)
-            // The library spawned it, as a server does for a connection; or the call was the last thing its function
-            // did, and has left no frame.
+            // Either the library spawned the greenlet, as a server does for a connection, or the spawn was a tail call,
+            // which leaves no frame.
             let frames = level.frames.isEmpty ? ["the library, or the end of a function"] : level.frames
             return frames.enumerated().map { index, frame in
                 lead + (index == 0 ? "spawned at " : "  called by ") + frame
@@ -50,18 +50,19 @@ public struct SpawningStack: RandomAccessCollection, Sendable, Hashable, CustomS
     }
 }
 
-/// Where a greenlet was spawned, as reports show it.
+/// The spawn site of a greenlet, as printed in reports.
 package struct SpawnLocation {
-    /// What comes before the first frame: "spawned at", or a longer phrase for a greenlet that the library spawned.
+    /// The text before the first frame: "spawned at", or a longer phrase for a greenlet that the library spawned.
     package let phrase: String
-    /// The program's own functions, innermost first. Empty if no level of the spawn tree has any.
+    /// The functions of the program, innermost first. Empty if no level of the spawn tree has any.
     package let frames: [String]
 
-    /// The innermost level of `site` that has frames of the program. The greenlet of a server's connection was spawned
-    /// by the library, so its own level has none; the level above it is where the program started the server.
+    /// Finds the innermost level of `site` that has frames of the program. A server's connection is handled by a
+    /// greenlet that the library spawned, so its own level has none; the next level is where the program started the
+    /// server.
     ///
-    /// Looking up an address for the first time takes up to milliseconds, so `prepare` is called before the names of
-    /// addresses are needed.
+    /// Symbolicating an address for the first time takes up to milliseconds, so `prepare` is called with the addresses
+    /// of a level before they are symbolicated.
     package init<Failure: Error>(
         _ site: UnsafePointer<gevent_spawn_site>, preparing prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) {

@@ -1,12 +1,12 @@
-// Where a greenlet keeps the value of its body: in two words of its own if the value fits there, in a box if not.
+// Storage for the value of a greenlet's body: two words in the object if the value fits, otherwise a heap allocation.
 //
-// Not a stored property of type `Output?`: the end of every object that has one asks the runtime for the metadata of
-// `Optional<Output>`, which is a sixth of the price of a short greenlet. Here the value is destroyed by its own type
-// alone. All of it is inlined, since an unspecialised call would ask for metadata just so: that of
+// Not a stored property of type `Output?`: the deinit of an object with such a property asks the runtime for the
+// metadata of `Optional<Output>`, which takes a sixth of the time of a short greenlet. Here the value is destroyed by
+// its own type alone. All functions are inlined, because an unspecialised call would ask for metadata too: that of
 // `UnsafeMutablePointer<Output>`.
 
 extension JoinableGreenlet {
-    /// Room for a small value, or for the address of a large one.
+    /// Storage for a small value, or for the address of a large one.
     @usableFromInline typealias ValueRoom = (UInt, UInt)
 
     @inlinable
@@ -16,26 +16,26 @@ extension JoinableGreenlet {
             && MemoryLayout<Value>.alignment <= MemoryLayout<ValueRoom>.alignment
     }
 
-    /// Where the value is if it is small.
+    /// The address of a small value.
     @inlinable
     @inline(__always)
-    final var valuePlace: UnsafeMutableRawPointer {
-        // Invariant: a final stored property without observers is accessed where it lies in the object, so its address
-        // holds as long as the object does, which the caller sees to.
+    final var smallValueAddress: UnsafeMutableRawPointer {
+        // Invariant: a final stored property without observers is accessed in place in the object, so its address is
+        // valid while the object is alive. The caller keeps the object alive.
         withUnsafeMutableBytes(of: &valueRoom) { $0.baseAddress! }
     }
 
-    /// Where it is if it is large.
+    /// The address of a large value.
     @inlinable
     @inline(__always)
-    final var valueBox: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: valueRoom.0)! }
+    final var largeValueAddress: UnsafeMutableRawPointer { UnsafeMutableRawPointer(bitPattern: valueRoom.0)! }
 
-    /// Keeps the value, once in a greenlet's life.
+    /// Stores the value. Called at most once in a greenlet's life.
     @inlinable
     @inline(__always)
     final func storeValue<Value>(_ value: consuming Value) {
         if Self.hasRoom(for: Value.self) {
-            valuePlace.initializeMemory(as: Value.self, to: value)
+            smallValueAddress.initializeMemory(as: Value.self, to: value)
         } else {
             let box = UnsafeMutableRawPointer.allocate(
                 byteCount: MemoryLayout<Value>.size, alignment: MemoryLayout<Value>.alignment)
@@ -45,23 +45,23 @@ extension JoinableGreenlet {
         hasValue = true
     }
 
-    /// What was stored, as a `Value`, which it has to be; nil if nothing was.
+    /// Returns the stored value, which must be a `Value`; nil if there is none.
     @inlinable
     @inline(__always)
     final func loadValue<Value>(as type: Value.Type) -> Value? {
         guard hasValue else { return nil }
-        let place = Self.hasRoom(for: type) ? valuePlace : valueBox
-        return place.assumingMemoryBound(to: type).pointee
+        let address = Self.hasRoom(for: type) ? smallValueAddress : largeValueAddress
+        return address.assumingMemoryBound(to: type).pointee
     }
 
-    /// For the end of the object, if there is a value.
+    /// Destroys the value. Called by `deinit`, only if there is a value.
     @inline(__always)
     final func destroyValue<Value>(as type: Value.Type) {
         if Self.hasRoom(for: type) {
-            valuePlace.assumingMemoryBound(to: type).deinitialize(count: 1)
+            smallValueAddress.assumingMemoryBound(to: type).deinitialize(count: 1)
         } else {
-            valueBox.assumingMemoryBound(to: type).deinitialize(count: 1)
-            valueBox.deallocate()
+            largeValueAddress.assumingMemoryBound(to: type).deinitialize(count: 1)
+            largeValueAddress.deallocate()
         }
     }
 }

@@ -1,20 +1,21 @@
-// Switching by hand, below the scheduler.
+// Explicit switches between greenlets, below the scheduler.
 
 internal import CGevent
 
 extension AnyGreenlet {
-    /// Hands control straight to this greenlet; the caller stays behind until somebody switches back to it, or this
+    /// Switches directly to this greenlet. The caller is parked until another greenlet switches back to it, or this
     /// greenlet ends.
     ///
-    /// Not for applications: events and queues say what is waited for, and this does not. It is for coroutines that
-    /// hand control to each other. Only two kinds of greenlets can be switched to: one that left by `switchTo` or
-    /// ``throwInto(_:)`` itself, and a ``RawGreenlet`` that has not been started, which then runs. Any other switch,
-    /// into a greenlet that waits for something else, is ready, was started in the usual way or is over, is thrown back
-    /// as ``HubError`` with `.invalidSwitch` and does not disturb that greenlet. Switching to oneself does nothing.
+    /// Not for applications: events and queues state what a greenlet waits for, and this call does not. It is for
+    /// coroutines that hand control to each other. Only two kinds of greenlets can be switched to: one that is parked
+    /// in `switchTo` or ``throwInto(_:)`` itself, and a ``RawGreenlet`` that has not been started, which then runs. A
+    /// switch to any other greenlet throws ``HubError`` with `.invalidSwitch` and does not disturb that greenlet: one
+    /// that waits for something else, is ready, was started in the usual way or has ended. Switching to the current
+    /// greenlet does nothing.
     ///
-    /// The parent of every greenlet is the hub: when this one waits in the usual way, what is ready runs. Kills and
-    /// timeouts reach the caller as in any wait. To keep timers and descriptors going, now and then a switch takes the
-    /// way over the ready queue.
+    /// The parent of every greenlet is the hub: when this greenlet parks in the usual way, the hub runs what is ready.
+    /// Kills and timeouts reach the caller as in any wait. Some switches pass through the ready queue, so that timers
+    /// and descriptors are served.
     ///
     /// gevent: `greenlet.switch()`.
     @available(*, noasync)
@@ -26,21 +27,21 @@ extension AnyGreenlet {
             countStart(hub)
             let greenlet = Unmanaged.passRetained(self).toOpaque()
             let tag = startTag
-            try stayBehind(hub) { gevent_wait_for_start(hub, $0, $1, greenlet, tag) }
+            try parkBehind(hub) { gevent_wait_for_start(hub, $0, $1, greenlet, tag) }
         } else if let context, isSwitchedOut {
-            try stayBehind(hub) { gevent_wait_for_switch(hub, $0, $1, context, UInt8(GEVENT_WAIT_WOKEN)) }
+            try parkBehind(hub) { gevent_wait_for_switch(hub, $0, $1, context, UInt8(GEVENT_WAIT_WOKEN)) }
         } else {
             throw HubError(.invalidSwitch, "a switch into \(self), which \(whyNotSwitchable)")
         }
     }
 
-    /// Raises `error` in this greenlet where it waits, at once: control goes straight to it, and the caller stays
-    /// behind as in ``switchTo()``.
+    /// Raises `error` at once in this greenlet where it is parked: switches directly to it, and parks the caller as in
+    /// ``switchTo()``.
     ///
-    /// Not for applications, which use `kill`. One that has never run ends with `error` without a switch: its start is
-    /// cancelled, its outcome recorded, its links are told. Thrown into oneself it is thrown right here. Throws
-    /// ``HubError`` with `.invalidSwitch`, and disturbs nothing, if the greenlet does not wait: it is ready, over, or
-    /// the hub.
+    /// Not for applications, which use `kill`. A greenlet that has never run ends with `error` without a switch: its
+    /// start is cancelled, its outcome recorded, its links notified. Called on the current greenlet, it throws `error`
+    /// right here. Throws ``HubError`` with `.invalidSwitch`, and disturbs nothing, if the greenlet is not parked: it
+    /// is ready, has ended, or is the hub.
     ///
     /// gevent: `greenlet.throw(error)`, `Greenlet.throw(error)`.
     @available(*, noasync)
@@ -54,15 +55,16 @@ extension AnyGreenlet {
             throw HubError(.invalidSwitch, "an error thrown into \(self), which \(whyNotSwitchable)")
         }
         prepareToRaise(error, context)
-        try stayBehind(hub) { gevent_wait_for_switch(hub, $0, $1, context, UInt8(GEVENT_WAIT_FAILED)) }
+        try parkBehind(hub) { gevent_wait_for_switch(hub, $0, $1, context, UInt8(GEVENT_WAIT_FAILED)) }
     }
 
     private var isParked: Bool { context?.pointee.wait_state == UInt8(GEVENT_WAIT_PARKED) }
 
     private var isSwitchedOut: Bool { isParked && context?.pointee.wait_kind == WaitKind.switchedOut.rawValue }
 
-    /// Steps 2 and 3 of the wait of a caller that gives way to this greenlet. The end of this greenlet wakes it.
-    private func stayBehind(
+    /// Parks the caller, which switches to this greenlet: steps 2 and 3 of a wait. The end of this greenlet wakes the
+    /// caller.
+    private func parkBehind(
         _ hub: UnsafeMutablePointer<gevent_hub>, _ leave: (UInt8, UnsafeRawPointer) -> UInt8
     ) throws {
         let current = hub.pointee.current!
@@ -74,11 +76,11 @@ extension AnyGreenlet {
     private var whyNotSwitchable: String {
         switch phase {
         case .created, .scheduled, .delayed:
-            "has not run: of those, only a raw greenlet that was not started can be switched to"
+            "has not run: only a raw greenlet that was not started can be switched to before it has run"
         case .running:
-            isParked ? "waits for something else" : "does not wait: it is ready and runs in its turn"
+            isParked ? "waits for something else" : "is not parked: it is in the ready queue"
         case .ended:
-            "is over"
+            "has ended"
         }
     }
 }

@@ -1,6 +1,6 @@
 internal import Synchronization
 
-/// Numbers that are never given twice in a process, from 1.
+/// A source of numbers that are unique in the process, from 1.
 enum UniqueNumber {
     private static let last = Atomic<UInt64>(0)
 
