@@ -1,4 +1,4 @@
-/// A value or an error that is not there yet, for any number of greenlets to wait for.
+/// A future value or error that any number of greenlets can wait for.
 ///
 /// ```swift
 /// let answer = AsyncResult<Int>()
@@ -6,21 +6,21 @@
 /// print(try answer.get())
 /// ```
 ///
-/// It stays ready once it is. Setting it again replaces the outcome as a whole. May be made before any hub exists;
-/// belongs to the thread that first uses it. Nothing to do with Swift's `async`.
+/// Once it is ready it stays ready. Setting it again replaces the whole outcome. It may be created before any hub
+/// exists, and belongs to the thread that first uses it. It is unrelated to Swift's `async`.
 ///
 /// gevent: `gevent.event.AsyncResult`.
 public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible {
     @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
 
-    /// A result that is not there yet.
+    /// Creates a result without an outcome.
     @inlinable
     public override init() {
         stored = nil
         super.init()
     }
 
-    /// The outcome once there is one; an exit is its failure case.
+    /// The outcome; nil before there is one. An exit is a failure.
     @inlinable
     public var result: Result<Value, any Error>? { stored }
 
@@ -30,39 +30,39 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
     @inlinable
     public override var isReady: Bool { stored != nil }
 
-    /// Whether there is a value or an exit; false as long as there is nothing, and after an error.
+    /// Whether there is a value or an exit; false before there is an outcome, and after an error.
     ///
     /// gevent: `AsyncResult.successful()`.
     public var isSuccessful: Bool { isReady && error == nil }
 
-    /// The value; nil before there is one and after an error or an exit.
+    /// The value; nil before there is an outcome, and after an error or an exit.
     ///
     /// gevent: `AsyncResult.value`.
     public var value: Value? {
         if case .success(let value) = result { value } else { nil }
     }
 
-    /// The error; nil before there is one, and if the outcome is a value or an exit.
+    /// The error; nil before there is an outcome, and after a value or an exit.
     ///
     /// gevent: `AsyncResult.exception`.
     public var error: (any Error)? {
         if case .failure(let error) = result, !isExit(error) { error } else { nil }
     }
 
-    /// The exit of a greenlet that this result was linked to.
+    /// The exit of the greenlet that was linked to this result; nil for any other outcome.
     public var exit: (any GreenletExitError)? {
         if case .failure(let error) = result { error as? any GreenletExitError } else { nil }
     }
 
-    /// Stores a value and makes everyone who waits ready, in the order in which they came. Never parks; works in a hub
-    /// callback. Traps on a foreign thread.
+    /// Stores a value and makes all waiters ready, in the order of their arrival. Never parks; works in a hub callback.
+    /// Traps on a foreign thread.
     ///
     /// gevent: `AsyncResult.set(value)`.
     @inlinable
     @available(*, noasync)
     public func set(_ value: Value) { set(.success(value)) }
 
-    /// Stores an error, which ``get(blocking:timeout:)`` throws to everyone from now on; otherwise like
+    /// Stores an error, which every call to ``get(blocking:timeout:)`` throws from now on; otherwise like
     /// ``set(_:)-(Value)``.
     ///
     /// gevent: `AsyncResult.set_exception(exception)`.
@@ -70,27 +70,27 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
     @available(*, noasync)
     public func setError(_ error: any Error) { set(.failure(error)) }
 
-    /// Stores a whole outcome; otherwise like ``set(_:)-(Value)``.
+    /// Stores a value or an error; otherwise like ``set(_:)-(Value)``.
     @inlinable
     @available(*, noasync)
     public func set(_ result: Result<Value, any Error>) {
-        _ = home.requireHub()
+        _ = hubBinding.requireHub()
         let isFirst = stored == nil
         stored = result
         didBecomeReady(isFirst: isFirst)
     }
 
-    /// Waits for the outcome, for at most `timeout`, and returns the value or throws the error; every call does the
-    /// same.
+    /// Parks until there is an outcome, or for at most `timeout`. Returns the value or throws the error, in every call.
     ///
-    /// Parks unless there is an outcome. Throws a ``Timeout`` when the time is up, and at once for a timeout of zero or
-    /// less or `blocking: false` if there is none; and what ``Event/wait(timeout:)`` throws.
+    /// Does not park if there is an outcome. Throws a ``Timeout`` when `timeout` expires; with `blocking: false` or a
+    /// timeout of zero or less, a result without an outcome throws it at once. Also throws the errors of
+    /// ``Event/wait(timeout:)``.
     ///
     /// gevent: `AsyncResult.get(block=True, timeout=None)`.
     @inlinable
     @available(*, noasync)
     public func get(blocking: Bool = true, timeout: Duration? = nil) throws -> Value {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         if stored == nil {
             let limit: Duration? = blocking ? timeout : .zero
             guard try waitForResult(limit) else { throw Timeout(limit) }
@@ -98,38 +98,38 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
         return try outcome()
     }
 
-    /// The same under the caller's own timeout: it is started unless it is pending, and that very object, or the error
-    /// it carries, is thrown. Whichever way the wait ends, the timeout is cancelled then; without a wait it is not
-    /// touched.
+    /// Waits like ``get(blocking:timeout:)``, but under the given timeout, which it starts unless it is pending. When
+    /// the timeout expires, that object, or the error it carries, is thrown. The timeout is cancelled when the wait
+    /// ends in any way, and unchanged if there is no wait.
     @available(*, noasync)
     public func get(timeout: Timeout) throws -> Value {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         if stored == nil {
             try timeout.around { _ = try waitForResult(nil) }
         }
         return try outcome()
     }
 
-    /// The value, or the error, or a ``Timeout`` if there is no outcome. Never parks.
+    /// Returns the value or throws the error; throws a ``Timeout`` if there is no outcome. Never parks.
     ///
     /// gevent: `AsyncResult.get_nowait()`.
     public func getNowait() throws -> Value {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         guard let stored else { throw Timeout(.zero) }
         return try stored.get()
     }
 
-    /// Parks until there is an outcome, or for at most `timeout`, and returns the value; nil for an error or an exit,
-    /// and when the time is up.
+    /// Parks until there is an outcome, or for at most `timeout`. Returns the value, or nil for an error or an exit,
+    /// and when `timeout` expires.
     ///
-    /// If there is an outcome it comes after those who had to wait and have not run yet. Throws neither the stored
-    /// error nor a timeout of its own, but what ``Event/wait(timeout:)`` throws.
+    /// If there is already an outcome, waiters that were woken for it and have not run yet run first. Throws the errors
+    /// of ``Event/wait(timeout:)``, but neither the stored error nor a timeout of its own.
     ///
     /// gevent: `AsyncResult.wait(timeout=None)`.
     @available(*, noasync)
     @discardableResult
     public func wait(timeout: Duration? = nil) throws -> Value? {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if stored != nil {
             yieldToEarlierWaiters(hub, timeout)
         } else {
@@ -140,13 +140,13 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
 
     @inlinable
     func outcome() throws -> Value {
-        // Once there is an outcome there always is one.
-        guard let stored else { preconditionFailure("a result told of an outcome it does not have") }
+        // An outcome is never removed.
+        guard let stored else { preconditionFailure("an AsyncResult without an outcome was notified") }
         return try stored.get()
     }
 
-    /// "<AsyncResult unset>", "<AsyncResult value>", "<AsyncResult error: …>" or "<AsyncResult exit>", and how many
-    /// wait.
+    /// "<AsyncResult unset>", "<AsyncResult value>", "<AsyncResult error: …>" or "<AsyncResult exit>", with the
+    /// number of waiters.
     public var description: String {
         let state =
             switch result {
@@ -159,10 +159,10 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
 }
 
 extension Greenlet {
-    /// Copies this greenlet's outcome to `result` when it is over: value, error or exit.
+    /// Copies this greenlet's outcome, which is a value, an error or an exit, to `result` when the greenlet ends.
     ///
-    /// Happens on the hub, in turn with the other links. On a greenlet that is over it happens as soon as the caller
-    /// parks or yields. Repeatable. Traps on a foreign thread.
+    /// The hub copies it in the order of the greenlet's links. If the greenlet has already ended, the hub copies it as
+    /// soon as the caller parks or yields. Repeatable. Traps on a foreign thread.
     ///
     /// gevent: `Greenlet.link(result)`.
     @discardableResult

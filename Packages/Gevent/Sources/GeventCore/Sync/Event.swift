@@ -1,6 +1,6 @@
 package import CGevent
 
-/// A flag that greenlets wait for.
+/// A flag that greenlets can wait for.
 ///
 /// ```swift
 /// let ready = Event()
@@ -8,32 +8,32 @@ package import CGevent
 /// ready.set()
 /// ```
 ///
-/// May be made before any hub exists; belongs to the thread that first uses it.
+/// It may be created before any hub exists, and belongs to the thread that first uses it.
 ///
 /// gevent: `gevent.event.Event`.
 public final class Event: _WaitableObject, CustomStringConvertible {
-    /// Whether it is set.
+    /// Whether the flag is set.
     ///
     /// gevent: `Event.is_set()`.
     @exclusivity(unchecked) public private(set) var isSet = false
 
-    /// An event that is not set.
+    /// Creates an event that is not set.
     public override init() { super.init() }
 
     /// The same as ``isSet``.
     public override var isReady: Bool { isSet }
 
-    /// Sets the flag and makes everyone who waits ready, in the order in which they came; they run when the caller next
-    /// parks. All of them find that the wait succeeded, even if the flag is cleared before they run. Never parks; works
-    /// in a hub callback. Traps on a foreign thread.
+    /// Sets the flag and makes all waiters ready, in the order of their arrival. They run when the caller next parks.
+    /// Their waits succeed even if the flag is cleared before they run. Never parks; works in a hub callback. Traps on
+    /// a foreign thread.
     ///
     /// gevent: `Event.set()`.
     @available(*, noasync)
     public func set() {
-        set(on: home.requireHub())
+        set(on: hubBinding.requireHub())
     }
 
-    /// The same for the library's own, which knows the hub.
+    /// Sets the flag like ``set()``, for callers in the library that have the hub.
     @inline(__always)
     package func set(on hub: UnsafeMutablePointer<gevent_hub>) {
         if !isSet {
@@ -43,26 +43,27 @@ public final class Event: _WaitableObject, CustomStringConvertible {
         notifyAll(hub)
     }
 
-    /// Clears the flag: waits that begin now last until the next ``set()``. Traps on a foreign thread.
+    /// Clears the flag: later waits last until the next ``set()``. Traps on a foreign thread.
     ///
     /// gevent: `Event.clear()`.
     public func clear() {
-        _ = home.requireHub()
+        _ = hubBinding.requireHub()
         isSet = false
     }
 
-    /// Parks until the event is set, or for at most `timeout`. Returns whether it was set; that the time is up is no
-    /// error.
+    /// Parks until the event is set, or for at most `timeout`. Returns true if it was set, and false if `timeout`
+    /// expired.
     ///
-    /// Returns true at once if it is set, but comes after those who had to wait and have not run yet. A timeout of zero
-    /// or less only looks. Throws what is thrown into the greenlet meanwhile: a kill, a ``Timeout`` started elsewhere;
-    /// and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
+    /// If the event is set, returns true without a wait; waiters that were woken and have not run yet run first. With a
+    /// timeout of zero or less it only checks the flag. Throws an error delivered to the greenlet meanwhile, such as a
+    /// kill or another ``Timeout``; and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`,
+    /// `.blockedInHub`.
     ///
     /// gevent: `Event.wait(timeout=None)`.
     @available(*, noasync)
     @discardableResult
     public func wait(timeout: Duration? = nil) throws -> Bool {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if isSet {
             yieldToEarlierWaiters(hub, timeout)
             return true
@@ -70,7 +71,7 @@ public final class Event: _WaitableObject, CustomStringConvertible {
         return try park(hub, .event, timeout)
     }
 
-    /// "<Event set>" or "<Event clear>", and how many wait.
+    /// "<Event set>" or "<Event clear>", with the number of waiters.
     public var description: String {
         "<Event \(isSet ? "set" : "clear")\(line.waitingText)>"
     }

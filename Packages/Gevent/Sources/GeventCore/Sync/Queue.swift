@@ -1,4 +1,4 @@
-/// A queue, first in, first out, that also knows when everything put into it has been dealt with.
+/// A first-in, first-out queue that also counts unfinished tasks: elements that were put and not yet reported done.
 ///
 /// ```swift
 /// let jobs = Queue<Job>(maxSize: 10)
@@ -12,16 +12,16 @@
 /// try jobs.join()
 /// ```
 ///
-/// gevent: `gevent.queue.Queue`, and `gevent.queue.JoinableQueue` where that is kept apart.
+/// gevent: `gevent.queue.Queue`, and `gevent.queue.JoinableQueue` in versions that have both.
 public final class Queue<Element>: SimpleQueue<Element> {
-    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming
-    /// error and traps.
+    /// Creates an empty queue of at most `maxSize` elements; nil and 0 mean no limit. A negative number is a
+    /// programming error and traps.
     @inlinable
     public override init(maxSize: Int? = nil) {
         super.init(maxSize: maxSize)
     }
 
-    /// A queue that begins with `elements`, of which there may be more than `maxSize`; they count as unfinished.
+    /// Creates a queue that contains `elements`, which may be more than `maxSize`. They count as unfinished.
     @inlinable
     public override init(maxSize: Int? = nil, _ elements: some Sequence<Element>) {
         super.init(maxSize: maxSize, elements)
@@ -32,34 +32,34 @@ public final class Queue<Element>: SimpleQueue<Element> {
         unfinished = other.unfinished
     }
 
-    /// Another queue with the same limit, the same elements and as many unfinished tasks. Nobody waits for it, and it
-    /// is not shut down.
+    /// Returns a queue with the same limit, the same elements and as many unfinished tasks. It has no waiters and is
+    /// not shut down.
     ///
     /// gevent: `JoinableQueue.copy()`.
     public override func copy() -> Queue<Element> { Queue(copying: self) }
 
-    /// How many elements were put, or were there from the start, and have not been reported done.
+    /// The number of elements, including the initial ones, that have not been reported done.
     ///
     /// gevent: `JoinableQueue.unfinished_tasks`.
     public var unfinishedTasks: Int { unfinished }
 
-    /// Reports that an element which was taken has been dealt with; after the last, everyone in ``join(timeout:)`` goes
-    /// on.
+    /// Reports that an element which was taken has been processed. The last report wakes the waiters in
+    /// ``join(timeout:)``.
     ///
-    /// Never parks; works in a hub callback. One report more than elements were put is a programming error and traps,
-    /// and so does a foreign thread.
+    /// Never parks; works in a hub callback. More reports than elements is a programming error and traps. Traps on a
+    /// foreign thread.
     ///
     /// gevent: `JoinableQueue.task_done()`.
     public func taskDone() {
-        _ = home.requireHub()
+        _ = hubBinding.requireHub()
         if unfinished == 0 { fatalError("taskDone was called more often than elements were put: \(self)") }
         didFinish(1)
     }
 
-    /// Parks until every element has been reported done, or for at most `timeout`. Returns whether that came before the
-    /// time was up; at once if there is nothing to wait for.
+    /// Parks until every element has been reported done, or for at most `timeout`. Returns false if `timeout` expired.
+    /// Does not park if no task is unfinished.
     ///
-    /// Throws what is thrown into the greenlet meanwhile; ``HubError`` with `.wouldBlockForever` in main,
+    /// Throws an error delivered to the greenlet meanwhile; and ``HubError`` with `.wouldBlockForever` in main,
     /// `.wrongThread`, `.blockedInHub`.
     ///
     /// gevent: `JoinableQueue.join(timeout=None)`.

@@ -1,15 +1,15 @@
-/// Why a queue did not take an element, or had none to give.
+/// The reason why a put or a get of a queue failed.
 @nonexhaustive
 public enum QueueError: Error, Sendable, Hashable, CustomStringConvertible {
-    /// There is no element, and none came in time.
+    /// The queue is empty, and no element was put in time.
     ///
     /// gevent: `gevent.queue.Empty`.
     case empty
-    /// There is no room, and none was made in time.
+    /// The queue is full, and no element was taken in time.
     ///
     /// gevent: `gevent.queue.Full`.
     case full
-    /// The queue was shut down: nothing can be put any more, or nothing is left to get.
+    /// The queue was shut down: it accepts no elements, or no elements remain.
     ///
     /// gevent: `gevent.queue.ShutDown`.
     case shutDown

@@ -1,17 +1,17 @@
 public import CGevent
 
-/// The part of a queue that does not depend on what is in it: who waits on which side, and how.
+/// The part of a queue that does not depend on the type of its elements: the waiters of each side.
 ///
-/// At any moment either there is no element, or nobody waits for one; and either there is room, or nobody waits for
-/// some. What breaks that rule restores it before it returns, by handing elements over. So a greenlet that is woken has
-/// what it waited for, whatever happens to it before it runs.
+/// Invariant: if there is an element, no getter waits; if there is room, no putter waits. A call that breaks the
+/// invariant restores it before it returns, by handing over elements. So a getter that was served has its element, and
+/// the element of a putter that was served is in the queue, whatever happens to the greenlet before it runs.
 public class _QueueLines {
-    @usableFromInline @exclusivity(unchecked) final var home = HubBinding()
-    /// Somebody waits, or waited, or the queue was shut down: the short ways are closed.
+    @usableFromInline @exclusivity(unchecked) final var hubBinding = HubBinding()
+    /// Whether calls must take the slow path: a greenlet waits or has waited, or the queue was shut down.
     @usableFromInline @exclusivity(unchecked) final var isFastPathDisabled = false
-    /// How many elements there may be.
+    /// The maximum number of elements.
     @usableFromInline @exclusivity(unchecked) final var limit: Int
-    /// Elements that were put and not reported done, for the queues that count them.
+    /// The number of elements that were put and not reported done, for `Queue`.
     @usableFromInline @exclusivity(unchecked) final var unfinished = 0
     @usableFromInline @exclusivity(unchecked) final var getters = WaitQueue()
     @usableFromInline @exclusivity(unchecked) final var putters = WaitQueue()
@@ -26,9 +26,9 @@ public class _QueueLines {
     }
 
     deinit {
-        getters.drop(home: home)
-        putters.drop(home: home)
-        joiners.drop(home: home)
+        getters.release(hubBinding)
+        putters.release(hubBinding)
+        joiners.release(hubBinding)
     }
 
     @usableFromInline
@@ -38,28 +38,28 @@ public class _QueueLines {
         return maxSize
     }
 
-    /// Whether the current greenlet may wait for a queue at all. A hub callback may not; there it is as if no time were
-    /// left.
+    /// Whether the current greenlet may park for the queue. A hub callback may not: its calls behave as with a timeout
+    /// of zero.
     @usableFromInline
-    final func mayWait(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
+    final func mayPark(_ timeout: Duration?, _ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
         if let timeout, timeout <= .zero { return false }
         return gevent_pending_flags(hub) != UInt8(GEVENT_PENDING_REFUSED)
     }
 
-    /// Parks in one of the lines, with room for an element or with one in it. Returns whether it was served before the
-    /// time was up; throws ``QueueError/shutDown`` if the queue was shut down meanwhile.
+    /// Parks as a getter or a putter. `slot` is memory for an element; a putter's is initialized. Returns false if
+    /// `timeout` expired; throws ``QueueError/shutDown`` if the queue was shut down meanwhile.
     @usableFromInline
     final func park(
-        for purpose: Int, _ place: UnsafeMutableRawPointer, _ timeout: Duration?,
+        for purpose: Int, _ slot: UnsafeMutableRawPointer, _ timeout: Duration?,
         _ hub: UnsafeMutablePointer<gevent_hub>
     ) throws -> Bool {
         try checkPending(hub)
         let current = hub.pointee.current!
         let isPut = purpose == Int(GEVENT_LINK_PUT)
         if isPut {
-            putters.append(&current.pointee.wait_link, kind: purpose, payload: place, hub)
+            putters.append(&current.pointee.wait_link, kind: purpose, payload: slot, hub)
         } else {
-            getters.append(&current.pointee.wait_link, kind: purpose, payload: place, hub)
+            getters.append(&current.pointee.wait_link, kind: purpose, payload: slot, hub)
         }
         isFastPathDisabled = true
         if let timeout { armTimeout(timeout, current, hub) }
@@ -68,7 +68,7 @@ public class _QueueLines {
         return isServed
     }
 
-    /// The waiter with this link has been served: it leaves the line and becomes ready.
+    /// Unlinks a waiter that has been served, and makes it ready.
     @inlinable
     @inline(__always)
     final func wake(_ link: UnsafeMutablePointer<gevent_link>) {
@@ -79,18 +79,18 @@ public class _QueueLines {
     @usableFromInline
     final func chooseEnlisted(_ link: UnsafeMutablePointer<gevent_link>) { EnlistedWaiter.choose(link) }
 
-    /// Opens the short ways again if nobody waits.
+    /// Enables the fast path again if there are no waiters.
     @inlinable
     final func updateFastPath() { isFastPathDisabled = isClosed || !getters.isEmpty || !putters.isEmpty }
 
-    /// Everyone who waits on either side is thrown ``QueueError/shutDown``.
+    /// Closes the queue and ends all waits for it: getters and putters are thrown ``QueueError/shutDown``.
     @usableFromInline
-    final func refuseEverybody() {
+    final func refuseAllWaiters() {
         isClosed = true
         isFastPathDisabled = true
         while let link = getters.first ?? putters.first {
             if link.pointee.place != 0 {
-                // To one that takes nothing the queue is ready.
+                // For a waiter that takes nothing, the queue is ready.
                 EnlistedWaiter.choose(
                     link, throwing: link.pointee.kind == GEVENT_LINK_GET ? QueueError.shutDown : nil)
             } else {
@@ -100,9 +100,9 @@ public class _QueueLines {
         }
     }
 
-    // MARK: Counting what is done
+    // MARK: Counting finished tasks
 
-    /// Tells those who wait for everything to be done, if it is.
+    /// Subtracts from the number of unfinished elements, and wakes the joiners if none is left.
     @usableFromInline
     final func didFinish(_ count: Int) {
         // Dropped elements may have been reported as done already.
@@ -111,9 +111,9 @@ public class _QueueLines {
         while let link = joiners.first { wake(link) }
     }
 
-    /// Parks until everything is done. Returns whether it was before the time was up.
+    /// Parks until no element is unfinished. Returns false if `timeout` expired before that.
     final func waitUntilDone(_ timeout: Duration?) throws -> Bool {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if unfinished == 0 { return true }
         if let timeout, timeout <= .zero { return false }
         try checkPending(hub)

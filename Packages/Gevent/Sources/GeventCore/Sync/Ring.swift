@@ -1,8 +1,8 @@
-/// The elements of a queue, first in, first out: a ring that doubles when it is full.
+/// A first-in, first-out ring buffer for a queue's elements, which doubles its capacity when it is full.
 @usableFromInline
 struct Ring<Element>: ~Copyable {
     @usableFromInline var base: UnsafeMutablePointer<Element>
-    /// One less than the capacity, which is a power of two.
+    /// The capacity, which is a power of two, minus one.
     @usableFromInline var mask: Int
     @usableFromInline var head = 0
     @usableFromInline var used = 0
@@ -53,7 +53,7 @@ struct Ring<Element>: ~Copyable {
     mutating func grow() {
         let capacity = mask + 1
         let larger = UnsafeMutablePointer<Element>.allocate(capacity: capacity * 2)
-        // The ring is full: from its head to the end of its memory, and from there to its head.
+        // The ring is full: its elements lie from the head to the end of the memory, then from the start to the head.
         larger.moveInitialize(from: base + head, count: capacity - head)
         (larger + (capacity - head)).moveInitialize(from: base, count: head)
         base.deallocate()

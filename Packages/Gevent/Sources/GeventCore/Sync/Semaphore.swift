@@ -1,30 +1,30 @@
 internal import CGevent
 
-/// A number of permits, handed out in the order in which greenlets ask.
+/// A counting semaphore: a number of permits, which waiters acquire in the order of their arrival.
 ///
 /// ```swift
 /// let slots = Semaphore(3)
 /// try slots.withPermit { try download() }
 /// ```
 ///
-/// A permit that is released while others wait is free until the first of them runs, and a running greenlet may take
-/// it; whoever was passed over that way is handed the next one. May be made before any hub exists; belongs to the
-/// thread that first uses it.
+/// A permit that is released while greenlets wait is free until the first of them runs. Another greenlet may take it
+/// before that; the waiter that was passed over is then handed the next permit. A semaphore may be created before any
+/// hub exists, and belongs to the thread that first uses it.
 ///
-/// In a file that imports Foundation or Glibc, which bring a type of that name too, write `Gevent.Semaphore`.
+/// In a file that imports Foundation or Glibc, which declare a type of the same name, write `Gevent.Semaphore`.
 ///
 /// gevent: `gevent.lock.Semaphore`.
 public class Semaphore: _WaitableObject, CustomStringConvertible {
-    /// How many permits are free.
+    /// The number of free permits.
     ///
     /// gevent: `Semaphore.counter`.
     @exclusivity(unchecked) public internal(set) final var counter: Int
-    /// Greenlets that were woken for a free permit and have not run yet.
+    /// The number of greenlets that were woken for a free permit and have not run yet.
     @exclusivity(unchecked) private final var chosenCount = 0
-    /// How many were ever chosen, which gives each its place.
-    @exclusivity(unchecked) private final var lastPlace: UInt = 0
+    /// The ticket of the greenlet that was woken last. Tickets order the greenlets that are passed over.
+    @exclusivity(unchecked) private final var lastTicket: UInt = 0
 
-    /// A semaphore with `value` free permits. A negative number is a programming error and traps.
+    /// Creates a semaphore with `value` free permits. A negative number is a programming error and traps.
     public init(_ value: Int = 1) {
         if value < 0 { fatalError("a Semaphore begins with no less than 0 permits, not with \(value)") }
         counter = value
@@ -41,17 +41,17 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
 
     // MARK: Acquiring
 
-    /// Takes a permit; parks until there is one, or for at most `timeout`. Returns whether it has one: false when the
-    /// time is up, and at once for `blocking: false` or a timeout of zero or less if none is free.
+    /// Acquires a permit; parks until one is free, or for at most `timeout`. Returns false if `timeout` expired. With
+    /// `blocking: false` or a timeout of zero or less, returns false at once if no permit is free.
     ///
-    /// Throws what is thrown into the greenlet meanwhile, with which it has no permit; ``HubError`` with
+    /// Throws an error delivered to the greenlet meanwhile, without having acquired a permit; and ``HubError`` with
     /// `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
     ///
     /// gevent: `Semaphore.acquire(blocking=True, timeout=None)`.
     @available(*, noasync)
     @discardableResult
     public final func acquire(blocking: Bool = true, timeout: Duration? = nil) throws -> Bool {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if counter > 0 {
             counter -= 1
             return true
@@ -59,12 +59,12 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         return try waitForPermit(blocking ? timeout : .zero, hub)
     }
 
-    /// Takes a permit if one is free; see ``Waitable/takeIfReady()``.
+    /// Acquires a permit if one is free; see ``Waitable/takeIfReady()``.
     public final override func takeIfReady() throws -> Void? { try acquire(blocking: false) ? () : nil }
 
-    /// A waiter that takes something takes a permit; see ``Waitable/enlist(_:)``.
+    /// Enlists a waiter, which acquires a permit unless it takes nothing; see ``Waitable/enlist(_:)``.
     public final override func enlist(_ waiter: Enlistment<Void>) throws {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if counter > 0 {
             waiter.choose { counter -= 1 }
         } else {
@@ -84,11 +84,11 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
             counter -= 1
             return true
         }
-        // Somebody else took it. There is none to pass on, so an error that came meanwhile may be raised now.
+        // Another greenlet took the permit. This one holds none that could be lost, so a pending error may be thrown.
         if let deadline, deadline <= Hub.time(hub) { return false }
         try checkPending(hub)
-        returnToLine(current, hub)
-        // The next permit is handed over as such.
+        requeue(current, hub)
+        // The next permit is handed over directly, without becoming free.
         return try park(until: deadline, hub)
     }
 
@@ -97,25 +97,24 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         return try GeventCore.wait(hub, .semaphore, self)
     }
 
-    /// Goes before everyone who was not chosen yet, and behind those who were chosen before.
-    private func returnToLine(_ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>)
-    {
-        let place = UInt(bitPattern: context.pointee.wait_link.payload)
+    /// Links a passed-over waiter again: before all waiters that were not woken yet, after those with lower tickets.
+    private func requeue(_ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        let ticket = UInt(bitPattern: context.pointee.wait_link.payload)
         let list = gevent_links_list(line.ensureRecord(hub))!
         var before = list.pointee.next!
-        while before != list, isPassedOver(before, before: place) { before = before.pointee.next }
+        while before != list, isPassedOver(before, before: ticket) { before = before.pointee.next }
         context.pointee.wait_link.kind = UInt32(GEVENT_LINK_PASSED_OVER)
-        // Behind the last of a list that begins with `before` is just before `before`.
+        // Appending to a circular list that starts at `before` inserts just before `before`.
         gevent_list_append(before, &context.pointee.wait_link.node)
     }
 
-    private func isPassedOver(_ node: UnsafeMutablePointer<gevent_node>, before place: UInt) -> Bool {
+    private func isPassedOver(_ node: UnsafeMutablePointer<gevent_node>, before ticket: UInt) -> Bool {
         let link = UnsafeMutableRawPointer(node).assumingMemoryBound(to: gevent_link.self)
-        return link.pointee.kind == GEVENT_LINK_PASSED_OVER && UInt(bitPattern: link.pointee.payload) < place
+        return link.pointee.kind == GEVENT_LINK_PASSED_OVER && UInt(bitPattern: link.pointee.payload) < ticket
     }
 
-    /// Takes a permit, runs `body` and releases the permit, whichever way `body` ends. Throws what
-    /// ``acquire(blocking:timeout:)`` and `body` throw.
+    /// Acquires a permit, runs `body` and releases the permit on every exit. Throws the errors of
+    /// ``acquire(blocking:timeout:)`` and of `body`.
     ///
     /// gevent: `with semaphore:`.
     @available(*, noasync)
@@ -127,40 +126,39 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
 
     // MARK: Releasing
 
-    /// Gives a permit back, or one more, and returns how many are free then. Never parks; works in a hub callback.
+    /// Releases a permit, or adds one, and returns the number of free permits. Never parks; works in a hub callback.
     /// Traps on a foreign thread.
     ///
     /// gevent: `Semaphore.release()`.
     @discardableResult
     @available(*, noasync)
     public func release() -> Int {
-        let hub = home.requireHub()
-        if !line.isEmpty { return releaseToLine(hub) }
+        let hub = hubBinding.requireHub()
+        if !line.isEmpty { return releaseToWaiters(hub) }
         counter += 1
         if counter == 1 { recordReadiness(hub) }
         return counter
     }
 
-    private func releaseToLine(_ hub: UnsafeMutablePointer<gevent_hub>) -> Int {
+    private func releaseToWaiters(_ hub: UnsafeMutablePointer<gevent_hub>) -> Int {
         if let first = line.first, first.pointee.kind == GEVENT_LINK_PASSED_OVER {
             gevent_wait_end(gevent_context_of_wait_link(first), UInt8(GEVENT_WAIT_WOKEN))
             return counter
         }
         counter += 1
         if counter == 1 { recordReadiness(hub) }
-        // As many are chosen as there are permits; those who only want to know are told as long as one is left for
-        // them.
+        // Wake as many waiters as there are permits. A waiter that takes nothing is notified if one of them is left.
         while counter > chosenCount, let link = line.first {
             if link.pointee.kind != GEVENT_LINK_ACQUIRE {
-                tell(link)
+                notify(link)
             } else if link.pointee.place != 0 {
-                // A waiter for several objects is chosen once, so it is handed the permit as such.
+                // A waiter for several objects is chosen only once, so it is handed the permit directly.
                 counter -= 1
                 EnlistedWaiter.choose(link)
             } else {
                 chosenCount += 1
-                lastPlace += 1
-                link.pointee.payload = UnsafeMutableRawPointer(bitPattern: lastPlace)
+                lastTicket += 1
+                link.pointee.payload = UnsafeMutableRawPointer(bitPattern: lastTicket)
                 gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
             }
         }
@@ -168,16 +166,17 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         return counter
     }
 
-    // MARK: Waiting without taking
+    // MARK: Waiting without acquiring
 
-    /// Parks until a permit is free, or for at most `timeout`, and takes none. Returns how many are free by then:
-    /// possibly none, when the time is up or somebody was quicker. Throws what ``acquire(blocking:timeout:)`` throws.
+    /// Parks until a permit is free, or for at most `timeout`, without acquiring it. Returns the number of free
+    /// permits, which may be 0: `timeout` expired, or another greenlet took the permit. Throws the errors of
+    /// ``acquire(blocking:timeout:)``.
     ///
     /// gevent: `Semaphore.wait(timeout=None)`.
     @available(*, noasync)
     @discardableResult
     public final func wait(timeout: Duration? = nil) throws -> Int {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if counter > 0 {
             yieldToEarlierWaiters(hub, timeout)
         } else {
@@ -186,7 +185,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         return counter
     }
 
-    /// "<Semaphore 2>", the free permits, and how many wait.
+    /// "<Semaphore 2>": the number of free permits, and the number of waiters.
     public final var description: String {
         "<\(type(of: self)) \(counter)\(line.waitingText)>"
     }

@@ -1,6 +1,6 @@
 public import CGevent
 
-/// A queue, first in, first out.
+/// A first-in, first-out queue.
 ///
 /// ```swift
 /// let lines = SimpleQueue<String>(maxSize: 100)
@@ -9,26 +9,27 @@ public import CGevent
 /// lines.shutdown()
 /// ```
 ///
-/// `put` and `get` park only when there is no room or no element. Both sides are served in the order in which they
-/// came, and an element is handed straight to the getter that has waited longest. In a hub callback nothing parks:
-/// `put` and `get` throw ``QueueError/full`` and ``QueueError/empty`` there. ``Queue`` can also wait until all its
-/// elements have been dealt with.
+/// `put` parks only when the queue is full, `get` only when it is empty. Waiters of each side are served in the order
+/// of their arrival, and an element is handed directly to the getter that has waited longest. In a hub callback the
+/// calls do not park: `put` throws ``QueueError/full`` and `get` throws ``QueueError/empty``. ``Queue`` can also wait
+/// until all its elements have been processed.
 ///
-/// May be made before any hub exists; belongs to the thread that first uses it. Other threads post to its hub.
+/// A queue may be created before any hub exists, and belongs to the thread that first uses it. Other threads must post
+/// to its hub.
 ///
-/// gevent: `gevent.queue.SimpleQueue`, and `gevent.queue.Queue` of the versions that keep `JoinableQueue` apart.
+/// gevent: `gevent.queue.SimpleQueue`, and `gevent.queue.Queue` in versions that also have `JoinableQueue`.
 public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertible {
     @usableFromInline @exclusivity(unchecked) final var storage: Ring<Element>
 
-    /// An empty queue of at most `maxSize` elements; nil and 0 mean any number. A negative number is a programming
-    /// error and traps.
+    /// Creates an empty queue of at most `maxSize` elements; nil and 0 mean no limit. A negative number is a
+    /// programming error and traps.
     @inlinable
     public override init(maxSize: Int? = nil) {
         storage = Ring()
         super.init(maxSize: maxSize)
     }
 
-    /// A queue that begins with `elements`, of which there may be more than `maxSize`.
+    /// Creates a queue that contains `elements`, which may be more than `maxSize`.
     @inlinable
     public init(maxSize: Int? = nil, _ elements: some Sequence<Element>) {
         var storage = Ring<Element>()
@@ -45,48 +46,47 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
         unfinished = storage.count
     }
 
-    /// Another queue with the same limit and the same elements. Nobody waits for it, and it is not shut down.
+    /// Returns a queue with the same limit and the same elements. It has no waiters and is not shut down.
     ///
     /// gevent: `Queue.copy()`.
     public func copy() -> SimpleQueue<Element> { SimpleQueue(copying: self) }
 
     // MARK: State
 
-    /// How many elements there are.
+    /// The number of elements.
     ///
     /// gevent: `Queue.qsize()`.
     @inlinable
     public final var count: Int { storage.count }
 
-    /// Whether there is no element.
+    /// Whether the queue has no elements.
     ///
     /// gevent: `Queue.empty()`.
     @inlinable
     public final var isEmpty: Bool { storage.count == 0 }
 
-    /// Whether there is no room; never without a ``maxSize``.
+    /// Whether the queue has no room; always false without a ``maxSize``.
     ///
     /// gevent: `Queue.full()`.
     @inlinable
     public final var isFull: Bool { storage.count >= limit }
 
-    /// Whether an element can be taken at once, or none ever will because the queue was shut down: whether
-    /// ``get(blocking:timeout:)`` would not park.
+    /// Whether ``get(blocking:timeout:)`` would not park: there is an element, or the queue was shut down.
     @inlinable
     public final var isReady: Bool { storage.count > 0 || isClosed }
 
     /// Whether the queue was shut down.
     public final var isShutDown: Bool { isClosed }
 
-    /// How many elements there may be; nil and 0 mean any number. A negative number is a programming error and traps.
+    /// The maximum number of elements; nil and 0 mean no limit. A negative number is a programming error and traps.
     ///
-    /// May be changed at any time: with more room, those who wait to put go on; with less, nothing is dropped.
+    /// The limit may be changed at any time. A higher limit wakes waiting putters; a lower one drops no element.
     ///
     /// gevent: `Queue.maxsize`.
     public final var maxSize: Int? {
         get { limit == .max ? nil : limit }
         set {
-            _ = home.requireHub()
+            _ = hubBinding.requireHub()
             limit = _QueueLines.limit(for: newValue)
             serve()
         }
@@ -96,15 +96,15 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
 
     /// Adds an element; parks until there is room, or for at most `timeout`.
     ///
-    /// Throws ``QueueError/full`` when the time is up, and at once for `blocking: false`, a timeout of zero or less and in a
-    /// hub callback; ``QueueError/shutDown``; and what is thrown into the greenlet meanwhile, with which the element was not
-    /// added.
+    /// Throws ``QueueError/full`` when `timeout` expires; with `blocking: false`, with a timeout of zero or less and in
+    /// a hub callback, a full queue throws it at once. Throws ``QueueError/shutDown``, and an error delivered to the
+    /// greenlet meanwhile. If the call throws, the element was not added.
     ///
     /// gevent: `Queue.put(item, block=True, timeout=None)`.
     @available(*, noasync)
     @inlinable
     public final func put(_ element: Element, blocking: Bool = true, timeout: Duration? = nil) throws {
-        if !isFastPathDisabled && storage.count < limit && home.isHere { return insert(element) }
+        if !isFastPathDisabled && storage.count < limit && hubBinding.isCurrent { return insert(element) }
         try putSlowly(element, blocking ? timeout : .zero)
     }
 
@@ -114,7 +114,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @available(*, noasync)
     public final func putNowait(_ element: Element) throws {
-        if !isFastPathDisabled && storage.count < limit && home.isHere { return insert(element) }
+        if !isFastPathDisabled && storage.count < limit && hubBinding.isCurrent { return insert(element) }
         try putSlowly(element, .zero)
     }
 
@@ -128,19 +128,19 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @inline(never)
     final func putSlowly(_ element: Element, _ timeout: Duration?) throws {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if isClosed { throw QueueError.shutDown }
         if storage.count < limit {
             insert(element)
             serve()
             return
         }
-        guard mayWait(timeout, hub) else { throw QueueError.full }
-        try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { place in
-            let slot = place.baseAddress!
+        guard mayPark(timeout, hub) else { throw QueueError.full }
+        try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { buffer in
+            let slot = buffer.baseAddress!
             slot.initialize(to: element)
             var isTaken = false
-            // Whoever serves it takes the element out.
+            // The greenlet that serves this one moves the element out of the slot.
             defer { if !isTaken { slot.deinitialize(count: 1) } }
             isTaken = try park(for: Int(GEVENT_LINK_PUT), slot, timeout, hub)
             if !isTaken { throw QueueError.full }
@@ -151,15 +151,16 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
 
     /// Takes the next element; parks until there is one, or for at most `timeout`.
     ///
-    /// A loop of gets that find an element never yields. Throws ``QueueError/empty`` when the time is up, and at once for
-    /// `blocking: false`, a timeout of zero or less and in a hub callback; ``QueueError/shutDown`` once a queue that was shut
-    /// down is drained; and what is thrown into the greenlet meanwhile, with which no element was taken.
+    /// A loop of gets never yields while it finds elements. Throws ``QueueError/empty`` when `timeout` expires; with
+    /// `blocking: false`, with a timeout of zero or less and in a hub callback, an empty queue throws it at once.
+    /// Throws ``QueueError/shutDown`` once a queue that was shut down is drained, and an error delivered to the
+    /// greenlet meanwhile. If the call throws, no element was taken.
     ///
     /// gevent: `Queue.get(block=True, timeout=None)`.
     @available(*, noasync)
     @inlinable
     public final func get(blocking: Bool = true, timeout: Duration? = nil) throws -> Element {
-        if !isFastPathDisabled && storage.count > 0 && home.isHere { return storage.removeNext() }
+        if !isFastPathDisabled && storage.count > 0 && hubBinding.isCurrent { return storage.removeNext() }
         return try getSlowly(Int(GEVENT_LINK_GET), blocking ? timeout : .zero)
     }
 
@@ -169,12 +170,11 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @available(*, noasync)
     public final func getNowait() throws -> Element {
-        if !isFastPathDisabled && storage.count > 0 && home.isHere { return storage.removeNext() }
+        if !isFastPathDisabled && storage.count > 0 && hubBinding.isCurrent { return storage.removeNext() }
         return try getSlowly(Int(GEVENT_LINK_GET), .zero)
     }
 
-    /// The next element, which stays in the queue, so that nobody who waits to put goes on. Waits and throws as
-    /// ``get(blocking:timeout:)`` does.
+    /// Returns the next element without removing it, so no putter is woken. Otherwise like ``get(blocking:timeout:)``.
     ///
     /// gevent: `Queue.peek(block=True, timeout=None)`.
     @available(*, noasync)
@@ -183,7 +183,8 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
         try getSlowly(Int(GEVENT_LINK_PEEK), blocking ? timeout : .zero)
     }
 
-    /// The next element, which stays in the queue, or ``QueueError/empty`` or ``QueueError/shutDown``. Never parks.
+    /// Returns the next element without removing it, or throws ``QueueError/empty`` or ``QueueError/shutDown``. Never
+    /// parks.
     ///
     /// gevent: `Queue.peek_nowait()`.
     @inlinable
@@ -192,7 +193,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
         try getSlowly(Int(GEVENT_LINK_PEEK), .zero)
     }
 
-    /// The next element, as ``get(blocking:timeout:)`` gives it, or nil once the queue is shut down and drained.
+    /// Takes the next element like ``get(blocking:timeout:)``; returns nil once the queue is shut down and drained.
     ///
     /// ```swift
     /// while let job = try queue.next() { try run(job) }
@@ -212,7 +213,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
     @inlinable
     @inline(never)
     final func getSlowly(_ purpose: Int, _ timeout: Duration?) throws -> Element {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if storage.count > 0 {
             if purpose == Int(GEVENT_LINK_PEEK) { return storage.next }
             let element = storage.removeNext()
@@ -220,35 +221,35 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
             return element
         }
         if isClosed { throw QueueError.shutDown }
-        guard mayWait(timeout, hub) else { throw QueueError.empty }
-        return try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { place in
-            let slot = place.baseAddress!
+        guard mayPark(timeout, hub) else { throw QueueError.empty }
+        return try withUnsafeTemporaryAllocation(of: Element.self, capacity: 1) { buffer in
+            let slot = buffer.baseAddress!
             guard try park(for: purpose, slot, timeout, hub) else { throw QueueError.empty }
-            // Whoever served it put an element in.
+            // The greenlet that served this one has initialized the slot.
             return slot.move()
         }
     }
 
-    /// One who puts, one who gets, in turn, until neither can go on.
+    /// Serves one putter and one getter alternately, until neither side can be served.
     @inlinable
     final func serve() {
-        var goesOn = !isClosed
-        while goesOn {
-            goesOn = false
+        var didServe = !isClosed
+        while didServe {
+            didServe = false
             if storage.count < limit, let putter = putters.first {
                 insert(putter.pointee.payload.assumingMemoryBound(to: Element.self).move())
                 wake(putter)
-                goesOn = true
+                didServe = true
             }
             if storage.count > 0, let getter = getters.first {
-                // Others take nothing.
+                // Waiters of other kinds take nothing.
                 if getter.pointee.kind == GEVENT_LINK_GET {
                     getter.pointee.payload.assumingMemoryBound(to: Element.self).initialize(to: storage.removeNext())
                 } else if getter.pointee.kind == GEVENT_LINK_PEEK {
                     getter.pointee.payload.assumingMemoryBound(to: Element.self).initialize(to: storage.next)
                 }
                 wake(getter)
-                goesOn = true
+                didServe = true
             }
         }
         updateFastPath()
@@ -256,21 +257,21 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
 
     // MARK: Waitable
 
-    /// The next element, or nil if there is none. Never parks.
+    /// Takes the next element; returns nil if there is none. Never parks.
     ///
     /// Throws ``QueueError/shutDown`` once a queue that was shut down is drained.
     public final func takeIfReady() throws -> Element? {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         return isReady ? try getNowait() : nil
     }
 
     /// See ``Waitable/enlist(_:)``.
     public final func enlist(_ waiter: Enlistment<Element>) throws {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if storage.count > 0 {
             waiter.choose { storage.removeNext() }
             serve()
-        } else if isClosed && waiter.room != nil {
+        } else if isClosed && waiter.destination != nil {
             waiter.refuse(throwing: QueueError.shutDown)
         } else if isClosed {
             EnlistedWaiter.choose(waiter.link)
@@ -288,25 +289,25 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
 
     // MARK: Shutting down
 
-    /// Closes the queue: puts fail at once with ``QueueError/shutDown``, gets take what is left and then fail, and everyone
-    /// who waits is thrown it. With `immediate`, what is left is dropped and counts as done. Repeatable; never parks.
-    /// Traps on a foreign thread.
+    /// Closes the queue. Calls that are parked now and all later puts throw ``QueueError/shutDown``; later gets take
+    /// the remaining elements and then throw it. With `immediate`, the remaining elements are dropped and count as
+    /// done. Repeatable; never parks. Traps on a foreign thread.
     ///
     /// gevent: `Queue.shutdown(immediate=False)`.
     public final func shutdown(immediate: Bool = false) {
-        _ = home.requireHub()
-        refuseEverybody()
+        _ = hubBinding.requireHub()
+        refuseAllWaiters()
         if !immediate { return }
         let dropped = storage.count
-        // One by one: what an element does when it goes finds the queue in order.
+        // One by one, so that the queue is consistent if the deinitializer of an element accesses it.
         while storage.count > 0 { _ = storage.removeNext() }
         didFinish(dropped)
     }
 
-    /// "<Queue 3 of 10>": the elements and the limit, if there is one.
+    /// "<Queue 3 of 10>": the number of elements and the limit, if there is one.
     public final var description: String {
         let kind = "\(type(of: self))".prefix { $0 != "<" }
-        let most = maxSize.map { " of \($0)" } ?? ""
-        return "<\(kind) \(count)\(most)\(isShutDown ? ", shut down" : "")>"
+        let limitText = maxSize.map { " of \($0)" } ?? ""
+        return "<\(kind) \(count)\(limitText)\(isShutDown ? ", shut down" : "")>"
     }
 }

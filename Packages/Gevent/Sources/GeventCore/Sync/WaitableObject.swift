@@ -1,25 +1,25 @@
 package import CGevent
 
-/// The part that ``Event``, ``AsyncResult`` and ``Semaphore`` share: the list of those who wait.
+/// The base class of ``Event``, ``AsyncResult`` and ``Semaphore``: the list of waiters.
 ///
-/// They may be made before any hub exists, and belong to the thread that first uses them.
+/// An object may be created before any hub exists, and belongs to the thread that first uses it.
 public class _WaitableObject: Waitable {
-    @usableFromInline @exclusivity(unchecked) final var home = HubBinding()
+    @usableFromInline @exclusivity(unchecked) final var hubBinding = HubBinding()
     @usableFromInline @exclusivity(unchecked) package final var line = WaitQueue()
-    /// When it became ready, on the same count as the ends of greenlets.
+    /// The position in the order in which the hub's objects became ready; the ends of greenlets use the same counter.
     @exclusivity(unchecked) private final var lastReadyOrder: UInt64 = 0
-    /// Until the ready queue has come this far, greenlets that were woken have not run.
+    /// The end of the ready queue at the latest wake. Until the queue has passed it, woken greenlets have not run.
     @exclusivity(unchecked) private final var wakeMark: UInt64 = 0
 
     @usableFromInline
     init() {}
 
-    deinit { line.drop(home: home) }
+    deinit { line.release(hubBinding) }
 
-    /// Whether a wait for it would return at once.
+    /// Whether a wait for the object would return at once.
     public var isReady: Bool { preconditionFailure("overridden by every kind of object") }
 
-    /// How many greenlets wait for it and how many callbacks are linked to it. Linear; for tests and reports.
+    /// The number of waiting greenlets and linked callbacks. Linear; for tests and reports.
     ///
     /// gevent: `linkcount()`.
     public final var linkCount: Int { line.count }
@@ -27,14 +27,14 @@ public class _WaitableObject: Waitable {
     // MARK: Waitable
 
     public final func readyOrder() throws -> UInt64? {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         return isReady ? lastReadyOrder : nil
     }
 
     public func takeIfReady() throws -> Void? { try readyOrder().map { _ in } }
 
     public func enlist(_ waiter: Enlistment<Void>) throws {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if isReady {
             waiter.choose()
         } else {
@@ -46,39 +46,39 @@ public class _WaitableObject: Waitable {
 
     // MARK: Becoming ready
 
-    /// Remembers who was ready before whom.
+    /// Records the order in which objects become ready.
     @inline(__always)
     final func recordReadiness(_ hub: UnsafeMutablePointer<gevent_hub>) {
         hub.pointee.ended_count &+= 1
         lastReadyOrder = hub.pointee.ended_count
     }
 
-    /// The part of ``AsyncResult`` that does not depend on its value: it has one now.
+    /// Called when an ``AsyncResult`` gets an outcome. Does not depend on the type of its value.
     @usableFromInline
     final func didBecomeReady(isFirst: Bool) {
-        let hub = home.requireHub()
+        let hub = hubBinding.requireHub()
         if isFirst { recordReadiness(hub) }
         notifyAll(hub)
     }
 
-    /// The same for whoever waits for it.
+    /// Parks until the ``AsyncResult`` has an outcome. Returns false if `timeout` expired.
     @usableFromInline
-    final func waitForResult(_ timeout: Duration?) throws -> Bool { try park(home.hub(), .result, timeout) }
+    final func waitForResult(_ timeout: Duration?) throws -> Bool { try park(hubBinding.hub(), .result, timeout) }
 
-    /// Tells everyone who stands in line, in order. All of this only queues, so nobody can join the line meanwhile.
+    /// Notifies all waiters in order. A notification only queues, so no waiter is added meanwhile.
     @inline(__always)
     package final func notifyAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
         if line.isEmpty { return }
-        while let link = line.first { tell(link) }
+        while let link = line.first { notify(link) }
         recordWake(hub)
     }
 
     @inline(__always)
     final func recordWake(_ hub: UnsafeMutablePointer<gevent_hub>) { wakeMark = hub.pointee.ready_tail }
 
-    /// Notifies the first in line, which takes nothing.
+    /// Notifies the first waiter, which takes nothing.
     @inline(__always)
-    final func tell(_ link: UnsafeMutablePointer<gevent_link>) {
+    final func notify(_ link: UnsafeMutablePointer<gevent_link>) {
         if link.pointee.kind == GEVENT_LINK_WAKE {
             gevent_wait_end(gevent_context_of_wait_link(link), UInt8(GEVENT_WAIT_WOKEN))
         } else {
@@ -86,8 +86,8 @@ public class _WaitableObject: Waitable {
         }
     }
 
-    /// Parks until it is told. Returns whether that came before the time was up. Reports show `object`, or else this
-    /// one.
+    /// Parks until the greenlet is notified. Returns false if `timeout` expired. Reports show `object`, or this object
+    /// by default.
     package final func park(
         _ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ timeout: Duration?,
         showing object: UnsafeRawPointer? = nil
@@ -100,8 +100,8 @@ public class _WaitableObject: Waitable {
         return try GeventCore.wait(hub, kind, object ?? UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
     }
 
-    /// It is ready; but whoever had to wait for that comes before those who find it so, if they have not run yet.
-    /// Without a poll. On the hub, or if there is something to raise, nobody is let go first.
+    /// Yields, without a poll, if waiters were woken and have not run yet: they run before a caller that found the
+    /// object ready. Does nothing on the hub, or if there is a pending error.
     @inline(__always)
     final func yieldToEarlierWaiters(_ hub: UnsafeMutablePointer<gevent_hub>, _ timeout: Duration?) {
         if gevent_ready_has_passed(hub, wakeMark) { return }

@@ -1,7 +1,6 @@
 public import CGevent
 
-/// A slot for one value or error, and for one greenlet that waits for it: what callbacks of other libraries are turned
-/// into waits with.
+/// A slot for one value or error and one waiting greenlet. It turns a callback of another library into a wait.
 ///
 /// ```swift
 /// let waiter = Waiter<Reply>()
@@ -9,23 +8,24 @@ public import CGevent
 /// return try waiter.get()
 /// ```
 ///
-/// What is given before ``get()`` is kept, and it stays until ``clear()``. Belongs to the thread that first uses it.
+/// A value or error may be stored before ``get()``, and stays until ``clear()``. Belongs to the thread that first uses
+/// the slot.
 ///
 /// gevent: `gevent.hub.Waiter`.
 public final class Waiter<Value>: CustomStringConvertible {
-    @usableFromInline @exclusivity(unchecked) var home: HubBinding
+    @usableFromInline @exclusivity(unchecked) var hubBinding: HubBinding
     @usableFromInline @exclusivity(unchecked) var stored: Result<Value, any Error>?
     @usableFromInline @exclusivity(unchecked) var getter: UnsafeMutablePointer<gevent_context>?
 
-    /// An empty slot.
+    /// Creates an empty slot.
     @inlinable
     public init() {
-        home = HubBinding()
+        hubBinding = HubBinding()
         stored = nil
         getter = nil
     }
 
-    /// What was given last, until it is cleared.
+    /// The value or error that was stored last; nil once it is cleared.
     @inlinable
     public var result: Result<Value, any Error>? { stored }
 
@@ -35,46 +35,46 @@ public final class Waiter<Value>: CustomStringConvertible {
     @inlinable
     public var isReady: Bool { stored != nil }
 
-    /// Gives a value: whoever waits for it becomes ready. A second one replaces it. Never parks; works in a hub
-    /// callback. Traps on a foreign thread.
+    /// Stores a value and makes the waiting greenlet ready. A second value replaces the first. Never parks; works in a
+    /// hub callback. Traps on a foreign thread.
     ///
     /// gevent: `Waiter.switch(value)`.
     @inlinable
     @available(*, noasync)
     public func resume(returning value: Value) { resume(with: .success(value)) }
 
-    /// Gives an error, which ``get()`` throws; otherwise like ``resume(returning:)``.
+    /// Stores an error, which ``get()`` throws; otherwise like ``resume(returning:)``.
     ///
     /// gevent: `Waiter.throw(error)`.
     @inlinable
     @available(*, noasync)
     public func resume(throwing error: any Error) { resume(with: .failure(error)) }
 
-    /// Gives either; otherwise like ``resume(returning:)``.
+    /// Stores a value or an error; otherwise like ``resume(returning:)``.
     @inlinable
     @available(*, noasync)
     public func resume(with result: Result<Value, any Error>) {
-        _ = home.requireHub()
+        _ = hubBinding.requireHub()
         stored = result
-        // One whose wait was ended otherwise, and who has not run yet, is not woken again.
+        // Has no effect if the getter's wait has ended in another way and the getter has not run yet.
         if let getter { gevent_wait_end(getter, UInt8(GEVENT_WAIT_WOKEN)) }
     }
 
-    /// Parks until there is a value or an error, and returns or throws it; at once if there is.
+    /// Parks until there is a value or an error, and returns or throws it. Does not park if there is one already.
     ///
-    /// Throws ``HubError`` with `.concurrentUse` if another greenlet waits already, and what is thrown into the
+    /// Throws ``HubError`` with `.concurrentUse` if another greenlet already waits, and an error delivered to the
     /// greenlet meanwhile.
     ///
     /// gevent: `Waiter.get()`.
     @inlinable
     @available(*, noasync)
     public func get() throws -> Value {
-        let hub = try home.hub()
+        let hub = try hubBinding.hub()
         if let stored { return try stored.get() }
         if getter != nil { throw secondGetter() }
         getter = hub.pointee.current
         defer { getter = nil }
-        try parkAlone(for: self, hub)
+        try parkGetter(for: self, hub)
         guard let stored else { throw clearedTooEarly() }
         return try stored.get()
     }
@@ -89,7 +89,7 @@ public final class Waiter<Value>: CustomStringConvertible {
     ///
     /// gevent: `Waiter.clear()`.
     public func clear() {
-        _ = home.requireHub()
+        _ = hubBinding.requireHub()
         stored = nil
     }
 
@@ -102,9 +102,10 @@ public final class Waiter<Value>: CustomStringConvertible {
 @available(*, unavailable)
 extension Waiter: Sendable {}
 
-/// The part of a ``Waiter`` that does not depend on its value. Somebody knows the current context, and ends its wait.
+/// Parks the getter of a ``Waiter``, which has stored the current context and ends its wait. Does not depend on
+/// `Value`.
 @usableFromInline
-func parkAlone(for waiter: AnyObject, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
+func parkGetter(for waiter: AnyObject, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
     try checkPending(hub)
     _ = try wait(hub, .waiter, waiter)
 }

@@ -1,6 +1,7 @@
-// Calls of the C library that block the thread, and with it every greenlet, refused by the compiler. The module Gevent
-// exports each of them by name: such an export shadows the C library's function of the same signature in a file that
-// imports both, so the unqualified name is an error and `Glibc.sleep(1)` stays possible.
+// The C library's functions that block the thread, and with it every greenlet, declared here so that the compiler
+// refuses calls to them. The module Gevent exports each of them by name. Such an export shadows the C library's
+// function of the same signature in a file that imports both: the unqualified call is an error, and `Glibc.sleep(1)`
+// still works.
 
 public import Glibc
 
@@ -25,6 +26,7 @@ public func nanosleep(_ duration: UnsafePointer<timespec>!, _ rest: UnsafeMutabl
 
 /// Refused: the C library's `clock_nanosleep` blocks every greenlet of the thread. ``sleep(for:)`` parks the current
 /// one.
+// swift-format-ignore: AlwaysUseLowerCamelCase
 @discardableResult
 @available(*, unavailable, message: "blocks every greenlet; use 'try sleep(for:)', or 'Glibc.clock_nanosleep'")
 public func clock_nanosleep(
@@ -60,14 +62,14 @@ public func pause() -> CInt { fatalError() }
 @available(*, unavailable, message: "blocks every greenlet; use 'onSignal', or 'Glibc.sigwait'")
 public func sigwait(_ signals: UnsafePointer<sigset_t>, _ signal: UnsafeMutablePointer<CInt>) -> CInt { fatalError() }
 
-/// Refused: the C library's `flock` blocks every greenlet of the thread while another process holds the lock. With
-/// `LOCK_NB` it does not.
+/// Refused: the C library's `flock` blocks every greenlet of the thread while another process holds the lock, except
+/// with `LOCK_NB`.
 @discardableResult
 @available(*, unavailable, message: "blocks every greenlet; repeat 'Glibc.flock' with LOCK_NB and 'try sleep(for:)'")
 public func flock(_ descriptor: CInt, _ operation: CInt) -> CInt { fatalError() }
 
-/// Refused: the C library's `lockf` blocks every greenlet of the thread while another process holds the lock. With
-/// `F_TLOCK` it does not.
+/// Refused: the C library's `lockf` blocks every greenlet of the thread while another process holds the lock, except
+/// with `F_TLOCK`.
 @discardableResult
 @available(*, unavailable, message: "blocks every greenlet; repeat 'Glibc.lockf' with F_TLOCK and 'try sleep(for:)'")
 public func lockf(_ descriptor: CInt, _ operation: CInt, _ size: Int) -> CInt { fatalError() }
@@ -121,7 +123,7 @@ public func waitid(_ kind: idtype_t, _ id: UInt32, _ info: UnsafeMutablePointer<
     fatalError()
 }
 
-/// Refused: the C library's `fork` leaves the hub of the child on the parent's loop.
+/// Refused: after the C library's `fork` the child's hub still uses the parent's loop. `Gevent.fork()` repairs it.
 @discardableResult
 @available(*, unavailable, message: "does not repair the hub in the child; use 'try Gevent.fork()', or 'Glibc.fork()'")
 public func fork() -> pid_t { fatalError() }

@@ -1,19 +1,19 @@
 internal import CGevent
 internal import Glibc
 
-/// That a descriptor is ready to be read or written, as something to wait for together with other objects.
+/// The readiness of a descriptor for reading or writing, as an object that can be waited for together with others.
 ///
 /// ```swift
 /// let (input, finished) = (DescriptorReadiness(0, .read), Event())
 /// let ready = try wait([input, finished], count: 1)
 /// ```
 ///
-/// It becomes ready when the kernel says that a call would not block, when the peer has closed its end, and on an
-/// error. Readiness may be spurious: retry on EAGAIN. Any number of greenlets may wait in this way. A greenlet that is
-/// parked to read or write the descriptor itself goes first, and what it takes is gone.
+/// The object becomes ready when the kernel reports that a call would not block, when the peer has closed its end, and
+/// on an error. Readiness may be spurious: retry on EAGAIN. Any number of greenlets may wait in this way. A greenlet
+/// that is parked to read or write the descriptor itself is woken first, and may consume the data.
 ///
-/// The descriptor may be of any kind that the loop can watch, and is not owned: its owner may close it once the waits
-/// are over. A descriptor that is closed through the library, by ``WatchedDescriptor`` or a socket, ends the waits with
+/// The descriptor may be of any kind that the loop can watch. The object does not own it: its owner may close it once
+/// the waits have ended. Closing it through the library, by ``WatchedDescriptor`` or a socket, ends the waits with
 /// ``LoopError``, EBADF. Belongs to the thread that first waits for it.
 ///
 /// gevent: a watcher of `loop.io(fd, events)`.
@@ -22,10 +22,10 @@ public final class DescriptorReadiness: Waitable {
     public let fileDescriptor: CInt
     /// `.read` or `.write`.
     public let readiness: Readiness
-    private var home = HubBinding()
+    private var hubBinding = HubBinding()
 
-    /// The readiness of `fileDescriptor` for `readiness`, which is either `.read` or `.write`; anything else is a
-    /// programming error and traps. Never parks; the descriptor is not looked at before somebody waits.
+    /// Creates an object for `readiness`, which is either `.read` or `.write`; any other value is a programming error
+    /// and traps. Never parks. The descriptor is not accessed before the first wait.
     public init(_ fileDescriptor: CInt, _ readiness: Readiness) {
         if readiness != .read && readiness != .write {
             fatalError("a DescriptorReadiness is for .read or for .write, not for \(readiness)")
@@ -34,18 +34,22 @@ public final class DescriptorReadiness: Waitable {
         self.readiness = readiness
     }
 
-    /// Whether a call would not block: a system call. True for a number that is not open, for which a wait throws.
-    public var isReady: Bool { (try? DescriptorTable.isReadyNow(fileDescriptor, readiness)) ?? true }  // control: does not park
+    /// Whether a call would not block. Makes a system call. True if the descriptor is not open: a wait throws at once.
+    public var isReady: Bool {
+        // control: does not park
+        (try? DescriptorTable.isReadyNow(fileDescriptor, readiness)) ?? true
+    }
 
-    /// `UInt64.max` if it is ready; see ``Waitable/readyOrder()``. Throws ``LoopError`` for a number that is not open.
+    /// Returns `UInt64.max` if the descriptor is ready; see ``Waitable/readyOrder()``. Throws ``LoopError`` if it is
+    /// not open.
     public func readyOrder() throws -> UInt64? {
-        _ = try home.hub()
+        _ = try hubBinding.hub()
         return try DescriptorTable.isReadyNow(fileDescriptor, readiness) ? .max : nil
     }
 
     /// See ``Waitable/enlist(_:)``. Throws ``LoopError`` for a descriptor that the loop cannot watch.
     public func enlist(_ waiter: Enlistment<Void>) throws {
-        let hub = Hub.of(try home.hub())
+        let hub = Hub.of(try hubBinding.hub())
         guard fileDescriptor >= 0 else {
             throw LoopError(errno: EBADF, operation: "wait for a descriptor", fileDescriptor: fileDescriptor)
         }
@@ -55,7 +59,7 @@ public final class DescriptorReadiness: Waitable {
     /// See ``Waitable/withdraw(_:)``.
     public func withdraw(_ waiter: Enlistment<Void>) {
         waiter.leaveList()
-        guard fileDescriptor >= 0, home.isHere, let pointer = gevent_hub_current() else { return }
+        guard fileDescriptor >= 0, hubBinding.isCurrent, let pointer = gevent_hub_current() else { return }
         let hub = Hub.of(pointer)
         guard let entry = hub.descriptors.existing(fileDescriptor) else { return }
         hub.descriptors.releaseUnusedObservers(fileDescriptor, entry)
@@ -65,17 +69,17 @@ public final class DescriptorReadiness: Waitable {
 @available(*, unavailable)
 extension DescriptorReadiness: Sendable {}
 
-/// The waiters for the readiness of one descriptor that are not parked to use it.
+/// The observers of one descriptor: waiters that wait for its readiness through `DescriptorReadiness`.
 private final class DescriptorObservers {
     @exclusivity(unchecked) var readers = WaitQueue()
     @exclusivity(unchecked) var writers = WaitQueue()
-    private var home = HubBinding()
+    private var hubBinding = HubBinding()
 
-    init() throws { _ = try home.hub() }
+    init() throws { _ = try hubBinding.hub() }
 
     deinit {
-        readers.drop(home: home)
-        writers.drop(home: home)
+        readers.release(hubBinding)
+        writers.release(hubBinding)
     }
 
     static func of(_ entry: UnsafeMutablePointer<gevent_descriptor>) -> DescriptorObservers? {
@@ -101,18 +105,18 @@ extension DescriptorTable {
         }
     }
 
-    /// Chooses the observers that wait for `readiness`, and returns whether there were any.
+    /// Chooses the observers that wait for `readiness`. Returns whether there were any.
     func notifyObservers(
         _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, _ readiness: Readiness
     ) -> Bool {
         guard let observers = DescriptorObservers.of(entry) else { return false }
-        var wasWanted = false
+        var hadObservers = false
         while let link = readiness == .read ? observers.readers.first : observers.writers.first {
             EnlistedWaiter.choose(link)
-            wasWanted = true
+            hadObservers = true
         }
         releaseUnusedObservers(fileDescriptor, entry)
-        return wasWanted
+        return hadObservers
     }
 
     func refuseObservers(_ entry: UnsafeMutablePointer<gevent_descriptor>, _ error: LoopError) {
@@ -131,7 +135,7 @@ extension DescriptorTable {
         return observed
     }
 
-    /// Drops the interest once nobody waits: the owner may close the descriptor without a word to us.
+    /// Drops the interest once there are no waiters: the owner may close the descriptor without notifying the table.
     func releaseUnusedObservers(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>) {
         if releaseUnused(entry), entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.armed != 0 {
             disarm(fileDescriptor, entry, keeping: [])

@@ -1,22 +1,23 @@
 internal import CGevent
 internal import Glibc
 
-/// Calls a closure on the hub each time a descriptor of the library's own is readable, without a greenlet that waits.
+/// A watch that calls a closure on the hub each time one of the library's own descriptors is readable, without a parked
+/// greenlet.
 ///
-/// The closure reads until nothing is left, or closes the watch: readiness is level-triggered. Nobody else may wait on
-/// the descriptor. An open watch lives as long as its hub's loop, whoever holds it.
+/// Readiness is level-triggered, so the closure must read until the descriptor is drained, or close the watch. No
+/// greenlet may wait on the descriptor. An open watch lives as long as its hub's loop, even without other references.
 package final class DescriptorWatch {
     let fileDescriptor: CInt
     private let hub: Hub
-    /// Until it is closed: what it captures may hold the watch.
+    /// The closure; released on close, since its captures may retain the watch.
     private var onReadable: (() -> Void)?
     private var hold: Registration?
     private(set) var isOpen = true
-    /// While the loop has refused to watch the descriptor: fires when it is asked again.
+    /// The timer of the next attempt to register, while the loop refuses to watch the descriptor.
     private var retry: HubTimer?
-    private static let timeToRetry = Duration.milliseconds(100)
+    private static let retryInterval = Duration.milliseconds(100)
 
-    /// Watches from now on. Does not take the descriptor over. `referenced` says whether the hub waits for it.
+    /// Starts watching, without owning the descriptor. `referenced`: whether the watch keeps the hub waiting.
     package init(
         _ fileDescriptor: CInt, on hub: Hub, referenced: Bool, onReadable: @escaping () -> Void
     ) throws(LoopError) {
@@ -30,7 +31,7 @@ package final class DescriptorWatch {
         if referenced { hold = hub.hold() }
     }
 
-    /// Whether it keeps the hub waiting.
+    /// Whether the watch keeps the hub waiting.
     var isReferenced: Bool {
         get { hold != nil }
         set {
@@ -39,7 +40,7 @@ package final class DescriptorWatch {
         }
     }
 
-    /// Stops watching. Repeatable. The descriptor stays open, and may be closed afterwards.
+    /// Stops watching. Repeatable. The descriptor stays open; its owner may close it afterwards.
     package func close() {
         if !isOpen { return }
         isOpen = false
@@ -48,22 +49,22 @@ package final class DescriptorWatch {
         retry?.cancel()
         retry = nil
         hub.descriptors.existing(fileDescriptor)?.pointee.watch = nil
-        hub.descriptors.closing(fileDescriptor)
+        hub.descriptors.willClose(fileDescriptor)
         Unmanaged.passUnretained(self).release()
     }
 
     func becameReadable() { onReadable?() }
 
-    /// The loop does not watch the descriptor any more, most likely for want of memory.
+    /// Called when the loop has stopped watching the descriptor, most likely for lack of memory.
     ///
-    /// No greenlet waits that could be thrown the error, and signals or children must not go unnoticed for good. So the
-    /// hub reports the error once, and asks the loop again until it agrees; readiness lasts until then.
+    /// No waiting greenlet can receive the error, and signals or children must not be missed. So the hub reports the
+    /// error once, and the watch retries until it succeeds. Level-triggered readiness is not lost meanwhile.
     func registrationFailed(_ error: LoopError) {
         if retry == nil { hub.enqueue { [hub] in hub.report(error, in: nil) } }
         let timer = retry ?? HubTimer(hub.pointer) { [unowned self] in register() }
         retry = timer
         let now = Hub.time(hub.pointer)
-        timer.start(at: now.advanced(by: DescriptorWatch.timeToRetry), now: now, referenced: false)
+        timer.start(at: now.advanced(by: DescriptorWatch.retryInterval), now: now, referenced: false)
     }
 
     private func register() {
@@ -71,7 +72,7 @@ package final class DescriptorWatch {
             try hub.descriptors.arm(fileDescriptor, try hub.descriptors.entry(fileDescriptor), .read)
             retry = nil
         } catch {
-            // Has come to `registrationFailed`, which has started the timer again.
+            // `arm` has called `registrationFailed`, which has restarted the timer.
         }
     }
 }

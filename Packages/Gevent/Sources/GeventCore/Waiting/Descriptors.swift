@@ -1,22 +1,22 @@
-// Waiting for descriptors: a flat table by number, one reader and one writer each, and lazy interest.
+// Waits for descriptors: a table indexed by descriptor number, one reader and one writer each, and lazy interest.
 
 internal import CGevent
 internal import Glibc
 
-/// Who waits on which descriptor, and what the loop was asked to watch.
+/// The waiters of each descriptor, and the interest that is registered with the loop.
 ///
-/// Interest is lazy: it stays armed after a wait and is dropped when an event arrives that nobody wants, so a
-/// connection that reads again and again costs one registration in its life.
+/// Interest is lazy: it stays registered after a wait, and is dropped when an event arrives for which there is no
+/// waiter. So a connection that reads repeatedly is registered only once.
 final class DescriptorTable {
     private static let chunkSize = 1024
 
     private let loop: any Loop
 
     /// The hub whose loop watches the descriptors; nil once it is destroyed.
-    // Unchecked exclusivity, here and below: no access can be switched away from, and every wait makes some.
+    // Unchecked exclusivity, here and below: every wait accesses these, and no switch can happen during an access.
     @exclusivity(unchecked) private var hub: UnsafeMutablePointer<gevent_hub>?
 
-    /// Chunks never move, since parked contexts point into them.
+    /// The chunks of the table. They never move, since parked contexts point into them.
     @exclusivity(unchecked) private var chunks: [UnsafeMutablePointer<gevent_descriptor>?] = []
 
     init(_ hub: UnsafeMutablePointer<gevent_hub>, _ loop: any Loop) {
@@ -24,11 +24,11 @@ final class DescriptorTable {
         self.loop = loop
     }
 
-    /// The hub is destroyed. From here on the table is not usable.
+    /// Called when the hub is destroyed. The table is unusable afterwards.
     func close() { hub = nil }
 
-    /// Whether the hub exists and is the calling thread's. Callers ask once per call, since a greenlet never changes
-    /// thread; nothing else here asks.
+    /// Whether the hub exists and belongs to the calling thread. Callers check this once per call, since a greenlet
+    /// never changes its thread; the other functions of the table do not check it.
     @inline(__always)
     var isUsable: Bool { hub != nil && gevent_hub_current() == hub }
 
@@ -53,10 +53,10 @@ final class DescriptorTable {
         return base + index
     }
 
-    /// The entry of a descriptor that is not negative, made if there is none.
+    /// Returns the entry of a descriptor, which must not be negative; creates it if there is none.
     ///
-    /// The table grows only for a number that is open, which the limit on open descriptors bounds: throws EBADF for
-    /// others, so that a bad number costs no memory.
+    /// The table grows only for open descriptors, so the limit on open descriptors bounds its size. For any other
+    /// number the function throws EBADF, so a bad number costs no memory.
     func entry(_ fileDescriptor: CInt) throws(LoopError) -> UnsafeMutablePointer<gevent_descriptor> {
         if let entry = existing(fileDescriptor) { return entry }
         if fcntl(fileDescriptor, F_GETFD) < 0 {
@@ -70,14 +70,14 @@ final class DescriptorTable {
         return base + index
     }
 
-    /// Wakes the waiters an event is for, and drops the interest nobody has any more.
+    /// Wakes the waiters of an event, and drops interest that has no waiter.
     ///
-    /// Who was woken and has not run yet still has its interest: when many are ready the hub polls between them, and
-    /// would otherwise drop and renew the registration of each, two system calls per wait. A wait that began after
-    /// `latestWait` is left alone, and its interest too.
+    /// A greenlet that was woken but has not run yet keeps its interest. When many are ready, the hub polls between
+    /// them, and would otherwise drop and renew each registration, at two system calls per wait. The event does not end
+    /// a wait that began after `latestWait`, and that wait keeps its interest.
     @inline(__always)
     func distribute(_ event: ReadyEvent, _ latestWait: Int64) {
-        // Of an earlier life of this number, closed and opened again since the event was collected.
+        // The event is stale if the number was closed and reopened after the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
         if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry) }
         var woken = Readiness(rawValue: entry.pointee.woken)
@@ -89,7 +89,7 @@ final class DescriptorTable {
                     gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
                 }
             } else if let watch = entry.pointee.watch {
-                // One of the library's own, on which nobody else waits.
+                // A descriptor of the library's own, which has no other waiters.
                 return Unmanaged<DescriptorWatch>.fromOpaque(watch).takeUnretainedValue().becameReadable()
             } else if !woken.contains(.read), !notifyObservers(event.fileDescriptor, entry, .read) {
                 unwanted.insert(.read)
@@ -117,28 +117,28 @@ final class DescriptorTable {
     ) throws(LoopError) {
         let armed = Readiness(rawValue: entry.pointee.armed)
         if armed.isSuperset(of: readiness) { return }
-        // In a child, the loop must not be told before it is the child's own.
+        // A forked child must recover its loop before it registers interest.
         if let hub, hub.pointee.is_forked { try Hub.of(hub).recoverFromFork() }
         let wanted = armed.union(readiness)
         do throws(LoopError) {
             try loop.setInterest(wanted, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
-            // The loop watches it in neither direction now.
+            // The loop now watches the descriptor in neither direction.
             fail(entry, error)
             throw error
         }
         entry.pointee.armed = wanted.rawValue
     }
 
-    /// Forgets what is known of a number that has just been opened: whoever had it before may have closed it without a
-    /// word to us, and the kernel's interest went with it.
+    /// Resets the entry of a number that has just been opened. Its previous owner may have closed the number without
+    /// notifying the table, which also removed the kernel's interest.
     func forget(_ fileDescriptor: CInt) {
         guard let entry = dropUnused(fileDescriptor) else { return }
         entry.pointee.generation &+= 1
         entry.pointee.woken = 0
     }
 
-    /// Drops the loop's interest in a descriptor for which no greenlet waits. Returns its entry if there was interest.
+    /// Drops the loop's interest in a descriptor that has no waiters. Returns its entry if there was interest.
     @discardableResult
     func dropUnused(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor>? {
         guard fileDescriptor >= 0, let entry = existing(fileDescriptor), entry.pointee.armed != 0,
@@ -152,17 +152,17 @@ final class DescriptorTable {
         _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness
     ) {
         entry.pointee.armed = keeping.rawValue
-        // The parent's loop is not ours to change, and our own will begin without any registration.
+        // A forked child must not change the parent's loop, and its own loop starts without registrations.
         if let hub, hub.pointee.is_forked { return }
         do throws(LoopError) {
             try loop.setInterest(keeping, for: fileDescriptor, generation: entry.pointee.generation)
         } catch {
-            // Removing interest does not fail. Keeping a part of it may: the waiter in that direction must learn of it.
+            // Removing all interest does not fail. Keeping one direction may; its waiter must receive the error.
             fail(entry, error)
         }
     }
 
-    /// The loop does not watch the descriptor any more, for this reason: the waiters are thrown it.
+    /// Delivers an error to the waiters of a descriptor that the loop has stopped watching because of that error.
     private func fail(_ entry: UnsafeMutablePointer<gevent_descriptor>, _ error: LoopError) {
         entry.pointee.armed = 0
         deliver(error, to: entry)
@@ -171,7 +171,7 @@ final class DescriptorTable {
         }
     }
 
-    /// Throws an error, which is made only then, into the greenlets that wait for the descriptor.
+    /// Delivers an error to the waiters of the descriptor. The error is created only if there are any.
     private func deliver(_ error: @autoclosure () -> LoopError, to entry: UnsafeMutablePointer<gevent_descriptor>) {
         if let reader = entry.pointee.reader { throwError(error(), into: reader) }
         if let writer = entry.pointee.writer { throwError(error(), into: writer) }
@@ -182,7 +182,7 @@ final class DescriptorTable {
         Unmanaged<AnyGreenlet>.fromOpaque(waiter.pointee.owner).takeUnretainedValue().deliver(error)
     }
 
-    /// Tells a loop that has been recovered, and so has no registrations, what is still waited for.
+    /// Registers all interest that still has waiters with a recovered loop, which has no registrations.
     func rearmAll() {
         for (chunk, base) in chunks.enumerated() {
             guard let base else { continue }
@@ -192,8 +192,8 @@ final class DescriptorTable {
         }
     }
 
-    /// Registers what is still waited for with a loop that has lost the registration. If it cannot be registered again,
-    /// the waiters are thrown the reason.
+    /// Registers the interest that still has waiters with a loop that has lost the registration. If that fails, the
+    /// waiters receive the error.
     private func rearm(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>) {
         var wanted: Readiness = []
         if entry.pointee.reader != nil || entry.pointee.watch != nil { wanted.insert(.read) }
@@ -204,7 +204,7 @@ final class DescriptorTable {
         do throws(LoopError) {
             try arm(fileDescriptor, entry, wanted)
         } catch {
-            // Delivered to the waiters.
+            // `arm` has delivered the error to the waiters.
         }
     }
 
@@ -233,7 +233,7 @@ final class DescriptorTable {
             hub, isRead ? .readable : .writable, UnsafeRawPointer(bitPattern: UInt(fileDescriptor)))
     }
 
-    /// Looks without waiting.
+    /// Polls the descriptor without waiting.
     static func isReadyNow(_ fileDescriptor: CInt, _ readiness: Readiness) throws -> Bool {
         var query = pollfd(fd: fileDescriptor, events: Int16(readiness == .read ? POLLIN : POLLOUT), revents: 0)
         while Glibc.poll(&query, 1, 0) < 0 {
@@ -247,7 +247,7 @@ final class DescriptorTable {
         return query.revents != 0
     }
 
-    /// Whoever waits for `readiness` finds out by their own system call whether it is there.
+    /// Wakes the waiters for `readiness`. Their own system calls find out whether the descriptor is ready.
     func wake(_ readiness: Readiness, of fileDescriptor: CInt) {
         guard fileDescriptor >= 0, let entry = existing(fileDescriptor) else { return }
         if readiness.contains(.read), let reader = entry.pointee.reader {
@@ -261,8 +261,8 @@ final class DescriptorTable {
         }
     }
 
-    /// The descriptor is about to be closed: the loop forgets it, and who waits on it is thrown EBADF.
-    func closing(_ fileDescriptor: CInt) {
+    /// Called before the descriptor is closed: drops the loop's interest and delivers EBADF to the waiters.
+    func willClose(_ fileDescriptor: CInt) {
         guard fileDescriptor >= 0, let entry = existing(fileDescriptor) else { return }
         if entry.pointee.armed != 0 { disarm(fileDescriptor, entry, keeping: []) }
         entry.pointee.generation &+= 1
@@ -274,18 +274,19 @@ final class DescriptorTable {
     }
 }
 
-/// A file descriptor that is waited on again and again, and closed through this object: the base of sockets.
+/// A file descriptor for repeated waits, which this object owns and closes: the base of sockets.
 ///
-/// Confined to the thread of the hub it was made on: elsewhere its calls throw ``HubError`` with `.wrongThread`, and
-/// with `.destroyed` once that hub is gone. At most one greenlet reads and one writes at a time.
+/// Confined to the thread of the hub on which it was created: on other threads its calls throw ``HubError`` with
+/// `.wrongThread`, and with `.destroyed` once that hub is destroyed. At most one greenlet reads and one writes at a
+/// time.
 public final class WatchedDescriptor {
     private let table: DescriptorTable
-    /// The number, or -1 once it is closed.
+    /// The descriptor, or -1 once it is closed or detached.
     public var fileDescriptor: CInt { number }
-    // Properties of their own, here and below: code in another module would check the exclusivity of each access.
+    // Separate stored properties, here and below: code in other modules would check exclusivity on each access.
     @exclusivity(unchecked) private var number: CInt
 
-    /// The latest read got less than it had room for, so the kernel's buffer was empty then. For `GeventIO`.
+    /// Whether the latest read returned less than it asked for, so that the kernel's buffer was empty. For `GeventIO`.
     @_spi(GeventInternals)
     public var isDrained: Bool {
         get { hasReadAll }
@@ -293,13 +294,13 @@ public final class WatchedDescriptor {
     }
     @exclusivity(unchecked) private var hasReadAll = false
 
-    /// Called before a greenlet parks to read, and may throw into it instead. For `GeventIO`.
+    /// A closure called before a greenlet parks to read; if it throws, the greenlet does not park. For `GeventIO`.
     @_spi(GeventInternals)
     @exclusivity(unchecked) public var beforeWaitingToRead: (() throws -> Void)?
 
-    /// Takes `fileDescriptor` over: it will be closed by ``close()``, or when the object goes.
+    /// Takes ownership of `fileDescriptor`: ``close()`` closes it, or the deallocation of the object.
     ///
-    /// The caller has set it non-blocking. Makes the thread's hub if there is none and throws what that throws.
+    /// The descriptor must be non-blocking. Creates the thread's hub if there is none, and throws the errors of that.
     public init(_ fileDescriptor: CInt) throws {
         table = Hub.of(try currentHub()).descriptors
         number = fileDescriptor
@@ -307,21 +308,22 @@ public final class WatchedDescriptor {
     }
 
     deinit {
-        // Whoever waits holds the object, so nobody does.
+        // A waiting greenlet retains the object, so none is waiting.
         if fileDescriptor >= 0 { closeNow() }
     }
 
-    /// Parks until a read would not block, or for at most `timeout`; returns whether it became ready.
+    /// Parks until a read would not block, or for at most `timeout`. Returns whether the descriptor became ready.
     ///
-    /// Readiness may be spurious: retry on EAGAIN. Throws ``LoopError`` with EBADF when it is closed, also while
-    /// waiting; ``HubError`` with `.concurrentUse` if another greenlet waits to read; and what interrupts the greenlet.
+    /// Readiness may be spurious: retry on EAGAIN. Throws ``LoopError`` with EBADF if the descriptor is closed before
+    /// or during the wait; ``HubError`` with `.concurrentUse` if another greenlet waits to read; and an error delivered
+    /// to the greenlet meanwhile.
     @available(*, noasync)
     public func waitReadable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
         return try wait(for: .read, timeout: timeout)
     }
 
-    /// Parks until a write would not block; otherwise as ``waitReadable(timeout:)``.
+    /// Parks until a write would not block; otherwise like ``waitReadable(timeout:)``.
     @available(*, noasync)
     public func waitWritable(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
@@ -342,27 +344,27 @@ public final class WatchedDescriptor {
         return reader == greenlet.context
     }
 
-    /// Ends the waits for `readiness` as if it had come. Never parks.
+    /// Ends the waits for `readiness` as if the descriptor had become ready. Never parks.
     ///
-    /// For changes that the kernel does not report: shutting a Unix socket down for writing wakes nobody who waits for
-    /// room in it.
+    /// For changes that the kernel does not report: shutting down a Unix socket for writing wakes no greenlet that is
+    /// parked to write to it.
     @_spi(GeventInternals)
     public func wake(_ readiness: Readiness) throws {
         try checkThread()
         table.wake(readiness, of: fileDescriptor)
     }
 
-    /// Closes the descriptor. Greenlets that wait on it are thrown ``LoopError`` with EBADF. Repeatable. Never parks.
+    /// Closes the descriptor. Its waiters receive ``LoopError`` with EBADF. Repeatable. Never parks.
     public func close() throws {
         try checkThread()
         if fileDescriptor >= 0 { closeNow() }
     }
 
-    /// Gives the descriptor up without closing it. Greenlets that wait on it are thrown ``LoopError`` with EBADF.
+    /// Releases the descriptor without closing it, and returns it. Its waiters receive ``LoopError`` with EBADF.
     public func detach() throws -> CInt {
         try checkThread()
         defer { number = -1 }
-        table.closing(fileDescriptor)
+        table.willClose(fileDescriptor)
         return fileDescriptor
     }
 
@@ -371,9 +373,9 @@ public final class WatchedDescriptor {
     public func checkThread() throws { try table.checkThread() }
 
     private func closeNow() {
-        // A hub that is gone has closed its loop, so nothing is left to forget.
-        if table.isUsable { table.closing(fileDescriptor) }
-        // EINTR leaves the descriptor closed on Linux; retrying could close somebody else's.
+        // A destroyed hub has closed its loop, so there is no interest to drop.
+        if table.isUsable { table.willClose(fileDescriptor) }
+        // After EINTR the descriptor is closed on Linux; a retry could close a new descriptor with the same number.
         _ = Glibc.close(fileDescriptor)
         number = -1
     }
@@ -382,12 +384,11 @@ public final class WatchedDescriptor {
 @available(*, unavailable)
 extension WatchedDescriptor: Sendable {}
 
-/// Parks until `fileDescriptor`, of whatever kind and owner, is readable: the key to C libraries that own their
-/// descriptors.
+/// Parks until `fileDescriptor` is readable. The descriptor may be of any kind and have any owner, such as a C library.
 ///
-/// Throws `error`, or a ``Timeout``, when `timeout` is over; ``LoopError`` for a bad or unpollable descriptor;
-/// ``HubError`` with `.concurrentUse` if another greenlet waits to read it; and what interrupts the greenlet. The loop
-/// forgets the descriptor when the wait is over, so its owner may close it then.
+/// Throws `error`, or a ``Timeout``, when `timeout` expires; ``LoopError`` for a bad or unpollable descriptor;
+/// ``HubError`` with `.concurrentUse` if another greenlet waits to read it; and an error delivered to the greenlet
+/// meanwhile. The loop drops the descriptor at the end of the wait, so its owner may close it then.
 ///
 /// gevent: `gevent.socket.wait_read(fileno, timeout, timeout_exc)`.
 @available(*, noasync)
@@ -395,7 +396,7 @@ public func waitRead(_ fileDescriptor: CInt, timeout: Duration? = nil, throwing 
     try waitOnce(fileDescriptor, .read, timeout, error)
 }
 
-/// Parks until `fileDescriptor` is writable; otherwise as ``waitRead(_:timeout:throwing:)``.
+/// Parks until `fileDescriptor` is writable; otherwise like ``waitRead(_:timeout:throwing:)``.
 ///
 /// gevent: `gevent.socket.wait_write(fileno, timeout, timeout_exc)`.
 @available(*, noasync)
@@ -407,7 +408,7 @@ private func waitOnce(
     _ fileDescriptor: CInt, _ readiness: Readiness, _ timeout: Duration?, _ error: (any Error)?
 ) throws {
     let table = Hub.of(try currentHub()).descriptors
-    // Who owns the descriptor may close it without a word to us, so no interest is left behind.
+    // The owner may close the descriptor without notifying the table, so no interest may remain.
     defer { table.dropUnused(fileDescriptor) }
     if try !table.wait(for: readiness, of: fileDescriptor, timeout: timeout) { throw error ?? Timeout(timeout) }
 }

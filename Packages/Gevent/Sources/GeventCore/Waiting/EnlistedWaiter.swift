@@ -1,11 +1,11 @@
-// Waiters that may be enlisted with several objects at once. A greenlet that waits for one object of the library's
-// needs none of this: the link in its context is all it has.
+// Waiters that can be enlisted with several objects at once. A greenlet that waits for a single object of the library
+// uses the link in its context instead.
 
 internal import CGevent
 
-/// The waiter behind an ``Enlistment``: an array of links, each of which is in the list of one object.
+/// The waiter behind an ``Enlistment``: an array of links, each of them in the list of one object.
 ///
-/// Element 0 is in no list and leads from a link back to the waiter; see `gevent_link_waiter`.
+/// Element 0 is in no list and stores the pointer to the waiter; see `gevent_link_waiter`.
 class EnlistedWaiter {
     final let links: UnsafeMutablePointer<gevent_link>
     private final let hubSerial: UInt32
@@ -20,23 +20,23 @@ class EnlistedWaiter {
     }
 
     deinit {
-        // However the wait ended, no list keeps a link to this memory.
+        // No list may keep a link in this memory, however the wait ended.
         gevent_links_withdraw(links)
         links.deallocate()
     }
 
-    /// An object has chosen the waiter, or refuses it with `error`. The link is in no list any more.
+    /// Called when an object has chosen the waiter, or has refused it with `error`. The link has left its list.
     func wasChosen(at place: Int, throwing error: (any Error)?) { preconditionFailure("overridden by every kind") }
 
-    /// Whether it is a callback's: links of callbacks are retained by their list.
+    /// Whether this is the waiter of a callback, which the list retains.
     var isCallback: Bool { false }
 
     final func isWaiting(at place: Int) -> Bool { gevent_link_is_waiting(links + place) }
 
-    final var isHere: Bool { gevent_hub_current().map { $0.pointee.serial == hubSerial } ?? false }
+    final var isOnHubThread: Bool { gevent_hub_current().map { $0.pointee.serial == hubSerial } ?? false }
 
     final func requireThread() {
-        if !isHere { fatalError("\(HubError.notHere(hubSerial))") }
+        if !isOnHubThread { fatalError("\(HubError.notHere(hubSerial))") }
     }
 
     final func choose(at place: Int, throwing error: (any Error)?) {
@@ -45,21 +45,21 @@ class EnlistedWaiter {
         wasChosen(at: place, throwing: error)
     }
 
-    /// No other object can choose the waiter from now on.
+    /// Withdraws the waiter from all other objects, so that only the object at `place` can choose it.
     final func withdraw(keeping place: Int) {
         leaveList(at: place)
         links[place].kind = UInt32(GEVENT_LINK_CHOSEN)
         gevent_links_withdraw(links)
     }
 
-    /// The caller holds the waiter, since a list may hold it too.
+    /// Unlinks one link. The caller retains the waiter, since the list may own the only other reference.
     final func leaveList(at place: Int) {
         guard gevent_node_is_linked(&links[place].node) else { return }
         gevent_node_unlink(&links[place].node)
         if isCallback { Unmanaged.passUnretained(self).release() }
     }
 
-    /// The object in whose list `link` is chooses its waiter, or refuses it.
+    /// Makes the object whose list contains `link` choose the waiter of the link, or refuse it with `error`.
     static func choose(_ link: UnsafeMutablePointer<gevent_link>, throwing error: (any Error)? = nil) {
         let waiter = Unmanaged<EnlistedWaiter>.fromOpaque(gevent_link_waiter(link)).takeUnretainedValue()
         waiter.choose(at: Int(link.pointee.place), throwing: error)
@@ -71,21 +71,21 @@ extension Enlistment {
 
     var isCallback: Bool { waiter.isCallback }
 
-    /// Gets the link ready for a list, and returns its kind: `purpose` if the waiter takes what is handed over.
+    /// Sets the link's payload for a list and returns the link's kind: `purpose` if the waiter takes an element.
     func prepareLink(taking purpose: Int = Int(GEVENT_LINK_OBSERVE)) -> Int {
         if isCallback {
             link.pointee.payload = Unmanaged.passRetained(waiter).toOpaque()
             return Int(GEVENT_LINK_SOON)
         }
-        link.pointee.payload = UnsafeMutableRawPointer(room)
-        return room == nil ? Int(GEVENT_LINK_OBSERVE) : purpose
+        link.pointee.payload = UnsafeMutableRawPointer(destination)
+        return destination == nil ? Int(GEVENT_LINK_OBSERVE) : purpose
     }
 
     func leaveList() { waiter.leaveList(at: place) }
 }
 
 extension WaitQueue {
-    /// Adds a waiter, with `purpose` if it takes what is handed over.
+    /// Adds a waiter, with `purpose` as its kind if it takes an element.
     mutating func append<Handover>(
         _ waiter: Enlistment<Handover>, taking purpose: Int = Int(GEVENT_LINK_OBSERVE),
         _ hub: UnsafeMutablePointer<gevent_hub>
@@ -94,55 +94,57 @@ extension WaitQueue {
     }
 }
 
-/// The greenlet that waits for several objects: for `enough` of them, or for one that hands something over.
+/// The waiter of a greenlet that waits for several objects: for `requiredCount` of them, or for one element.
 final class MultiWait: EnlistedWaiter {
-    /// The places of the objects that have chosen it, from 0 on and in this order.
+    /// The indices of the objects that have chosen the waiter, in the order of the choices.
     @exclusivity(unchecked) private(set) var chosen: [Int] = []
-    private let enough: Int
+    private let requiredCount: Int
     @exclusivity(unchecked) private var failure: (any Error)?
-    /// Set only while its greenlet is parked here, so that no other wait of that greenlet is ended.
+    /// The waiting context, set only while it is parked here, so that no other wait of the greenlet is ended.
     @exclusivity(unchecked) private var parked: UnsafeMutablePointer<gevent_context>?
     @exclusivity(unchecked) private var wanted = 0
 
-    init(count: Int, enough: Int, _ hub: UnsafeMutablePointer<gevent_hub>) {
-        self.enough = enough
+    init(count: Int, requiredCount: Int, _ hub: UnsafeMutablePointer<gevent_hub>) {
+        self.requiredCount = requiredCount
         super.init(count: count, hub)
     }
 
-    /// Counts an object that is ready already.
-    func note(_ place: Int) { chosen.append(place) }
+    /// Counts an object that is already ready.
+    func countReady(_ index: Int) { chosen.append(index) }
 
-    /// Enlists with an object, of which it takes nothing.
-    func enlist(with object: some Waitable, at place: Int) throws { try enlist(with: object, at: place, room: nil) }
-
-    /// Enlists with an object. What that hands over is stored in `room`.
-    func enlist<Object: Waitable>(
-        with object: Object, at place: Int, room: UnsafeMutablePointer<Object.Handover>?
-    ) throws {
-        links[place + 1].kind = UInt32(GEVENT_LINK_OBSERVE)
-        try object.enlist(Enlistment(self, place: place + 1, room: room))
+    /// Enlists the waiter with an object and takes nothing from it.
+    func enlist(with object: some Waitable, at index: Int) throws {
+        try enlist(with: object, at: index, destination: nil)
     }
 
-    /// Removes it from an object that has not chosen it.
-    func withdraw(from object: some Waitable, at place: Int) {
-        let kind = links[place + 1].kind
+    /// Enlists the waiter with an object, which stores the element that it hands over in `destination`.
+    func enlist<Object: Waitable>(
+        with object: Object, at index: Int, destination: UnsafeMutablePointer<Object.Handover>?
+    ) throws {
+        links[index + 1].kind = UInt32(GEVENT_LINK_OBSERVE)
+        try object.enlist(Enlistment(self, place: index + 1, destination: destination))
+    }
+
+    /// Withdraws the waiter from an object that has not chosen it.
+    func withdraw(from object: some Waitable, at index: Int) {
+        let kind = links[index + 1].kind
         if kind == GEVENT_LINK_CHOSEN || kind == GEVENT_LINK_WAKE { return }
-        links[place + 1].kind = UInt32(GEVENT_LINK_WITHDRAWN)
-        object.withdraw(Enlistment(self, place: place + 1, room: nil))
+        links[index + 1].kind = UInt32(GEVENT_LINK_WITHDRAWN)
+        object.withdraw(Enlistment(self, place: index + 1, destination: nil))
     }
 
     override func wasChosen(at place: Int, throwing error: (any Error)?) {
         if let error { failure = failure ?? error } else { chosen.append(place - 1) }
-        let isOver = chosen.count >= enough || failure != nil
-        if let parked, isOver || chosen.count >= wanted {
-            // Otherwise the end of this wait would end the others of the same iwait.
-            if !isOver { parked.pointee.wait_links = nil }
+        let isComplete = chosen.count >= requiredCount || failure != nil
+        if let parked, isComplete || chosen.count >= wanted {
+            // Keep the links of an iwait that continues: `gevent_wait_end` withdraws those in `wait_links`.
+            if !isComplete { parked.pointee.wait_links = nil }
             gevent_wait_end(parked, UInt8(GEVENT_WAIT_WOKEN))
         }
-        if isOver { gevent_links_withdraw(links) }
+        if isComplete { gevent_links_withdraw(links) }
     }
 
-    /// Parks until `wanted` objects have chosen it. Returns whether they did before the deadline.
+    /// Parks until `wanted` objects have chosen the waiter. Returns whether they did so before the deadline.
     func wait(
         for wanted: Int, until deadline: LoopInstant?, _ kind: WaitKind, _ hub: UnsafeMutablePointer<gevent_hub>
     ) throws -> Bool {
@@ -162,7 +164,7 @@ final class MultiWait: EnlistedWaiter {
     }
 }
 
-/// A callback that waits for one object: the waiter of ``Waitable/rawLink(_:)``. A list retains it.
+/// A callback that waits for one object: the waiter of ``Waitable/rawLink(_:)``. The object's list retains it.
 final class CallbackWaiter: EnlistedWaiter {
     private var callback: (() throws -> Void)?
 
@@ -179,10 +181,10 @@ final class CallbackWaiter: EnlistedWaiter {
 
     var isPending: Bool { callback != nil }
 
-    // A callback that is refused is called too: what it waits for will not become any more ready.
+    // A refused callback is called too: a wait for the object would return at once.
     override func wasChosen(at place: Int, throwing error: (any Error)?) { callSoon(requireHub()) }
 
-    /// Queues the call. The callback is looked up when its turn comes: an earlier one may still cancel this.
+    /// Queues the call. The job reads `callback` only when it runs, since an earlier job may cancel this one.
     func callSoon(_ hub: UnsafeMutablePointer<gevent_hub>) {
         if callback == nil { return }
         Hub.of(hub).enqueue {
@@ -195,12 +197,12 @@ final class CallbackWaiter: EnlistedWaiter {
 
     func cancel() {
         if gevent_node_is_linked(&links[1].node) { requireThread() }
-        // Released at the end: what the callback captured may look at this registration.
-        let forgotten = callback
+        // Released last: the captured objects may access this registration when they are deallocated.
+        let released = callback
         callback = nil
         leaveList(at: 1)
         links[1].kind = UInt32(GEVENT_LINK_WITHDRAWN)
-        withExtendedLifetime(forgotten) {}
+        withExtendedLifetime(released) {}
     }
 }
 
@@ -211,7 +213,7 @@ final class WaitLink: Registration {
 
     init<Handover>(_ waiter: CallbackWaiter, _ enlistment: Enlistment<Handover>, of object: some Waitable<Handover>) {
         self.waiter = waiter
-        // Weak, since the object holds the callback, and that may hold the registration.
+        // Weak, to avoid a cycle: the object retains the callback, and the callback may retain the registration.
         withdraw = { [weak object] in object?.withdraw(enlistment) }
         super.init()
     }
@@ -220,6 +222,6 @@ final class WaitLink: Registration {
 
     override func cancel() {
         waiter.cancel()
-        if waiter.isHere { withdraw() }
+        if waiter.isOnHubThread { withdraw() }
     }
 }

@@ -1,20 +1,20 @@
 public import CGevent
 
-/// Which hub an object belongs to: that of the thread that first uses it. Making the object makes no hub, so it may be
-/// a global.
+/// The hub that an object belongs to: the hub of the thread that first uses the object. Creating the object creates no
+/// hub, so the object may be a global.
 ///
-/// A number and not a reference: it stays comparable when the hub is gone.
+/// The binding is a number and not a reference, so it can still be compared after the hub is destroyed.
 @usableFromInline
 package struct HubBinding {
-    /// Zero until the first use; no hub has that serial.
+    /// The hub's serial number; 0, which no hub has, until the first use.
     @usableFromInline var serial: UInt32 = 0
 
     @usableFromInline
     init() {}
 
-    /// Whether the calling thread is the one, as far as that is settled: the whole check of a fast path.
+    /// Whether the object is bound to the calling thread's hub. A fast path needs no other check.
     @inlinable
-    var isHere: Bool {
+    var isCurrent: Bool {
         @inline(__always)
         get {
             guard let hub = gevent_hub_current() else { return false }
@@ -22,15 +22,15 @@ package struct HubBinding {
         }
     }
 
-    /// This thread's hub. Settles down at the first use; throws on any other thread from then on.
+    /// Returns the calling thread's hub. The first use binds the object to it; later uses throw on other threads.
     @inlinable
     @inline(__always)
     package mutating func hub() throws -> UnsafeMutablePointer<gevent_hub> {
         if let hub = gevent_hub_current(), hub.pointee.serial == serial { return hub }
-        return try settle()
+        return try bindOrThrow()
     }
 
-    /// The same for calls that cannot throw: misuse there is a programming error.
+    /// Returns the hub like ``hub()``, but traps where that would throw: for calls that cannot throw.
     @inlinable
     @inline(__always)
     mutating func requireHub() -> UnsafeMutablePointer<gevent_hub> {
@@ -40,7 +40,7 @@ package struct HubBinding {
 
     @usableFromInline
     @inline(never)
-    mutating func settle() throws -> UnsafeMutablePointer<gevent_hub> {
+    mutating func bindOrThrow() throws -> UnsafeMutablePointer<gevent_hub> {
         guard serial == 0 else { throw HubError.notHere(serial) }
         let hub = try currentHub()
         serial = hub.pointee.serial

@@ -1,12 +1,12 @@
 internal import CGevent
 
-/// Parks until nothing else is runnable: what is ready goes first, and so do descriptors that have become ready and
-/// timers that are due.
+/// Parks until nothing else is runnable. Ready greenlets run first, and so do the waiters of ready descriptors and of
+/// expired timers.
 ///
-/// With nothing else to do it returns after one poll that does not wait: waiting for idleness never blocks forever. Of
-/// several that wait, one at a time goes on, in the order of their calls; the next waits until the hub is idle again.
-/// While something is always ready, such as a callback that queues itself again, it does not return. Throws what
-/// interrupts the greenlet.
+/// If the hub has no other work, the call returns after one poll that does not wait, so it never blocks forever. If
+/// several greenlets wait, the hub resumes one at a time, in the order of their calls, each when the hub is idle again.
+/// While the ready queue is never empty, for example because a callback queues itself again, the call does not return.
+/// Throws an error delivered to the greenlet meanwhile.
 ///
 /// gevent: `gevent.idle(priority=0)`.
 @available(*, noasync)
@@ -18,8 +18,8 @@ public func idle() throws {
 }
 
 extension Hub {
-    /// The hub has polled without waiting. If that, and the timers that are due by now, have made nothing runnable, the
-    /// first that waits for this goes on.
+    /// Called after the hub has polled without waiting. Wakes the first idle waiter if neither the poll nor the timers
+    /// due by now have made anything runnable.
     func wakeIdle() {
         fireTimers()
         guard gevent_ready_count(pointer) == 0, !handle.hasMail, let waiter = gevent_first_idle_waiter(pointer) else {

@@ -1,29 +1,30 @@
 internal import CGevent
 
-/// Runs a closure again and again, at fixed distances from its start: what ``every(_:startingAfter:referenced:_:)``
-/// returns.
+/// A timer that runs a closure repeatedly, at fixed intervals from its start. ``every(_:startingAfter:referenced:_:)``
+/// returns it.
 ///
-/// Each tick runs in a greenlet of its own, so it may park; never two at a time: a tick that comes while the one before
-/// still runs, or several that were due before the hub could look, are skipped and counted. Between ticks there is a
-/// timer and nothing else. An error is reported to the hub's ``Hub/errorHandler``, and the timer stays.
+/// Each tick runs in a new greenlet, so it may park. Two ticks never run at a time: a tick that is due while the
+/// previous one still runs is skipped and counted, and so are ticks that the hub was too busy to start in time. Between
+/// ticks only a timer exists. The hub passes an error to its ``Hub/errorHandler``, and the timer continues.
 ///
-/// It goes on until it is cancelled or its hub is destroyed, whoever holds it. Confined to the thread of its hub.
+/// The timer runs until it is cancelled or its hub is destroyed, even if no reference to it is kept. Confined to the
+/// thread of its hub.
 ///
 /// gevent: `loop.timer(after, repeat)`.
 public final class PeriodicTimer: Registration {
-    /// From one tick to the next.
+    /// The time from one tick to the next.
     public let interval: Duration
-    /// How many ticks have started the closure.
+    /// The number of ticks that have started the closure.
     public private(set) var tickCount = 0
-    /// How many ticks have not, because the one before was still running or the hub was busy.
+    /// The number of ticks that were skipped because the previous one was still running or the hub was busy.
     public private(set) var skippedTicks = 0
 
     private let hub: Hub
     private let firstTick: LoopInstant
-    /// The number of the tick that comes, on the grid that begins with ``firstTick``.
+    /// The number of the next tick, counted from 0 at ``firstTick``.
     private var nextTick: Int128 = 0
     private var keepsHubWaiting: Bool
-    /// Nil once it is cancelled.
+    /// The closure; nil once the timer is cancelled.
     private var body: (() throws -> Void)?
     private var timer: HubTimer?
     private var isRunning = false
@@ -44,7 +45,7 @@ public final class PeriodicTimer: Registration {
         hub.periodicTimers.add(self)
     }
 
-    /// Whether it keeps the hub waiting; false once it is cancelled.
+    /// Whether the timer keeps the hub waiting; false once it is cancelled.
     ///
     /// gevent: `timer.ref`.
     public var isReferenced: Bool {
@@ -57,11 +58,11 @@ public final class PeriodicTimer: Registration {
         }
     }
 
-    /// Whether it is going on.
+    /// Whether the timer has not been cancelled.
     public override var isActive: Bool { body != nil }
 
-    /// Prevents further ticks. One that runs is not interrupted; one that was started and has not run yet does not.
-    /// Repeatable.
+    /// Prevents further ticks. A running tick is not interrupted; a tick whose greenlet has not run yet does not call
+    /// the closure. Repeatable.
     ///
     /// gevent: `timer.stop()`.
     public override func cancel() {
@@ -78,7 +79,7 @@ public final class PeriodicTimer: Registration {
     }
 
     private func startTimer(_ now: LoopInstant) {
-        // Computed from the start each time, so that nothing adds up.
+        // Computed from the first tick each time, so that errors do not accumulate.
         let (offset, overflows) = interval.attoseconds.multipliedReportingOverflow(by: nextTick)
         let deadline = overflows ? .distantFuture : firstTick.advanced(by: Duration(attoseconds: offset))
         timer?.start(at: deadline, now: now, referenced: keepsHubWaiting)
@@ -86,7 +87,7 @@ public final class PeriodicTimer: Registration {
 
     private func tick() {
         let now = hub.now
-        // The latest one that is due; those before it were not noticed in time.
+        // The latest tick that is due. The ticks before it are skipped.
         let latest = max(firstTick.duration(to: now).attoseconds / interval.attoseconds, nextTick)
         let (skipped, overflows) = skippedTicks.addingReportingOverflow(Int(clamping: latest - nextTick))
         skippedTicks = overflows ? .max : skipped
@@ -98,18 +99,18 @@ public final class PeriodicTimer: Registration {
         }
         isRunning = true
         tickCount += 1
-        let turn = DeinitAction { [weak self] in self?.isRunning = false }
+        let completion = DeinitAction { [weak self] in self?.isRunning = false }
         RawGreenlet(hub: hub.pointer) { [self] in
-            try withExtendedLifetime(turn) { try body?() }
+            try withExtendedLifetime(completion) { try body?() }
         }.start(hub.pointer)
     }
 }
 
-/// Runs `body` in a greenlet of its own every `interval`, first after `startingAfter`, or after one interval.
+/// Runs `body` in a new greenlet every `interval`, first after `startingAfter`, or after one interval.
 ///
-/// Ticks come at the start plus multiples of the interval and do not drift. Unless `referenced`, the timer does not
-/// keep the hub waiting; one that is referenced keeps ``Hub/join(timeout:)`` from returning until it is cancelled.
-/// Never parks. Traps if `interval` is not positive; a negative `startingAfter` is zero.
+/// Ticks are due at the first tick plus multiples of the interval and do not drift. A timer that is not `referenced`
+/// does not keep the hub waiting; a referenced one keeps ``Hub/join(timeout:)`` from returning until it is cancelled.
+/// Never parks. Traps if `interval` is not positive; a negative `startingAfter` counts as zero.
 ///
 /// gevent: `loop.timer(after, repeat).start(callback)`.
 @discardableResult
@@ -118,7 +119,7 @@ public func every(
     _ interval: Duration, startingAfter delay: Duration? = nil, referenced: Bool = true,
     _ body: @escaping () throws -> Void
 ) -> PeriodicTimer {
-    // Not a precondition, which says nothing in an optimised build.
+    // Not a precondition, whose message an optimised build does not print.
     if interval <= .zero { fatalError("every: an interval must be greater than zero, and \(interval) is not") }
     return PeriodicTimer(
         Hub.of(requireHub()), interval, startingAfter: max(delay ?? interval, .zero), referenced: referenced, body)
@@ -137,7 +138,7 @@ final class PeriodicTimers: HubService {
         active = [:]
     }
 
-    /// Timers are memory, which a child has its own copy of.
+    /// Does nothing: timers are plain memory, which is copied to the child.
     package func hubDidFork() {}
 }
 

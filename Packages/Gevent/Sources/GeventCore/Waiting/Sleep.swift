@@ -1,11 +1,11 @@
 public import CGevent
 
-/// Yields: everything already runnable goes first.
+/// Yields: every greenlet that is already in the ready queue runs first.
 ///
-/// No poll is promised: timers and descriptors are looked at when nothing is ready, or when the ready ones have had
-/// their turn. Throws what was thrown into the greenlet before: a kill, a ``Timeout``; ``HubError`` with
-/// `.blockedInHub` in a hub callback; and ``ConfigurationError`` if it is the thread's first use of the hub and none
-/// can be made.
+/// A yield does not guarantee a poll: the hub checks timers and descriptors when the ready queue is empty, or when all
+/// greenlets that were in it have run. Throws the pending error of the greenlet, such as a kill or a ``Timeout``;
+/// ``HubError`` with `.blockedInHub` in a hub callback; and ``ConfigurationError`` if this is the thread's first use of
+/// the hub and none can be created.
 ///
 /// gevent: `gevent.sleep(0)`.
 @available(*, noasync)
@@ -14,7 +14,7 @@ public func sleep() throws {
     if !gevent_yield() { try yieldSlowly() }
 }
 
-/// There is no hub yet, or something to raise first.
+/// The slow path of ``sleep()``: there is no hub yet, or an error to throw.
 @usableFromInline
 @inline(never)
 func yieldSlowly() throws {
@@ -24,10 +24,10 @@ func yieldSlowly() throws {
 
 /// Parks the current greenlet for at least `duration`, counted from the call.
 ///
-/// Zero and negative durations are the yield, ``sleep()``. Throws what is thrown into the greenlet meanwhile, and what
-/// ``sleep()`` throws.
+/// A duration of zero or less yields, like ``sleep()``. Throws an error delivered to the greenlet meanwhile, and the
+/// errors of ``sleep()``.
 ///
-/// Mind the label: `sleep(1)` without it is libc's, which blocks the thread and with it every greenlet.
+/// The label matters: `sleep(1)` without it is the C library's function, which blocks the thread and every greenlet.
 ///
 /// gevent: `gevent.sleep(seconds)`.
 @available(*, noasync)
@@ -37,9 +37,9 @@ public func sleep(for duration: Duration) throws {
 
 /// Parks the current greenlet for at least `duration`; unless `referenced`, without keeping the hub waiting.
 ///
-/// When nothing else can happen any more, a sleep that is not referenced blocks forever, which main is told by
-/// ``HubError`` with `.wouldBlockForever`, and ``Hub/join(timeout:)`` does not wait for it. Zero and negative durations
-/// are the yield. Throws what ``sleep(for:)`` throws.
+/// ``Hub/join(timeout:)`` does not wait for a sleep that is not referenced. If nothing else can happen, such a sleep
+/// blocks forever; in main it throws ``HubError`` with `.wouldBlockForever` instead. A duration of zero or less yields.
+/// Throws the errors of ``sleep(for:)``.
 ///
 /// gevent: `gevent.sleep(seconds, ref=True)`.
 @available(*, noasync)

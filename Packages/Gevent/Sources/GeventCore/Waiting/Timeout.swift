@@ -1,7 +1,8 @@
 internal import CGevent
 internal import Synchronization
 
-/// Throws into the greenlet that started it once its time is up, wherever that greenlet then waits.
+/// An error that is thrown in the greenlet that started it once its duration has passed, wherever that greenlet is
+/// parked then.
 ///
 /// ```swift
 /// let timeout = Timeout(.seconds(1))
@@ -10,46 +11,46 @@ internal import Synchronization
 /// try work()
 /// ```
 ///
-/// ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)`` is this with less to forget. A timeout has identity: whether
-/// the one you caught is the one you started, `===` tells. It acts only where its greenlet switches, so a loop that
-/// never parks never sees it. Started and never cancelled, it fires in whatever its greenlet does by then, even if
-/// nobody holds it any more.
+/// ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)`` does this and never forgets to cancel. A timeout has identity:
+/// use `===` to find out whether the timeout you caught is the one you started. It is thrown only by calls that park or
+/// yield, so a loop that never does either never sees it. A timeout that is started and never cancelled is thrown in
+/// whichever call its greenlet makes by then, even if no reference to the timeout remains.
 ///
-/// A timeout controls the greenlet that started it from ``start()`` to ``cancel()``; a scope cancels its own when it is
-/// left. Meanwhile ``rethrowControl(_:)`` passes it on, since code further out may wait for it. Before, afterwards, and
-/// in every other greenlet it is an ordinary error: something took too long, and that is all.
+/// A timeout controls the greenlet that started it from ``start()`` to ``cancel()``; a scope cancels its timeout on
+/// exit. During that time ``rethrowControl(_:)`` rethrows it, since an outer scope may catch it. Before and after, and
+/// in every other greenlet, it is an ordinary error, which means only that an operation took too long.
 ///
-/// Confined in use to the thread it was started on; Sendable because every error is.
+/// Use it only on the thread it was started on. It is Sendable because every error is.
 ///
 /// gevent: `gevent.Timeout`.
 public final class Timeout: ControlError, Sendable, CustomStringConvertible, CustomDebugStringConvertible {
-    /// How long after its start it fires; nil never does.
+    /// The time from the start until it fires. Nil means that it never fires.
     public let duration: Duration?
-    /// What it throws instead of itself.
+    /// The error that is thrown instead of the timeout, if any.
     public let error: (any Error)?
-    /// What to say besides the duration.
+    /// The text that the description adds to the duration.
     public let message: String?
-    /// Whether it keeps the hub waiting. One that does not cannot save a program in which nothing else can happen.
+    /// Whether it keeps the hub waiting. If not, it does not fire in a program in which nothing else can happen.
     public let isReferenced: Bool
     let isSilent: Bool
 
-    // Its state: one of these; the address of the gevent_deferred by which it is pending, which is a multiple of 8; or
-    // `raised`, with the number of the greenlet it was raised in and not cancelled since above the three lowest bits.
+    // The state is one of these: `idle`, `fired` or `closed`; while pending, the address of the gevent_deferred, which
+    // is a multiple of 8; `raised`, with the number of the greenlet it was thrown in above the three lowest bits.
     private static let idle: UInt = 0
-    /// Fired, but not raised yet: its greenlet was on its way out of a wait.
+    /// Fired, but still a pending error of its greenlet.
     private static let fired: UInt = 1
     private static let closed: UInt = 2
     private static let raised: UInt = 4
 
-    // Only the thread it was started on changes these, which every access checks by the serial of that thread's hub; so
-    // relaxed loads and stores do, and cost what plain ones cost. Atomics make a misuse from elsewhere well defined.
+    // Only the thread it was started on changes these; every access checks the serial of that thread's hub. So relaxed
+    // loads and stores suffice, and cost no more than plain ones. Atomics make misuse from other threads well defined.
     private let state = Atomic<UInt>(Timeout.idle)
     private let hubSerial = Atomic<UInt32>(0)
 
-    /// A timeout of `duration` that throws itself, or `error`.
+    /// Creates a timeout of `duration` that throws itself, or `error`.
     ///
-    /// Nil never fires and costs no timer. Zero and less fire when the hub next looks at its timers, so a yield may
-    /// win.
+    /// Nil never fires and uses no timer. A duration of zero or less fires when the hub next checks its timers, so a
+    /// yield may return before it fires.
     ///
     /// gevent: `Timeout(seconds=None, exception=None, ref=True)`.
     public init(_ duration: Duration?, throwing error: (any Error)? = nil, referenced: Bool = true) {
@@ -60,7 +61,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         isSilent = false
     }
 
-    /// A timeout that throws itself and says `message` besides its duration.
+    /// Creates a timeout that throws itself and adds `message` to its description.
     ///
     /// gevent: `Timeout(seconds, "text")`.
     public init(_ duration: Duration?, message: String, referenced: Bool = true) {
@@ -71,7 +72,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         isSilent = false
     }
 
-    /// The one inside ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``.
+    /// Creates the timeout of ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``.
     init(silent duration: Duration?) {
         self.duration = duration
         error = nil
@@ -87,7 +88,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
 
     private static func isAddress(_ state: UInt) -> Bool { state != idle && state & 7 == 0 }
 
-    /// Whether it controls the current greenlet: started there and not cancelled since.
+    /// Whether it controls the current greenlet: it was started there and has not been cancelled.
     var controlsCurrentGreenlet: Bool {
         let state = state.load(ordering: .relaxed)
         guard state != Timeout.idle, state != Timeout.closed, let hub = gevent_hub_current(),
@@ -100,38 +101,38 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         return AnyGreenlet.current(of: hub).raisedNumber == UInt64(state >> 3)
     }
 
-    /// Starts the timeout for the current greenlet; the time counts from now. Never parks.
+    /// Starts the timeout for the current greenlet; the duration counts from the call. Never parks.
     ///
-    /// Starting one that is pending, or closed, or starting one in a hub callback is a programming error and traps.
-    /// Starting again after it fired or was cancelled is fine.
+    /// Starting a timeout that is pending or closed, or in a hub callback, is a programming error and traps. A timeout
+    /// that has fired or was cancelled can be started again.
     ///
     /// gevent: `Timeout.start()`.
     @available(*, noasync)
     public func start() {
         let hub = requireHub()
         if hasNoTarget(hub) {
-            refuse("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
+            trap("a Timeout cannot be started in a hub callback: there is no greenlet to throw it into")
         }
-        begin(hub)
+        arm(hub)
     }
 
-    /// ``start()`` for calls that throw anyway: where there is no greenlet to throw into they throw why.
+    /// Starts like ``start()``, but throws `HubError` instead of trapping where there is no greenlet to throw in.
     @usableFromInline
     func startOrThrow() throws {
         let hub = try currentHub()
         if hasNoTarget(hub) { throw HubError.blockedInHub }
-        begin(hub)
+        arm(hub)
     }
 
-    /// Whether this is the hub, or what is left of a greenlet.
+    /// Whether the current context is the hub, or a greenlet that has ended.
     @inline(__always)
     private func hasNoTarget(_ hub: UnsafeMutablePointer<gevent_hub>) -> Bool {
-        // Main is such a one while it destroys the hub, and there a timeout has no effect, since nothing waits.
+        // Main is refused too while it destroys the hub. A timeout started then has no effect, since main cannot park.
         gevent_pending_flags(hub) == UInt8(GEVENT_PENDING_REFUSED) && hub.pointee.current != gevent_hub_main(hub)
     }
 
     @inline(__always)
-    private func begin(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    private func arm(_ hub: UnsafeMutablePointer<gevent_hub>) {
         let current = hub.pointee.current!
         if state.load(ordering: .relaxed) != Timeout.idle { prepareToStartAgain() }
         guard let duration else { return }
@@ -150,17 +151,17 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
 
     @inline(never)
     private func prepareToStartAgain() {
-        if isPending { refuse("this Timeout is pending already: \(self)") }
-        if state.load(ordering: .relaxed) == Timeout.closed { refuse("this Timeout was closed: \(self)") }
-        // It has fired: what comes now is another life.
+        if isPending { trap("this Timeout is pending already: \(self)") }
+        if state.load(ordering: .relaxed) == Timeout.closed { trap("this Timeout was closed: \(self)") }
+        // It has fired: reset it, and retract the error if that is still pending.
         cancel()
     }
 
-    /// Not a precondition, which says nothing in an optimised build.
+    /// Traps. Not a precondition, whose message an optimised build does not print.
     @inline(never)
-    private func refuse(_ message: String) -> Never { fatalError(message) }
+    private func trap(_ message: String) -> Never { fatalError(message) }
 
-    /// A started timeout.
+    /// Creates and starts a timeout.
     ///
     /// gevent: `Timeout.start_new(seconds, exception)`.
     @discardableResult
@@ -181,7 +182,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         return timeout
     }
 
-    /// Runs `body` under this timeout, started unless it is pending, and cancelled on every way out.
+    /// Runs `body` under this timeout. Starts the timeout unless it is pending, and cancels it on every exit.
     func around(_ body: () throws -> Void) throws {
         if !isPending { try startOrThrow() }
         defer { cancel() }
@@ -190,21 +191,21 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
 
     /// Cancels the timeout if it is pending; otherwise does nothing. It can be started again.
     ///
-    /// What has fired but was not raised yet in the current greenlet is taken back too: after `cancel()` in the
-    /// greenlet that started it, it is never seen.
+    /// Also retracts the timeout if it has fired and is a pending error of the current greenlet. After `cancel()` in
+    /// the greenlet that started it, it is never thrown.
     ///
     /// gevent: `Timeout.cancel()`.
     public func cancel() {
         let state = state.load(ordering: .relaxed)
         if state == Timeout.idle { return }
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
-            // Never started, or long over.
+            // Closed, or thrown before: there is nothing to cancel.
             if state == Timeout.closed || state & 7 == Timeout.raised { return }
             fatalError("\(HubError.notHere(hubSerial.load(ordering: .relaxed)))")
         }
         if state & 7 == Timeout.raised { return self.state.store(Timeout.idle, ordering: .relaxed) }
         if state == Timeout.fired || state == Timeout.closed {
-            // Only the greenlet it was thrown into can take it back, and has to be able to after others have tried.
+            // Only the greenlet with the pending error can retract it, and must still be able to after others tried.
             if AnyGreenlet.current(of: hub).retract(self), state == Timeout.fired {
                 self.state.store(Timeout.idle, ordering: .relaxed)
             }
@@ -214,7 +215,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         Timeout.drop(UnsafeMutablePointer(bitPattern: state)!, hub)
     }
 
-    /// Cancels for good: starting it again is a programming error. Repeatable.
+    /// Cancels the timeout permanently: starting it again is a programming error and traps. Repeatable.
     ///
     /// gevent: `Timeout.close()`.
     public func close() {
@@ -222,7 +223,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         state.store(Timeout.closed, ordering: .relaxed)
     }
 
-    /// "1 second", "0.1 seconds", "1 second (silent)", "0.5 seconds: message"; empty without a duration.
+    /// Text such as "1 second", "0.1 seconds", "1 second (silent)" or "0.5 seconds: message"; empty without a duration.
     public var description: String {
         guard let duration else { return "" }
         let seconds = decimalSeconds(duration)
@@ -231,35 +232,35 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         return message.map { "\(text): \($0)" } ?? text
     }
 
-    /// "timed out after 0.1 seconds": what Swift prints when a program ends with this error.
+    /// The text that Swift prints when a program ends with this error: "timed out after 0.1 seconds".
     public var debugDescription: String { duration == nil ? "timed out" : "timed out after \(description)" }
 
     // MARK: The hub's side
 
-    /// Its time is up: throws into the greenlet that started it.
+    /// Called when the timer has expired: delivers the error to the greenlet that started the timeout.
     static func fire(_ record: UnsafeMutablePointer<gevent_deferred>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         let timeout = Unmanaged<Timeout>.fromOpaque(record.pointee.timer.payload).takeRetainedValue()
         let target = record.pointee.target!
         gevent_node_unlink(&record.pointee.node)
         gevent_record_release(hub, record)
         timeout.state.store(Timeout.fired, ordering: .relaxed)
-        // A context's timeouts go when its greenlet ends, so the target has an owner.
+        // A context's timeouts are cancelled when its greenlet ends, so the target has an owner.
         let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(target.pointee.owner).takeUnretainedValue()
         greenlet.deliver(timeout.error ?? timeout, from: timeout)
     }
 
-    /// It was raised in `greenlet`, which it controls until it is cancelled.
+    /// Called when it was thrown in `greenlet`, which it controls until it is cancelled.
     func wasRaised(in greenlet: AnyGreenlet) {
         guard state.load(ordering: .relaxed) == Timeout.fired else { return }
         state.store(UInt(truncatingIfNeeded: greenlet.raisedNumber << 3) | Timeout.raised, ordering: .relaxed)
     }
 
-    /// It is never raised.
+    /// Called when the pending error was dropped without being thrown.
     func wasDropped() {
         if state.load(ordering: .relaxed) == Timeout.fired { state.store(Timeout.idle, ordering: .relaxed) }
     }
 
-    /// Its greenlet is over: nothing is left to throw into.
+    /// Cancels all timeouts of a greenlet that has ended.
     static func cancelAll(of context: UnsafeMutablePointer<gevent_context>) {
         while !gevent_list_is_empty(&context.pointee.timeouts) {
             let record = gevent_deferred_of_node(context.pointee.timeouts.next)!
@@ -269,7 +270,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         }
     }
 
-    /// Cancels the timer and gives the record and its hold on the timeout back.
+    /// Cancels the timer, and releases the record and its reference to the timeout.
     private static func drop(_ record: UnsafeMutablePointer<gevent_deferred>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         gevent_deferred_cancel(hub, record)
         let payload = record.pointee.timer.payload!
@@ -278,7 +279,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
     }
 }
 
-/// Seconds without superfluous digits: "0.1", "2", "-1.5".
+/// Formats a duration in seconds without trailing zeros: "0.1", "2", "-1.5".
 package func decimalSeconds(_ duration: Duration) -> String {
     let (seconds, attoseconds) = duration.attoseconds.quotientAndRemainder(dividingBy: 1_000_000_000_000_000_000)
     let sign = seconds < 0 || attoseconds < 0 ? "-" : ""

@@ -2,23 +2,23 @@
 
 internal import CGevent
 
-/// The objects that a greenlet waits for, and its place in the list of each.
+/// The objects that a greenlet waits for, and its waiter, which is enlisted with each.
 private struct ManyObjects {
     let objects: [any Waitable]
     let waiter: MultiWait
 
-    /// Counts what is ready, and enlists with the rest unless that is enough.
-    init(_ objects: [any Waitable], enough: Int, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
+    /// Counts the objects that are ready. If they are too few, enlists the waiter with the others.
+    init(_ objects: [any Waitable], requiredCount: Int, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
         self.objects = objects
-        waiter = MultiWait(count: objects.count, enough: enough, hub)
+        waiter = MultiWait(count: objects.count, requiredCount: requiredCount, hub)
         let orders = try objects.map { try $0.readyOrder() }
-        // In the order in which they became ready, as far as that is known; others come behind, as they are listed.
+        // Sorted by the order in which they became ready. Objects whose order is unknown follow in list order.
         let ready = objects.indices.filter { orders[$0] != nil }.sorted { (orders[$0]!, $0) < (orders[$1]!, $1) }
-        for place in ready { waiter.note(place) }
-        if ready.count >= enough { return }
+        for index in ready { waiter.countReady(index) }
+        if ready.count >= requiredCount { return }
         do {
-            for (place, object) in objects.enumerated() where orders[place] == nil {
-                try waiter.enlist(with: object, at: place)
+            for (index, object) in objects.enumerated() where orders[index] == nil {
+                try waiter.enlist(with: object, at: index)
             }
         } catch {
             withdraw()
@@ -26,30 +26,29 @@ private struct ManyObjects {
         }
     }
 
-    /// However the wait ended, no object keeps the waiter.
+    /// Withdraws the waiter from every object, however the wait ended.
     func withdraw() {
-        for (place, object) in objects.enumerated() { waiter.withdraw(from: object, at: place) }
+        for (index, object) in objects.enumerated() { waiter.withdraw(from: object, at: index) }
     }
 }
 
-/// The places of those that are ready, in the order in which they became ready.
-private func readyPlaces(
+/// Waits for the objects, and returns the indices of the ready ones in the order in which they became ready.
+private func readyIndices(
     in objects: [any Waitable], timeout: Duration?, count: Int?
 ) throws -> [Int] {
-    let enough = min(objects.count, max(count ?? objects.count, 0))
-    if enough == 0 { return [] }
+    let requiredCount = min(objects.count, max(count ?? objects.count, 0))
+    if requiredCount == 0 { return [] }
     let hub = try currentHub()
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
-    let many = try ManyObjects(objects, enough: enough, hub)
+    let many = try ManyObjects(objects, requiredCount: requiredCount, hub)
     defer { many.withdraw() }
-    _ = try many.waiter.wait(for: enough, until: deadline, .waitMany, hub)
-    return Array(many.waiter.chosen.prefix(enough))
+    _ = try many.waiter.wait(for: requiredCount, until: deadline, .waitMany, hub)
+    return Array(many.waiter.chosen.prefix(requiredCount))
 }
 
-/// Runs the hub until nothing is left to do, or for at most `timeout`. Returns whether it ran out of work.
+/// Runs the hub until it has no work left, or for at most `timeout`. Returns whether it ran out of work.
 ///
-/// Greenlets parked where nobody can wake them do not count as work. From main only, like ``Hub/join(timeout:)``, which
-/// this is.
+/// Parked greenlets that nothing can wake do not count as work. Calls ``Hub/join(timeout:)``, so only main may call it.
 ///
 /// gevent: `gevent.wait(timeout=None)`.
 @available(*, noasync)
@@ -58,14 +57,14 @@ public func wait(timeout: Duration? = nil) throws -> Bool {
     try Hub.of(currentHub()).join(timeout: timeout)
 }
 
-/// Parks until all of `objects` are ready, or `count` of them, or for at most `timeout`. Returns those that are, in the
-/// order in which they became ready; a duplicate counts, and is returned, each time.
+/// Parks until all of `objects` are ready, or `count` of them, or for at most `timeout`. Returns the objects that are
+/// ready, in the order in which they became ready. A duplicate counts, and is returned, each time.
 ///
-/// The timeout is silent and gives the partial list; one of zero or less only looks. A count of zero or less, and an
-/// empty list, give an empty list at once. Nothing is taken from what is waited for: a ``Semaphore`` keeps its permits.
-/// An ``Event`` that was set counts even if it is cleared by the time this returns. Throws what interrupts the caller:
-/// a kill, a ``Timeout`` started elsewhere; and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`,
-/// `.blockedInHub`.
+/// When the timeout expires, the function returns a partial list and throws nothing. With a timeout of zero or less it
+/// returns the objects that are ready now, without parking. A count of zero or less, or an empty list, returns an empty
+/// list at once. The objects keep what they have: a ``Semaphore`` keeps its permits. An ``Event`` that was set counts
+/// even if it is cleared before this returns. Throws an error delivered to the greenlet meanwhile, such as a kill or
+/// another ``Timeout``; and ``HubError`` with `.wouldBlockForever` in main, `.wrongThread`, `.blockedInHub`.
 ///
 /// gevent: `gevent.wait(objects, timeout=None, count=None)`.
 @available(*, noasync)
@@ -74,22 +73,22 @@ public func wait<Object: Waitable>(
     _ objects: some Sequence<Object>, timeout: Duration? = nil, count: Int? = nil
 ) throws -> [Object] {
     let objects = Array(objects)
-    return try readyPlaces(in: objects, timeout: timeout, count: count).map { objects[$0] }
+    return try readyIndices(in: objects, timeout: timeout, count: count).map { objects[$0] }
 }
 
-/// The same for objects of several kinds.
+/// Waits like ``wait(_:timeout:count:)->[Object]``, for objects of different types.
 @_disfavoredOverload  // a list literal of one kind is a list of that kind
 @available(*, noasync)
 @discardableResult
 public func wait(
     _ objects: [any Waitable], timeout: Duration? = nil, count: Int? = nil
 ) throws -> [any Waitable] {
-    try readyPlaces(in: objects, timeout: timeout, count: count).map { objects[$0] }
+    try readyIndices(in: objects, timeout: timeout, count: count).map { objects[$0] }
 }
 
-/// Calls `body` with each of `objects` as soon as it is ready, in the order in which they become ready, until all were,
-/// or `count` of them, or the time is up, or `body` sets its second argument and returns. Returns how many it was
-/// called with.
+/// Calls `body` with each of `objects` as soon as the object is ready, in the order in which they become ready. Stops
+/// after all of them or `count` of them, when the timeout expires, or when `body` returns with its second argument set
+/// to true. Returns the number of calls.
 ///
 /// ```swift
 /// try iwait(searches, timeout: .seconds(10)) { search, stop in
@@ -97,10 +96,11 @@ public func wait(
 /// }
 /// ```
 ///
-/// The waiter is enlisted with all objects before the first call, and a call may park without any being lost; the time
-/// counts from the start and includes what `body` takes, but does not interrupt it. However this ends, also by an error
-/// of `body`, the waiter is withdrawn from all objects. Otherwise like ``wait(_:timeout:count:)->[Object]``; and it
-/// throws ``HubError`` with `.destroyed` if a call has destroyed the hub and there is more to wait for.
+/// The waiter is enlisted with all objects before the first call, so `body` may park and no object is missed. The
+/// timeout runs from the call of `iwait` and includes the time spent in `body`, but does not interrupt `body`. However
+/// the call ends, also by an error of `body`, the waiter is withdrawn from all objects. Otherwise like
+/// ``wait(_:timeout:count:)->[Object]``. Also throws ``HubError`` with `.destroyed` if `body` has destroyed the hub and
+/// `iwait` would have to wait again.
 ///
 /// gevent: `gevent.iwait(objects, timeout=None, count=None)`; `stop` is its `break`.
 @available(*, noasync)
@@ -113,8 +113,8 @@ public func iwait<Object: Waitable>(
     return try eachReady(in: objects, timeout: timeout, count: count) { try body(objects[$0], &$1) }
 }
 
-/// The same for objects of several kinds.
-// A function of its own, since `any Waitable` is no Waitable.
+/// Works like the other `iwait`, for objects of different types.
+// A separate function, since `any Waitable` does not conform to Waitable.
 @_disfavoredOverload  // a list literal of one kind is a list of that kind
 @available(*, noasync)
 @discardableResult
@@ -128,24 +128,24 @@ public func iwait(
 private func eachReady(
     in objects: [any Waitable], timeout: Duration?, count: Int?, _ body: (Int, inout Bool) throws -> Void
 ) throws -> Int {
-    let enough = min(objects.count, max(count ?? objects.count, 0))
-    if enough == 0 { return 0 }
+    let requiredCount = min(objects.count, max(count ?? objects.count, 0))
+    if requiredCount == 0 { return 0 }
     let hub = try currentHub()
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
     let serial = hub.pointee.serial
-    let many = try ManyObjects(objects, enough: enough, hub)
+    let many = try ManyObjects(objects, requiredCount: requiredCount, hub)
     defer { many.withdraw() }
-    var given = 0
-    // A local that nothing captures, so the access that is open while `body` parks is not one the runtime tracks.
+    var callCount = 0
+    // No closure captures this local, so the runtime does not track the access that is open while `body` parks.
     var stop = false
-    while given < enough, !stop {
-        // In main the block may have destroyed the hub. What is ready is given all the same.
-        if many.waiter.chosen.count == given, gevent_hub_current()?.pointee.serial != serial {
+    while callCount < requiredCount, !stop {
+        // In main `body` may have destroyed the hub. It is still called with the objects that are ready.
+        if many.waiter.chosen.count == callCount, gevent_hub_current()?.pointee.serial != serial {
             throw HubError.destroyed
         }
-        guard try many.waiter.wait(for: given + 1, until: deadline, .iwait, hub) else { break }
-        given += 1
-        try body(many.waiter.chosen[given - 1], &stop)
+        guard try many.waiter.wait(for: callCount + 1, until: deadline, .iwait, hub) else { break }
+        callCount += 1
+        try body(many.waiter.chosen[callCount - 1], &stop)
     }
-    return given
+    return callCount
 }

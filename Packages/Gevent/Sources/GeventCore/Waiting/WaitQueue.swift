@@ -1,7 +1,7 @@
 public import CGevent
 
-/// Who waits for an object, in the order in which they came. A record of the hub's, taken for the first and kept until
-/// the object goes, so that waiting allocates nothing.
+/// The waiters of an object, in the order of their arrival. The list is a record from the hub's pool, taken for the
+/// first waiter and released with the object, so that waiting allocates nothing.
 @usableFromInline
 package struct WaitQueue {
     @usableFromInline var record: UnsafeMutablePointer<gevent_links>?
@@ -27,7 +27,7 @@ package struct WaitQueue {
         }
     }
 
-    /// Linear.
+    /// The number of waiters. Linear.
     var count: Int {
         guard let record else { return 0 }
         var count = 0
@@ -39,20 +39,20 @@ package struct WaitQueue {
         return count
     }
 
-    /// How many wait, for descriptions: "", ", 3 waiting". Counted no further than a report would be read.
+    /// The number of waiters for descriptions: "" or ", 3 waiting". Counts to 100 at most, to keep reports cheap.
     var waitingText: String {
-        let most = 100
+        let limit = 100
         guard let record else { return "" }
         var count = 0
         var node = record.pointee.list.next
-        while let one = node, one != gevent_links_list(record), count < most {
+        while let one = node, one != gevent_links_list(record), count < limit {
             count += 1
             node = one.pointee.next
         }
-        return count == 0 ? "" : count < most ? ", \(count) waiting" : ", \(most) or more waiting"
+        return count == 0 ? "" : count < limit ? ", \(count) waiting" : ", \(limit) or more waiting"
     }
 
-    /// Adds a link. The node's owner sees to it that it outlives its membership.
+    /// Adds a link. The owner of the link keeps it in memory until it is unlinked.
     @inline(__always)
     mutating func append(
         _ link: UnsafeMutablePointer<gevent_link>, kind: Int, payload: UnsafeMutableRawPointer?,
@@ -71,10 +71,10 @@ package struct WaitQueue {
         return taken
     }
 
-    /// The object is going away. Whoever waits for it keeps it, so what is linked is closures; or the waits of
-    /// greenlets that were abandoned with their stacks.
+    /// Unlinks all waiters and releases the record, when the object is deallocated. A waiting greenlet retains the
+    /// object, so the links left are those of callbacks, and of greenlets that were abandoned with their stacks.
     @usableFromInline
-    mutating func drop(home: HubBinding) {
+    mutating func release(_ hubBinding: HubBinding) {
         guard let record else { return }
         while let link = gevent_links_first(record) {
             gevent_node_unlink(&link.pointee.node)
@@ -82,7 +82,7 @@ package struct WaitQueue {
                 Unmanaged<CallbackWaiter>.fromOpaque(link.pointee.payload).release()
             }
         }
-        gevent_links_release(home.isHere ? gevent_hub_current() : nil, record)
+        gevent_links_release(hubBinding.isCurrent ? gevent_hub_current() : nil, record)
         self.record = nil
     }
 }

@@ -10,28 +10,28 @@ internal import CGevent
 /// An object is *ready* while a wait for it would return at once. A *waiter* is enlisted with an object that is not
 /// ready, and may be enlisted with several objects at once.
 ///
-/// - **Take**: ``takeIfReady()`` takes at once what a wait hands over, or returns nil. It never parks.
-/// - **Enlist**: ``enlist(_:)`` adds a waiter to the object's waiters. An object that is ready by then chooses the
+/// - **Take**: ``takeIfReady()`` takes the element that a wait would hand over, or returns nil. It never parks.
+/// - **Enlist**: ``enlist(_:)`` adds a waiter to the object's waiters. An object that is already ready chooses the
 ///   waiter at once.
 /// - **Choose**: an object that becomes ready chooses its waiters in the order in which they were enlisted, by
-///   ``Enlistment/choose(handing:)``, as long as it has something for the next one. It removes a waiter before it
-///   chooses it. Choosing is one step: it hands over what the waiter waits for, makes the waiting greenlet ready, and
-///   withdraws the waiter from all other objects. So exactly one object chooses a waiter that takes, and the others
-///   keep what they have.
-/// - **Withdraw**: ``withdraw(_:)`` removes a waiter. A waiter whose wait has ended in another way, by an error, by its
-///   timeout or by another object, cannot be chosen from that moment on: `choose` returns false and hands nothing over.
-///   The waiting greenlet calls `withdraw` when it runs next.
+///   ``Enlistment/choose(handing:)``, as long as it has an element for the next one. It removes a waiter before it
+///   chooses it. Choosing is one step: it hands over the element, makes the waiting greenlet ready, and withdraws the
+///   waiter from all other objects. So exactly one object chooses a waiter that takes an element, and the others keep
+///   their elements.
+/// - **Withdraw**: ``withdraw(_:)`` removes a waiter. Once the wait has ended in another way, by an error, by its
+///   timeout or by another object, the waiter cannot be chosen: `choose` returns false and hands nothing over. The
+///   waiting greenlet calls `withdraw` when it runs next.
 ///
-/// A wait that has ended stays ended: an error that arrives between the choice and the moment when the chosen greenlet
-/// runs is thrown where that greenlet parks next. So what was handed over always arrives, and no object has to take it
-/// back.
+/// A wait that has ended stays ended. An error that is delivered after the choice, but before the chosen greenlet runs,
+/// stays pending and is thrown where that greenlet parks next. So an element that was handed over always arrives, and
+/// no object has to reclaim one.
 ///
-/// Some waiters only want to know that the object is ready and take nothing; `choose` leaves the element where it is
-/// for them. Waiters of ``wait(_:timeout:count:)->[Object]`` and `iwait` are of this kind.
+/// Some waiters take nothing and only need to know that the object is ready. For them `choose` leaves the element in
+/// the object. The waiters of ``wait(_:timeout:count:)->[Object]`` and `iwait` are of this kind.
 ///
 /// ## Conforming
 ///
-/// A type that has an object of the library's passes the calls on to it:
+/// A type that wraps one of the library's objects forwards the calls to it:
 ///
 /// ```swift
 /// final class Download: Waitable {
@@ -42,7 +42,7 @@ internal import CGevent
 /// }
 /// ```
 ///
-/// A type with elements of its own keeps its waiters in an array:
+/// A type that stores elements itself keeps its waiters in an array:
 ///
 /// ```swift
 /// final class Mailbox: Waitable {
@@ -76,53 +76,54 @@ internal import CGevent
 ///
 /// gevent: an object with `rawlink`, `unlink` and `ready`.
 public protocol Waitable<Handover>: AnyObject {
-    /// What a wait for the object hands over: the element of a queue. `Void` for an object that only becomes ready, and
-    /// for a permit.
+    /// The type of the element that a wait for the object hands over, such as a queue's element. `Void` for a permit,
+    /// and for an object that has no elements.
     associatedtype Handover = Void
 
     /// Whether a wait for the object would return at once.
     var isReady: Bool { get }
 
-    /// The place of this object among all objects of the hub in the order in which they became ready; nil if the object
-    /// is not ready. `UInt64.max`, which is the default, means that the order is not known.
+    /// Returns the position of this object in the order in which the hub's objects became ready, or nil if the object
+    /// is not ready. `UInt64.max`, the default, means that the order is not known.
     ///
-    /// Throws ``HubError`` with `.wrongThread`, or why the object cannot be waited for.
+    /// Throws ``HubError`` with `.wrongThread`, or the reason why the object cannot be waited for.
     func readyOrder() throws -> UInt64?
 
-    /// Takes what a wait for the object hands over, or returns nil if the object is not ready. Never parks.
+    /// Takes the element that a wait would hand over, or returns nil if the object is not ready. Never parks.
     ///
-    /// Throws what a wait for the object would throw at once. An object without elements needs no implementation.
+    /// Throws the error that a wait for the object would throw at once. An object without elements needs no
+    /// implementation.
     func takeIfReady() throws -> Handover?
 
     /// Adds a waiter, or chooses it at once if the object is ready. Never parks.
     ///
-    /// Throws if the object cannot be waited for; the waiter is not enlisted then.
+    /// Throws if the object cannot be waited for; the waiter is then not enlisted.
     func enlist(_ waiter: Enlistment<Handover>) throws
 
-    /// Removes a waiter. Has no effect on a waiter that the object has chosen or does not have. Never parks.
+    /// Removes a waiter. Has no effect if the object has chosen the waiter or does not have it. Never parks.
     func withdraw(_ waiter: Enlistment<Handover>)
 }
 
 extension Waitable {
     public func readyOrder() throws -> UInt64? { isReady ? .max : nil }
 
-    /// Calls `callback` once, on the hub, soon after the object has become ready, or soon if it is ready now; never
-    /// inside `rawLink` itself.
+    /// Calls `callback` once, on the hub, soon after the object becomes ready, or soon if it is ready now. Never calls
+    /// it before `rawLink` returns.
     ///
-    /// Callbacks are called in the order of registration, and take nothing from the object. `callback` must not park:
-    /// that is reported as ``HubError`` with `.blockedInHub`, like an error that it throws. Cancelling the registration
-    /// prevents the call. Traps on a foreign thread.
+    /// Callbacks are called in the order of registration, and take nothing from the object. `callback` must not park: a
+    /// call that parks throws ``HubError`` with `.blockedInHub`. The hub reports the errors that `callback` throws.
+    /// Cancelling the registration prevents the call. Traps on a foreign thread.
     ///
     /// gevent: `rawlink(callback)`, `unlink(callback)`.
     @discardableResult
     public func rawLink(_ callback: @escaping () throws -> Void) -> Registration {
         let waiter = CallbackWaiter(callback)
-        let enlistment = Enlistment<Handover>(waiter, place: 1, room: nil)
+        let enlistment = Enlistment<Handover>(waiter, place: 1, destination: nil)
         do {
             try enlist(enlistment)
         } catch let error as HubError {
             fatalError("\(error)")
-        } catch {  // control: enlisting does not park; what cannot be waited for counts as ready
+        } catch {  // control: enlisting does not park; an object that cannot be waited for counts as ready
             enlistment.refuse(throwing: error)
         }
         return WaitLink(waiter, enlistment, of: self)
@@ -133,43 +134,43 @@ extension Waitable where Handover == Void {
     public func takeIfReady() throws -> Void? { try readyOrder().map { _ in } }
 }
 
-/// A waiter in the list of one object that it waits for.
+/// A waiter's entry in the list of one object.
 ///
 /// An object stores it in ``Waitable/enlist(_:)`` and chooses it when it becomes ready. Confined to the thread of its
 /// hub.
 public struct Enlistment<Handover>: Equatable {
     let waiter: EnlistedWaiter
     let place: Int
-    /// Memory for what is handed over; nil for a waiter that takes nothing.
-    let room: UnsafeMutablePointer<Handover>?
+    /// Uninitialized memory for the element that is handed over; nil for a waiter that takes nothing.
+    let destination: UnsafeMutablePointer<Handover>?
 
-    init(_ waiter: EnlistedWaiter, place: Int, room: UnsafeMutablePointer<Handover>?) {
-        (self.waiter, self.place, self.room) = (waiter, place, room)
+    init(_ waiter: EnlistedWaiter, place: Int, destination: UnsafeMutablePointer<Handover>?) {
+        (self.waiter, self.place, self.destination) = (waiter, place, destination)
     }
 
-    /// Whether the object can still choose the waiter: false once any object has chosen it or its wait has ended.
+    /// Whether the object can still choose the waiter: false once an object has chosen it or its wait has ended.
     public var isWaiting: Bool { waiter.isWaiting(at: place) }
 
-    /// Chooses the waiter: hands over what `take` returns, makes the waiting greenlet ready and withdraws the waiter
-    /// from all other objects, in one step. Never parks. Traps on a foreign thread.
+    /// Chooses the waiter: hands over the element that `take` returns, makes the waiting greenlet ready and withdraws
+    /// the waiter from all other objects, in one step. Never parks. Traps on a foreign thread.
     ///
-    /// Returns false, and does nothing, if the waiter is not waiting any more. `take` is called only if the waiter
-    /// takes something; then the object is the only one that hands something over to it.
+    /// Returns false, and does nothing, if the wait has already ended. `take` is called only if the waiter takes an
+    /// element; no other object can hand one over to this waiter then.
     @discardableResult
     public func choose(handing take: () -> Handover) -> Bool {
         waiter.requireThread()
         guard isWaiting else { return false }
-        if let room {
-            // First, so that nothing that `take` does can make another object choose the waiter.
+        if let destination {
+            // Withdraw before calling `take`, which might make another object ready: it could choose the waiter too.
             waiter.withdraw(keeping: place)
-            room.initialize(to: take())
+            destination.initialize(to: take())
         }
         waiter.choose(at: place, throwing: nil)
         return true
     }
 
-    /// Ends the wait with an error, because the object can never become ready: the waiting greenlet is thrown `error`.
-    /// Otherwise like ``choose(handing:)``.
+    /// Ends the wait by throwing `error` in the waiting greenlet, because the object can never become ready. Otherwise
+    /// like ``choose(handing:)``.
     @discardableResult
     public func refuse(throwing error: any Error) -> Bool {
         waiter.requireThread()
@@ -184,7 +185,7 @@ public struct Enlistment<Handover>: Equatable {
 }
 
 extension Enlistment where Handover == Void {
-    /// Chooses the waiter, as ``choose(handing:)`` does, with nothing to hand over.
+    /// Chooses the waiter, as ``choose(handing:)`` does, without an element to hand over.
     @discardableResult
     public func choose() -> Bool { choose {} }
 }
@@ -193,7 +194,7 @@ extension Enlistment where Handover == Void {
 extension Enlistment: Sendable {}
 
 extension JoinableGreenlet: Waitable {
-    /// The place of the end among all ends; see ``Waitable/readyOrder()``.
+    /// Returns the position of this greenlet's end among the ends of all greenlets; see ``Waitable/readyOrder()``.
     public final func readyOrder() throws -> UInt64? {
         _ = try ownHub()
         return isReady ? endOrder : nil
@@ -202,15 +203,15 @@ extension JoinableGreenlet: Waitable {
     /// See ``Waitable/enlist(_:)``.
     public final func enlist(_ waiter: Enlistment<Void>) throws {
         let hub = try ownHub()
-        // While the links are being notified, a new one is notified after the others.
-        let isOver = isReady && !isNotifying
-        if isOver && !waiter.isCallback {
+        // While the links are being notified, a new link is appended, and is notified after the others.
+        let hasEnded = isReady && !isNotifying
+        if hasEnded && !waiter.isCallback {
             waiter.choose()
             return
         }
-        // A callback is one of the links until its turn comes, so that it can be removed until then.
+        // A callback stays in the list until it is called, so that it can be cancelled until then.
         append(waiter.link, kind: waiter.prepareLink(), payload: waiter.link.pointee.payload, hub)
-        if isOver { CallbackWaiter.of(waiter.link).callSoon(hub) }
+        if hasEnded { CallbackWaiter.of(waiter.link).callSoon(hub) }
     }
 
     /// See ``Waitable/withdraw(_:)``.

@@ -1,13 +1,13 @@
 // The one wait primitive. Everything that parks does it in the same four steps:
 //
-//   1. `checkPending`: raise what is already pending, refuse to park the hub itself;
-//   2. hook the context into what it waits for: a list, a descriptor's slot, its own timer;
-//   3. `wait`: leave the CPU;
-//   4. on return the hooks are gone: whoever ended the wait has removed them all (gevent_wait_end).
+//   1. `checkPending`: throw the pending error, if any; refuse to park the hub itself.
+//   2. Register the context with what it waits for: a list, a descriptor's slot, its own timer.
+//   3. `wait`: park.
+//   4. On return nothing is registered any more: `gevent_wait_end` has removed every registration.
 
 package import CGevent
 
-/// What a parked greenlet waits for, as reports name it.
+/// The kind of a wait, as reports name it.
 package enum WaitKind: UInt8, CaseIterable {
     case sleep = 1
     case join
@@ -30,16 +30,16 @@ package enum WaitKind: UInt8, CaseIterable {
     case group
     case switchedOut
 
-    /// What the wait's object is: it is kept as an address, and read when a report is made.
+    /// The type of the wait's object, which is stored as an address and read only when a report is made.
     enum ObjectKind {
         case none
-        /// A number: a descriptor's or a process's.
+        /// A number: a descriptor or a process ID.
         case number
-        /// A Swift object that the waiting greenlet keeps alive; its description is shown.
+        /// A Swift object that the waiting greenlet retains. Reports show its description.
         case object
     }
 
-    /// Continues "parked for 2 seconds in …"; the object, if there is one, comes behind.
+    /// The words that follow "parked for 2 seconds in …". The object, if any, follows them.
     var phrase: String {
         switch self {
         case .sleep: "sleep"
@@ -76,7 +76,7 @@ package enum WaitKind: UInt8, CaseIterable {
     }
 }
 
-/// What a parked context waits for.
+/// Describes the wait of a parked context.
 package func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> String {
     guard let kind = WaitKind(rawValue: context.pointee.wait_kind) else { return "an unknown wait" }
     switch kind.objectKind {
@@ -85,13 +85,13 @@ package func waitPhrase(_ context: UnsafeMutablePointer<gevent_context>) -> Stri
     case .number:
         return "\(kind.phrase) \(Int(bitPattern: context.pointee.wait_object))"
     case .object:
-        // Whoever waits for an object holds it, so it is there while its greenlet is parked.
+        // The waiting greenlet retains the object, so the object exists while the greenlet is parked.
         let object = Unmanaged<AnyObject>.fromOpaque(context.pointee.wait_object!).takeUnretainedValue()
         return "\(kind.phrase) \(object)"
     }
 }
 
-/// Step 1.
+/// Step 1. Throws the pending error of the current greenlet, and on the hub `HubError` with `.blockedInHub`.
 @inline(__always)
 func checkPending(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
     if gevent_pending_flags(hub) != UInt8(GEVENT_PENDING_NONE) { try throwPending(hub) }
@@ -103,7 +103,7 @@ private func throwPending(_ hub: UnsafeMutablePointer<gevent_hub>) throws {
     throw AnyGreenlet.current(of: hub).takePendingError()
 }
 
-/// Part of step 2: limits the wait that comes.
+/// Part of step 2. Sets a timeout for the wait that follows.
 @inline(__always)
 func armTimeout(
     _ timeout: Duration, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
@@ -113,7 +113,7 @@ func armTimeout(
         hub, context, now.advanced(by: timeout).nanoseconds, now.nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
 }
 
-/// The same up to a moment.
+/// Part of step 2. Sets a deadline for the wait that follows.
 @inline(__always)
 func armDeadline(
     _ deadline: LoopInstant, _ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>
@@ -122,8 +122,8 @@ func armDeadline(
         hub, context, deadline.nanoseconds, Hub.time(hub).nanoseconds, UInt32(GEVENT_TIMER_EXPIRE), true)
 }
 
-/// Step 3. Returns whether the wait ended by what it was for, and not by its own timeout. Throws what was thrown into
-/// the greenlet. `object` is remembered for reports, and kept alive by the caller.
+/// Step 3. Parks. Returns true if the greenlet was woken, and false if its own timeout expired. Throws the error that
+/// was delivered to the greenlet meanwhile. `object` is for reports; the caller keeps it alive.
 @inline(__always)
 func wait(_ hub: UnsafeMutablePointer<gevent_hub>, _ kind: WaitKind, _ object: AnyObject) throws -> Bool {
     try wait(hub, kind, UnsafeRawPointer(Unmanaged.passUnretained(object).toOpaque()))

@@ -1,8 +1,8 @@
-/// Runs `body` under a timeout, which is cancelled on every way out.
+/// Runs `body` under a timeout, which is cancelled on every exit.
 ///
-/// When the time is up, the timeout, or `error` if given, is thrown where `body` waits. Scopes nest: each sees only its
-/// own expiry, and equal deadlines fire in the order started. Nil never fires. Throws ``HubError`` with `.blockedInHub`
-/// in a hub callback.
+/// When the timeout expires, it, or `error` if given, is thrown where `body` is parked. Scopes nest: each scope has its
+/// own timeout, and timeouts with equal deadlines fire in the order of their starts. Nil never fires. Throws
+/// ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// ```swift
 /// try withTimeout(.seconds(5)) { timeout in
@@ -14,9 +14,9 @@
 /// }
 /// ```
 ///
-/// Outside the scope the timeout is an ordinary error. To go on with a value of your own instead, use
+/// Outside the scope the timeout is an ordinary error. To continue with a default value instead, use
 /// ``withTimeout(_:timeoutValue:_:)-(_,_,(Timeout)->Value)`` or ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``, which
-/// recognise their own expiry.
+/// catch their own timeout and no other.
 ///
 /// gevent: `with Timeout(seconds, exception):`.
 @available(*, noasync)
@@ -30,7 +30,7 @@ public func withTimeout<Value>(
     return try body(timeout)
 }
 
-/// As ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+/// Like ``withTimeout(_:throwing:_:)-(_,_,(Timeout)->Value)``, for a `body` without a parameter.
 @available(*, noasync)
 @inlinable
 public func withTimeout<Value>(
@@ -39,8 +39,8 @@ public func withTimeout<Value>(
     try withTimeout(duration, throwing: error) { _ in try body() }
 }
 
-/// Runs `body` under a timeout whose expiry, and no other, gives `timeoutValue`. Throws what `body` throws, timeouts of
-/// others among it; and ``HubError`` with `.blockedInHub` in a hub callback.
+/// Runs `body` under a timeout, and returns `timeoutValue` if that timeout expires. Throws the errors of `body`,
+/// including other timeouts, and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// gevent: `gevent.with_timeout(seconds, function, timeout_value=…)`.
 @available(*, noasync)
@@ -58,7 +58,7 @@ public func withTimeout<Value>(
     }
 }
 
-/// As ``withTimeout(_:timeoutValue:_:)-(_,_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+/// Like ``withTimeout(_:timeoutValue:_:)-(_,_,(Timeout)->Value)``, for a `body` without a parameter.
 @available(*, noasync)
 @inlinable
 public func withTimeout<Value>(
@@ -67,8 +67,8 @@ public func withTimeout<Value>(
     try withTimeout(duration, timeoutValue: try timeoutValue()) { _ in try body() }
 }
 
-/// Runs `body` under a timeout whose expiry, and no other, gives nil. Throws what `body` throws, timeouts of others
-/// among it; and ``HubError`` with `.blockedInHub` in a hub callback.
+/// Runs `body` under a timeout, and returns nil if that timeout expires. Throws the errors of `body`, including other
+/// timeouts, and ``HubError`` with `.blockedInHub` in a hub callback.
 ///
 /// gevent: `with Timeout(seconds, False):`.
 @available(*, noasync)
@@ -83,7 +83,7 @@ public func withSilentTimeout<Value>(_ duration: Duration?, _ body: (Timeout) th
     }
 }
 
-/// As ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``, for a `body` that does not ask for the timeout.
+/// Like ``withSilentTimeout(_:_:)-(_,(Timeout)->Value)``, for a `body` without a parameter.
 @available(*, noasync)
 public func withSilentTimeout<Value>(_ duration: Duration?, _ body: () throws -> Value) throws -> Value? {
     try withSilentTimeout(duration) { _ in try body() }
