@@ -3,7 +3,7 @@ import GeventLoop
 import GeventTesting
 import Testing
 
-/// The two ways in which an epoll loop waits, each as it is and checked.
+/// The two ways in which an epoll loop waits, each with and without a `CheckedLoop`.
 enum EpollVariant: String, CaseIterable, CustomTestStringConvertible {
     case nanoseconds, milliseconds, nanosecondsChecked, millisecondsChecked
 
@@ -21,9 +21,9 @@ enum EpollVariant: String, CaseIterable, CustomTestStringConvertible {
     }
 }
 
-@Suite("The epoll loop keeps the contract")
+@Suite("The epoll loop meets the contract")
 struct EpollConformanceTests {
-    @Test("for", arguments: EpollVariant.allCases, LoopConformance.checks)
+    @Test("Conformance check", arguments: EpollVariant.allCases, LoopConformance.checks)
     func conformance(variant: EpollVariant, check: LoopConformance.Check) {
         let result = variant.conformance.run(check)
         #expect(result.failure == nil)

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("The epoll loop")
 struct EpollLoopTests {
-    @Test("The name and what it found of the kernel are reported")
+    @Test("The name and the available system call are reported")
     func facts() throws {
         let loop = try EpollLoop()
         defer { loop.close() }
@@ -14,7 +14,7 @@ struct EpollLoopTests {
         #expect(loop.timerResolution == (hasNanoseconds ? .nanoseconds(1) : .milliseconds(1)))
     }
 
-    @Test("Without epoll_pwait2 it waits whole milliseconds")
+    @Test("Without epoll_pwait2 the loop waits in whole milliseconds")
     func fallback() throws {
         let loop = try EpollLoop(allowingNanoseconds: false)
         defer { loop.close() }
@@ -22,7 +22,7 @@ struct EpollLoopTests {
         #expect(loop.timerResolution == .milliseconds(1))
     }
 
-    @Test("When more is ready than one poll reports, the next ones report the rest in turn")
+    @Test("If more is ready than one poll reports, the next polls report the others in rotation")
     func portions() throws {
         let loop = try EpollLoop()
         defer { loop.close() }
@@ -45,7 +45,7 @@ struct EpollLoopTests {
 
     @Test("A signal ends a poll early and is not an error")
     func signals() async {
-        // In a process of its own, as handlers belong to the whole process.
+        // In a separate process, because signal handlers belong to the whole process.
         await #expect(processExitsWith: .success) {
             let loop = try EpollLoop()
             signal(SIGUSR1) { _ in }

@@ -5,7 +5,7 @@ import GeventTesting
 import TestSupport
 import Testing
 
-/// The loops that libev can be, each as it is and checked.
+/// The kinds of libev loops, some also in a `CheckedLoop`.
 enum LibevVariant: String, CaseIterable, CustomTestStringConvertible {
     case own, adopted, ownChecked, adoptedChecked, poll, select, linuxaio
 
@@ -20,23 +20,23 @@ enum LibevVariant: String, CaseIterable, CustomTestStringConvertible {
             case .adoptedChecked: CheckedLoop(try hostedLoop(), log: { _ in })
             case .poll: try LibevLoop(backends: [.poll])
             case .select: try LibevLoop(backends: [.select])
-            // An experiment of libev's, which falls back to epoll where the kernel refuses it.
+            // libev's experimental backend, with epoll where the kernel refuses it.
             case .linuxaio: try LibevLoop(backends: [.linuxaio, .epoll])
             }
         }
     }
 }
 
-/// A loop on a C loop that has something of its own to wait for.
+/// Creates a loop on an adopted C loop, which is destroyed after the loop was closed.
 private func hostedLoop() throws -> HostedLoop<LibevLoop> {
     let host = try #require(ev_loop_new(0))
     let loop = try LibevLoop(adopting: host)
     return HostedLoop(loop) { ev_loop_destroy(host) }
 }
 
-@Suite("The loop on libev keeps the contract")
+@Suite("The loop on libev meets the contract")
 struct LibevConformanceTests {
-    @Test("for", arguments: LibevVariant.allCases, LoopConformance.checks)
+    @Test("Conformance check", arguments: LibevVariant.allCases, LoopConformance.checks)
     func conformance(variant: LibevVariant, check: LoopConformance.Check) {
         let result = variant.conformance.run(check)
         #expect(result.failure == nil)

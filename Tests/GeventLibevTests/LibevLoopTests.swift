@@ -19,7 +19,7 @@ struct LibevLoopTests {
         #expect(loop.timerResolution == .nanoseconds(1))
     }
 
-    @Test("Linking it registers it")
+    @Test("Linking the module registers the loop")
     func registration() throws {
         #expect(LoopBackend.linked.contains { $0.name == "libev" })
         let (loop, _) = try Configuration(environment: ["GEVENT_LOOP": "libev"]).resolve().makeLoop()
@@ -29,7 +29,7 @@ struct LibevLoopTests {
 
     // MARK: Backends
 
-    @Test("The backend that is asked for is the one that runs", arguments: [LibevLoop.Backend.epoll, .poll, .select])
+    @Test("The requested backend is used", arguments: [LibevLoop.Backend.epoll, .poll, .select])
     func backends(backend: LibevLoop.Backend) throws {
         let loop = try LibevLoop(backends: [backend])
         defer { loop.close() }
@@ -37,7 +37,7 @@ struct LibevLoopTests {
         #expect(LibevLoop.Backend.supported.contains(backend))
     }
 
-    @Test("Of several backends the first that works is used")
+    @Test("The first of several backends that works is used")
     func backendList() throws {
         let loop = try LibevLoop(backends: [.poll, .epoll])
         defer { loop.close() }
@@ -54,7 +54,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("The backend is that of the configuration that makes the loop, and the process's stays open")
+    @Test("The configuration that creates the loop determines its backend, and the process's stays unresolved")
     func backendOfAnotherConfiguration() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_BACKEND", "poll", 1)
@@ -68,7 +68,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("A GEVENT_BACKEND that libev does not have is refused, with what it has")
+    @Test("An unknown GEVENT_BACKEND is rejected, and the error lists the backends")
     func badBackendVariable() async {
         await #expect(processExitsWith: .success) {
             let environment = ["GEVENT_LOOP": "libev", "GEVENT_BACKEND": "epoll, kqueue"]
@@ -81,7 +81,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("io_uring is refused with the reason, however it is asked for")
+    @Test("io_uring is rejected with the reason, however it is requested")
     func ring() async {
         await #expect(processExitsWith: .success) {
             let environment = ["GEVENT_LOOP": "libev", "GEVENT_BACKEND": "iouring"]
@@ -91,7 +91,7 @@ struct LibevLoopTests {
             #expect(error.message.contains("GEVENT_BACKEND=\"iouring\": libev's io_uring backend is not used"))
             #expect(error.message.contains("it submits requests that Linux refuses since 5.13, and then aborts"))
         }
-        // Where the kernel or a sandbox refuses io_uring, libev has no such loop to begin with.
+        // If the kernel or a sandbox refuses io_uring, libev cannot create such a loop.
         guard let ring = ev_loop_new(CUnsignedInt(EVBACKEND_IOURING) | CUnsignedInt(EVFLAG_NOENV)) else { return }
         let error = #expect(throws: LoopError.self) { _ = try LibevLoop(adopting: ring) }
         #expect(error?.code == .unsupported)
@@ -104,7 +104,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("LIBEV_FLAGS is libev's own way to choose")
+    @Test("LIBEV_FLAGS chooses the backend")
     func flags() async {
         await #expect(processExitsWith: .success) {
             setenv("LIBEV_FLAGS", "2", 1)
@@ -112,7 +112,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("LIBEV_FLAGS that libev would not understand, or cannot fulfil, are refused", arguments: ["junk", "8", "-1"])
+    @Test("LIBEV_FLAGS that libev does not understand or cannot satisfy are rejected", arguments: ["junk", "8", "-1"])
     func badFlags(flags: String) async {
         await #expect(processExitsWith: .success) { [flags] in
             setenv("LIBEV_FLAGS", flags, 1)
@@ -123,7 +123,7 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("A backend asked for in code goes before LIBEV_FLAGS")
+    @Test("A backend requested in code takes precedence over LIBEV_FLAGS")
     func codeBeforeFlags() async {
         await #expect(processExitsWith: .success) {
             setenv("LIBEV_FLAGS", "2", 1)
@@ -162,8 +162,8 @@ struct LibevLoopTests {
         }
     }
 
-    @Test("An adopted loop is given back as it was")
-    func givenBack() throws {
+    @Test("Closing leaves an adopted loop usable")
+    func adoptedLoopAfterClose() throws {
         let host = try CHost()
         defer { host.end() }
         let loop = try LibevLoop(adopting: host.loop)
@@ -179,7 +179,7 @@ struct LibevLoopTests {
         #expect(ev_iteration(host.loop) > before)
     }
 
-    @Test("What happens while somebody else runs the adopted loop is not lost")
+    @Test("No event or wake is lost while other code runs the adopted loop")
     func runByOthers() throws {
         let host = try CHost(hasTimer: false)
         defer { host.end() }
@@ -198,32 +198,32 @@ struct LibevLoopTests {
         loop.waker.wake()
         for _ in 0..<3 { _ = ev_run(host.loop, CInt(EVRUN_NOWAIT)) }
         events.removeAll()
-        // Would not return otherwise.
+        // Without the wake this would not return.
         try loop.poll(until: nil, into: &events)
         #expect(events.count == 0)
     }
 
     // MARK: Misuse
 
-    @Test("Closed behind its back, one descriptor does not take the others along when libev registers all anew")
-    func rearming() throws {
+    @Test("Descriptors closed without notice do no harm when libev registers all again")
+    func reregistering() throws {
         let loop = try LibevLoop()
         defer { loop.close() }
         var events = ReadyEvents()
-        // Duplicates on private numbers, so that no other thread's descriptor is hit.
+        // Duplicates on private numbers, so that no other thread's descriptor is affected.
         var ends: [CInt] = [-1, -1]
         try #require(pipe(&ends) == 0)
         defer { for end in ends { Glibc.close(end) } }
-        let (orphan, gone) = (CInt(700), CInt(701))
-        for number in [orphan, gone] {
+        let (orphan, closed) = (CInt(700), CInt(701))
+        for number in [orphan, closed] {
             try #require(dup2(ends[1], number) == number)
             try loop.setInterest(.write, for: number, generation: 1)
         }
         try loop.poll(until: .distantPast, into: &events)
         #expect(events.count == 2)
         Glibc.close(orphan)
-        Glibc.close(gone)
-        // libev now gets events that it cannot stop, and makes a new epoll descriptor.
+        Glibc.close(closed)
+        // libev now gets events that it cannot stop, so it creates a new epoll descriptor.
         try loop.setInterest([], for: orphan, generation: 1)
         for _ in 0..<5 { try loop.poll(until: loop.now.advanced(by: .milliseconds(2)), into: &events) }
     }
@@ -251,7 +251,7 @@ struct LibevLoopTests {
     #endif
 }
 
-/// What a C library that lives on a libev loop looks like: a timer and a watched pipe, with callbacks in C.
+/// A stand-in for a C library on a libev loop: a timer and a watched pipe, with callbacks in C.
 private final class CHost {
     struct Counts {
         var timer = 0
@@ -268,7 +268,7 @@ private final class CHost {
         loop = try #require(ev_loop_new(0))
         try #require(pipe(&ends) == 0)
         counts.initialize(to: Counts())
-        // What the macros ev_timer_init and ev_io_init do.
+        // The effect of the macros ev_timer_init and ev_io_init.
         timer.initialize(to: ev_timer())
         timer.pointee.at = 0.002
         timer.pointee.`repeat` = 0.002

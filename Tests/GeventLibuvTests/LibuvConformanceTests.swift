@@ -5,7 +5,7 @@ import GeventTesting
 import TestSupport
 import Testing
 
-/// The loops that libuv can be, each as it is and checked.
+/// The kinds of libuv loops, each with and without a `CheckedLoop`.
 enum LibuvVariant: String, CaseIterable, CustomTestStringConvertible {
     case own, adopted, ownChecked, adoptedChecked
 
@@ -23,21 +23,21 @@ enum LibuvVariant: String, CaseIterable, CustomTestStringConvertible {
     }
 }
 
-/// A loop on a C loop, which is closed as libuv wants it: with one more run for the handles.
+/// Creates a loop on an adopted C loop, which is closed as libuv requires: with one more run for the handles.
 private func hostedLoop() throws -> HostedLoop<LibuvLoop> {
     let host = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
     try #require(uv_loop_init(host) == 0)
     let loop = try LibuvLoop(adopting: host)
     return HostedLoop(loop) {
         uv_run(host, UV_RUN_DEFAULT)
-        precondition(uv_loop_close(host) == 0, "something of ours is left on the adopted loop")
+        precondition(uv_loop_close(host) == 0, "our handles remain on the adopted loop")
         host.deallocate()
     }
 }
 
-@Suite("The loop on libuv keeps the contract")
+@Suite("The loop on libuv meets the contract")
 struct LibuvConformanceTests {
-    @Test("for", arguments: LibuvVariant.allCases, LoopConformance.checks)
+    @Test("Conformance check", arguments: LibuvVariant.allCases, LoopConformance.checks)
     func conformance(variant: LibuvVariant, check: LoopConformance.Check) {
         let result = variant.conformance.run(check)
         #expect(result.failure == nil)

@@ -17,7 +17,7 @@ struct LibuvLoopTests {
         #expect(loop.timerResolution == .nanoseconds(1))
     }
 
-    @Test("Linking it registers it")
+    @Test("Linking the module registers the loop")
     func registration() throws {
         #expect(LoopBackend.linked.contains { $0.name == "libuv" })
         let (loop, _) = try Configuration(environment: ["GEVENT_LOOP": "libuv"]).resolve().makeLoop()
@@ -56,8 +56,8 @@ struct LibuvLoopTests {
         }
     }
 
-    @Test("An adopted loop is given back as it was")
-    func givenBack() throws {
+    @Test("Closing leaves an adopted loop usable")
+    func adoptedLoopAfterClose() throws {
         let host = try CHost()
         defer { host.end() }
         let loop = try LibuvLoop(adopting: host.loop)
@@ -71,7 +71,7 @@ struct LibuvLoopTests {
         while host.counts.pointee.reads == 0 { uv_run(host.loop, UV_RUN_ONCE) }
     }
 
-    @Test("What happens while somebody else runs the adopted loop is not lost")
+    @Test("No event or wake is lost while other code runs the adopted loop")
     func runByOthers() throws {
         let host = try CHost(hasTimer: false)
         defer { host.end() }
@@ -90,7 +90,7 @@ struct LibuvLoopTests {
         loop.waker.wake()
         for _ in 0..<3 { uv_run(host.loop, UV_RUN_NOWAIT) }
         events.removeAll()
-        // Would not return otherwise.
+        // Without the wake this would not return.
         try loop.poll(until: nil, into: &events)
         #expect(events.count == 0)
     }
@@ -115,14 +115,14 @@ struct LibuvLoopTests {
 
     // MARK: Misuse
 
-    @Test("A descriptor that was closed while watched, and whose duplicate lives on, takes no processor time")
+    @Test("A descriptor closed while watched, with a remaining duplicate, takes no processor time")
     func orphan() throws {
         let loop = try LibuvLoop()
         defer { loop.close() }
         var ends: [CInt] = [-1, -1]
         try #require(pipe(&ends) == 0)
         defer { for end in ends { Glibc.close(end) } }
-        // A number of its own, so that no other thread's descriptor is hit.
+        // A private number, so that no other thread's descriptor is affected.
         let number: CInt = 700
         for _ in 0..<2 {
             try #require(dup2(ends[1], number) == number)
@@ -171,7 +171,7 @@ struct LibuvLoopTests {
     #endif
 }
 
-/// What a C library that lives on a libuv loop looks like: a timer and a watched pipe, with callbacks in C.
+/// A stand-in for a C library on a libuv loop: a timer and a watched pipe, with callbacks in C.
 private final class CHost {
     struct Counts {
         var timer = 0
@@ -212,7 +212,7 @@ private final class CHost {
         _ = Glibc.write(ends[1], &byte, 1)
     }
 
-    /// Fails if anything else is left on the loop.
+    /// Destroys the loop. Fails if other handles remain on it.
     func end() {
         for handle in [UnsafeMutableRawPointer(timer), UnsafeMutableRawPointer(watcher)] {
             uv_close(handle.assumingMemoryBound(to: uv_handle_t.self)) { handle in

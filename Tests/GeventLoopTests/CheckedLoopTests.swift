@@ -56,9 +56,9 @@ struct CheckedLoopTests {
     @Test("Use on another thread ends the program and names the call")
     func otherThread() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
-            // Boxed to get past the very rule that is broken here on purpose.
+            // The box circumvents the rule that this test breaks on purpose.
             struct Smuggled: @unchecked Sendable {
-                // Invariant: none; the point of the test is that the loop notices.
+                // Invariant: none; the test checks that the loop detects the misuse.
                 let loop: CheckedLoop<StubLoop>
             }
             let smuggled = Smuggled(loop: CheckedLoop(StubLoop(), log: { _ in }))
@@ -70,7 +70,7 @@ struct CheckedLoopTests {
         #expect(text.contains("stub loop: now was called on another thread; only the waker may be used there"))
     }
 
-    @Test("Logging goes to standard error unless told otherwise")
+    @Test("The log is written to standard error by default")
     func standardError() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             let loop = CheckedLoop(StubLoop())

@@ -1,4 +1,4 @@
-// Most settings that serve as examples here are the core's: the loop package has two of its own.
+// Most settings used as examples here are the core's, because the loop package has only two of its own.
 import Gevent
 import Glibc
 import Testing
@@ -19,7 +19,7 @@ struct ConfigurationTests {
         #expect(resolved.settings.allSatisfy { $0.origin == .default && $0.value == $0.setting.defaultText })
     }
 
-    @Test("Every row of the table is resolved, in the order of the names")
+    @Test("Every setting is resolved, in the order of the names")
     func rows() throws {
         #expect(try resolve([:]).settings.map(\.setting) == Setting.all)
         #expect(Setting.all.map(\.name) == Set(Setting.all.map(\.name)).sorted())
@@ -40,7 +40,7 @@ struct ConfigurationTests {
     }
 
     @Test(
-        "A size that is not one, or out of range, is an error",
+        "An invalid or out-of-range size is an error",
         arguments: [
             "k", "big", "-64k", "64x", "1.5m", "16383", "65m", "99999999999999999999", "9223372036854775807g",
         ])
@@ -53,12 +53,12 @@ struct ConfigurationTests {
                 + "It takes bytes from 16k to 64m, such as 65536, 64k or 1MiB; the default is \"1MiB\".")
     }
 
-    @Test("Yes comes in four spellings", arguments: ["1", "true", "on", "yes", "YES", " True "])
+    @Test("Yes has four spellings", arguments: ["1", "true", "on", "yes", "YES", " True "])
     func yes(text: String) throws {
         #expect(try resolve(["GEVENT_DEBUG_LOOP": text]).debugLoop)
     }
 
-    @Test("A variable that is empty or blank is unset, whichever it is", arguments: ["", "  ", "\t"])
+    @Test("Any variable that is empty or blank counts as unset", arguments: ["", "  ", "\t"])
     func blank(text: String) throws {
         let environment = Dictionary(uniqueKeysWithValues: Setting.all.map { ($0.name, text) })
         #expect(try resolve(environment).settings == resolve([:]).settings)
@@ -81,19 +81,19 @@ struct ConfigurationTests {
         #expect(failure.description.hasPrefix("open \\u{1B}: ENOENT"))
     }
 
-    @Test("No comes in four spellings", arguments: ["0", "false", "off", "no", "No", " no "])
+    @Test("No has four spellings", arguments: ["0", "false", "off", "no", "No", " no "])
     func no(text: String) throws {
         #expect(try !resolve(["GEVENT_TRACK_GREENLET_TREE": text]).trackGreenletTree)
     }
 
-    @Test("Anything else is neither yes nor no", arguments: ["2", "y", "maybe", "tru"])
+    @Test("Any other text is neither yes nor no", arguments: ["2", "y", "maybe", "tru"])
     func neither(text: String) throws {
         let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_DEBUG_LOOP": text]) }
         #expect(error.code == .invalidValue)
         #expect(error.setting == "GEVENT_DEBUG_LOOP")
     }
 
-    @Test("Code goes before the environment, which goes before the default")
+    @Test("Code takes precedence over the environment, and the environment over the default")
     func order() throws {
         let configuration = Configuration(
             environment: ["GEVENT_STACK_SIZE": "1m", "GEVENT_DEBUG_LOOP": "yes", "UNRELATED": "x"])
@@ -101,7 +101,7 @@ struct ConfigurationTests {
         let resolved = try configuration.resolve()
         #expect(resolved.stackSize == 65536)
         #expect(resolved.debugLoop)
-        // libev's, which is there if libev is linked.
+        // libev's setting exists only if libev is linked.
         let settings = resolved.settings.filter { $0.name != "GEVENT_BACKEND" }
         #expect(
             settings.map { "\($0.name)=\($0.value) \($0.origin)" } == [
@@ -113,7 +113,7 @@ struct ConfigurationTests {
             ])
     }
 
-    @Test("A variable that is no linked module's setting has no effect, and is listed with the nearest name")
+    @Test("A variable that is not a setting of a linked module has no effect and is listed with the nearest name")
     func unknown() throws {
         let resolved = try resolve([
             "GEVENT_STAK_SIZE": "huge", "GEVENT_OF_A_MODULE_THAT_IS_NOT_LINKED": "?", "UNRELATED": "x",
@@ -152,15 +152,15 @@ struct ConfigurationTests {
         #expect(!Setting.all.contains(key.setting))
     }
 
-    @Test("A value set in code can be taken back")
-    func takeBack() throws {
+    @Test("A value set in code can be removed")
+    func removeValue() throws {
         let configuration = Configuration(environment: ["GEVENT_LOOP": "epoll"])
         try configuration.set(.loop, to: "libuv")
         try configuration.set(.loop, to: nil)
         #expect(try configuration.resolve().loop == "epoll")
     }
 
-    @Test("A bad value in code is refused at once, and what was in force stays")
+    @Test("A bad value in code is rejected at once and changes nothing")
     func badCode() throws {
         let configuration = Configuration(environment: [:])
         let error = try #require(throws: ConfigurationError.self) { try configuration.set(.stackSize, to: 5) }
@@ -168,7 +168,7 @@ struct ConfigurationTests {
         #expect(try configuration.resolve().stackSize == 1_048_576)
     }
 
-    @Test("Once resolved, a change is too late, and says what and why")
+    @Test("A change after resolving is too late, and the error explains it")
     func tooLate() throws {
         let configuration = Configuration(environment: [:])
         _ = try configuration.resolve()

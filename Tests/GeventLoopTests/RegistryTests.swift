@@ -1,9 +1,9 @@
-// GeventEpoll is a dependency of this test target and is not imported here: being linked has to be enough.
+// GeventEpoll is a dependency of this test target and is deliberately not imported: linking it must be enough.
 import GeventLoop
 import Glibc
 import Testing
 
-/// A loop that can do nothing but be chosen.
+/// A loop that does nothing, for tests of the selection.
 final class StubLoop: Loop {
     final class Waker: LoopWaker {
         func wake() {}
@@ -34,7 +34,7 @@ struct RegistryTests {
         loop.close()
     }
 
-    @Test("Registering a name again replaces it, whatever its case")
+    @Test("Registering a name again, in any case, replaces the backend")
     func replacing() throws {
         LoopBackend.register(LoopBackend(name: "Replaced") { (_) throws(LoopError) in StubLoop("first") })
         LoopBackend.register(LoopBackend(name: "rePLACED") { (_) throws(LoopError) in StubLoop("second") })
@@ -44,8 +44,8 @@ struct RegistryTests {
         #expect(loop.label == "second")
     }
 
-    // Threads that had to wait for a `Mutex` of the standard library got it from the kernel, of which ThreadSanitizer
-    // sees nothing: it takes what they do next for a race.
+    // ThreadSanitizer does not see that the kernel hands a contended `Mutex` of the standard library to a waiting
+    // thread, and reports the thread's next accesses as a race.
     @Test("Any thread may register and list", .enabled(if: dlsym(nil, "__tsan_init") == nil))
     func threads() async {
         await withTaskGroup(of: Void.self) { group in

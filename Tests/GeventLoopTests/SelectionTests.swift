@@ -29,8 +29,8 @@ struct SelectionTests {
         #expect(try choose(request, [Self.broken, Self.amber]) == "amber")
     }
 
-    @Test("By default a loop that does not start is passed over")
-    func defaultPassesOver() throws {
+    @Test("By default a loop that does not start is skipped")
+    func defaultSkips() throws {
         let brokenEpoll = LoopBackend(name: "epoll") { (_) throws(LoopError) in
             throw LoopError(.outOfResources, operation: "epoll_create1", message: "no more")
         }
@@ -47,14 +47,14 @@ struct SelectionTests {
         #expect(try choose(request, [Self.epoll, Self.libuv]) == "libuv")
     }
 
-    @Test("Of a list the first that is linked and starts is used")
+    @Test("With a list, the first loop that is linked and starts is used")
     func list() throws {
         #expect(try choose("libuv,epoll", [Self.epoll, Self.libuv]) == "libuv")
         #expect(try choose("libev, epoll", [Self.epoll, Self.libuv]) == "epoll")
         #expect(try choose("broken,amber,epoll", [Self.epoll, Self.amber, Self.broken]) == "amber")
     }
 
-    @Test("A name that stands in a list twice is tried once, and case and spaces do not matter there either")
+    @Test("A name that occurs in a list twice is tried once; case and spaces do not matter")
     func listSpelling() throws {
         #expect(try choose(" , LibUV ,epoll", [Self.epoll, Self.libuv]) == "libuv")
         #expect(
@@ -63,7 +63,7 @@ struct SelectionTests {
                 + "(linked: broken).")
     }
 
-    @Test("What comes after the one that started is not even made")
+    @Test("Loops after the first that starts are not created")
     func listStopsAtTheFirst() throws {
         let untouched = LoopBackend(name: "untouched") { (_) throws(LoopError) in
             Issue.record("it was made")
@@ -73,7 +73,7 @@ struct SelectionTests {
         #expect(try choose("", [untouched, Self.epoll]) == "epoll")
     }
 
-    @Test("The reason names the request, and why each one before was passed over")
+    @Test("The reason names the request and explains why each earlier loop was skipped")
     func reason() throws {
         let configuration = try Configuration(environment: ["GEVENT_LOOP": "libev,broken,epoll"]).resolve()
         let made = try configuration.makeLoop(from: [Self.epoll, Self.broken])
@@ -83,7 +83,7 @@ struct SelectionTests {
                 + "broken could not be started: broken_init: not on this kernel)")
     }
 
-    @Test("An unknown name says what is linked, what was meant, and how to add one")
+    @Test("The error for an unknown name lists the linked loops, the nearest name, and how to add a loop")
     func unknown() throws {
         let error = try failure("libvu", [Self.epoll, Self.libuv])
         #expect(error.code == .noSuchLoop)
@@ -102,7 +102,7 @@ struct SelectionTests {
                 + "To add one, depend on the product GeventLibev or GeventLibuv.")
     }
 
-    @Test("A right name that is not linked needs a dependency, not another spelling")
+    @Test("A known name that is not linked needs a dependency, not another spelling")
     func notLinked() throws {
         #expect(
             try failure("libev", [Self.epoll, Self.libuv]).message
@@ -128,7 +128,7 @@ struct SelectionTests {
                 + "(linked: epoll, broken).")
     }
 
-    @Test("A list of which nothing works gives the reason of each")
+    @Test("If no loop of a list can be used, the error gives the reason for each")
     func listThatFails() throws {
         let error = try failure("libvu, broken", [Self.libuv, Self.broken])
         #expect(error.code == .loopFailed)
@@ -139,7 +139,7 @@ struct SelectionTests {
                 + "Did you mean \"libuv\"? To add one, depend on the product GeventLibev or GeventLibuv.")
     }
 
-    @Test("Of a list that is spelt right and not linked, each product is named")
+    @Test("For a list of known names that are not linked, the error names each product")
     func listNotLinked() throws {
         let error = try failure("libuv,libev", [Self.epoll])
         #expect(error.code == .noSuchLoop)
@@ -150,7 +150,7 @@ struct SelectionTests {
                 + "GeventLibev and GeventLibuv.")
     }
 
-    @Test("Of a list that is misspelt throughout, each name is put right")
+    @Test("For a list of misspelt names, the error suggests each correct name")
     func listMisspelt() throws {
         #expect(
             try failure("libvu,epol", [Self.epoll, Self.libev, Self.libuv]).message
@@ -160,7 +160,7 @@ struct SelectionTests {
     }
 
     @Test(
-        "The nearest name is the one that was meant, also one of somebody else's loops",
+        "The nearest name is suggested, including names of third-party loops",
         arguments: [
             ("libve", "libev"), ("libe", "libev"), ("libu", "libuv"), ("luv", "libuv"), ("ebpoll", "epoll"),
             ("LIBVU", "libuv"), ("ambre", "amber"),
@@ -170,7 +170,7 @@ struct SelectionTests {
         #expect(message.hasSuffix("Did you mean \"\(meant)\"?"))
     }
 
-    @Test("If none of the linked loops starts by default, the reason of each is given")
+    @Test("If none of the linked loops starts by default, the error gives the reason for each")
     func defaultFails() throws {
         let error = try failure(nil, [Self.broken])
         #expect(error.code == .loopFailed)
@@ -180,18 +180,18 @@ struct SelectionTests {
                 + "broken could not be started: broken_init: not on this kernel.")
     }
 
-    @Test("If nothing is linked at all, the error says what to depend on", arguments: ["", "libuv"])
+    @Test("If no loop is linked, the error names the products to depend on", arguments: ["", "libuv"])
     func nothingLinked(request: String) throws {
         let error = try failure(request, [])
         #expect(error.code == .noLoopLinked)
         #expect(
             error.message
                 == (request.isEmpty ? "" : "GEVENT_LOOP=\"libuv\": ")
-                + "no event loop is linked into this program. Depend on the product Gevent, which brings epoll, or on "
-                + "GeventLibev or GeventLibuv, or call LoopBackend.register(_:) before the first hub.")
+                + "no event loop is linked into this program. Depend on the product Gevent, which includes epoll, or "
+                + "on GeventLibev or GeventLibuv, or call LoopBackend.register(_:) before the first hub.")
     }
 
-    @Test("A choice made in code goes before the environment, and errors say so")
+    @Test("A choice made in code takes precedence over the environment, and errors mention it")
     func code() throws {
         let configuration = Configuration(environment: ["GEVENT_LOOP": "epoll"])
         try configuration.set(.loop, to: "libvu")
@@ -201,7 +201,7 @@ struct SelectionTests {
         #expect(error.message.hasPrefix("GEVENT_LOOP=\"libvu\" (set in code): no loop of that name"))
     }
 
-    @Test("A choice made in code is used, whatever the environment says")
+    @Test("A choice made in code is used regardless of the environment")
     func codeIsUsed() throws {
         let configuration = Configuration(environment: ["GEVENT_LOOP": "nonsense"])
         try configuration.set(.loop, to: "LibUV")
@@ -210,7 +210,7 @@ struct SelectionTests {
         #expect(made.reason == "asked for by GEVENT_LOOP=\"LibUV\" (set in code)")
     }
 
-    @Test("Code can ask for the default order against the environment")
+    @Test("Code can restore the default order against the environment")
     func codeAsksForDefault() throws {
         let configuration = Configuration(environment: ["GEVENT_LOOP": "libuv"])
         try configuration.set(.loop, to: "")

@@ -15,7 +15,7 @@ struct ValueTests {
         #expect(start.advanced(by: .seconds(2)).nanoseconds == 2_000_001_000)
     }
 
-    @Test("What does not fit saturates")
+    @Test("Results out of range saturate")
     func saturation() {
         let start = LoopInstant(nanoseconds: 1000)
         #expect(start.advanced(by: .seconds(Int64.max)) == .distantFuture)
@@ -36,7 +36,7 @@ struct ValueTests {
         #expect(early < late)
     }
 
-    @Test("An instant is one of the standard library's")
+    @Test("An instant conforms to InstantProtocol")
     func instantProtocol() {
         func moved<Instant: InstantProtocol>(_ instant: Instant, by duration: Instant.Duration) -> Instant {
             instant.advanced(by: duration)
@@ -93,7 +93,7 @@ struct ValueTests {
             [Readiness(), .read, .write, [.read, .write]].map { "\($0)" } == ["none", "read", "write", "read+write"])
     }
 
-    @Test("A duration that is longer than any clock can tell never comes, and one as far back has long gone")
+    @Test("Durations beyond the range of a clock saturate in both directions")
     func beyondComponents() {
         let now = LoopInstant(nanoseconds: 5)
         for far in [Duration.seconds(Int64.max), .seconds(Int64.max) + .seconds(1), Duration(attoseconds: .max)] {

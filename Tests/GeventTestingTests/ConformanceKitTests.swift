@@ -10,13 +10,13 @@ struct ConformanceKitTests {
         #expect(Set(LoopConformance.checks.map(\.name)).count == LoopConformance.checks.count)
     }
 
-    @Test("The virtual loop keeps the contract", arguments: LoopConformance.checks)
+    @Test("The virtual loop meets the contract", arguments: LoopConformance.checks)
     func virtual(check: LoopConformance.Check) {
         let result = LoopConformance(name: "virtual") { try VirtualLoop() }.run(check)
         #expect(result.failure == nil)
     }
 
-    @Test("The virtual loop keeps the contract when it is checked", arguments: LoopConformance.checks)
+    @Test("The virtual loop in a CheckedLoop meets the contract", arguments: LoopConformance.checks)
     func virtualChecked(check: LoopConformance.Check) {
         let result = LoopConformance(name: "virtual, checked") {
             CheckedLoop(try VirtualLoop(), log: { _ in })

@@ -22,7 +22,7 @@ struct VirtualLoopTests {
         #expect(events.count == 0)
     }
 
-    @Test("An event or a wake leaves time alone")
+    @Test("Time does not move on an event or a wake")
     func doesNotJump() throws {
         let loop = try VirtualLoop()
         defer { loop.close() }
@@ -34,7 +34,7 @@ struct VirtualLoopTests {
         #expect(loop.now == at(.seconds(5)))
     }
 
-    @Test("A program that is never idle sees time pass after a hundred polls")
+    @Test("After a hundred polls, time passes even for a program that is never idle")
     func busy() throws {
         let loop = try VirtualLoop()
         defer { loop.close() }
@@ -43,13 +43,13 @@ struct VirtualLoopTests {
         #expect(loop.now == at(.zero))
         for _ in 0..<3 { try loop.poll(until: .distantPast, into: &events) }
         #expect(loop.now == at(.microseconds(300)))
-        // A poll that waits starts the count again.
+        // A poll that waits resets the count.
         try loop.poll(until: at(.milliseconds(1)), into: &events)
         for _ in 0..<VirtualLoop.busyPollLimit { try loop.poll(until: loop.now, into: &events) }
         #expect(loop.now == at(.milliseconds(1)))
     }
 
-    @Test("Busy time stops at a deadline that is ahead")
+    @Test("Busy time stops at a future deadline")
     func busyClamp() throws {
         let loop = try VirtualLoop()
         defer { loop.close() }
@@ -61,7 +61,7 @@ struct VirtualLoopTests {
         #expect(loop.now == at(.microseconds(30)))
     }
 
-    @Test("A manual clock moves only when it is told to")
+    @Test("A manual clock moves only by advance(by:)")
     func manual() throws {
         let loop = try VirtualLoop(advancesAutomatically: false)
         defer { loop.close() }
@@ -76,7 +76,7 @@ struct VirtualLoopTests {
         #expect(loop.now == at(.milliseconds(1500)))
     }
 
-    @Test("What a test makes ready is reported until it is taken back, as far as it was asked for")
+    @Test("Readiness made by a test is reported until it is cleared, limited to the interest")
     func injection() throws {
         let loop = try VirtualLoop()
         defer { loop.close() }
@@ -100,7 +100,7 @@ struct VirtualLoopTests {
         #expect(loop.now == at(.seconds(1)))
     }
 
-    @Test("Removing the interest takes what was made ready back")
+    @Test("Removing the interest clears readiness made by a test")
     func injectionEnds() throws {
         let loop = try VirtualLoop()
         defer { loop.close() }

@@ -1,13 +1,14 @@
 public import GeventLoop
 
-/// A loop on an adopted one, together with what made that: for checks, which make a loop and close it, and no more.
+/// A loop on an adopted C loop, together with a closure that destroys the C loop, for checks that only create and close
+/// a loop.
 public final class HostedLoop<Base: Loop>: Loop {
     public static var backendName: String { Base.backendName }
 
     private let base: Base
     private var endHost: (() -> Void)?
 
-    /// - Parameter endHost: is called once, after the loop was closed.
+    /// - Parameter endHost: destroys the C loop; called once, after the loop was closed.
     public init(_ base: Base, endHost: @escaping () -> Void) {
         self.base = base
         self.endHost = endHost

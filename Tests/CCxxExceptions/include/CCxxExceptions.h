@@ -7,17 +7,17 @@
 extern "C" {
 #endif
 
-/// Calls `body` in the catch block of an exception. Returns whether the object was intact afterwards, and was thrown on
-/// from there as the same one.
+/// Calls `body` in the catch block of an exception. Returns whether the exception object was intact afterwards and was
+/// the same after being rethrown.
 bool cxx_call_in_catch(int number, void (*body)(void *context), void *context);
 
 /// Calls `body` in a destructor while an exception unwinds the stack. Returns whether the exception arrived.
 bool cxx_call_while_unwinding(int number, void (*body)(void *context), void *context);
 
-/// Whether the caller stands in a catch block or is being unwound, as far as the C++ runtime knows.
+/// Returns whether, according to the C++ runtime, the caller is in a catch block or is being unwound.
 bool cxx_has_exceptions(void);
 
-/// How many exception objects exist.
+/// Returns the number of exception objects that exist.
 int cxx_living_exceptions(void);
 
 #ifdef __cplusplus

@@ -1,12 +1,12 @@
-// One import for users: the modules below are how the library is built, and are documented here as one.
+// Users import one module. The modules below are internal structure and are documented as part of this one.
 @_exported public import GeventCore
 @_exported public import GeventDiagnostics
 @_exported public import GeventIO
 @_exported public import GeventOS
 
-// An export by name shadows what other modules declare under the same name and signature. So `Semaphore` is ours beside
-// Foundation and Glibc, and the calls of the C library that would block every greenlet are refused; see
-// BlockingCalls.swift.
+// An export by name shadows declarations of the same name and signature in other modules. It makes `Semaphore` ours
+// beside Foundation and Glibc, and makes the compiler reject calls of the C library that would block every greenlet;
+// see BlockingCalls.swift.
 @_exported public import class GeventCore.Semaphore
 @_exported public import func GeventCore.clock_nanosleep
 @_exported public import func GeventCore.flock

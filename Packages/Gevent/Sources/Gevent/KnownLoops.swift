@@ -3,6 +3,6 @@
 @section(".init_array") @used
 private let isLinked: @convention(c) () -> Void = {
     LinkedModule.register {
-        LoopBackend.know([("epoll", "Gevent"), ("libev", "GeventLibev"), ("libuv", "GeventLibuv")])
+        LoopBackend.setKnownLoops([("epoll", "Gevent"), ("libev", "GeventLibev"), ("libuv", "GeventLibuv")])
     }
 }

@@ -2,10 +2,10 @@ internal import CGeventSystem
 @_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
-/// The loop of Linux itself: epoll, an eventfd and the monotonic clock. It needs no library.
+/// A loop on Linux's epoll, an eventfd and the monotonic clock. It needs no library.
 ///
-/// Deadlines are kept to the nanosecond by `epoll_pwait2` (Linux 5.11); older kernels, and sandboxes that do not know
-/// the call, get whole milliseconds, rounded up.
+/// `epoll_pwait2` (Linux 5.11) keeps deadlines to the nanosecond. On older kernels, and in sandboxes that do not allow
+/// the call, deadlines round up to whole milliseconds.
 public final class EpollLoop: Loop {
     /// "epoll".
     public static var backendName: String { "epoll" }
@@ -16,26 +16,26 @@ public final class EpollLoop: Loop {
     private var table = InterestTable()
     private let owner = pthread_self()
 
-    /// Where the kernel writes events; translated and forgotten within one poll.
+    /// The buffer that the kernel writes events to. Its contents are used within one poll only.
     private let buffer: UnsafeMutablePointer<epoll_event>
-    /// The most events of one poll. The kernel reports what is ready in turn, so the next polls report the rest. More
-    /// at a time would save system calls, but what the kernel has touched to report a descriptor would be out of the
-    /// cache again before the descriptor is used: with 1,000 at a time, an echo with as many connections costs a fifth
-    /// more.
+    /// The maximum number of events of one poll. The kernel reports ready descriptors in rotation, so the next polls
+    /// report the others. A larger number would save system calls, but the memory that the kernel touched to report a
+    /// descriptor would have left the cache before the descriptor is used: with 1,000 events per poll, an echo over as
+    /// many connections costs a fifth more.
     private static let bufferCapacity = 128
 
-    /// 0 if `epoll_pwait2` is in use, else why it is not: an error number, or -1 if it was switched off.
+    /// 0 if `epoll_pwait2` is in use, otherwise the reason: an error number, or -1 if it was switched off.
     private let nanosecondsFailure: CInt
 
-    /// A loop that belongs to the calling thread.
+    /// Creates a loop that belongs to the calling thread.
     ///
-    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
-    ///   another one if the system refuses epoll altogether.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if no descriptors or memory are left, or with
+    ///   another code if the system refuses epoll.
     public convenience init() throws(LoopError) {
         try self.init(allowingNanoseconds: true)
     }
 
-    /// A loop that can be kept from using `epoll_pwait2`, to test what older kernels run.
+    /// Creates a loop that optionally avoids `epoll_pwait2`, to test the code path of older kernels.
     package init(allowingNanoseconds: Bool) throws(LoopError) {
         let waker = try EventWaker()
         let epoll = try LoopError.check(gevent_epoll(), "epoll_create1")
@@ -47,7 +47,8 @@ public final class EpollLoop: Loop {
     }
 
     deinit {
-        // Not `close()`: the last reference may be dropped on any thread, and nobody else can be using it.
+        // Does not call `close()`, which asserts the thread: any thread may release the last reference, and no other
+        // code can be using the loop then.
         if epoll >= 0 { _ = Glibc.close(epoll) }
         buffer.deallocate()
     }
@@ -57,7 +58,7 @@ public final class EpollLoop: Loop {
         return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
-    /// A nanosecond with `epoll_pwait2`, a millisecond without.
+    /// A nanosecond with `epoll_pwait2`, otherwise a millisecond.
     public var timerResolution: Duration {
         assertUsable()
         return nanosecondsFailure == 0 ? .nanoseconds(1) : .milliseconds(1)
@@ -65,7 +66,7 @@ public final class EpollLoop: Loop {
 
     public var waker: any LoopWaker { epollWaker }
 
-    /// Which system call waits.
+    /// The system call used to wait.
     public var features: [String: String] {
         switch nanosecondsFailure {
         case 0: ["epoll_pwait2": "yes"]
@@ -91,16 +92,17 @@ public final class EpollLoop: Loop {
         if epoll < 0 { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
         let isRegistered = !table[fileDescriptor].interest.isEmpty
         if interest.isEmpty {
-            // Taking a descriptor out, and not leaving it in with no events: hang-up and error are reported regardless
-            // of what was asked for, and would be for as long as they last.
+            // Removes the descriptor instead of registering it without events, because the kernel reports hang-up and
+            // error regardless of the interest, for as long as they last.
             if !isRegistered { return }
             table.clear(fileDescriptor)
-            // Every failure means that the kernel has forgotten it, as it does when a descriptor is closed.
+            // A failure means that the kernel no longer has the descriptor, as after it was closed.
             _ = gevent_epoll_control(epoll, EPOLL_CTL_DEL, fileDescriptor, 0, 0)
             return
         }
         let entry = InterestTable.Entry(generation: generation, interest: interest)
-        // Also when nothing seems to change: the number may be another file by now, which the kernel does not watch.
+        // Called even if the interest seems unchanged: the number may refer to another file, which the kernel does not
+        // watch yet.
         let error = control(isRegistered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, entry, for: fileDescriptor)
         if error != 0 {
             table.clear(fileDescriptor)
@@ -109,13 +111,12 @@ public final class EpollLoop: Loop {
         table.set(entry, for: fileDescriptor)
     }
 
-    /// Registers with the kernel; returns 0 or an error number.
+    /// Registers with the kernel and returns 0 or an error number.
     ///
-    /// What the table says can be out of date, as numbers are closed and reused, so each operation falls back to the
-    /// other: a closed file has left the kernel's set (`ENOENT`), or a number has come back that is still in it
-    /// (`EEXIST`).
+    /// The table can be out of date, because numbers are closed and reused. So each operation falls back to the other:
+    /// the kernel has removed a closed file (`ENOENT`), or a reused number is still registered (`EEXIST`).
     private func control(_ operation: CInt, _ entry: InterestTable.Entry, for fileDescriptor: CInt) -> CInt {
-        // The end of the stream is part of EPOLLIN, so EPOLLRDHUP would only say the same thing twice.
+        // EPOLLIN includes the end of the stream, so EPOLLRDHUP is not needed.
         var events: UInt32 = 0
         if entry.interest.contains(.read) { events |= Bits.input }
         if entry.interest.contains(.write) { events |= Bits.output }
@@ -142,16 +143,17 @@ public final class EpollLoop: Loop {
             ? gevent_epoll_wait_nanoseconds(epoll, buffer, CInt(Self.bufferCapacity), timeout)
             : gevent_epoll_wait_milliseconds(epoll, buffer, CInt(Self.bufferCapacity), timeout)
         if count < 0 {
-            // A signal: an early return, as the contract allows, so that its handler's work is seen at once.
+            // On a signal the poll returns early, as the contract allows, so that the effects of its handler are seen
+            // at once.
             if count == -EINTR { return }
             throw LoopError(errno: -count, operation: "epoll_wait")
         }
         if append(Int(count), to: &events) { try rebuild(into: &events) }
     }
 
-    /// Nanoseconds to wait; 0 for not at all, -1 for no deadline.
+    /// Returns the nanoseconds to wait: 0 to not wait at all, -1 for no deadline.
     ///
-    /// The kernel adds this to its own, later reading of the same clock, so it never ends before the deadline.
+    /// The kernel adds them to its own, later reading of the same clock, so the wait never ends before the deadline.
     private func timeout(until deadline: LoopInstant?) -> Int64 {
         guard let deadline, deadline != .distantFuture else { return -1 }
         if deadline == .distantPast { return 0 }
@@ -159,13 +161,13 @@ public final class EpollLoop: Loop {
         return deadline.nanoseconds <= now ? 0 : deadline.nanoseconds - now
     }
 
-    /// Appends what the kernel has written to the buffer. Returns whether there were orphans, see ``rebuild()``.
+    /// Appends the events that the kernel wrote to the buffer. Returns whether there were orphans; see ``rebuild()``.
     private func append(_ count: Int, to events: inout ReadyEvents) -> Bool {
         var hasOrphans = false
         for index in 0..<count {
             let event = buffer + index
             let data = gevent_epoll_data(event)
-            // Edge-triggered, so there is no counter to read back: each write is reported once.
+            // The waker is edge-triggered: each write is reported once, and the counter need not be read.
             if data == Self.wakerToken { continue }
             let fileDescriptor = CInt(truncatingIfNeeded: data)
             let generation = UInt32(truncatingIfNeeded: data >> 32)
@@ -189,15 +191,15 @@ public final class EpollLoop: Loop {
         return readiness
     }
 
-    /// Moves to a fresh epoll descriptor, with the registrations of the table.
+    /// Replaces the epoll descriptor by a new one with the registrations of the table.
     ///
-    /// The kernel watches files, not numbers. A watched number that was closed without being removed, while a
-    /// duplicate of it lives on (in a child process, perhaps), stays in the set under a number that can no longer
-    /// take it out, and reports for ever. No core code runs between the kernel's answer and its translation, so an
-    /// event which the table does not know can only be such an orphan; without this, the hub would spin on it.
+    /// The kernel watches files, not numbers. If a watched number is closed without being removed while a duplicate
+    /// exists (for example in a child process), the file stays registered under a number that can no longer remove it,
+    /// and is reported for ever. No core code runs between the kernel's report and its translation, so an event that is
+    /// not in the table must be such an orphan. Without this function the hub would spin on it.
     ///
-    /// If the fresh descriptor cannot be had, the old one stays, with everything in it. What the kernel then refuses to
-    /// watch for want of resources is reported as a lost registration.
+    /// If the new descriptor cannot be created, the old one stays with all its registrations. A registration that the
+    /// kernel then refuses for lack of resources is reported as lost.
     private func rebuild(into events: inout ReadyEvents) throws(LoopError) {
         try replaceEpoll()
         for fileDescriptor in 0..<table.limit where !table[fileDescriptor].interest.isEmpty {
@@ -205,13 +207,13 @@ public final class EpollLoop: Loop {
             let error = control(EPOLL_CTL_ADD, entry, for: fileDescriptor)
             if error == 0 { continue }
             table.clear(fileDescriptor)
-            // Closed behind our back as well: the kernel had forgotten it, and so do we.
+            // The descriptor was closed without notice: the kernel has dropped it, and so does the loop.
             if error == EBADF || error == EPERM { continue }
             events.append(ReadyEvent(fileDescriptor: fileDescriptor, generation: entry.generation, readiness: []))
         }
     }
 
-    /// Puts a fresh epoll descriptor, which watches the waker only, behind the number of the old one.
+    /// Replaces the epoll descriptor by a new one that watches only the waker, under the same number.
     private func replaceEpoll() throws(LoopError) {
         let fresh = try LoopError.check(gevent_epoll(), "epoll_create1")
         do throws(LoopError) {
@@ -225,8 +227,8 @@ public final class EpollLoop: Loop {
 
     // MARK: Waking and forking
 
-    /// Edge-triggered: every write to the counter is one event, and nobody has to read it. A wake between two polls
-    /// stays queued in the epoll descriptor, which is what makes it sticky.
+    /// Watches the waker edge-triggered: every write to the counter is one event, and the counter is never read. A wake
+    /// between two polls stays queued in the epoll descriptor, which makes wakes sticky.
     private func watchWaker(_ epoll: CInt) throws(LoopError) {
         let events = Bits.input | Bits.edge
         try LoopError.check(
@@ -237,8 +239,8 @@ public final class EpollLoop: Loop {
     public func recoverAfterFork() throws(LoopError) {
         assertUsable()
         if epoll < 0 { throw LoopError(.closed, operation: "recoverAfterFork") }
-        // The old objects are the parent's. Replacing our descriptors of them does not touch them: registrations go
-        // with the last descriptor of a file, and the parent has its own.
+        // The old kernel objects belong to the parent. Replacing our descriptors does not affect them: a registration
+        // is removed with the last descriptor of its file, and the parent has its own descriptors.
         table.clearAll()
         try epollWaker.replaceAfterFork()
         try replaceEpoll()
@@ -253,10 +255,10 @@ public final class EpollLoop: Loop {
         static let edge = EPOLLET.rawValue
     }
 
-    /// Belongs to no descriptor: its lower half would be descriptor -1.
+    /// The token of the waker. It is no descriptor's token, because its lower half would be descriptor -1.
     private static let wakerToken = UInt64.max
 
-    /// What the kernel hands back with each event: the generation above the descriptor.
+    /// Returns the value that the kernel reports with each event: the generation above the descriptor.
     private func token(_ fileDescriptor: CInt, _ generation: UInt32) -> UInt64 {
         UInt64(generation) << 32 | UInt64(UInt32(bitPattern: fileDescriptor))
     }
@@ -267,6 +269,6 @@ public final class EpollLoop: Loop {
     }
 }
 
-// Confined to the thread that made it; its waker is what may leave.
+// Confined to the thread that created it; only its waker may leave that thread.
 @available(*, unavailable)
 extension EpollLoop: Sendable {}

@@ -1,10 +1,10 @@
 internal import GeventLoop
 
-/// What is registered with the kernel: a flat table by descriptor number.
+/// The registrations with the kernel, in a flat table indexed by descriptor number.
 ///
-/// Descriptors are small and dense, because the kernel always hands out the lowest free number, so a table beats a
-/// dictionary in memory and in time. Only numbers the kernel has accepted are stored: its limit on open descriptors
-/// bounds the table.
+/// Descriptors are small and dense, because the kernel always assigns the lowest free number. A table therefore needs
+/// less memory and time than a dictionary. Only numbers that the kernel has accepted are stored, so its limit on open
+/// descriptors bounds the table.
 struct InterestTable: ~Copyable {
     struct Entry {
         var generation: UInt32 = 0
@@ -22,17 +22,18 @@ struct InterestTable: ~Copyable {
     }
 
     deinit {
-        // `Entry` is trivial: there is nothing to deinitialise.
+        // `Entry` is trivial, so it needs no deinitialisation.
         base.deallocate()
     }
 
-    /// What is registered for any number at all, negative ones included: an entry without interest if nothing is.
+    /// The registration of a descriptor number, or an entry without interest if there is none. Any number is valid,
+    /// including negative ones.
     subscript(fileDescriptor: CInt) -> Entry {
         let index = Int(fileDescriptor)
         return index >= 0 && index < capacity ? base[index] : Entry()
     }
 
-    /// Stores what the kernel has accepted. The number is not negative.
+    /// Stores a registration that the kernel has accepted. The number is not negative.
     mutating func set(_ entry: Entry, for fileDescriptor: CInt) {
         let index = Int(fileDescriptor)
         if index >= capacity { grow(toHold: index) }
@@ -48,7 +49,7 @@ struct InterestTable: ~Copyable {
         base.update(repeating: Entry(), count: capacity)
     }
 
-    /// Numbers above every registered descriptor are not below this.
+    /// An upper bound, exclusive, of the registered descriptor numbers.
     var limit: CInt { CInt(capacity) }
 
     private mutating func grow(toHold index: Int) {

@@ -15,7 +15,7 @@ int gevent_libev_check(int probe, int fd) {
     if (error != 0) {
         return error;
     }
-    // Asked whether it watches the probe, every other kind of file answers that it is no epoll descriptor.
+    // Asks whether `fd` watches the probe: for any file that is not an epoll descriptor the kernel reports EINVAL.
     struct epoll_event event = {.events = 0};
     if (epoll_ctl(fd, EPOLL_CTL_MOD, probe, &event) < 0 && errno == EINVAL) {
         return 0;
@@ -32,34 +32,34 @@ int gevent_libev_try(int probe, int fd) {
     return 0;
 }
 
-// What the run on this thread notes failures in; null outside of `gevent_libev_run`.
-static __thread struct gevent_libev_failure *noted = NULL;
+// The record of failures of the current run on this thread; NULL outside of `gevent_libev_run`.
+static __thread struct gevent_libev_failure *current = NULL;
 
-// libev retries what makes kernel objects until it works, and returns from a wait that failed.
+// libev retries calls that create kernel objects until they succeed, and returns from a wait that failed.
 static void on_failure(const char *message) {
     int code = errno;
     enum { LONGEST_RETRY = 100 };
-    if (noted == NULL || noted->count == LONGEST_RETRY) {
-        // As libev does by itself.
+    if (current == NULL || current->count == LONGEST_RETRY) {
+        // libev's default behaviour.
         fprintf(stderr, "%s: %s\n", message, strerror(code));
         abort();
     }
-    noted->code = code;
-    noted->message = message;
-    noted->count++;
-    if (noted->count > 1) {
+    current->code = code;
+    current->message = message;
+    current->count++;
+    if (current->count > 1) {
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
 }
 
-void gevent_libev_note_failures(void) { ev_set_syserr_cb(on_failure); }
+void gevent_libev_record_failures(void) { ev_set_syserr_cb(on_failure); }
 
 void gevent_libev_run(struct ev_loop *loop, int flags, struct gevent_libev_failure *failure) {
-    // A callback of an adopted loop may run another one.
-    struct gevent_libev_failure *outer = noted;
-    noted = failure;
+    // A callback of an adopted loop may run another loop.
+    struct gevent_libev_failure *outer = current;
+    current = failure;
     ev_run(loop, flags);
-    noted = outer;
+    current = outer;
 }
 
 const char *gevent_libev_flags(void) { return secure_getenv("LIBEV_FLAGS"); }

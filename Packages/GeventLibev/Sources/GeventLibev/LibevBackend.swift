@@ -2,21 +2,22 @@ internal import CLibev
 internal import GeventLoop
 
 extension LibevLoop {
-    /// The ways in which libev can ask a Linux kernel for events.
+    /// A kernel interface that libev can use on Linux to get events.
     public enum Backend: String, Sendable, CaseIterable {
-        /// epoll: libev's own choice on Linux.
+        /// epoll, libev's default on Linux.
         case epoll
-        /// `poll(2)`: its cost grows with the number of descriptors.
+        /// `poll(2)`, whose cost grows with the number of descriptors.
         case poll
-        /// `select(2)`: its cost grows with the highest descriptor.
+        /// `select(2)`, whose cost grows with the highest descriptor.
         case select
-        /// The kernel's asynchronous I/O, with epoll for what that cannot do. Experimental, says libev's manual.
+        /// The kernel's asynchronous I/O, with epoll for the descriptors it does not support. libev's manual calls it
+        /// experimental.
         case linuxaio
 
-        /// The backends that this build of libev has, best first. The kernel may still refuse one.
+        /// The backends that this build of libev supports, best first. The kernel may still refuse one.
         ///
-        /// io_uring is not among them. libev 4.33 uses the entries of its submission queue again without clearing them,
-        /// Linux refuses such an entry from 5.13 on, and an assertion in libev then ends the process.
+        /// io_uring is excluded. libev 4.33 reuses entries of its submission queue without clearing them. Linux rejects
+        /// such entries since 5.13, and an assertion in libev then ends the process.
         public static var supported: [Backend] {
             let mask = ev_supported_backends()
             return allCases.filter { $0.flag & mask != 0 }
@@ -31,11 +32,11 @@ extension LibevLoop {
             }
         }
 
-        /// The backends in a text such as "poll, select"; case and spaces do not matter.
+        /// Parses a text such as "poll, select"; case and spaces are ignored.
         static func list(_ text: String) throws(LoopError) -> [Backend] {
             var backends: [Backend] = []
             for part in text.lowercased().split(whereSeparator: { $0 == "," || $0.isWhitespace }) {
-                if part == "iouring" { throw refusedRing("GEVENT_BACKEND=\"\(text)\"") }
+                if part == "iouring" { throw ioUringRefused("GEVENT_BACKEND=\"\(text)\"") }
                 guard let backend = Backend(rawValue: String(part)) else {
                     throw LoopError(
                         .unsupported, operation: "GEVENT_BACKEND=\"\(text)\"",
@@ -46,8 +47,8 @@ extension LibevLoop {
             return backends
         }
 
-        /// The error for libev on io_uring, which is not used.
-        static func refusedRing(_ operation: String) -> LoopError {
+        /// Returns the error for libev on io_uring, which is not supported.
+        static func ioUringRefused(_ operation: String) -> LoopError {
             LoopError(
                 .unsupported, operation: operation,
                 message: "libev's io_uring backend is not used: it submits requests that Linux refuses since 5.13, and "
@@ -59,10 +60,10 @@ extension LibevLoop {
         }
     }
 
-    /// Whether a loop runs on io_uring.
-    static func usesRing(_ loop: OpaquePointer) -> Bool { ev_backend(loop) == CUnsignedInt(EVBACKEND_IOURING) }
+    /// Returns whether a loop runs on io_uring.
+    static func usesIOUring(_ loop: OpaquePointer) -> Bool { ev_backend(loop) == CUnsignedInt(EVBACKEND_IOURING) }
 
-    /// The backend of a loop that runs.
+    /// Returns the backend of an existing loop.
     static func backend(of loop: OpaquePointer) -> Backend? {
         let flag = ev_backend(loop)
         return Backend.allCases.first { $0.flag == flag }

@@ -4,29 +4,29 @@ internal import CLibev
 @_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
-/// A loop on libev: one of its own, or one that a C library brought along.
+/// A loop on libev: either on a private libev loop, or on an existing one, such as that of a C library.
 ///
 /// ```swift
 /// let hub = try Hub.start(on: LibevLoop(adopting: ev_default_loop(0)))
 /// ```
 ///
-/// Each descriptor has one `ev_io`. Whatever else lives on an adopted loop (timers, signals, a C library's own
-/// connections) is served while the hub polls: each poll is one complete `ev_run`.
+/// Each descriptor has one `ev_io`. Everything else on an adopted loop (timers, signals, a C library's connections) is
+/// served while the hub polls: each poll is one complete `ev_run`.
 ///
 /// ## How libev is kept from aborting
-/// `ev_io_start` only takes a note. libev registers with the kernel at its next run, and if the descriptor was closed
-/// meanwhile an assertion of its ends the process, in the builds that distributions ship. So what changed since the
-/// last poll is confirmed right before libev runs, and everything before it registers everything anew, which it
-/// announces by `ev_fork`. The backends other than epoll name every descriptor to the kernel again and again, so on
-/// those everything is confirmed for each poll; their cost grows with the number of descriptors anyway.
+/// `ev_io_start` only marks a descriptor. libev registers it with the kernel at its next run. If the descriptor was
+/// closed in between, an assertion ends the process in the builds that distributions ship. So the loop checks the
+/// changes since the last poll immediately before libev runs. It checks all descriptors before libev registers all of
+/// them again, which libev announces by `ev_fork`. The backends other than epoll pass every descriptor to the kernel
+/// repeatedly. With those, every poll checks all descriptors; their cost grows with the number of descriptors anyway.
 ///
-/// What libev could not register is reported as a lost registration. It finds that out in the run that was to wait, and
-/// would wait all the same, so a run after a change does not wait.
+/// A descriptor that libev failed to register is reported as a lost registration. libev detects that during a run that
+/// would nevertheless wait, so a run after a change does not wait.
 ///
-/// A wait that fails is a `LoopError`, where libev would end the process. That takes `ev_set_syserr_cb`, which is set
-/// for the whole process when the first loop of our own is made; an adopted loop leaves it alone. If libev needs
-/// another epoll descriptor and the system has none, it asks again for a second, and then the process ends as it would
-/// at once.
+/// A failed wait throws a `LoopError`, where libev would end the process. This needs `ev_set_syserr_cb`, which is set
+/// for the whole process when the first private loop is created; adopting a loop does not set it. If libev needs
+/// another epoll descriptor and the system has none, libev retries for a second. After that the process ends, as it
+/// would have done immediately without the callback.
 public final class LibevLoop: Loop {
     /// "libev".
     public static var backendName: String { "libev" }
@@ -34,63 +34,63 @@ public final class LibevLoop: Loop {
     /// The C loop; nil once closed.
     private var loop: OpaquePointer?
     private let isAdopted: Bool
-    /// Whether libev's backend hands descriptors to the kernel again at each poll, or after each event.
-    private let namesDescriptorsAnew: Bool
-    /// Whether libev's backend finds what is ready by going through the numbers.
-    private let looksAtNumbers: Bool
-    /// A slot is started only while there is interest.
+    /// Whether libev's backend passes descriptors to the kernel again at each poll, or after each event.
+    private let reregistersDescriptors: Bool
+    /// Whether libev's backend finds ready descriptors by scanning the numbers.
+    private let scansByNumber: Bool
+    /// The slots of descriptors. A slot is started only while there is interest.
     private var slots = LibrarySlots<gevent_libev_slot>()
     private let eventWaker: EventWaker
     private let wakeSlot: UnsafeMutablePointer<gevent_libev_slot>
     private var timer: DeadlineTimer
     private let timerSlot: UnsafeMutablePointer<gevent_libev_slot>
-    private let turn: UnsafeMutablePointer<DeinitAction>
+    private let state: UnsafeMutablePointer<State>
     private let forkWatcher: UnsafeMutablePointer<ev_fork>
-    /// Started for a run that is not to wait.
+    /// An idle watcher, started to keep a run from waiting.
     private let idleWatcher: UnsafeMutablePointer<ev_idle>
-    /// Whether libev is going to register something at its next run.
+    /// Whether libev will register descriptors at its next run.
     private var hasChanges = true
-    /// An epoll descriptor with nothing in it, which knows good descriptors from bad ones.
+    /// An empty epoll descriptor, used to check whether the kernel can watch a descriptor.
     private let probe: CInt
     private let owner = pthread_self()
 
-    typealias DeinitAction = LibraryTurn<gevent_libev_slot, Notes>
+    typealias State = CallbackState<gevent_libev_slot, Extra>
 
-    struct Notes {
-        /// Whether a slot that has changed may have been lost in the run.
+    struct Extra {
+        /// Whether the registration of a changed slot may have failed in the run.
         var hasLost = false
-        /// Whether the waker or the timer is not watched.
-        var hasLostOwn = true
-        /// What failed in the run.
+        /// Whether the waker or the timer is not watched and must be.
+        var hasUnwatchedOwn = true
+        /// The failures of the run.
         var failure = gevent_libev_failure()
-        /// For the one callback that has to act at once. The loop outlives its watchers.
+        /// The loop, for the one callback that must act immediately. The loop outlives its watchers.
         var loop: Unmanaged<LibevLoop>?
     }
 
     // MARK: Making
 
-    /// A loop of its own that belongs to the calling thread.
+    /// Creates a loop on a private libev loop. It belongs to the calling thread.
     ///
-    /// - Parameter backends: the ways to ask the kernel, in order; the first one that works is used. If empty, the
-    ///   variable `LIBEV_FLAGS` has the say, and without it libev, which takes epoll.
-    /// - Throws: ``/GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` is set to
-    ///   what libev would not understand or to io_uring; `outOfResources` if there are no descriptors left.
+    /// - Parameter backends: the backends to try, in order; the first one that works is used. If empty, the variable
+    ///   `LIBEV_FLAGS` decides, or if that is not set, libev, which uses epoll.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `unsupported` if none of them works, or if `LIBEV_FLAGS` has a
+    ///   value that libev does not understand or selects io_uring; `outOfResources` if no descriptors are left.
     public convenience init(backends: [Backend] = []) throws(LoopError) {
         let loop = backends.isEmpty ? try Self.makeDefault() : try Self.make(backends)
-        Self.noteFailures
+        Self.recordFailures
         try self.init(loop, isAdopted: false)
     }
 
-    /// A loop on one that exists, which must belong to the calling thread and not be running.
+    /// Creates a loop on an existing libev loop, which must belong to the calling thread and not be running.
     ///
-    /// The hub runs it from now on; what lives on it already goes on living. It is neither destroyed nor otherwise
-    /// changed, and has to outlive this object. ``close()`` takes our watchers off it; call it in any case.
+    /// From now on the hub runs the libev loop, and everything already on it stays active. It is neither destroyed nor
+    /// otherwise changed, and must outlive this object. ``close()`` removes our watchers from it; always call it.
     ///
     /// - Parameter loop: a `struct ev_loop *`.
-    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left, and with
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if no descriptors are left, and with
     ///   `unsupported` for a loop on io_uring.
     public convenience init(adopting loop: OpaquePointer) throws(LoopError) {
-        if Self.usesRing(loop) { throw Backend.refusedRing("adopt a loop") }
+        if Self.usesIOUring(loop) { throw Backend.ioUringRefused("adopt a loop") }
         try self.init(loop, isAdopted: true)
     }
 
@@ -105,19 +105,19 @@ public final class LibevLoop: Loop {
         }
         self.loop = loop
         self.isAdopted = isAdopted
-        namesDescriptorsAnew = Self.backend(of: loop) != .epoll
-        looksAtNumbers = Self.backend(of: loop) == .select
-        turn = .allocate(capacity: 1)
-        turn.initialize(to: DeinitAction(waker: eventWaker, notes: Notes()))
-        wakeSlot = Self.makeSlot(onWake, turn)
-        timerSlot = Self.makeSlot(onDeadline, turn)
+        reregistersDescriptors = Self.backend(of: loop) != .epoll
+        scansByNumber = Self.backend(of: loop) == .select
+        state = .allocate(capacity: 1)
+        state.initialize(to: State(waker: eventWaker, extra: Extra()))
+        wakeSlot = Self.makeSlot(onWake, state)
+        timerSlot = Self.makeSlot(onDeadline, state)
         forkWatcher = .allocate(capacity: 1)
         forkWatcher.initialize(to: ev_fork())
         idleWatcher = .allocate(capacity: 1)
         idleWatcher.initialize(to: ev_idle())
         gevent_libev_idle_init(idleWatcher, onIdle, nil)
-        turn.pointee.notes.loop = .passUnretained(self)
-        gevent_libev_fork_init(forkWatcher, onRearming, turn)
+        state.pointee.extra.loop = .passUnretained(self)
+        gevent_libev_fork_init(forkWatcher, onReregistration, state)
         ev_fork_start(loop, forkWatcher)
         do throws(LoopError) {
             try watchOwnDescriptors()
@@ -127,14 +127,14 @@ public final class LibevLoop: Loop {
         }
     }
 
-    private static let noteFailures: Void = gevent_libev_note_failures()
+    private static let recordFailures: Void = gevent_libev_record_failures()
 
-    /// Watches the waker and the timer, unless they are watched. They also keep libev from returning at once for want
-    /// of anything to wait for.
+    /// Watches the waker and the timer unless they are watched. They also give libev something to wait for, without
+    /// which it would return at once.
     private func watchOwnDescriptors() throws(LoopError) {
         try watchOwn(wakeSlot, eventWaker.fileDescriptor)
         try watchOwn(timerSlot, timer.fileDescriptor)
-        turn.pointee.notes.hasLostOwn = false
+        state.pointee.extra.hasUnwatchedOwn = false
     }
 
     private func watchOwn(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt) throws(LoopError) {
@@ -146,7 +146,7 @@ public final class LibevLoop: Loop {
 
     private static func make(_ backends: [Backend]) throws(LoopError) -> OpaquePointer {
         for backend in backends {
-            // Without EVFLAG_NOENV the environment would win over the code.
+            // Without EVFLAG_NOENV the environment would take precedence over the code.
             if let loop = ev_loop_new(backend.flag | CUnsignedInt(EVFLAG_NOENV)) { return loop }
         }
         throw LoopError(
@@ -156,16 +156,16 @@ public final class LibevLoop: Loop {
     }
 
     private static func makeDefault() throws(LoopError) -> OpaquePointer {
-        // libev's own variable, and not one of our settings; libev is the one who acts on it.
+        // This variable is libev's and not one of our settings; libev acts on it.
         guard let flags = gevent_libev_flags().map({ String(cString: $0) }) else {
             if let loop = ev_loop_new(0) { return loop }
             throw LoopError(.unsupported, operation: "ev_loop_new", message: "no backend of libev works on this system")
         }
-        // libev would take any text for a number, and what is none for 0: its own choice.
+        // libev would parse any text as a number, and an invalid one as 0, its default.
         if CUnsignedInt(flags) != nil, let loop = ev_loop_new(0) {
-            if !usesRing(loop) { return loop }
+            if !usesIOUring(loop) { return loop }
             ev_loop_destroy(loop)
-            throw Backend.refusedRing("LIBEV_FLAGS=\"\(flags)\"")
+            throw Backend.ioUringRefused("LIBEV_FLAGS=\"\(flags)\"")
         }
         let sum = Backend.supported.map { "\($0.flag) for \($0.rawValue)" }.joined(separator: ", ")
         throw LoopError(
@@ -180,7 +180,7 @@ public final class LibevLoop: Loop {
         return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
-    /// A nanosecond: a timerfd keeps the deadlines, as libev itself waits in whole milliseconds.
+    /// A nanosecond: a timerfd keeps the deadlines, because libev waits in whole milliseconds.
     public var timerResolution: Duration {
         assertUsable()
         return .nanoseconds(1)
@@ -188,7 +188,7 @@ public final class LibevLoop: Loop {
 
     public var waker: any LoopWaker { eventWaker }
 
-    /// libev's version, the backend it runs on, and whether the loop was adopted.
+    /// libev's version and backend, and whether the loop was adopted.
     public var features: [String: String] {
         [
             "libev": "\(ev_version_major()).\(ev_version_minor())",
@@ -197,7 +197,7 @@ public final class LibevLoop: Loop {
         ]
     }
 
-    /// What libev asks the kernel by; nil once closed, or if it is none of ours.
+    /// The backend that libev uses; nil after ``close()``, or if this module does not know the backend.
     public var backend: Backend? {
         loop.flatMap(Self.backend(of:))
     }
@@ -210,11 +210,11 @@ public final class LibevLoop: Loop {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "setInterest", fileDescriptor: fileDescriptor) }
         let known = slots[fileDescriptor]
-        // Harmless if it is stopped, and never a system call: libev tells the kernel about changes at the next run.
+        // Harmless on a stopped watcher, and never a system call: libev passes changes to the kernel at its next run.
         if let known { ev_io_stop(loop, &known.pointee.watcher) }
         if interest.isEmpty { return }
-        // libev finds out about bad descriptors at the next run, when nobody is left to tell; for -1 it aborts at once,
-        // and for a regular file it pretends that it is always ready.
+        // libev detects bad descriptors at its next run, too late to throw. For -1 it aborts immediately, and a regular
+        // file it reports as always ready.
         let hasFailed = known?.pointee.has_failed ?? false
         let error = hasFailed ? gevent_libev_try(probe, fileDescriptor) : gevent_libev_check(probe, fileDescriptor)
         if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
@@ -222,12 +222,12 @@ public final class LibevLoop: Loop {
         slot.pointee.generation = generation
         slot.pointee.is_lost = false
         start(slot, fileDescriptor, interest)
-        turn.pointee.remember(slot)
+        state.pointee.markChanged(slot)
     }
 
-    /// Stops what libev would abort over among what has changed, and reports what it could not register.
+    /// Stops changed watchers that would make libev abort, and reports those that libev failed to register.
     private func confirmChanges(into events: inout ReadyEvents) {
-        while let slot = turn.pointee.takeChanged() {
+        while let slot = state.pointee.popChanged() {
             if slot.pointee.is_lost {
                 slot.pointee.is_lost = false
                 events.append(
@@ -239,13 +239,13 @@ public final class LibevLoop: Loop {
         }
     }
 
-    /// The same among everything.
+    /// Stops all watchers that would make libev abort.
     private func confirmAll() {
         for slot in slots.all { confirm(slot) }
     }
 
-    /// libev is about to register everything anew, in a run that may be about to wait.
-    fileprivate func prepareToRearm() {
+    /// Prepares for libev to register all descriptors again, in a run that may be about to wait.
+    fileprivate func prepareToReregister() {
         confirmAll()
         ev_idle_start(loop, idleWatcher)
     }
@@ -253,22 +253,22 @@ public final class LibevLoop: Loop {
     private func confirm(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
         if !gevent_libev_is_started(&slot.pointee.watcher) { return }
         let error = gevent_check_pollable(probe, slot.pointee.watcher.fd)
-        // Closed behind our back: the kernel has forgotten it, and so do we.
+        // The descriptor was closed without notice: the kernel has dropped it, and so does the loop.
         if error == EBADF || error == EPERM { ev_io_stop(loop, &slot.pointee.watcher) }
     }
 
     private func makeSlot(for fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_libev_slot> {
-        let slot = Self.makeSlot(onReady, turn)
+        let slot = Self.makeSlot(onReady, state)
         slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
     private static func makeSlot(
-        _ callback: gevent_libev_callback, _ turn: UnsafeMutablePointer<DeinitAction>
+        _ callback: gevent_libev_callback, _ state: UnsafeMutablePointer<State>
     ) -> UnsafeMutablePointer<gevent_libev_slot> {
         let slot = UnsafeMutablePointer<gevent_libev_slot>.allocate(capacity: 1)
         slot.initialize(to: gevent_libev_slot())
-        gevent_libev_init(&slot.pointee.watcher, callback, turn)
+        gevent_libev_init(&slot.pointee.watcher, callback, state)
         return slot
     }
 
@@ -288,48 +288,48 @@ public final class LibevLoop: Loop {
         guard let loop else { throw LoopError(.closed, operation: "poll") }
         let before = events.count
         confirmChanges(into: &events)
-        if turn.pointee.notes.hasLostOwn { try watchOwnDescriptors() }
-        if namesDescriptorsAnew { confirmAll() }
-        var mayBlock = events.count == before && turn.pointee.mayBlock(until: deadline)
+        if state.pointee.extra.hasUnwatchedOwn { try watchOwnDescriptors() }
+        if reregistersDescriptors { confirmAll() }
+        var mayBlock = events.count == before && state.pointee.mayBlock(until: deadline)
         if mayBlock && hasChanges {
             let hasExpired = try run(loop, CInt(EVRUN_NOWAIT), into: &events)
             if hasExpired || events.count > before { return }
-            mayBlock = turn.pointee.mayBlock(until: deadline)
+            mayBlock = state.pointee.mayBlock(until: deadline)
         }
         if mayBlock { try timer.arm(until: deadline) }
         try run(loop, mayBlock ? CInt(EVRUN_ONCE) : CInt(EVRUN_NOWAIT), into: &events)
     }
 
-    /// One run of libev's. Returns whether it was ended by a wake or by the deadline.
+    /// Runs libev once. Returns whether a wake or the deadline ended the run.
     @discardableResult
     private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
         let before = events.count
         hasChanges = false
-        let ended = DeinitAction.run(turn, into: &events) { gevent_libev_run(loop, flags, &turn.pointee.notes.failure) }
+        let ended = State.run(state, into: &events) { gevent_libev_run(loop, flags, &state.pointee.extra.failure) }
         if ended.isExpired { timer.expire() }
         if isReversed(events, from: before) { events.reverse(from: before) }
-        if turn.pointee.notes.hasLost {
-            turn.pointee.notes.hasLost = false
+        if state.pointee.extra.hasLost {
+            state.pointee.extra.hasLost = false
             confirmChanges(into: &events)
         }
-        if turn.pointee.notes.failure.count != 0 { try throwFailure() }
+        if state.pointee.extra.failure.count != 0 { try throwFailure() }
         return ended.isWoken || ended.isExpired
     }
 
-    /// Whether libev has called back in the reverse of the kernel's order.
+    /// Returns whether libev called back in the reverse of the kernel's order.
     ///
-    /// It calls back the last first. With `select`, which knows only numbers, some builds also look at those from the
-    /// highest down.
+    /// libev calls back for the last event first. With `select`, which orders events by number only, some builds also
+    /// scan from the highest number down.
     private func isReversed(_ events: borrowing ReadyEvents, from start: Int) -> Bool {
         if events.count - start < 2 { return false }
-        return !looksAtNumbers || events[start].fileDescriptor > events[events.count - 1].fileDescriptor
+        return !scansByNumber || events[start].fileDescriptor > events[events.count - 1].fileDescriptor
     }
 
     private func throwFailure() throws(LoopError) {
-        let failure = turn.pointee.notes.failure
-        turn.pointee.notes.failure = gevent_libev_failure()
+        let failure = state.pointee.extra.failure
+        state.pointee.extra.failure = gevent_libev_failure()
         let operation = String(cString: failure.message).split(separator: " ").last.map(String.init) ?? "ev_run"
-        // What makes kernel objects has been retried, with success.
+        // Calls that create kernel objects were retried until they succeeded.
         if operation.contains("create") || operation.contains("setup") { return }
         throw LoopError(errno: failure.code, operation: operation)
     }
@@ -340,12 +340,12 @@ public final class LibevLoop: Loop {
         assertUsable()
         guard let loop else { throw LoopError(.closed, operation: "recoverAfterFork") }
         try checkEpollIsAvailable()
-        // Marks only. The next run replaces libev's kernel objects, before it tells the kernel about any change.
+        // Only marks the loop. The next run replaces libev's kernel objects before it passes any change to the kernel.
         ev_loop_fork(loop)
         for slot in slots.all { ev_io_stop(loop, &slot.pointee.watcher) }
         try eventWaker.replaceAfterFork()
         try timer.replaceAfterFork()
-        // The probe may be shared: what is put into it is taken out at once.
+        // The probe may stay shared: every descriptor added to it is removed at once.
         hasChanges = true
     }
 
@@ -356,12 +356,13 @@ public final class LibevLoop: Loop {
 
     deinit {
         if loop != nil {
-            // A private loop: the last reference may be dropped on any thread, and nobody else can be using it.
-            precondition(!isAdopted, "a LibevLoop on an adopted loop must be closed before it goes")
+            // For a private loop, any thread may release the last reference, and no other code can be using the loop
+            // then.
+            precondition(!isAdopted, "a LibevLoop on an adopted loop must be closed before it is released")
             tearDown()
         }
         _ = Glibc.close(probe)
-        turn.deallocate()
+        state.deallocate()
     }
 
     private func tearDown() {
@@ -384,11 +385,11 @@ public final class LibevLoop: Loop {
     }
 }
 
-// Confined to the thread that made it; its waker is what may leave.
+// Confined to the thread that created it; only its waker may leave that thread.
 @available(*, unavailable)
 extension LibevLoop: Sendable {}
 
-// Each name with its module, since from the nested manifest the protocol is another package's.
+// Each name is qualified with its module, because in the nested manifest the protocol belongs to another package.
 @_spi(GeventInternals) extension CGeventLibev.gevent_libev_slot: GeventLoop.LibrarySlot {}
 
 private enum Bits {
@@ -397,25 +398,25 @@ private enum Bits {
     static let error = CInt(truncatingIfNeeded: EV_ERROR)
 }
 
-// MARK: Callbacks. They append or take a note, and return.
+// MARK: Callbacks. Each appends an event or sets a flag, and returns.
 
-private func turn(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.DeinitAction> {
-    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.DeinitAction.self)
+private func state(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.State> {
+    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.State.self)
 }
 
 private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let turn = turn(of: watcher)
+    let state = state(of: watcher)
     let slot = UnsafeMutableRawPointer(watcher).assumingMemoryBound(to: gevent_libev_slot.self)
     if events & Bits.error != 0 {
-        // libev has stopped the watcher, as the kernel would not take the descriptor.
+        // libev has stopped the watcher because the kernel rejected the descriptor.
         slot.pointee.has_failed = true
         slot.pointee.is_lost = true
-        turn.pointee.remember(slot)
-        turn.pointee.notes.hasLost = true
+        state.pointee.markChanged(slot)
+        state.pointee.extra.hasLost = true
         return
     }
-    guard let batch = turn.pointee.events else { return }
+    guard let batch = state.pointee.events else { return }
     slot.pointee.has_failed = false
     var readiness: Readiness = []
     if events & Bits.read != 0 { readiness.insert(.read) }
@@ -425,28 +426,29 @@ private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?,
             fileDescriptor: watcher.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
 }
 
-/// Not only after a fork: libev is about to register everything anew, for whatever reason.
-private func onRearming(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
-    guard let turn = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.DeinitAction.self) else { return }
-    turn.pointee.notes.loop?._withUnsafeGuaranteedRef { $0.prepareToRearm() }
+/// Called whenever libev is about to register all descriptors again, not only after a fork.
+private func onReregistration(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_fork>?, _: CInt) {
+    guard let state = watcher?.pointee.data.assumingMemoryBound(to: LibevLoop.State.self) else { return }
+    state.pointee.extra.loop?._withUnsafeGuaranteedRef { $0.prepareToReregister() }
 }
 
 private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_idle>?, _: CInt) {
     ev_idle_stop(loop, watcher)
 }
 
-// The two below also come with an error, when libev has stopped them. The next poll starts them again, or throws.
+// The two callbacks below are also called with an error after libev has stopped the watcher. The next poll starts the
+// watcher again, or throws.
 
 private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let turn = turn(of: watcher)
-    if events & Bits.error != 0 { turn.pointee.notes.hasLostOwn = true }
-    turn.pointee.wake()
+    let state = state(of: watcher)
+    if events & Bits.error != 0 { state.pointee.extra.hasUnwatchedOwn = true }
+    state.pointee.wake()
 }
 
 private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let turn = turn(of: watcher)
-    if events & Bits.error != 0 { turn.pointee.notes.hasLostOwn = true }
-    turn.pointee.isExpired = true
+    let state = state(of: watcher)
+    if events & Bits.error != 0 { state.pointee.extra.hasUnwatchedOwn = true }
+    state.pointee.isExpired = true
 }

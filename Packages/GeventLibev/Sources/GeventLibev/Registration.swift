@@ -1,6 +1,6 @@
 public import GeventLoop
 
-// Linking this module is enough to have its loop and its setting.
+// Linking this module registers its loop and its setting.
 @section(".init_array") @used
 private let isLinked: @convention(c) () -> Void = {
     LinkedModule.register {
@@ -13,12 +13,12 @@ private let isLinked: @convention(c) () -> Void = {
 }
 
 extension SettingKey where Value == String {
-    /// `GEVENT_BACKEND`: how libev, if that is the loop, asks the kernel for events.
+    /// `GEVENT_BACKEND`: the kernel interface that libev uses. Other loops ignore it.
     public static var libevBackend: SettingKey<String> {
-        // The names are judged when a loop is made: only then is it known what libev was built with.
+        // The names are checked when a loop is created, because only libev knows the backends it was built with.
         SettingKey(
             "GEVENT_BACKEND", type: "epoll, poll, select or linuxaio, or several separated by commas",
-            summary: "What libev runs on: the first that this system has; empty leaves it to LIBEV_FLAGS and libev. "
+            summary: "libev's backend: the first listed that this system has. If empty, LIBEV_FLAGS or libev decides. "
                 + "Other loops ignore it.")
     }
 }

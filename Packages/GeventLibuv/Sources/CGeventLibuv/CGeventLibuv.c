@@ -14,8 +14,8 @@ int gevent_libuv_init(uv_loop_t *loop, uv_poll_t *handle, int fd) {
         return -errno;
     }
     int result = uv_poll_init(loop, handle, fd);
-    // libuv makes the open file non-blocking, for good, and for everybody who shares it: for standard input that is the
-    // shell which comes after us.
+    // libuv permanently makes the open file non-blocking, also for every process that shares it: standard input is
+    // shared with the shell that continues after this process.
     if (!(flags & O_NONBLOCK)) {
         fcntl(fd, F_SETFL, flags);
     }
@@ -23,7 +23,7 @@ int gevent_libuv_init(uv_loop_t *loop, uv_poll_t *handle, int fd) {
 }
 
 static int control(const uv_loop_t *loop, int operation, int fd, uint8_t interest) {
-    // As libuv registers it.
+    // The same values as in libuv's registration.
     struct epoll_event event = {
         .events = (interest & READ ? EPOLLIN : 0u) | (interest & WRITE ? EPOLLOUT : 0u), .data = {.fd = fd}};
     return epoll_ctl(uv_backend_fd(loop), operation, fd, &event) < 0 ? errno : 0;
@@ -37,7 +37,7 @@ int gevent_libuv_add(const uv_loop_t *loop, int fd, uint8_t interest) {
 int gevent_libuv_add_all(const uv_loop_t *loop) {
     for (unsigned fd = 0; fd < loop->nwatchers; fd++) {
         const uv__io_t *watcher = loop->watchers[fd];
-        // The bits of poll(2), which libuv keeps, are those of epoll.
+        // libuv stores the bits of poll(2), which equal those of epoll.
         if (watcher == NULL || watcher->pevents == 0 || watcher->events != 0) {
             continue;
         }
@@ -56,9 +56,9 @@ int gevent_libuv_confirm(const uv_loop_t *loop, int fd, uint8_t interest) {
 int gevent_libuv_remove(const uv_loop_t *loop, int fd) { return control(loop, EPOLL_CTL_DEL, fd, 0); }
 
 bool gevent_libuv_is_ready(int fd, uint8_t interest) {
-    struct pollfd question = {
+    struct pollfd request = {
         .fd = fd, .events = (short)((interest & READ ? POLLIN : 0) | (interest & WRITE ? POLLOUT : 0))};
-    return poll(&question, 1, 0) > 0;
+    return poll(&request, 1, 0) > 0;
 }
 
 int gevent_libuv_take(const uv_loop_t *loop, struct gevent_libuv_event *events, int capacity) {

@@ -1,10 +1,10 @@
 #pragma once
 
-// No pkgConfig in the manifest: SwiftPM would warn everybody who depends on this package and has not installed libuv,
-// whether they use this loop or not.
+// The manifest names no pkgConfig: SwiftPM would warn every user of this package who has not installed libuv, even if
+// they do not use this loop.
 
 #if !__has_include(<uv.h>)
 #error "GeventLibuv needs libuv's header <uv.h>: apt-get install libuv1-dev (Debian, Ubuntu), dnf install libuv-devel (Fedora), or depend on the product Gevent alone, which needs nothing. In swift-gevent itself, GEVENT_WITH_LIBUV=0 leaves this loop out."
 #endif
-// Where it is missing, this ends the compilation, so that the error above is the one to be seen.
+// If the header is missing, this line ends the compilation, so the error above is the one reported.
 #include <uv.h>

@@ -4,26 +4,26 @@ public import CLibuv
 @_spi(GeventInternals) public import GeventLoop
 internal import Glibc
 
-/// A loop on libuv: one of its own, or one that a C library brought along.
+/// A loop on libuv: either on a private libuv loop, or on an existing one, such as that of a C library.
 ///
 /// ```swift
 /// let hub = try Hub.start(on: LibuvLoop(adopting: uv_default_loop()))
 /// ```
 ///
-/// Each descriptor has one `uv_poll_t`. Whatever else lives on an adopted loop (timers, signals, a C library's own
-/// connections) is served while the hub polls: each poll is one complete `uv_run`.
+/// Each descriptor has one `uv_poll_t`. Everything else on an adopted loop (timers, signals, a C library's connections)
+/// is served while the hub polls: each poll is one complete `uv_run`.
 ///
 /// ## How libuv is kept from aborting
-/// `uv_poll_start` only takes a note. libuv registers with the kernel at its next run, and if the kernel refuses then,
-/// because the descriptor was closed meanwhile or memory has run out, it aborts the process. So this loop registers
-/// first, by the same system call on the same epoll descriptor: that is where errors come from, and libuv finds the
-/// descriptor there already, which it takes in its stride. What changed since the last poll is confirmed once more
-/// right before libuv runs. It costs three system calls for each change of interest; the hub makes one per connection.
+/// `uv_poll_start` only marks a descriptor. libuv registers it with the kernel at its next run, and aborts the process
+/// if the kernel rejects it, because the descriptor was closed in between or memory is exhausted. So this loop
+/// registers first, by the same system call on the same epoll descriptor. Errors are thrown from there, and libuv
+/// accepts that the descriptor is already registered. Changes since the last poll are confirmed once more immediately
+/// before libuv runs. This costs three system calls per change of interest; the hub makes one change per connection.
 ///
-/// Two failures remain that libuv answers by `abort`, inside itself and with no way to be asked: an error of
-/// `epoll_wait` other than `EINTR`, and an `epoll_ctl` that fails although the same call has just worked. Linux gives
-/// neither for want of memory or watches: it takes a closed or foreign epoll descriptor. The epoll loop, and libev on
-/// a loop of its own, throw a `LoopError` in their place.
+/// Two failures remain on which libuv calls `abort` and which cannot be checked in advance: an error of `epoll_wait`
+/// other than `EINTR`, and an `epoll_ctl` that fails although the same call has just succeeded. On Linux a lack of
+/// memory or watches causes neither; only a closed or foreign epoll descriptor does. The epoll loop, and libev on a
+/// private loop, throw a `LoopError` instead.
 public final class LibuvLoop: Loop {
     /// "libuv".
     public static var backendName: String { "libuv" }
@@ -31,40 +31,41 @@ public final class LibuvLoop: Loop {
     /// The C loop; nil once closed.
     private var loop: UnsafeMutablePointer<uv_loop_t>?
     private let isAdopted: Bool
-    /// A slot stays with its number, so that there is no waiting for `uv_close`, which takes effect a run later.
+    /// The slots of descriptors. A slot stays with its number, which avoids waiting for `uv_close`, which takes effect
+    /// one run later.
     private var slots = LibrarySlots<gevent_libuv_slot>()
     private let eventWaker: EventWaker
     private var timer: DeadlineTimer
-    private let turn: UnsafeMutablePointer<DeinitAction>
-    /// Whether libuv has descriptors of its own to register that the kernel has not been asked for.
+    private let state: UnsafeMutablePointer<State>
+    /// Whether libuv has internal descriptors to register that have not been registered with the kernel yet.
     private var hasUnregistered = true
-    /// Why the loop cannot be used any more: libuv could not get a new epoll descriptor, and would abort without one.
+    /// The error that made the loop unusable: libuv failed to get a new epoll descriptor, and would abort without one.
     private var failure: LoopError?
-    /// Whether the latest run brought so many events that libuv asked the kernel several times.
-    private var isCrowded = false
-    /// So many events have libuv ask the kernel again.
+    /// Whether the latest run had so many events that libuv asked the kernel several times.
+    private var hadManyEvents = false
+    /// The number of events from which on libuv asks the kernel again within one run.
     private static let manyEvents = 1024
-    /// How many events are taken at a time without libuv. What the kernel has just looked at is in the cache when the
-    /// greenlets that wait for it run, if they are no more.
-    private static let portion = 128
+    /// The number of events to get at a time without libuv. It is small enough that the memory the kernel has just
+    /// touched is still in the cache when the waiting greenlets run.
+    private static let directBatchSize = 128
     private let owner = pthread_self()
     private var process = getpid()
 
-    typealias DeinitAction = LibraryTurn<gevent_libuv_slot, Notes>
+    typealias State = CallbackState<gevent_libuv_slot, Extra>
 
-    struct Notes {
-        /// Counts the polls.
+    struct Extra {
+        /// The number of polls.
         var number: UInt64 = 0
-        /// The kernel watches a file under a number that cannot take it out any more; see ``LibuvLoop/rebuild()``.
+        /// Whether the kernel watches a file under a number that can no longer remove it; see ``LibuvLoop/rebuild()``.
         var hasOrphans = false
     }
 
     // MARK: Making
 
-    /// A loop of its own that belongs to the calling thread.
+    /// Creates a loop on a private libuv loop. It belongs to the calling thread.
     ///
-    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors or memory left, or
-    ///   another one if the system refuses what libuv needs.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if no descriptors or memory are left, or with
+    ///   another code if the system refuses something that libuv needs.
     public convenience init() throws(LoopError) {
         let loop = UnsafeMutablePointer<uv_loop_t>.allocate(capacity: 1)
         let result = uv_loop_init(loop)
@@ -75,15 +76,16 @@ public final class LibuvLoop: Loop {
         try self.init(loop, isAdopted: false)
     }
 
-    /// A loop on one that exists, which must belong to the calling thread and not be running.
+    /// Creates a loop on an existing libuv loop, which must belong to the calling thread and not be running.
     ///
-    /// The hub runs it from now on; what lives on it already goes on living. It is neither closed nor otherwise
-    /// changed, and has to outlive this object. ``close()`` takes our handles off it; call it in any case. Like every
-    /// handle of libuv's they need one more run for that, so run the loop once more before `uv_loop_close`.
+    /// From now on the hub runs the libuv loop, and everything already on it stays active. It is neither closed nor
+    /// otherwise changed, and must outlive this object. ``close()`` removes our handles from it; always call it. Like
+    /// all libuv handles they need one more run for that, so run the loop once more before `uv_loop_close`.
     ///
-    /// libuv allows one poll handle per descriptor: what others watch on this loop, the hub cannot.
+    /// libuv allows one poll handle per descriptor, so the hub cannot watch a descriptor that other code watches on
+    /// this loop.
     ///
-    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` with code `outOfResources` if no descriptors are left.
     public convenience init(adopting loop: UnsafeMutablePointer<uv_loop_t>) throws(LoopError) {
         try self.init(loop, isAdopted: true)
     }
@@ -96,8 +98,8 @@ public final class LibuvLoop: Loop {
             if !isAdopted && uv_loop_close(loop) == 0 { loop.deallocate() }
             throw error
         }
-        turn = .allocate(capacity: 1)
-        turn.initialize(to: DeinitAction(waker: eventWaker, notes: Notes()))
+        state = .allocate(capacity: 1)
+        state.initialize(to: State(waker: eventWaker, extra: Extra()))
         self.loop = loop
         self.isAdopted = isAdopted
         do throws(LoopError) {
@@ -109,8 +111,8 @@ public final class LibuvLoop: Loop {
         }
     }
 
-    /// Watches the waker and the timer, unless they are watched. They also keep libuv from returning at once for want
-    /// of anything to wait for.
+    /// Watches the waker and the timer unless they are watched. They also give libuv something to wait for, without
+    /// which it would return at once.
     private func watchOwnDescriptors() throws(LoopError) {
         if !isWatched(eventWaker.fileDescriptor) { try watch(eventWaker.fileDescriptor, .read, generation: 0) }
         if !isWatched(timer.fileDescriptor) { try watch(timer.fileDescriptor, .read, generation: 0) }
@@ -120,7 +122,7 @@ public final class LibuvLoop: Loop {
         slots[fileDescriptor].map { $0.pointee.interest != 0 } ?? false
     }
 
-    /// Registers what libuv keeps for itself, which it would abort over at its next run.
+    /// Registers libuv's internal descriptors, because a failure at libuv's next run would make it abort.
     private func registerAll() throws(LoopError) {
         let error = gevent_libuv_add_all(loop)
         if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl") }
@@ -143,7 +145,7 @@ public final class LibuvLoop: Loop {
         return LoopInstant(nanoseconds: gevent_monotonic_time())
     }
 
-    /// A nanosecond: a timerfd keeps the deadlines, as libuv itself waits in whole milliseconds.
+    /// A nanosecond: a timerfd keeps the deadlines, because libuv waits in whole milliseconds.
     public var timerResolution: Duration {
         assertUsable()
         return .nanoseconds(1)
@@ -164,9 +166,9 @@ public final class LibuvLoop: Loop {
         let loop = try usableLoop("setInterest", fileDescriptor)
         if let known = slots[fileDescriptor], known.pointee.interest != 0 {
             known.pointee.interest = 0
-            // libuv does this too, but does not say whether it worked.
+            // libuv does this too, but does not report whether it succeeded.
             if gevent_libuv_remove(loop, fileDescriptor) != 0 {
-                if interest.isEmpty { turn.pointee.notes.hasOrphans = true } else { known.pointee.is_doubtful = true }
+                if interest.isEmpty { state.pointee.extra.hasOrphans = true } else { known.pointee.is_doubtful = true }
             }
             uv_poll_stop(&known.pointee.handle)
         }
@@ -181,7 +183,7 @@ public final class LibuvLoop: Loop {
         slot.pointee.generation = generation
         let error = register(slot)
         if error != 0 { throw Self.error(error, fileDescriptor) }
-        turn.pointee.remember(slot)
+        state.pointee.markChanged(slot)
     }
 
     private func slot(
@@ -196,13 +198,14 @@ public final class LibuvLoop: Loop {
             slot.deallocate()
             throw Self.error(-result, fileDescriptor)
         }
-        slot.pointee.handle.data = UnsafeMutableRawPointer(turn)
+        slot.pointee.handle.data = UnsafeMutableRawPointer(state)
         slot.pointee.fd = fileDescriptor
         slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
-    /// Hands a slot with interest to libuv and to the kernel; returns 0, or an error number and leaves it without.
+    /// Registers a slot with interest, with libuv and with the kernel. Returns 0, or an error number after it cleared
+    /// the interest.
     private func register(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> CInt {
         var events: CInt = 0
         if slot.pointee.interest & Readiness.read.rawValue != 0 { events |= CInt(UV_READABLE.rawValue) }
@@ -216,16 +219,16 @@ public final class LibuvLoop: Loop {
         let result = uv_poll_start(&slot.pointee.handle, events, callback)
         var error = result < 0 ? -result : gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
         if error == 0 && slot.pointee.has_failed {
-            // Otherwise it would be lost in the next poll again, and so in each.
+            // Without this check it would be lost again in every poll.
             error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
         }
-        if error != 0 { abandon(slot) }
+        if error != 0 { clearInterest(slot) }
         return error
     }
 
-    private func abandon(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
+    private func clearInterest(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
         slot.pointee.interest = 0
-        // Takes it off the list of what libuv is going to register.
+        // Removes it from the list of handles that libuv will register.
         uv_poll_stop(&slot.pointee.handle)
     }
 
@@ -235,34 +238,34 @@ public final class LibuvLoop: Loop {
         let loop = try usableLoop("poll")
         let before = events.count
         confirmChanges(loop, into: &events)
-        if turn.pointee.notes.hasOrphans { try rebuild(into: &events) }
+        if state.pointee.extra.hasOrphans { try rebuild(into: &events) }
         try watchOwnDescriptors()
         if hasUnregistered { try registerAll() }
-        if isCrowded && takeFromCrowd(loop, into: &events) { return }
-        defer { isCrowded = !isAdopted && events.count - before >= Self.manyEvents }
-        let mayBlock = events.count == before && turn.pointee.mayBlock(until: deadline)
+        if hadManyEvents && takeEventsDirectly(loop, into: &events) { return }
+        defer { hadManyEvents = !isAdopted && events.count - before >= Self.manyEvents }
+        let mayBlock = events.count == before && state.pointee.mayBlock(until: deadline)
         if mayBlock { try timer.arm(until: deadline) }
-        turn.pointee.notes.number &+= 1
-        let ended = DeinitAction.run(turn, into: &events) { _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT) }
+        state.pointee.extra.number &+= 1
+        let ended = State.run(state, into: &events) { _ = uv_run(loop, mayBlock ? UV_RUN_ONCE : UV_RUN_NOWAIT) }
         if ended.isExpired { timer.expire() }
     }
 
-    /// Takes some of many events from libuv's epoll descriptor, without libuv. Returns whether there were any; if not,
-    /// or if one of them is libuv's own, nothing was taken.
+    /// Gets some of many events from libuv's epoll descriptor, without libuv. Returns whether it appended any. It
+    /// appends none if one of them belongs to libuv itself.
     ///
-    /// While the kernel has 1,024 events, libuv asks again, up to 48 times in one run. It expects the callbacks to use
-    /// up what is ready; ours only take notes, so it is told the same descriptors several times. With thousands of
-    /// connections a run cost as much as a few thousand requests. Nothing else lives on a loop that was not adopted, so
+    /// While the kernel has 1,024 events, libuv asks again, up to 48 times in one run. It expects the callbacks to
+    /// consume the readiness. Ours only record it, so libuv receives the same descriptors several times. With thousands
+    /// of connections, a run would cost as much as a few thousand requests. A private loop has nothing else on it, so
     /// nothing waits for libuv meanwhile.
-    private func takeFromCrowd(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) -> Bool {
-        withUnsafeTemporaryAllocation(of: gevent_libuv_event.self, capacity: Self.portion) { found in
+    private func takeEventsDirectly(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) -> Bool {
+        withUnsafeTemporaryAllocation(of: gevent_libuv_event.self, capacity: Self.directBatchSize) { found in
             let count = Int(gevent_libuv_take(loop, found.baseAddress, CInt(found.count)))
-            isCrowded = count == found.count
+            hadManyEvents = count == found.count
             for event in found.prefix(count) {
                 guard let slot = slots[event.fd], slot.pointee.interest != 0,
                     !slot.pointee.is_doubtful, event.fd != eventWaker.fileDescriptor, event.fd != timer.fileDescriptor
                 else {
-                    isCrowded = false
+                    hadManyEvents = false
                     return false
                 }
             }
@@ -277,33 +280,33 @@ public final class LibuvLoop: Loop {
         }
     }
 
-    /// Takes out what libuv would abort over, and starts again what it has stopped.
+    /// Removes changed handles that would make libuv abort, and restarts handles that libuv has stopped.
     private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) {
-        while let slot = turn.pointee.takeChanged() {
+        while let slot = state.pointee.popChanged() {
             if slot.pointee.interest == 0 { continue }
             if uv_is_active(handle(slot)) == 0 {
-                // libuv stops a handle whose file has an error, though the error lasts.
+                // libuv stops a handle whose file has an error, although the error persists.
                 let error = register(slot)
-                if error != 0 { lose(slot, error, into: &events) }
+                if error != 0 { handleRejection(slot, error, into: &events) }
             } else {
                 let error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
                 slot.pointee.has_failed = error != 0
                 if error != 0 {
-                    abandon(slot)
-                    lose(slot, error, into: &events)
+                    clearInterest(slot)
+                    handleRejection(slot, error, into: &events)
                 }
             }
         }
     }
 
-    /// What becomes of a registration that the kernel does not have, for this reason.
-    private func lose(
+    /// Handles a registration that the kernel rejected with this error.
+    private func handleRejection(
         _ slot: UnsafeMutablePointer<gevent_libuv_slot>, _ error: CInt, into events: inout ReadyEvents
     ) {
         switch error {
         case EBADF, ENOENT, EPERM:
-            // Closed behind our back: the kernel has forgotten it, and so do we.
-            turn.pointee.notes.hasOrphans = true
+            // The descriptor was closed without notice: the kernel has dropped it, and so does the loop.
+            state.pointee.extra.hasOrphans = true
         default:
             if isOwn(slot) { return }
             events.append(
@@ -311,21 +314,22 @@ public final class LibuvLoop: Loop {
         }
     }
 
-    /// Whether it is the waker's or the timer's, about which the core knows nothing.
+    /// Returns whether the slot is the waker's or the timer's, which the core does not know.
     private func isOwn(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> Bool {
         slot.pointee.fd == eventWaker.fileDescriptor || slot.pointee.fd == timer.fileDescriptor
     }
 
-    /// Moves libuv to a fresh epoll descriptor.
+    /// Replaces libuv's epoll descriptor by a new one.
     ///
-    /// The kernel watches files, not numbers. A watched number that was closed without being removed, while a duplicate
-    /// of it lives on (in a child process, perhaps), stays in the set under a number that can no longer take it out,
-    /// and reports for ever. libuv does not pass such events on but polls again at once, inside `uv_run`, with no end.
+    /// The kernel watches files, not numbers. If a watched number is closed without being removed while a duplicate
+    /// exists (for example in a child process), the file stays registered under a number that can no longer remove it,
+    /// and is reported for ever. libuv does not pass such events on but polls again immediately, inside `uv_run`, in an
+    /// endless loop.
     ///
-    /// An adopted loop stays as it is: other threads may be using its `uv_async_t`s at this moment, and would abort.
+    /// An adopted loop is not changed: other threads may be using its `uv_async_t`s at this moment, and would abort.
     private func rebuild(into events: inout ReadyEvents) throws(LoopError) {
         if isAdopted {
-            turn.pointee.notes.hasOrphans = false
+            state.pointee.extra.hasOrphans = false
             return
         }
         try replaceKernelObjects()
@@ -333,13 +337,13 @@ public final class LibuvLoop: Loop {
             slot.pointee.is_doubtful = false
             let error = gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
             if error == 0 { continue }
-            abandon(slot)
-            lose(slot, error, into: &events)
+            clearInterest(slot)
+            handleRejection(slot, error, into: &events)
         }
-        turn.pointee.notes.hasOrphans = false
+        state.pointee.extra.hasOrphans = false
     }
 
-    /// Gives libuv a fresh epoll descriptor, in which nothing is registered.
+    /// Gives libuv a new epoll descriptor without registrations.
     private func replaceKernelObjects() throws(LoopError) {
         try checkEpollIsAvailable()
         hasUnregistered = true
@@ -354,14 +358,14 @@ public final class LibuvLoop: Loop {
 
     public func recoverAfterFork() throws(LoopError) {
         _ = try usableLoop("recoverAfterFork")
-        // Before anything is stopped, which takes it out of the kernel's set: that is the parent's until now.
+        // Before any handle is stopped: stopping removes it from the kernel's set, which until now is the parent's.
         try replaceKernelObjects()
         process = getpid()
-        while turn.pointee.takeChanged() != nil {}
-        turn.pointee.notes.hasOrphans = false
+        while state.pointee.popChanged() != nil {}
+        state.pointee.extra.hasOrphans = false
         for slot in slots.all {
             slot.pointee.is_doubtful = false
-            if !isOwn(slot) { abandon(slot) }
+            if !isOwn(slot) { clearInterest(slot) }
         }
         try eventWaker.replaceAfterFork()
         try timer.replaceAfterFork()
@@ -375,32 +379,33 @@ public final class LibuvLoop: Loop {
 
     deinit {
         if loop != nil {
-            // A private loop: the last reference may be dropped on any thread, and nobody else can be using it.
-            precondition(!isAdopted, "a LibuvLoop on an adopted loop must be closed before it goes")
+            // For a private loop, any thread may release the last reference, and no other code can be using the loop
+            // then.
+            precondition(!isAdopted, "a LibuvLoop on an adopted loop must be closed before it is released")
             tearDown()
         }
-        turn.deallocate()
+        state.deallocate()
     }
 
     private func tearDown() {
         guard let loop else { return }
         self.loop = nil
-        // In a child that has not recovered, closing a handle would take it out of the parent's set.
+        // In a child that has not recovered, closing a handle would remove it from the parent's set.
         if failure == nil && process != getpid() {
             let result = uv_loop_fork(loop)
             if result < 0 { failure = LoopError(errno: -result, operation: "uv_loop_fork") }
         }
-        // Without an epoll descriptor libuv cannot even close: what it holds is lost.
+        // Without an epoll descriptor libuv cannot even close, so its memory is leaked.
         if failure != nil { return }
         for slot in slots.all {
             uv_close(handle(slot)) { handle in
-                // Not before: libuv had it in its lists until now.
+                // Not earlier, because libuv had it in its lists until now.
                 UnsafeMutableRawPointer(handle)?.assumingMemoryBound(to: gevent_libuv_slot.self).deallocate()
             }
         }
         slots.removeAll()
         if isAdopted { return }
-        // Nothing is left on it but the handles that are being closed, so this does not wait.
+        // Only handles that are being closed remain on it, so this does not wait.
         uv_run(loop, UV_RUN_DEFAULT)
         let result = uv_loop_close(loop)
         assert(result == 0, "uv_loop_close failed: \(result)")
@@ -422,43 +427,43 @@ public final class LibuvLoop: Loop {
     }
 }
 
-// Confined to the thread that made it; its waker is what may leave.
+// Confined to the thread that created it; only its waker may leave that thread.
 @available(*, unavailable)
 extension LibuvLoop: Sendable {}
 
-// Each name with its module, since from the nested manifest the protocol is another package's.
+// Each name is qualified with its module, because in the nested manifest the protocol belongs to another package.
 @_spi(GeventInternals) extension CGeventLibuv.gevent_libuv_slot: GeventLoop.LibrarySlot {}
 
-/// A poll handle as any handle, which is what C's inheritance looks like from here.
+/// Casts a poll handle to its base type, as libuv's C inheritance requires.
 private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMutablePointer<uv_handle_t> {
     UnsafeMutableRawPointer(slot).assumingMemoryBound(to: uv_handle_t.self)
 }
 
-// MARK: Callbacks. They append or take a note, and return.
+// MARK: Callbacks. Each appends an event or sets a flag, and returns.
 
-private func turn(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.DeinitAction> {
-    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.DeinitAction.self)
+private func state(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.State> {
+    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.State.self)
 }
 
 private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt, _ events: CInt) {
     guard let handle else { return }
-    let turn = turn(of: handle)
+    let state = state(of: handle)
     let slot = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: gevent_libuv_slot.self)
     var readiness: Readiness = []
     if status < 0 {
-        // An error on the file: the handle is stopped now, and started again before the next run.
-        turn.pointee.remember(slot)
+        // The file has an error. The handle is stopped now, and restarted before the next run.
+        state.pointee.markChanged(slot)
         readiness = [.read, .write]
     } else {
         if events & CInt(UV_READABLE.rawValue) != 0 { readiness.insert(.read) }
         if events & CInt(UV_WRITABLE.rawValue) != 0 { readiness.insert(.write) }
     }
-    guard let batch = turn.pointee.events else { return }
-    // When more than 1,024 are ready, libuv asks the kernel again within one run, and is told the same again.
-    if slot.pointee.reported == turn.pointee.notes.number { return }
-    slot.pointee.reported = turn.pointee.notes.number
+    guard let batch = state.pointee.events else { return }
+    // If more than 1,024 are ready, libuv asks the kernel again within one run and receives the same events again.
+    if slot.pointee.reported == state.pointee.extra.number { return }
+    slot.pointee.reported = state.pointee.extra.number
     if slot.pointee.is_doubtful && !gevent_libuv_is_ready(slot.pointee.fd, slot.pointee.interest) {
-        turn.pointee.notes.hasOrphans = true
+        state.pointee.extra.hasOrphans = true
         return
     }
     batch.pointee.append(
@@ -467,11 +472,11 @@ private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt,
 
 private func onWake(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
     guard let handle else { return }
-    let turn = turn(of: handle)
-    turn.pointee.wake()
+    let state = state(of: handle)
+    state.pointee.wake()
 }
 
 private func onDeadline(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
     guard let handle else { return }
-    turn(of: handle).pointee.isExpired = true
+    state(of: handle).pointee.isExpired = true
 }

@@ -1,6 +1,6 @@
 internal import GeventLoop
 
-// Linking this module is enough to have its loop.
+// Linking this module registers its loop.
 @section(".init_array") @used
 private let isLinked: @convention(c) () -> Void = {
     LinkedModule.register {

@@ -33,7 +33,7 @@ int gevent_replace(int fd, int with) {
 int gevent_open_path(const char *path) { return result_of(open(path, O_PATH | O_CLOEXEC)); }
 
 int gevent_check_pollable(int probe, int fd) {
-    // Changing an entry that is not in the set changes nothing, but the kernel looks at the descriptor first.
+    // Modifying an entry that is not in the set changes nothing, but the kernel checks the descriptor first.
     struct epoll_event event = {.events = 0};
     return epoll_ctl(probe, EPOLL_CTL_MOD, fd, &event) == 0 || errno == ENOENT ? 0 : errno;
 }

@@ -16,6 +16,6 @@ const char *gevent_errno_text(int code) {
 #ifdef __GLIBC__
     return strerrordesc_np(code);
 #else
-    return strerror(code);  // musl's is static text
+    return strerror(code);  // static text in musl
 #endif
 }

@@ -3,8 +3,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-// A lock-free stack of registrars. Constructors run before anything could have made a lock, and `dlopen` may run one on
-// any thread at any time, so storing is one compare-and-swap and taking is one exchange of the whole list.
+// A lock-free stack of registrars. Constructors run before any lock can be created, and `dlopen` may run one on any
+// thread at any time. Storing is therefore one compare-and-swap, and taking is one exchange of the whole list.
 struct linked_module {
     void (*registrar)(void);
     struct linked_module *next;
@@ -17,13 +17,13 @@ static __thread bool is_running = false;
 void gevent_module_linked(void (*registrar)(void)) {
     struct linked_module *node = malloc(sizeof *node);
     if (node == NULL) {
-        // Out of memory before `main`: the program could not have started, and a module that silently went missing
-        // would be reported later as "not linked", which is a lie.
+        // Memory is exhausted before `main`, so the program could not have started. Dropping the module silently would
+        // later be reported as "not linked", which would be wrong.
         abort();
     }
     node->registrar = registrar;
     node->next = atomic_load_explicit(&newest, memory_order_relaxed);
-    // Release: the thread that takes the list sees the node's fields.
+    // Release: the thread that takes the list must see the node's fields.
     while (!atomic_compare_exchange_weak_explicit(
         &newest, &node->next, node, memory_order_release, memory_order_relaxed)) {
     }

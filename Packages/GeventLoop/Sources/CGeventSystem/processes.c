@@ -10,19 +10,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// The C library's own wrapper is younger than some that we run on, and so may be its name for the number, which is the
-// same on every architecture.
+// Some C libraries that we support lack the wrapper, and possibly the constant, which is the same on every
+// architecture.
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
 
 const char *gevent_environment(int index) { return environ && !getauxval(AT_SECURE) ? environ[index] : NULL; }
 
-// By number: the C library's own wrapper is younger than some that we run on.
+// By number, because some C libraries that we support lack the wrapper.
 int gevent_thread_number(void) { return (int)syscall(SYS_gettid); }
 
 int gevent_pidfd_open(int pid) {
-    // The kernel sets close-on-exec by itself.
+    // The kernel always sets close-on-exec on it.
     int result = (int)syscall(SYS_pidfd_open, pid, 0);
     return result < 0 ? -errno : result;
 }
@@ -37,8 +37,8 @@ int gevent_fork_for_seconds(unsigned seconds) {
     pid_t child = fork();
     if (child < 0) return -errno;
     if (child == 0) {
-        // A hang in the child becomes a failure in the parent. A test framework may have caught the signal, and the
-        // worker threads of libdispatch block it.
+        // SIGALRM turns a hang of the child into a failure in the parent. A test framework may have set a handler for
+        // the signal, and the worker threads of libdispatch block it.
         signal(SIGALRM, SIG_DFL);
         sigset_t alarms;
         sigemptyset(&alarms);

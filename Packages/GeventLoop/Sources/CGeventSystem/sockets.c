@@ -53,7 +53,8 @@ static socklen_t to_kernel(const gevent_net_address *address, kernel_address *ke
     default: {
         kernel->local.sun_family = AF_UNIX;
         memcpy(kernel->local.sun_path, address->path, (size_t)address->path_length);
-        // The length tells where an abstract name ends; a pathname is followed by the zero that is there already.
+        // The length marks the end of an abstract name. A pathname also counts its terminating zero, which memset
+        // wrote.
         _Bool is_pathname = address->path_length > 0 && address->path[0] != 0;
         return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)address->path_length + is_pathname);
     }
@@ -79,7 +80,8 @@ static void from_kernel(const kernel_address *kernel, socklen_t length, gevent_n
         address->family = GEVENT_NET_UNIX;
         size_t count = length > offsetof(struct sockaddr_un, sun_path) ? length - offsetof(struct sockaddr_un, sun_path) : 0;
         if (count > GEVENT_NET_PATH_CAPACITY) count = GEVENT_NET_PATH_CAPACITY;
-        // A pathname's reported length includes its terminator, an abstract name's every byte of it.
+        // The reported length of a pathname includes its terminator; that of an abstract name is exact, zero bytes
+        // included.
         if (count > 0 && kernel->local.sun_path[0] != 0) count = strnlen(kernel->local.sun_path, count);
         memcpy(address->path, kernel->local.sun_path, count);
         address->path_length = (int)count;
@@ -135,7 +137,7 @@ void gevent_net_format_ip(const gevent_net_address *address, char text[GEVENT_NE
     if (address->scope == 0) return;
     size_t used = strlen(text);
     char name[IF_NAMESIZE];
-    // An interface may be gone while its number is still in an address.
+    // The interface may have been removed since the address was made.
     if (if_indextoname(address->scope, name) != NULL) {
         snprintf(text + used, GEVENT_NET_IP_TEXT_CAPACITY - used, "%%%s", name);
     } else {
@@ -159,7 +161,8 @@ static char *put_ip4(char *at, uint32_t bits) {
     return at;
 }
 
-/// As inet_ntop writes it: the longest run of zeros is left out, and an embedded IPv4 address has its own form.
+/// Writes an IPv6 address as inet_ntop does: the longest run of zeros is omitted, and an embedded IPv4 address has its
+/// own form.
 static char *put_ip6(char *at, uint64_t high, uint64_t low) {
     unsigned words[8];
     for (int i = 0; i < 8; i++) words[i] = (unsigned)((i < 4 ? high : low) >> (48 - i % 4 * 16)) & 0xffff;
@@ -182,8 +185,8 @@ static char *put_ip6(char *at, uint64_t high, uint64_t low) {
     return at;
 }
 
-// Called for each connection of a server, on its stack: snprintf and inet_ntop would take longer, and would use so much
-// of the stack that an idle connection costs a page more.
+// Called for each connection of a server, on the stack of its greenlet. snprintf and inet_ntop would be slower, and
+// would use so much of the stack that each idle connection costs one more page.
 void gevent_net_format_address(const gevent_net_address *address, char *text, size_t size) {
     char whole[GEVENT_NET_PATH_CAPACITY + 16], *at = whole;
     switch (address->family) {
@@ -197,7 +200,7 @@ void gevent_net_format_address(const gevent_net_address *address, char *text, si
         if (address->scope == 0) {
             at = put_ip6(at, address->high, address->low);
         } else {
-            // The name of the interface is the system's to tell.
+            // Only the system knows the name of the interface.
             gevent_net_format_ip(address, at);
             at += strlen(at);
         }
@@ -209,7 +212,7 @@ void gevent_net_format_address(const gevent_net_address *address, char *text, si
         memcpy(at, "unix:", 5);
         at += 5;
         memcpy(at, address->path, (size_t)address->path_length);
-        // An abstract name begins with a zero byte, and is written with an @ in its place.
+        // An abstract name begins with a zero byte, which is written as @.
         if (address->path_length > 0 && *at == 0) *at = '@';
         at += address->path_length;
         break;

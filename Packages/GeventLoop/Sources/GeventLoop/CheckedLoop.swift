@@ -1,19 +1,19 @@
 internal import CGeventSystem
 internal import Glibc
 
-/// A loop that checks line 9 of the contract in release builds too, and logs each call.
+/// A wrapper that enforces line 9 of the contract in release builds too, and logs each call.
 ///
 /// Use on another thread, after ``close()``, or in a forked child before ``recoverAfterFork()`` ends the program with a
-/// message that names the call. The ``waker`` is the base loop's own and is exempt. `GEVENT_DEBUG_LOOP=1` puts one
-/// around the loop of every hub.
+/// message that names the call. The ``waker`` is that of the base loop and is exempt. `GEVENT_DEBUG_LOOP=1` wraps the
+/// loop of every hub.
 ///
-/// Logged are interest, polls, fork recovery and closing, with the loop's time and the thread; reading the clock is
-/// only checked, as there would be little else to see.
+/// The log contains changes of interest, polls, fork recovery and closing, with the loop's time and the thread. Reading
+/// the clock is only checked, because logging it would drown the other lines.
 public final class CheckedLoop<Base: Loop>: Loop {
-    /// The wrapped loop's name: the wrapper is not a kind of loop of its own.
+    /// The wrapped loop's name. The wrapper is not a separate kind of loop.
     public static var backendName: String { Base.backendName }
 
-    /// The loop that does the work.
+    /// The wrapped loop.
     public let base: Base
 
     private let log: (String) -> Void
@@ -21,11 +21,12 @@ public final class CheckedLoop<Base: Loop>: Loop {
     private var process = getpid()
     private var isClosed = false
 
-    /// Wraps a loop, which must not be used directly from then on.
+    /// Creates a wrapper around a loop, which must not be used directly from then on.
     ///
     /// - Parameters:
     ///   - base: a loop that belongs to the calling thread.
-    ///   - log: takes one line without its newline, on the loop's thread; if nil, lines go to standard error.
+    ///   - log: receives one line without its newline, on the loop's thread; if nil, lines are written to standard
+    ///     error.
     public init(_ base: Base, log: ((String) -> Void)? = nil) {
         self.base = base
         self.log = log ?? writeToStandardError
@@ -91,7 +92,7 @@ public final class CheckedLoop<Base: Loop>: Loop {
         let call = "close()"
         checkThread(call)
         if isClosed {
-            stamp(nil, "close() again")
+            writeLog(nil, "close() again")
             return
         }
         report(call)
@@ -126,12 +127,12 @@ public final class CheckedLoop<Base: Loop>: Loop {
 
     // MARK: Log
 
-    private func report(_ what: String) {
-        stamp(base.now, what)
+    private func report(_ call: String) {
+        writeLog(base.now, call)
     }
 
-    private func stamp(_ time: LoopInstant?, _ what: String) {
-        log("[\(time.map { "\($0)" } ?? "closed")] \(Self.backendName) thread \(gevent_thread_number()): \(what)")
+    private func writeLog(_ time: LoopInstant?, _ text: String) {
+        log("[\(time.map { "\($0)" } ?? "closed")] \(Self.backendName) thread \(gevent_thread_number()): \(text)")
     }
 
     private func describe(_ events: borrowing ReadyEvents, from start: Int) -> String {
@@ -153,7 +154,7 @@ extension CheckedLoop: Sendable {}
 private func writeToStandardError(_ line: String) {
     var text = line + "\n"
     text.withUTF8 { bytes in
-        // A diagnostic that cannot be written is lost; there is nowhere to say so.
+        // A line that cannot be written is lost; there is no channel left to report that.
         _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count)
     }
 }

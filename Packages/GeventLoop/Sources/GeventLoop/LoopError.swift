@@ -2,9 +2,9 @@ internal import CGeventSystem
 internal import GeventSettings
 internal import Glibc
 
-/// What went wrong in a loop, as a value that other code can act on.
+/// An error of an event loop, with a code that other code can act on.
 ///
-/// A bad descriptor is an error of this type on every backend, never an abort.
+/// A bad descriptor causes this error on every backend, and never an abort.
 public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of failure. New kinds may be added.
     @nonexhaustive
@@ -17,9 +17,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         case closed
         /// The kernel has run out of memory, descriptors or watches.
         case outOfResources
-        /// This kernel or this backend cannot do what was asked.
+        /// This kernel or this backend does not support the operation.
         case unsupported
-        /// Any other failed system call; ``LoopError/errno`` says which.
+        /// Another system call failed; ``LoopError/errno`` has its error number.
         case system
     }
 
@@ -29,24 +29,24 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The system's error number, or 0 if no system call failed.
     public let errno: CInt
 
-    /// What was being done, such as "epoll_ctl(ADD)".
+    /// The operation that failed, such as "epoll_ctl(ADD)".
     public let operation: String
 
-    /// The descriptor it was done to, if there was one.
+    /// The descriptor that the operation was called on, if any.
     public let fileDescriptor: CInt?
 
-    /// What went wrong, for people; without the operation and the descriptor.
+    /// A description of the failure for people, without the operation and the descriptor.
     public let message: String
 
-    /// An error with these parts.
+    /// Creates an error from its parts.
     ///
     /// - Parameters:
     ///   - code: the kind of failure.
     ///   - errno: the system's error number, 0 if none.
-    ///   - operation: what was being done. Control characters in it and in the message, such as those of a file's
+    ///   - operation: the operation that failed. Control characters in it and in the message, such as those of a file's
     ///     name, are escaped.
-    ///   - fileDescriptor: the descriptor it was done to.
-    ///   - message: what went wrong; if nil, made from the code and the error number.
+    ///   - fileDescriptor: the descriptor that the operation was called on.
+    ///   - message: a description of the failure; if nil, it is made from the code and the error number.
     public init(
         _ code: Code, errno: CInt = 0, operation: String, fileDescriptor: CInt? = nil, message: String? = nil
     ) {
@@ -57,17 +57,17 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         self.message = message.map(printable) ?? Self.text(for: code, errno: errno)
     }
 
-    /// The error for a failed system call, with the code that goes with its error number.
+    /// Creates the error for a failed system call; its code follows from the error number.
     ///
     /// - Parameters:
-    ///   - errno: the error number the call left behind.
+    ///   - errno: the error number that the call set.
     ///   - operation: the call, such as "epoll_ctl(ADD)".
     ///   - fileDescriptor: the descriptor it was called on.
     public init(errno: CInt, operation: String, fileDescriptor: CInt? = nil) {
         let code: Code =
             switch errno {
             case EBADF: .badDescriptor
-            // The answer of `epoll_ctl` for a file that has no poll operation.
+            // `epoll_ctl` reports this for a file that has no poll operation.
             case EPERM: .notPollable
             case ENOMEM, ENOSPC, EMFILE, ENFILE: .outOfResources
             case ENOSYS, EOPNOTSUPP: .unsupported
@@ -76,7 +76,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         self.init(code, errno: errno, operation: operation, fileDescriptor: fileDescriptor)
     }
 
-    /// The result of a system call that returns the negated error number if it fails.
+    /// Returns the result of a system call, or throws if the result is a negated error number.
     @_spi(GeventInternals)
     @discardableResult
     public static func check(_ result: CInt, _ operation: String) throws(LoopError) -> CInt {
@@ -84,7 +84,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
         return result
     }
 
-    /// The whole story on one line, such as
+    /// The complete error on one line, such as
     /// "epoll_ctl(ADD) on descriptor 7: the descriptor is not open: EBADF (Bad file descriptor)".
     public var description: String {
         if let fileDescriptor {

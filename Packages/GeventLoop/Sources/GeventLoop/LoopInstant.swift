@@ -1,35 +1,36 @@
-/// A point in a loop's time: nanoseconds since an origin of the loop's choosing.
+/// A point in a loop's time, in nanoseconds since an origin that the loop chooses.
 ///
-/// The clock never goes back. On a kernel loop the origin is `CLOCK_MONOTONIC`'s, on a virtual loop it is zero; two
-/// instants can be compared only if they come from the same loop.
+/// The clock never moves backwards. On a kernel loop the origin is that of `CLOCK_MONOTONIC`, on a virtual loop it is
+/// zero. Only instants of the same loop can be compared.
 @frozen
 public struct LoopInstant: InstantProtocol, Sendable, CustomStringConvertible {
     /// Nanoseconds since the loop's origin.
     public var nanoseconds: Int64
 
-    /// The instant that many nanoseconds after the loop's origin.
+    /// Creates the instant that many nanoseconds after the loop's origin.
     @inlinable
     public init(nanoseconds: Int64) {
         self.nanoseconds = nanoseconds
     }
 
-    /// Later than any deadline that can be computed: a poll until then waits for events and wakes only.
+    /// An instant later than any computed deadline: a poll until then waits for events and wakes only.
     @inlinable
     public static var distantFuture: LoopInstant { LoopInstant(nanoseconds: .max) }
 
-    /// Earlier than any clock reading: a poll until then never blocks, and a loop need not read its clock to know it.
+    /// An instant earlier than any clock reading: a poll until then never blocks, and a loop need not read its clock
+    /// for it.
     @inlinable
     public static var distantPast: LoopInstant { LoopInstant(nanoseconds: .min) }
 
-    /// This instant moved by a duration, forwards or (if it is negative) backwards.
+    /// Returns this instant moved by a duration, forwards or (if it is negative) backwards.
     ///
-    /// Fractions of a nanosecond round up, so that waiting until the result never ends early. What does not fit
-    /// becomes ``distantFuture`` or ``distantPast``: a timeout of ten thousand years is simply one that never fires.
+    /// Fractions of a nanosecond round up, so that waiting until the result never ends early. Results out of range
+    /// become ``distantFuture`` or ``distantPast``: a timeout of ten thousand years never fires.
     @inlinable
     public func advanced(by duration: Duration) -> LoopInstant {
         let attoseconds = duration.attoseconds
-        // Nearly every duration there is: less than 2.6 hours. Divided by 2⁹ it fits 64 bits, and 2⁹ · 5⁹ is a
-        // nanosecond.
+        // Fast path for durations below 2.6 hours. Divided by 2⁹ they fit 64 bits, and a nanosecond is 2⁹ · 5⁹
+        // attoseconds.
         if attoseconds >= 0 && attoseconds < 1 << 73 {
             var step = UInt64(truncatingIfNeeded: attoseconds >> 9) / 1_953_125
             if UInt64(truncatingIfNeeded: attoseconds) != step &* 1_000_000_000 { step += 1 }
@@ -41,7 +42,7 @@ public struct LoopInstant: InstantProtocol, Sendable, CustomStringConvertible {
 
     @usableFromInline
     func advancedFar(by duration: Duration) -> LoopInstant {
-        // Components that do not fit would trap.
+        // `components` traps if the seconds do not fit 64 bits.
         if duration >= .seconds(10_000_000_000) { return .distantFuture }
         if duration <= .seconds(-10_000_000_000) { return .distantPast }
         let (seconds, attoseconds) = duration.components
@@ -56,14 +57,14 @@ public struct LoopInstant: InstantProtocol, Sendable, CustomStringConvertible {
         return LoopInstant(nanoseconds: moved)
     }
 
-    /// How long it is from this instant to the other; negative if the other is earlier.
+    /// Returns the duration from this instant to the other; it is negative if the other is earlier.
     @inlinable
     public func duration(to other: LoopInstant) -> Duration {
         // `Duration` is wider than 64 bits of nanoseconds, so this cannot overflow.
         .nanoseconds(other.nanoseconds) - .nanoseconds(nanoseconds)
     }
 
-    /// Whether the left instant comes before the right one.
+    /// Returns whether the left instant is before the right one.
     @inlinable
     public static func < (left: LoopInstant, right: LoopInstant) -> Bool {
         left.nanoseconds < right.nanoseconds

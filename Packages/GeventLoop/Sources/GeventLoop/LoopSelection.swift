@@ -1,14 +1,15 @@
 public import GeventSettings
 
 extension ResolvedConfiguration {
-    /// Makes the loop that `GEVENT_LOOP` asks for, wrapped in a ``CheckedLoop`` if ``debugLoop`` is on.
+    /// Creates the loop that `GEVENT_LOOP` names, wrapped in a ``CheckedLoop`` if ``debugLoop`` is on.
     ///
-    /// Unset or empty: the first that starts, preferred loops before the others, which come by name. One name: that
-    /// loop or an error, never another. A list: the first that is linked and starts. Case and spaces do not matter.
+    /// An unset or empty setting selects the first loop that starts: preferred loops first, then the others by name.
+    /// One name selects that loop, or throws. A list selects the first loop that is linked and starts. Case and spaces
+    /// are ignored.
     ///
-    /// - Parameter backends: what to choose from.
-    /// - Returns: the loop, which belongs to the calling thread, and one sentence on why it was this one.
-    /// - Throws: ``ConfigurationError`` that says why each candidate failed, and what is linked.
+    /// - Parameter backends: the backends to choose from.
+    /// - Returns: the loop, which belongs to the calling thread, and one sentence on why it was chosen.
+    /// - Throws: a ``ConfigurationError`` that states why each candidate failed and which loops are linked.
     public func makeLoop(
         from backends: [LoopBackend] = LoopBackend.linked
     ) throws(ConfigurationError) -> (loop: any Loop, reason: String) {
@@ -17,19 +18,19 @@ extension ResolvedConfiguration {
     }
 }
 
-/// Opens the existential, so that the wrapper keeps the loop's own type and name.
+/// Opens the existential, so that the wrapper keeps the type and name of the loop.
 private func checked(_ loop: some Loop) -> any Loop {
     CheckedLoop(loop)
 }
 
-/// One attempt to find a loop: what was asked for, and what there is.
+/// One attempt to choose a loop: the request and the available backends.
 private struct LoopSelection {
     let configuration: ResolvedConfiguration
     let backends: [LoopBackend]
-    /// The loops of products that may be linked or not, preferred ones first.
+    /// The known loops and their products, in order of preference.
     let knownLoops = LoopBackend.known
 
-    /// Why a candidate is not the loop in use.
+    /// The reason why a candidate was not chosen.
     enum Failure {
         case notLinked(String)
         case failed(String, LoopError)
@@ -77,10 +78,10 @@ private struct LoopSelection {
     }
 
     private func reason(isDefault: Bool, failures: [Failure]) -> String {
-        let passedOver = failures.isEmpty ? "" : " (\(failures.map(text).joined(separator: "; ")))"
+        let skipped = failures.isEmpty ? "" : " (\(failures.map(text).joined(separator: "; ")))"
         return isDefault
-            ? "the first in the default order that started\(passedOver)"
-            : "asked for by \(subject)\(passedOver)"
+            ? "the first in the default order that started\(skipped)"
+            : "asked for by \(subject)\(skipped)"
     }
 
     // MARK: Errors
@@ -91,7 +92,7 @@ private struct LoopSelection {
             .noLoopLinked, setting: variable,
             message: "\(value)no event loop is linked into this program. "
                 + (knownLoops.first.map {
-                    "Depend on the product \($0.product), which brings \($0.name), or on \(otherProducts), or call "
+                    "Depend on the product \($0.product), which includes \($0.name), or on \(otherProducts), or call "
                 } ?? "Call ") + "LoopBackend.register(_:) before the first hub.")
     }
 
@@ -127,7 +128,7 @@ private struct LoopSelection {
     private func suggestion(for missing: [String]) -> String {
         if missing.isEmpty { return "" }
         var text = ""
-        // A name that is right but not linked needs a dependency, not another spelling.
+        // A known name that is not linked needs a dependency, not another spelling.
         let misspelt = missing.filter { name in !knownLoops.contains { $0.name == name } }
         let nearest = misspelt.compactMap { nearestName(to: $0, in: backends.map { $0.name.lowercased() }) }
         if !nearest.isEmpty {
@@ -144,7 +145,7 @@ private struct LoopSelection {
         return text
     }
 
-    /// The products that add a loop to the one that is always there.
+    /// The products that add loops other than the default one.
     private var otherProducts: String { knownLoops.dropFirst().map(\.product).joined(separator: " or ") }
 
     private var variable: String { SettingKey.loop.setting.name }

@@ -1,4 +1,5 @@
-// The settings of this package. It re-exports GeventSettings: a module that declares a loop declares its settings too.
+// The settings of this package. It re-exports GeventSettings, because a module that declares a loop also declares that
+// loop's settings.
 @_exported public import GeventSettings
 
 @section(".init_array") @used
@@ -7,12 +8,12 @@ private let isLinked: @convention(c) () -> Void = {
 }
 
 extension SettingKey where Value == String {
-    /// `GEVENT_LOOP`: which loop runs. One name, or several separated by commas; case and spaces do not matter.
+    /// `GEVENT_LOOP`: the loop to use. One name, or several separated by commas; case and spaces are ignored.
     public static var loop: SettingKey<String> {
         SettingKey(
             "GEVENT_LOOP", type: "a loop's name, or several separated by commas",
-            summary: "The event loop: one name is that one or an error, of a list the first that starts is used; "
-                + "empty is the first that starts of those that are linked.")
+            summary: "The event loop: with one name, that loop or an error; with a list, the first that starts; "
+                + "if empty, the first linked loop that starts.")
     }
 }
 
@@ -21,12 +22,12 @@ extension SettingKey where Value == Bool {
     public static var debugLoop: SettingKey<Bool> {
         SettingKey(
             "GEVENT_DEBUG_LOOP", default: "false",
-            summary: "Whether each call of the event loop is checked, and logged to standard error.")
+            summary: "Whether each call of the event loop is checked and logged to standard error.")
     }
 }
 
 extension ResolvedConfiguration {
-    /// The loops asked for, as written in `GEVENT_LOOP`; empty for the default order. See ``makeLoop(from:)``.
+    /// The requested loops, as written in `GEVENT_LOOP`; empty for the default order. See ``makeLoop(from:)``.
     public var loop: String { self[.loop] }
 
     /// Whether loops are wrapped in a ``CheckedLoop``.

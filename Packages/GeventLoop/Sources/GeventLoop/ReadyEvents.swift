@@ -1,7 +1,7 @@
-/// The batch of events that ``Loop/poll(until:into:)`` appends to: one buffer, reused from poll to poll.
+/// The batch of events that ``Loop/poll(until:into:)`` appends to: one buffer, reused by every poll.
 ///
-/// It is not an `Array` because it sits on the hottest path there is: it cannot be copied, so an append needs no
-/// uniqueness check and no reference count, and every access is inlined into loops written elsewhere.
+/// It is not an `Array` because it is on the hottest path. It cannot be copied, so an append needs no uniqueness check
+/// and no reference count, and every access is inlined into loops in other modules.
 @frozen
 public struct ReadyEvents: ~Copyable {
     @usableFromInline var base: UnsafeMutablePointer<ReadyEvent>
@@ -9,13 +9,13 @@ public struct ReadyEvents: ~Copyable {
 
     @usableFromInline var used: Int
 
-    /// How many events the batch holds.
+    /// The number of events in the batch.
     @inlinable
     public var count: Int { used }
 
-    /// An empty batch with room for this many events before the buffer has to grow.
+    /// Creates an empty batch with room for this many events before the buffer has to grow.
     ///
-    /// - Parameter minimumCapacity: at least 1; anything less is taken as 1.
+    /// - Parameter minimumCapacity: the initial capacity; values below 1 count as 1.
     public init(minimumCapacity: Int = 256) {
         capacity = max(minimumCapacity, 1)
         base = .allocate(capacity: capacity)
@@ -23,7 +23,7 @@ public struct ReadyEvents: ~Copyable {
     }
 
     deinit {
-        // `ReadyEvent` is trivial: there is nothing to deinitialise.
+        // `ReadyEvent` is trivial, so it needs no deinitialisation.
         base.deallocate()
     }
 
@@ -38,7 +38,7 @@ public struct ReadyEvents: ~Copyable {
         return base[index]
     }
 
-    /// Adds an event at the end; amortised constant time.
+    /// Appends an event in amortised constant time.
     @inlinable
     public mutating func append(_ event: ReadyEvent) {
         if used == capacity { grow() }
@@ -46,7 +46,8 @@ public struct ReadyEvents: ~Copyable {
         used += 1
     }
 
-    /// Reverses the order of the events from an index to the end: for loops on a C library that reports the last first.
+    /// Reverses the order of the events from an index to the end, for loops on a C library that reports the last event
+    /// first.
     @inlinable
     public mutating func reverse(from start: Int) {
         precondition(start >= 0 && start <= used, "ReadyEvents index out of range")
@@ -58,7 +59,7 @@ public struct ReadyEvents: ~Copyable {
         }
     }
 
-    /// Empties the batch and keeps its buffer.
+    /// Removes all events and keeps the buffer.
     @inlinable
     public mutating func removeAll() {
         used = 0

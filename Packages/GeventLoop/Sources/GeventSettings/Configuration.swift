@@ -2,20 +2,20 @@ internal import CGeventSystem
 internal import Glibc
 internal import Synchronization
 
-/// The settings of this process: what the code says, else what the environment says, else the default.
+/// The settings of this process. Code takes precedence over the environment, and the environment over the default.
 ///
 /// ```swift
-/// try Configuration.shared.set(.loop, to: "libuv")  // before the first hub is made
+/// try Configuration.shared.set(.loop, to: "libuv")  // before the first hub is created
 /// ```
 ///
-/// The first hub reads them; from then on they are fixed, and a change throws ``ConfigurationError/Code/tooLate``. May
-/// be used from any thread.
+/// The first hub reads the settings. After that they are fixed, and a change throws
+/// ``ConfigurationError/Code/tooLate``. Any thread may use a configuration.
 ///
-/// A variable that is empty or blank counts as unset. A program that runs with privileges its caller does not have
-/// (set-user-ID, set-group-ID, file capabilities) ignores the environment: the caller must not choose which files it
-/// writes. Such a program sets what it needs in code.
+/// A variable that is empty or blank counts as unset. A program with privileges that its caller does not have
+/// (set-user-ID, set-group-ID, file capabilities) ignores the environment, because the caller must not choose the files
+/// it writes. Such a program sets its settings in code.
 public final class Configuration: Sendable {
-    /// The configuration of this process, which reads the real environment.
+    /// The configuration of this process, based on its environment.
     public static let shared = Configuration(variables: realEnvironment)
 
     private struct State {
@@ -27,7 +27,7 @@ public final class Configuration: Sendable {
     private let state = Mutex(State())
     private let variables: @Sendable () -> [String: String]
 
-    /// A configuration of its own with this environment in place of the real one, for tests.
+    /// Creates a separate configuration with this environment in place of the real one, for tests.
     ///
     /// - Parameter environment: the variables that are set, by name.
     public convenience init(environment: [String: String]) {
@@ -38,17 +38,17 @@ public final class Configuration: Sendable {
         self.variables = variables
     }
 
-    /// Gives a setting a value in code, which goes before the environment; nil takes it back.
+    /// Sets the value of a setting in code, which takes precedence over the environment; nil removes it.
     ///
-    /// - Throws: ``ConfigurationError``: `tooLate` once the settings have been read, `invalidValue` if it is not one
-    ///   that the setting takes.
+    /// - Throws: ``ConfigurationError``: `tooLate` after the settings have been read, `invalidValue` if the setting
+    ///   does not accept the value.
     public func set<Value>(_ key: SettingKey<Value>, to value: Value?) throws(ConfigurationError) {
         let name = key.setting.name
         let text = value.map(key.format)
         if let text, key.setting.parse(text) == nil {
             throw .invalid(key.setting, text: text, origin: .code)
         }
-        // A typed throw out of `withLock` would have to be Sendable through a closure's inference; a Bool is plainer.
+        // The closure returns a Bool because an inferred typed throw out of `withLock` would have to be Sendable.
         let isTooLate = state.withLock { state in
             if state.resolved != nil { return true }
             state.overrides[key.setting] = text
@@ -62,20 +62,21 @@ public final class Configuration: Sendable {
         }
     }
 
-    /// The settings as they are in force; the first call that succeeds fixes them for good.
+    /// Returns the settings in force. The first call that succeeds fixes them.
     ///
-    /// The environment is read once, at the first call. If that call throws, the code may still correct the setting
-    /// with ``set(_:to:)`` and resolve again.
+    /// The environment is read once, by the first call. If that call throws, code may still correct the setting with
+    /// ``set(_:to:)`` and resolve again.
     ///
-    /// - Throws: ``ConfigurationError`` with code `invalidValue` for the first setting whose value is not one it takes.
+    /// - Throws: ``ConfigurationError`` with code `invalidValue` for the first setting that does not accept its value.
     public func resolve() throws(ConfigurationError) -> ResolvedConfiguration {
-        // Outside of the lock, since modules run code of theirs to register their settings.
+        // Read outside the lock, because modules run their own code to register their settings.
         let linked = Setting.all
         let result = state.withLock { state -> Result<ResolvedConfiguration, ConfigurationError> in
             if let resolved = state.resolved { return .success(resolved) }
             let environment = state.environment ?? variables().filter { !trimmed($0.value).isEmpty }
             state.environment = environment
-            // The code may also have set one whose module a static archive left unregistered.
+            // Code may also have set a setting whose module was dropped from a static archive and so never registered
+            // it.
             let table = linked + state.overrides.keys.filter { !linked.contains($0) }
             do throws(ConfigurationError) {
                 let resolved = try ResolvedConfiguration(
@@ -90,7 +91,7 @@ public final class Configuration: Sendable {
     }
 }
 
-/// The variables of the process whose names begin with "GEVENT_".
+/// Returns the environment variables of the process whose names begin with "GEVENT_".
 @Sendable
 private func realEnvironment() -> [String: String] {
     var values: [String: String] = [:]
@@ -107,10 +108,10 @@ private func realEnvironment() -> [String: String] {
 
 extension ConfigurationError {
     static func invalid(_ setting: Setting, text: String, origin: ResolvedSetting.Origin) -> ConfigurationError {
-        let place = origin == .code ? " (set in code)" : ""
+        let source = origin == .code ? " (set in code)" : ""
         return ConfigurationError(
             .invalidValue, setting: setting.name,
-            message: "\(setting.name)=\"\(text)\"\(place): not a value this setting takes. "
+            message: "\(setting.name)=\"\(text)\"\(source): not a value this setting takes. "
                 + "It takes \(setting.type); the default is \"\(setting.defaultText)\".")
     }
 }

@@ -1,9 +1,9 @@
 internal import CGeventSystem
 internal import Synchronization
 
-/// The modules of a program that announce what they have, such as a loop or settings, because they are linked.
+/// The modules of a program that register their contents, such as a loop or settings, by being linked.
 ///
-/// A module needs neither an import nor a call of the program for that. It places a function among the program's
+/// The program needs neither an import nor a call for that. The module places a function among the program's
 /// constructors:
 ///
 /// ```swift
@@ -13,22 +13,22 @@ internal import Synchronization
 /// }
 /// ```
 public enum LinkedModule {
-    /// Stores a function that registers what the module has. It is called once, when the loops or the settings of the
-    /// program are first needed, or needed again after a library was loaded.
+    /// Stores a function that registers the contents of the module. It is called once, when the loops or the settings
+    /// of the program are first needed, or next needed after a library was loaded.
     ///
-    /// Meant for a constructor. Only the pointer is stored, which is safe before `main` and on any thread.
+    /// Intended for a constructor. Only the pointer is stored, which is safe before `main` and on any thread.
     public static func register(_ registrar: @convention(c) () -> Void) {
         gevent_module_linked(registrar)
     }
 
-    /// Calls the functions that were stored since the last time.
+    /// Calls the functions that were stored since the last call.
     @_spi(GeventInternals)
     public static func runRegistrars() {
-        // A registrar's own calls end up here: its thread holds the lock already.
+        // A registrar may call this function itself; its thread already holds the lock.
         if gevent_is_running_registrars() { return }
         lock.withLock { _ in gevent_run_registrars() }
     }
 
-    /// Held while registrars run, so that a second thread cannot see their lists before they have finished.
+    /// A lock held while registrars run, so that a second thread cannot see incomplete lists.
     private static let lock = Mutex(())
 }

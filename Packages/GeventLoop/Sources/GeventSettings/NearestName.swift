@@ -1,18 +1,19 @@
-/// The candidate that was probably meant by a misspelt name, or nil if none is close.
+/// Returns the candidate closest to a misspelt name, or nil if none is close.
 package func nearestName(to name: String, in candidates: [String]) -> String? {
     let limit = max(2, name.count / 3)
     return
         candidates
         .map { (name: $0, distance: editDistance($0, name)) }
-        // Something as far away as the name is long shares nothing with it.
+        // A candidate whose distance equals the length of the name shares nothing with it.
         .filter { $0.distance <= limit && $0.distance < name.count }
         .min { ($0.distance, $0.name) < ($1.distance, $1.name) }?
         .name
 }
 
-/// How many characters must be inserted, removed, replaced or swapped with their neighbour to turn one into the other.
+/// Returns how many characters must be inserted, removed, replaced or swapped with their neighbour to turn one text
+/// into the other.
 ///
-/// Swaps count once, because they are the commonest slip: "libvu" is nearer to "libuv" than to "libev".
+/// A swap counts once, because it is the commonest typing error: "libvu" is nearer to "libuv" than to "libev".
 func editDistance(_ left: String, _ right: String) -> Int {
     let left = Array(left)
     let right = Array(right)

@@ -1,9 +1,9 @@
-/// The text with each character escaped that a terminal would obey instead of showing it: control characters, line
-/// separators, and characters that change the direction of the text around them. The escapes are Swift's own, such as
-/// `\u{1B}`.
+/// Returns the text with every character escaped that a terminal would interpret instead of showing: control
+/// characters, line separators, and characters that change the direction of the surrounding text. The escapes are
+/// Swift's, such as `\u{1B}`.
 ///
-/// Error messages quote text of foreign origin, such as the value of an environment variable. Escaped, it stays on its
-/// line and cannot pass for something else.
+/// Error messages quote text from outside the program, such as the value of an environment variable. Escaped, it stays
+/// on its line and cannot imitate other output.
 package func printable(_ text: String) -> String {
     if text.utf8.allSatisfy({ (0x20..<0x7f).contains($0) }) { return text }
     var result = ""

@@ -1,36 +1,36 @@
-/// One setting as it is in force, for `gevent-info`.
+/// A setting with the value in force, for `gevent-info`.
 public struct ResolvedSetting: Sendable, Hashable {
-    /// Where a value came from.
+    /// The source of a value.
     public enum Origin: String, Sendable, Hashable {
         /// ``Configuration/set(_:to:)``.
         case code
         /// The environment variable.
         case environment
-        /// Neither of them said anything.
+        /// The setting's default, because neither of the others has a value.
         case `default`
     }
 
-    /// The row of the table.
+    /// The setting.
     public let setting: Setting
 
     /// The variable, such as "GEVENT_LOOP".
     public var name: String { setting.name }
 
-    /// The value as it was written.
+    /// The text of the value, as written.
     public let value: String
 
-    /// Where it came from.
+    /// The source of the value.
     public let origin: Origin
 }
 
-/// The settings in force: fixed, typed values, and where each came from.
+/// The settings in force, as fixed, typed values with their sources.
 public struct ResolvedConfiguration: Sendable {
     /// Every setting with its value and origin, in the order of ``Setting/all``.
     public let settings: [ResolvedSetting]
 
-    /// Variables of the environment that begin with "GEVENT_" and are not settings of a module that is linked into this
-    /// program, by name. They have no effect: the name is misspelt, or the module that has the setting is not linked.
-    /// This is no error, because an environment is shared by many programs.
+    /// The names of environment variables that begin with "GEVENT_" and are not settings of a linked module. They have
+    /// no effect: either the name is misspelt, or the module that has the setting is not linked. This is no error,
+    /// because many programs share an environment.
     public let unknownVariables: [String]
 
     private let values: [String: any Sendable]
@@ -60,16 +60,16 @@ public struct ResolvedConfiguration: Sendable {
         unknownVariables = environment.keys.filter { values[$0] == nil && $0.hasPrefix("GEVENT_") }.sorted()
     }
 
-    /// The value of a setting. Of one whose module was neither linked nor used in code when the configuration was
-    /// resolved, it is the default.
+    /// The value of a setting. It is the default if the setting's module was neither linked nor used in code when the
+    /// configuration was resolved.
     public subscript<Value>(key: SettingKey<Value>) -> Value {
         guard let value = (values[key.setting.name] ?? key.setting.parse(key.setting.defaultText)) as? Value else {
-            preconditionFailure("\(key.setting.name) has the default \"\(key.setting.defaultText)\", which is no value")
+            preconditionFailure("\(key.setting.name) has an invalid default, \"\(key.setting.defaultText)\"")
         }
         return value
     }
 
-    /// The setting that an unknown variable was probably meant to be, or nil if none is close.
+    /// Returns the setting closest to the name of an unknown variable, or nil if none is close.
     public func nearestSetting(to variable: String) -> String? {
         nearestName(to: variable, in: settings.map(\.name))
     }

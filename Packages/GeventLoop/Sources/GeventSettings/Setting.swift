@@ -1,34 +1,34 @@
 internal import Synchronization
 
-/// One row of the table of settings: what `gevent-info`, the errors and the documentation say about a variable.
+/// A setting as `gevent-info`, error messages and the documentation describe it.
 ///
-/// Two rows are equal if they have the same name.
+/// Two settings are equal if they have the same name.
 public struct Setting: Sendable, Hashable {
     /// The environment variable, such as "GEVENT_STACK_SIZE".
     public let name: String
 
-    /// What its value looks like, such as "yes or no".
+    /// A description of the accepted values, such as "yes or no".
     public let type: String
 
-    /// The value when neither the code nor the environment says anything.
+    /// The value if neither code nor the environment sets one.
     public let defaultText: String
 
-    /// One sentence that says what it does.
+    /// One sentence on the effect of the setting.
     public let summary: String
 
-    /// The value of a text, or nil if the text is not one.
+    /// Parses a text and returns the value, or nil if the setting does not accept it.
     let parse: @Sendable (String) -> (any Sendable)?
 
-    /// Every setting of the modules that are linked into this program, by name. Any thread may ask.
+    /// Every setting of the modules that are linked into this program, sorted by name. Any thread may read it.
     public static var all: [Setting] {
         LinkedModule.runRegistrars()
         return registered.withLock { $0.sorted { $0.name < $1.name } }
     }
 
-    /// Adds settings to the table, in place of those of the same names. Any thread may call it.
+    /// Registers settings, replacing those of the same names. Any thread may call it.
     ///
-    /// The settings of a module that is only linked, and not called, are registered by ``LinkedModule/register(_:)``.
-    /// Parsing, errors, documentation and `gevent-info` follow.
+    /// A module that is only linked, and never called, registers its settings by ``LinkedModule/register(_:)``.
+    /// Registered settings are parsed, documented, and listed by `gevent-info`.
     public static func register(_ settings: Setting...) {
         registered.withLock { table in
             for setting in settings { table.update(with: setting) }

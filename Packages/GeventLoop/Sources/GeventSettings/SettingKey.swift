@@ -1,32 +1,32 @@
-/// A setting together with the type of its value.
+/// A setting with the type of its value.
 ///
-/// A module declares its settings as static properties in an extension, and registers them:
+/// A module declares its settings as static properties in an extension and registers them:
 ///
 /// ```swift
 /// extension SettingKey where Value == Bool {
 ///     static var isVerbose: SettingKey<Bool> {
-///         SettingKey("GEVENT_MINE_VERBOSE", default: "false", summary: "Whether my loop prints what it does.")
+///         SettingKey("GEVENT_MINE_VERBOSE", default: "false", summary: "Whether my loop prints its calls.")
 ///     }
 /// }
 ///
 /// Setting.register(SettingKey.isVerbose.setting)
 /// ```
 public struct SettingKey<Value: Sendable>: Sendable {
-    /// The row of the table.
+    /// The setting without the type.
     public let setting: Setting
 
-    /// The text of a value, as `parse` would accept it.
+    /// Formats a value as a text that `parse` accepts.
     let format: @Sendable (Value) -> String
 
-    /// A setting of any type.
+    /// Creates a setting of any type.
     ///
     /// - Parameters:
-    ///   - name: the environment variable. Begins with "GEVENT_".
-    ///   - type: what its value looks like, for people.
-    ///   - defaultText: the value when neither the code nor the environment says anything. `parse` accepts it.
-    ///   - summary: one sentence that says what the setting does.
-    ///   - parse: the value of a text, or nil if the text is not one.
-    ///   - format: the text of a value, as `parse` accepts it.
+    ///   - name: the environment variable, which begins with "GEVENT_".
+    ///   - type: a description of the accepted values, for people.
+    ///   - defaultText: the value if neither code nor the environment sets one. `parse` must accept it.
+    ///   - summary: one sentence on the effect of the setting.
+    ///   - parse: parses a text and returns the value, or nil if the text is not valid.
+    ///   - format: formats a value as a text that `parse` accepts.
     public init(
         _ name: String, type: String, default defaultText: String, summary: String,
         parse: @escaping @Sendable (String) -> Value?, format: @escaping @Sendable (Value) -> String
@@ -42,14 +42,14 @@ public struct SettingKey<Value: Sendable>: Sendable {
 }
 
 extension SettingKey where Value == String {
-    /// A setting whose value is any text. Only its user can say whether a text makes sense.
+    /// Creates a setting that accepts any text. The code that reads the setting validates it.
     public init(_ name: String, type: String, default defaultText: String = "", summary: String) {
         self.init(name, type: type, default: defaultText, summary: summary, parse: { $0 }, format: { $0 })
     }
 }
 
 extension SettingKey where Value == Int {
-    /// A setting whose value is a number of bytes in a range, such as "65536", "64k" or "1MiB".
+    /// Creates a setting whose value is a number of bytes in a range, such as "65536", "64k" or "1MiB".
     ///
     /// - Parameter zero: another text for zero, such as "none".
     public init(
@@ -64,7 +64,7 @@ extension SettingKey where Value == Int {
 }
 
 extension SettingKey where Value == Duration {
-    /// A setting whose value is a time in a range, such as "0.1" (seconds), "100ms" or "2s".
+    /// Creates a setting whose value is a duration in a range, such as "0.1" (seconds), "100ms" or "2s".
     public init(
         _ name: String, type: String, default defaultText: String, in range: ClosedRange<Duration>, summary: String
     ) {
@@ -75,7 +75,7 @@ extension SettingKey where Value == Duration {
 }
 
 extension SettingKey where Value == Bool {
-    /// A setting whose value is yes or no, in several spellings.
+    /// Creates a setting whose value is yes or no, in several spellings.
     public init(_ name: String, default defaultText: String, summary: String) {
         self.init(
             name, type: "1, true, on or yes; 0, false, off or no", default: defaultText, summary: summary,
@@ -92,7 +92,7 @@ private func parseYesOrNo(_ text: String) -> Bool? {
     }
 }
 
-/// Bytes as people write them: 65536, 64k, 64K, 64kb, 64KiB, 1m. A kilo is 1024 in each spelling.
+/// Parses a number of bytes: 65536, 64k, 64K, 64kb, 64KiB, 1m. A kilo is 1024 in each spelling.
 private func parseBytes(_ text: String, in range: ClosedRange<Int>) -> Int? {
     let text = trimmed(text).lowercased()
     let digits = text.prefix { $0.isASCII && $0.isNumber }
@@ -109,7 +109,7 @@ private func parseBytes(_ text: String, in range: ClosedRange<Int>) -> Int? {
     return !overflows && range.contains(bytes) ? bytes : nil
 }
 
-/// A time as people write it: 0.1 or 2 for seconds, 100ms, 0.5s, 1m.
+/// Parses a duration: 0.1 or 2 for seconds, 100ms, 0.5s, 1m.
 @Sendable
 private func parseDuration(_ text: String, in range: ClosedRange<Duration>) -> Duration? {
     let text = trimmed(text).lowercased()
@@ -129,7 +129,7 @@ private func parseDuration(_ text: String, in range: ClosedRange<Duration>) -> D
     return range.contains(duration) ? duration : nil
 }
 
-/// The text without white space at its ends.
+/// Returns the text without white space at its ends.
 package func trimmed(_ text: some StringProtocol) -> String {
     guard let first = text.firstIndex(where: { !$0.isWhitespace }),
         let last = text.lastIndex(where: { !$0.isWhitespace })

@@ -2,35 +2,36 @@ internal import CGeventSystem
 public import GeventLoop
 internal import Glibc
 
-/// A loop whose time does not pass by itself: it starts at zero and jumps to the next deadline when there is nothing
-/// else to do. Tests of timeouts take no real time and always see the same order.
+/// A loop on virtual time, which starts at zero and jumps to the next deadline when the program is idle. Tests of
+/// timeouts take no real time and always see the same order.
 ///
-/// It is also the model of a loop, complete and small: **read this one first** if you are going to write your own. It
-/// finds readiness by `poll(2)`, which is given every descriptor anew each time, so there is no kernel state to keep in
-/// step; everything else is the contract in ``/GeventLoop/Loop`` line by line.
+/// It is also the smallest complete loop: **read this one first** if you want to write your own. It gets readiness from
+/// `poll(2)`, which receives every descriptor on each call, so there is no kernel state to keep consistent. The
+/// remainder implements the contract in ``/GeventLoop/Loop`` line by line.
 ///
 /// ## Time
-/// - A poll with nothing ready and a deadline ahead moves ``now`` to the deadline and returns.
-/// - A poll without a deadline blocks, really, until a descriptor is ready or another thread wakes it: nothing else can
-///   happen any more.
-/// - A program that is never idle must see time pass too, or an endless loop of `sleep()` under a timeout would never
-///   end. After ``busyPollLimit`` polls in a row that had no reason to wait, each further one takes ``busyPollStep``.
-/// - What other threads and processes do takes no virtual time: a pipe that somebody will write to "soon" loses against
-///   any deadline.
-/// - `VirtualLoop(advancesAutomatically: false)` moves only by ``advance(by:)``; a poll with a deadline ahead then
-///   blocks like one without.
+/// - A poll with nothing ready and a future deadline moves ``now`` to the deadline and returns.
+/// - A poll without a deadline blocks in real time until a descriptor is ready or another thread wakes it, because
+///   nothing else can end it.
+/// - Time must also pass for a program that is never idle, or an endless loop of `sleep()` under a timeout would never
+///   end. After ``busyPollLimit`` consecutive polls that had no reason to wait, each further one takes
+///   ``busyPollStep``.
+/// - Other threads and processes take no virtual time: data that another process will write to a pipe "soon" arrives
+///   after any deadline.
+/// - The time of `VirtualLoop(advancesAutomatically: false)` moves only by ``advance(by:)``. A poll with a future
+///   deadline then blocks like one without a deadline.
 ///
 /// ## Descriptors
-/// Pipes and sockets work as on any loop. Besides, ``makeReady(_:_:)`` makes an open descriptor count as ready,
-/// whatever the kernel says.
+/// Pipes and sockets work as on any loop. In addition, ``makeReady(_:_:)`` makes an open descriptor count as ready,
+/// regardless of the kernel.
 public final class VirtualLoop: Loop {
     /// "virtual".
     public static var backendName: String { "virtual" }
 
-    /// How many polls in a row may have no reason to wait before time begins to pass.
+    /// The number of consecutive polls without a reason to wait before time begins to pass.
     public static let busyPollLimit = 100
 
-    /// How long each poll takes from then on.
+    /// The virtual time that each further poll takes.
     public static let busyPollStep = Duration.microseconds(100)
 
     private struct Interest {
@@ -47,11 +48,11 @@ public final class VirtualLoop: Loop {
     private let owner = pthread_self()
     private var isClosed = false
 
-    /// A loop at time zero that belongs to the calling thread.
+    /// Creates a loop at time zero that belongs to the calling thread.
     ///
     /// - Parameter advancesAutomatically: whether time jumps to the deadline when nothing is ready; if false, it moves
     ///   only by ``advance(by:)``.
-    /// - Throws: ``/GeventLoop/LoopError`` if there are no descriptors left.
+    /// - Throws: ``/GeventLoop/LoopError`` if no descriptors are left.
     public init(advancesAutomatically: Bool = true) throws(LoopError) {
         self.advancesAutomatically = advancesAutomatically
         pipe = try WakePipe()
@@ -68,7 +69,7 @@ public final class VirtualLoop: Loop {
         return .nanoseconds(1)
     }
 
-    /// True: a deadline ahead is not waited for.
+    /// True: the loop does not wait for a deadline.
     public var hasVirtualTime: Bool { true }
 
     public var waker: any LoopWaker { pipe }
@@ -82,12 +83,12 @@ public final class VirtualLoop: Loop {
 
     // MARK: Time
 
-    /// Moves time forward; due timers fire at the next poll.
+    /// Moves time forward. Due timers fire at the next poll.
     ///
     /// - Parameter duration: not negative.
     public func advance(by duration: Duration) {
         assertUsable()
-        precondition(duration >= .zero, "time cannot go back")
+        precondition(duration >= .zero, "time cannot move backwards")
         time = time.advanced(by: duration)
     }
 
@@ -95,13 +96,14 @@ public final class VirtualLoop: Loop {
 
     /// Makes a descriptor count as ready until its interest is removed or ``clearReady(_:)`` is called.
     ///
-    /// Only what the interest asks for is reported, at every poll, as for a descriptor that nobody reads from.
+    /// Every poll reports it, as for a descriptor that no reader drains, but only the readiness that the interest
+    /// includes.
     public func makeReady(_ fileDescriptor: CInt, _ readiness: Readiness) {
         assertUsable()
         injected[fileDescriptor, default: []].formUnion(readiness)
     }
 
-    /// Takes ``makeReady(_:_:)`` back; what the kernel says about the descriptor still counts.
+    /// Reverts ``makeReady(_:_:)``. The readiness that the kernel reports for the descriptor still counts.
     public func clearReady(_ fileDescriptor: CInt) {
         assertUsable()
         injected[fileDescriptor] = nil
@@ -121,9 +123,9 @@ public final class VirtualLoop: Loop {
         interests[fileDescriptor] = Interest(readiness: interest, generation: generation)
     }
 
-    /// `poll(2)` calls regular files always ready. Real loops refuse them, so this one must.
+    /// Throws for a descriptor that real loops reject. `poll(2)` itself reports regular files as always ready.
     private func checkPollable(_ fileDescriptor: CInt) throws(LoopError) {
-        // Looked at before the probe is made, which may get the same number.
+        // Checked before the probe is created, because the probe may get the same number.
         var error = fcntl(fileDescriptor, F_GETFD) < 0 ? errno : 0
         if error == 0 {
             let probe = gevent_epoll()
@@ -151,7 +153,7 @@ public final class VirtualLoop: Loop {
         }
     }
 
-    /// Counts a poll that did not wait. Time does not pass a deadline that was still ahead.
+    /// Counts a poll that did not wait. Time does not pass a deadline that was still in the future.
     private func passBusyTime(until deadline: LoopInstant?) {
         busyPolls += 1
         if busyPolls <= Self.busyPollLimit || !advancesAutomatically { return }
@@ -159,9 +161,9 @@ public final class VirtualLoop: Loop {
         if let deadline, deadline > time { time = min(later, deadline) } else { time = later }
     }
 
-    /// Appends what is ready. Returns whether there was an event or a wake.
+    /// Appends the ready descriptors. Returns whether there was an event or a wake.
     private func collect(blocking: Bool, into events: inout ReadyEvents) throws(LoopError) -> Bool {
-        // In order of descriptors, so that a test sees the same order in every run.
+        // Sorted by descriptor, so that a test sees the same order in every run.
         let watched = interests.keys.sorted()
         var requests = [pollfd(fd: pipe.readEnd, events: Int16(POLLIN), revents: 0)]
         for fileDescriptor in watched {
@@ -173,7 +175,7 @@ public final class VirtualLoop: Loop {
         }
         let result = Glibc.poll(&requests, nfds_t(requests.count), blocking ? -1 : 0)
         if result < 0 {
-            // A signal: an early return.
+            // A signal ends the poll early.
             if errno == EINTR { return false }
             throw LoopError(errno: errno, operation: "poll")
         }
@@ -185,7 +187,8 @@ public final class VirtualLoop: Loop {
         for request in requests.dropFirst() {
             guard let interest = interests[request.fd] else { continue }
             if CInt(request.revents) & POLLNVAL != 0 {
-                // Closed while it was watched. A kernel forgets it then, and so do we; otherwise we would spin on it.
+                // The descriptor was closed while it was watched. A kernel would drop it then, and so does this loop;
+                // otherwise it would spin.
                 interests[request.fd] = nil
                 continue
             }

@@ -2,10 +2,10 @@ internal import CGeventSystem
 @_spi(GeventInternals) internal import GeventLoop
 internal import Glibc
 
-/// A waker made of a pipe: a byte in it is a wake that was not yet seen.
+/// A waker on a pipe. Each byte in the pipe is a pending wake.
 ///
-/// It owns both ends and closes them when its last holder lets go, so a wake after the loop was closed fills a pipe
-/// that nobody reads and can never hit a number that was reused.
+/// It owns both ends and closes them when its last reference is released. A wake after the loop was closed therefore
+/// fills a pipe that has no reader, and never hits a reused number.
 final class WakePipe: LoopWaker {
     let readEnd: CInt
     private let writeEnd: CInt
@@ -19,23 +19,23 @@ final class WakePipe: LoopWaker {
         _ = Glibc.close(writeEnd)
     }
 
-    /// Writes a byte. A full pipe has plenty of wakes in it already, so that failure is a success.
+    /// Writes a byte. The failure on a full pipe is ignored, because wakes are already pending.
     func wake() {
-        // A signal handler may call this: the code it interrupts must find its `errno` as it was.
+        // A signal handler may call this, so `errno` is restored for the interrupted code.
         let saved = errno
         var byte: UInt8 = 1
         _ = write(writeEnd, &byte, 1)
         errno = saved
     }
 
-    /// Takes all wakes out: they become one.
+    /// Reads all bytes, which coalesces the pending wakes into one.
     func drain() {
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { bytes in
             while read(readEnd, bytes.baseAddress, bytes.count) > 0 {}
         }
     }
 
-    /// Puts a fresh pipe behind the same numbers; the old one is shared with the parent process.
+    /// Replaces the pipe, which is shared with the parent process, by a new one under the same numbers.
     func replaceAfterFork() throws(LoopError) {
         let fresh = try Self.open()
         for result in [gevent_replace(readEnd, fresh.0), gevent_replace(writeEnd, fresh.1)] {

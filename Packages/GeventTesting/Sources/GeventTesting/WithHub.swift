@@ -2,40 +2,41 @@ public import Gevent
 internal import Glibc
 internal import Synchronization
 
-/// Which loop ``withHub(on:allowingLeftovers:_:)`` gives its hub.
+/// The loop of the hub that ``withHub(on:allowingLeftovers:_:)`` creates.
 public enum TestLoop: Sendable {
     /// Virtual time, which starts at zero and jumps when nothing is ready.
     case virtual
-    /// What `GEVENT_LOOP` chooses, as in production. If the environment names exactly one loop and the hub has another,
-    /// ``WrongLoop`` is thrown: a suite that is run once for each loop must not pass on the same one twice.
+    /// The loop that `GEVENT_LOOP` selects, as in production. If the environment names exactly one loop and the hub has
+    /// another, ``WrongLoop`` is thrown, so that a suite that runs once for each loop cannot pass on the same one
+    /// twice.
     case configured
-    /// A loop of the test's own, made on the hub's thread.
+    /// A loop that the test creates, on the hub's thread.
     case custom(@Sendable () throws -> any Loop)
 }
 
-/// The hub did not get the one loop that the environment names.
+/// The error thrown when the hub does not run on the one loop that the environment names.
 public struct WrongLoop: Error, Sendable, Hashable, CustomStringConvertible {
     /// The name in `GEVENT_LOOP`.
     public let asked: String
     /// The name of the hub's loop.
     public let got: String
-    /// Why the hub has that one.
+    /// The reason why the hub has that loop.
     public let reason: String
 
     public var description: String {
-        "GEVENT_LOOP=\"\(asked)\", and the hub runs on \(got), which was \(reason)"
+        "GEVENT_LOOP=\"\(asked)\", but the hub runs on \(got) (\(reason))"
     }
 }
 
-/// What a body left behind in its hub.
+/// The error thrown when a body leaves greenlets, timers or waiters behind in its hub.
 public struct HubLeftovers: Error, Sendable, Hashable, CustomStringConvertible {
-    /// Greenlets that still have a stack.
+    /// The number of greenlets that still have a stack.
     public let greenlets: Int
-    /// Pending sleeps, timeouts and delayed starts.
+    /// The number of pending sleeps, timeouts and delayed starts.
     public let timers: Int
-    /// Greenlets that wait for a descriptor.
+    /// The number of greenlets that wait for a descriptor.
     public let descriptorWaiters: Int
-    /// Entries of the ready queue.
+    /// The number of entries in the ready queue.
     public let ready: Int
 
     public var description: String {
@@ -43,11 +44,11 @@ public struct HubLeftovers: Error, Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// Runs `body` as the main greenlet of a hub of its own, on a fresh thread, and returns or throws what it does.
+/// Runs `body` as the main greenlet of a new hub on a new thread, and returns its result or throws its error.
 ///
-/// When `body` has returned, everything it started has to be over: otherwise ``HubLeftovers`` is thrown, unless
-/// `allowingLeftovers` is true. The hub is destroyed either way. Blocks the calling thread, so call it from a plain
-/// one.
+/// When `body` has returned and ready greenlets have run, no greenlet or timer that it started may remain: otherwise
+/// ``HubLeftovers`` is thrown, unless `allowingLeftovers` is true. The hub is destroyed either way. The calling thread
+/// blocks, so call this from a plain thread.
 ///
 /// ```swift
 /// @Test func sleepersWakeInOrder() throws {
@@ -58,15 +59,15 @@ public struct HubLeftovers: Error, Sendable, Hashable, CustomStringConvertible {
 /// ```
 ///
 /// - Parameters:
-///   - loop: what the hub runs on; virtual time unless told otherwise.
-///   - allowingLeftovers: whether what `body` leaves behind is no error.
-///   - body: the test, which gets the hub.
+///   - loop: the loop of the hub; virtual time by default.
+///   - allowingLeftovers: whether `body` may leave greenlets and timers behind.
+///   - body: the test, which receives the hub.
 public func withHub<Value: Sendable>(
     on loop: TestLoop = .virtual, allowingLeftovers: Bool = false, _ body: @escaping @Sendable (Hub) throws -> Value
 ) throws -> Value {
     try onFreshThread {
         let hub = try startHub(on: loop)
-        let result = Result { try body(hub) }  // control: main of a test's own hub; the error is thrown on below
+        let result = Result { try body(hub) }  // control: main of a test's own hub; the error is rethrown below
         let leftovers = try settle(hub)
         hub.destroy()
         let value = try result.get()
@@ -85,7 +86,7 @@ private func startHub(on loop: TestLoop) throws -> Hub {
 
 private func startConfigured() throws -> Hub {
     let hub = try Hub.start()
-    // The environment itself, and not the settings: those are what is in doubt.
+    // Reads the environment itself, because the resolved settings are what this check verifies.
     let value = getenv(SettingKey.loop.setting.name).map { String(cString: $0) } ?? ""
     let names = value.split { $0 == "," || $0.isWhitespace }
     if names.count == 1, names[0].lowercased() != hub.loopName.lowercased() {
@@ -96,7 +97,7 @@ private func startConfigured() throws -> Hub {
     return hub
 }
 
-/// Lets what is ready end, and counts what does not.
+/// Lets ready greenlets end, and returns the leftovers, or nil if there are none.
 private func settle(_ hub: Hub) throws -> HubLeftovers? {
     for _ in 0..<10 where hub.statistics.readyCount > 0 || hub.statistics.liveGreenlets > 0 { try sleep() }
     let statistics = hub.statistics
@@ -106,7 +107,7 @@ private func settle(_ hub: Hub) throws -> HubLeftovers? {
     return leftovers == HubLeftovers(greenlets: 0, timers: 0, descriptorWaiters: 0, ready: 0) ? nil : leftovers
 }
 
-/// Runs `body` on a new thread and returns or throws what it does. Blocks the calling thread.
+/// Runs `body` on a new thread and returns its result or throws its error. Blocks the calling thread.
 public func onFreshThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) throws -> Value {
     let job = Job(body)
     var thread = pthread_t()
@@ -122,7 +123,7 @@ public func onFreshThread<Value: Sendable>(_ body: @escaping @Sendable () throws
     return try result.get()
 }
 
-/// A class, and not generic, so that a C function can call it.
+/// A class that is not generic, so that a C function can call it.
 private class AnyJob {
     func run() {}
 }
@@ -134,7 +135,7 @@ private final class Job<Value: Sendable>: AnyJob {
     init(_ body: @escaping @Sendable () throws -> Value) { self.body = body }
 
     override func run() {
-        let outcome = Result { try body() }  // control: the thread's outermost frame; whoever waits gets the error
+        let outcome = Result { try body() }  // control: the thread's outermost frame; the joining thread gets the error
         result.withLock { $0 = outcome }
     }
 }

@@ -1,4 +1,4 @@
-// The system calls, clocks and error names that Swift cannot import by itself: each exactly once in the repository.
+// The system calls, clocks and error names that Swift cannot import directly, each defined once in the repository.
 // Functions that fail return the negated errno: reading `errno` from Swift after other code ran would be a race.
 #pragma once
 

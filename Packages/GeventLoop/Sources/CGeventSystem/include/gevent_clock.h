@@ -1,4 +1,4 @@
-// The clocks, in nanoseconds.
+// Clock readings in nanoseconds.
 #pragma once
 
 #include <stdint.h>
@@ -10,8 +10,8 @@ static inline int64_t gevent_clock(clockid_t clock) {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/// The time since an origin of the system's choosing. Never goes back. Async-signal-safe.
+/// Returns the time since an origin that the system chooses. It never decreases. Async-signal-safe.
 static inline int64_t gevent_monotonic_time(void) { return gevent_clock(CLOCK_MONOTONIC); }
 
-/// The processor time that this thread has used.
+/// Returns the processor time that this thread has used.
 static inline int64_t gevent_thread_processor_time(void) { return gevent_clock(CLOCK_THREAD_CPUTIME_ID); }

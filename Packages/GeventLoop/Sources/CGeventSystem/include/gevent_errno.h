@@ -3,8 +3,8 @@
 
 #include <stddef.h>
 
-/// "ECONNREFUSED", or null for a number that the C library has no name for. Static text.
+/// Returns a name such as "ECONNREFUSED", or NULL if the C library has none for the number. Static text.
 const char *gevent_errno_name(int code);
 
-/// "Connection refused", or null. Static text.
+/// Returns a description such as "Connection refused", or NULL. Static text.
 const char *gevent_errno_text(int code);

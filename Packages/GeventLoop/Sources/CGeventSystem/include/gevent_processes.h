@@ -1,28 +1,28 @@
 // Processes, threads and the environment. Functions that fail return the negated errno.
 #pragma once
 
-/// An entry "NAME=value" of the environment by its index; null after the last one, and always if the program runs with
-/// privileges that its caller does not have (AT_SECURE: set-user-ID, set-group-ID, file capabilities). There the caller
-/// must not choose what the program opens or prints.
+/// Returns the entry "NAME=value" of the environment with this index, or NULL after the last one. Returns NULL always
+/// if the program has privileges that its caller does not have (AT_SECURE: set-user-ID, set-group-ID, file
+/// capabilities), because the caller must not choose the files that the program opens or what it prints.
 const char *gevent_environment(int index);
 
-/// The kernel's number of this thread, as `top -H` and debuggers show it.
+/// Returns the kernel's thread ID of this thread, as shown by `top -H` and debuggers.
 int gevent_thread_number(void);
 
-/// A descriptor that becomes readable when the process ends.
+/// Returns a descriptor that becomes readable when the process ends.
 int gevent_pidfd_open(int pid);
 
-/// `waitid()` without reaping or waiting: 1 if the child has ended, 0 if not yet.
+/// Calls `waitid()` without reaping or waiting. Returns 1 if the child has ended, otherwise 0.
 int gevent_child_has_ended(int pid);
 
-/// `fork()`, for checks of what a loop does in a child.
+/// Calls `fork()`, to check the behaviour of a loop in a child.
 ///
-/// The child may only do what is needed for that and must end by `gevent_exit`; it is killed if it has not done so
-/// after this many seconds.
+/// The child may only run that check and must end with `gevent_exit`. It is killed if it has not ended after this many
+/// seconds.
 int gevent_fork_for_seconds(unsigned seconds);
 
-/// `_exit()`: without flushing or running what the parent will flush and run itself.
+/// Calls `_exit()`, so buffers and exit handlers are left to the parent.
 _Noreturn void gevent_exit(int code);
 
-/// Waits for a child: its exit code, or 256 plus the number of the signal that killed it.
+/// Waits for a child. Returns its exit code, or 256 plus the number of the signal that killed it.
 int gevent_wait_for_exit(int child);

@@ -1,15 +1,15 @@
 internal import CGeventSystem
 internal import Glibc
 
-/// A timerfd that keeps the deadline of a poll: for loops on a C library whose own timers are too coarse.
+/// A timerfd for the deadline of a poll, for loops on a C library whose own timers are too coarse.
 ///
-/// libev and libuv wait in whole milliseconds. A descriptor that becomes readable at the deadline, to the nanosecond,
-/// ends their wait like any other event does; the library still runs one complete iteration of its own, so whatever
-/// else lives on its loop is served as always.
+/// libev and libuv wait in whole milliseconds. The timerfd becomes readable at the deadline, to the nanosecond, and
+/// ends their wait like any other event. The library still runs one complete iteration, so everything else on its loop
+/// is served as usual.
 ///
-/// The kernel is told only what it must know: a deadline later than the one that is set already is left for then, when
-/// the poll returns early, once, and sets it. A program whose timeouts move forward with each request, as most do,
-/// hardly ever sets the timer.
+/// Setting the timer is a system call, so later deadlines do not set it. If a deadline is later than the one already
+/// set, the poll returns early once, at the earlier one, and the next poll sets the later one. A program that moves its
+/// timeouts forward with each request, as most do, hardly ever sets the timer.
 public struct DeadlineTimer: ~Copyable {
     /// The timerfd, to be watched for reading. Its number never changes, not even in a forked child.
     public let fileDescriptor: CInt
@@ -17,13 +17,13 @@ public struct DeadlineTimer: ~Copyable {
     private enum State {
         case idle
         case armed(LoopInstant)
-        /// Readable, and so until it is set anew.
+        /// The timer is readable and stays so until it is set again.
         case expired
     }
 
     private var state = State.idle
 
-    /// A timer that is not set.
+    /// Creates a timer that is not set.
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public init() throws(LoopError) {
@@ -40,7 +40,7 @@ public struct DeadlineTimer: ~Copyable {
     /// - Throws: ``LoopError`` if the system refuses to set the timer.
     public mutating func arm(until deadline: LoopInstant?) throws(LoopError) {
         guard let deadline, deadline != .distantFuture else {
-            // Left expired it would end every poll at once.
+            // An expired timer stays readable and would end every poll at once.
             if case .expired = state { try set(nil) }
             return
         }
@@ -48,12 +48,12 @@ public struct DeadlineTimer: ~Copyable {
         try set(deadline)
     }
 
-    /// To be called when the descriptor was reported readable. It need not be read.
+    /// Records that the descriptor was reported readable. The descriptor need not be read.
     public mutating func expire() {
         state = .expired
     }
 
-    /// Puts a fresh timer, not set, behind the same number: the old one is shared with the parent process.
+    /// Replaces the timer, which is shared with the parent process, by a new unset one under the same number.
     ///
     /// - Throws: ``LoopError`` with code `outOfResources` if there are no descriptors left.
     public mutating func replaceAfterFork() throws(LoopError) {

@@ -1,7 +1,7 @@
 internal import Glibc
 internal import Synchronization
 
-/// A thread that runs a closure; checks use it for wakes and writes from elsewhere.
+/// A thread that runs a closure, for wakes and writes from another thread.
 struct CheckThread {
     private let handle: pthread_t
 
@@ -29,13 +29,13 @@ struct CheckThread {
         pthread_join(handle, nil)
     }
 
-    /// Leaves the thread to itself.
+    /// Detaches the thread.
     func detach() {
         pthread_detach(handle)
     }
 }
 
-/// Runs the closure on a thread of its own.
+/// Runs the closure on a new thread.
 ///
 /// - Returns: `.some(result)` if the closure returned in time, else nil.
 func runOnThread(seconds: CInt, _ body: @escaping @Sendable () -> String?) -> String?? {
@@ -43,7 +43,7 @@ func runOnThread(seconds: CInt, _ body: @escaping @Sendable () -> String?) -> St
         let value = Mutex<String??>(nil)
     }
     let outcome = Outcome()
-    // The end of the closure is the end of a pipe: something that can be waited for with a timeout.
+    // The closure signals its end through a pipe, which can be waited for with a timeout.
     var ends: [CInt] = [-1, -1]
     precondition(pipe(&ends) == 0, "cannot open a pipe: errno \(errno)")
     let (readEnd, writeEnd) = (ends[0], ends[1])
@@ -51,7 +51,7 @@ func runOnThread(seconds: CInt, _ body: @escaping @Sendable () -> String?) -> St
         let result = body()
         outcome.value.withLock { $0 = .some(result) }
         var byte: UInt8 = 1
-        // A byte and not only a close: a forked child may hold the write end open for longer.
+        // Writes a byte instead of only closing, because a forked child may hold the write end open for longer.
         _ = write(writeEnd, &byte, 1)
         close(writeEnd)
     }
@@ -62,7 +62,7 @@ func runOnThread(seconds: CInt, _ body: @escaping @Sendable () -> String?) -> St
         thread.join()
         close(readEnd)
     } else {
-        // The read end stays open, or the late byte would be a SIGPIPE.
+        // The read end stays open, because a late byte would otherwise raise SIGPIPE.
         thread.detach()
     }
     return outcome.value.withLock { $0 }

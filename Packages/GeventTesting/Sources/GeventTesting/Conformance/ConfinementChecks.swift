@@ -2,7 +2,8 @@ internal import GeventLoop
 internal import Synchronization
 
 extension LoopConformance {
-    /// Line 9: confinement and closing. That misuse traps cannot be checked from inside; `CheckedLoop` does.
+    /// The checks of line 9: confinement and closing. Traps on misuse cannot be checked inside a process; `CheckedLoop`
+    /// implements them.
     static let confinementChecks: [Check] = [
         Check(9, "closing twice is harmless") { bench in
             bench.closeLoop()
@@ -14,7 +15,7 @@ extension LoopConformance {
             bench.closeLoop()
             try bench.write(pipe.writeEnd)
         },
-        Check(9, "two loops watch one descriptor without knowing of each other") { bench in
+        Check(9, "two loops watch one descriptor independently") { bench in
             let other = try bench.makeLoop()
             defer { other.close() }
             let pipe = try bench.pipe()
@@ -26,7 +27,7 @@ extension LoopConformance {
             other.waker.wake()
             try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 1, "generation")
         },
-        Check(9, "each thread can have a loop of its own") { bench in
+        Check(9, "each thread can have its own loop") { bench in
             let makeLoop = bench.makeLoop
             final class Failures: Sendable {
                 let list = Mutex<[String]>([])
@@ -48,8 +49,9 @@ extension LoopConformance {
             for thread in threads { thread.join() }
             try expectEqual(failures.list.withLock { $0 }, [], "failures")
         },
-        Check(9, "making and closing loops does not use descriptors up") { bench in
-            // Whoever loses one per loop runs into the limit, which is usually 1,024 and was raised to 4,096.
+        Check(9, "creating and closing loops does not leak descriptors") { bench in
+            // A loop that leaks one descriptor each time reaches the limit, which is usually 1,024 and was raised to
+            // 4,096.
             for _ in 0..<5000 { try bench.makeLoop().close() }
         },
     ]

@@ -2,36 +2,36 @@ internal import GeventLoop
 internal import Glibc
 
 extension LoopConformance {
-    /// Line 7: bad descriptors are typed errors, and closing a watched one does no harm.
+    /// The checks of line 7: bad descriptors are typed errors, and closing a watched descriptor is harmless.
     static let descriptorChecks: [Check] = [
         Check(7, "descriptor -1 is an error") { bench in
-            try expectRefusal(bench, -1, .badDescriptor)
-            try expectRefusal(bench, .min, .badDescriptor)
+            try expectRejection(bench, -1, .badDescriptor)
+            try expectRejection(bench, .min, .badDescriptor)
         },
         Check(7, "a number far beyond any descriptor is an error") { bench in
-            try expectRefusal(bench, .max, .badDescriptor)
+            try expectRejection(bench, .max, .badDescriptor)
         },
         Check(7, "a closed descriptor is an error") { bench in
             let number = bench.privateNumber()
             try bench.move(bench.pipe().readEnd, to: number)
             bench.close(number)
-            try expectRefusal(bench, number, .badDescriptor)
+            try expectRejection(bench, number, .badDescriptor)
         },
         Check(7, "a regular file is an error") { bench in
-            try expectRefusal(bench, bench.open("/proc/self/exe"), .notPollable)
+            try expectRejection(bench, bench.open("/proc/self/exe"), .notPollable)
         },
         Check(7, "a directory is an error") { bench in
-            try expectRefusal(bench, bench.open("/"), .notPollable)
+            try expectRejection(bench, bench.open("/"), .notPollable)
         },
-        Check(7, "a device that is never not ready is an error") { bench in
-            try expectRefusal(bench, bench.open("/dev/null"), .notPollable)
+        Check(7, "a device that is always ready is an error") { bench in
+            try expectRejection(bench, bench.open("/dev/null"), .notPollable)
         },
-        Check(7, "a descriptor that only names a file is an error") { bench in
-            try expectRefusal(bench, bench.open("/", onlyNaming: true), .badDescriptor)
+        Check(7, "a descriptor opened with O_PATH is an error") { bench in
+            try expectRejection(bench, bench.open("/", onlyNaming: true), .badDescriptor)
         },
-        Check(7, "a descriptor that only the registration itself can refuse is an error, on the spot or later") {
+        Check(7, "a descriptor that only the registration can reject is an error, immediately or later") {
             bench in
-            // Epoll descriptors in each other, as deep as the kernel allows: no other may hold the outermost.
+            // Epoll descriptors nested as deep as the kernel allows: no further one can watch the outermost.
             let pipe = try bench.pipe()
             var outermost = pipe.readEnd
             while let next = try bench.epoll(watching: outermost) { outermost = next }
@@ -41,20 +41,20 @@ extension LoopConformance {
             } catch {
                 return try expectEqual(error.errno, ELOOP, "errno of \"\(error)\"")
             }
-            // A loop that asks by poll(2) may be able to watch it.
+            // A loop on poll(2) may be able to watch it.
             try bench.write(pipe.writeEnd)
-            try expect(!bench.nextEvents().isEmpty, "it was not refused, and neither ready nor lost")
+            try expect(!bench.nextEvents().isEmpty, "it was neither rejected nor reported as ready or lost")
         },
-        Check(7, "removing what could never be watched is harmless") { bench in
+        Check(7, "removing a descriptor that cannot be watched is harmless") { bench in
             for fileDescriptor in [CInt(-1), .min, .max, bench.privateNumber(), try bench.open("/")] {
                 try bench.watch(fileDescriptor, [])
             }
         },
-        Check(7, "after an error the loop works on") { bench in
+        Check(7, "the loop keeps working after an error") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read)
-            try expectRefusal(bench, -1, .badDescriptor)
-            try expectRefusal(bench, bench.open("/"), .notPollable)
+            try expectRejection(bench, -1, .badDescriptor)
+            try expectRejection(bench, bench.open("/"), .notPollable)
             try bench.write(pipe.writeEnd)
             _ = try bench.nextEvent(of: pipe.readEnd)
         },
@@ -67,7 +67,7 @@ extension LoopConformance {
             try bench.watch(number, [])
             try bench.expectNoEvent(of: number, "it was closed and removed")
         },
-        Check(7, "a descriptor that was closed before the first poll does no harm") { bench in
+        Check(7, "closing a descriptor before the first poll is harmless") { bench in
             let number = bench.privateNumber()
             let other = try bench.pipe()
             try bench.watch(other.readEnd, .read)
@@ -78,7 +78,7 @@ extension LoopConformance {
                 try bench.move(pipe.readEnd, to: number)
                 try bench.watch(number, .read)
                 bench.close(number)
-                // While a duplicate lives on, the kernel may go on reporting it.
+                // While a duplicate exists, the kernel may still report the file.
                 for _ in 0..<5 { _ = try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(1))) }
                 try bench.watch(number, [])
                 try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
@@ -86,20 +86,20 @@ extension LoopConformance {
             try bench.write(other.writeEnd)
             _ = try bench.nextEvent(of: other.readEnd)
         },
-        Check(7, "a watched number that becomes a regular file does no harm") { bench in
+        Check(7, "a watched number that is reused for a regular file is harmless") { bench in
             let number = bench.privateNumber()
             for isPolledBetween in [false, true] {
                 try bench.move(bench.pipe().readEnd, to: number)
                 try bench.watch(number, .read)
                 if isPolledBetween { _ = try bench.poll(until: bench.loop.now) }
-                // Closes what was there.
+                // Closes the file that had this number.
                 try bench.move(bench.open("/proc/self/exe"), to: number)
                 try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
-                try expectRefusal(bench, number, .notPollable)
+                try expectRejection(bench, number, .notPollable)
                 try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(2)))
             }
         },
-        Check(7, "a number that changes hands and interest is never a refusal") { bench in
+        Check(7, "a number that is reused with another interest is never rejected") { bench in
             let number = bench.privateNumber()
             for step in UInt32(1)...20 {
                 let (left, right) = try bench.socketPair()
@@ -109,14 +109,14 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: number).generation, step, "generation")
             }
         },
-        Check(7, "watching what was closed while watched is an error") { bench in
+        Check(7, "watching a descriptor again after it was closed while watched is an error") { bench in
             let number = bench.privateNumber()
             try bench.move(bench.pipe().readEnd, to: number)
             try bench.watch(number, .read)
             bench.close(number)
-            try expectRefusal(bench, number, .badDescriptor)
+            try expectRejection(bench, number, .badDescriptor)
         },
-        Check(7, "closing a watched descriptor does not keep a poll from its deadline") { bench in
+        Check(7, "closing a watched descriptor does not delay the deadline of a poll") { bench in
             let number = bench.privateNumber()
             let pipe = try bench.pipe()
             try bench.move(pipe.readEnd, to: number)
@@ -137,7 +137,7 @@ extension LoopConformance {
             try bench.write(second.writeEnd)
             try expectEqual(try bench.nextEvent(of: number).generation, 2, "generation")
         },
-        Check(7, "a closed descriptor whose duplicate lives on does not spin the loop") { bench in
+        Check(7, "a closed descriptor with a remaining duplicate does not make the loop spin") { bench in
             let number = bench.privateNumber()
             let pipe = try bench.pipe()
             _ = try bench.duplicate(pipe.readEnd)
@@ -145,16 +145,16 @@ extension LoopConformance {
             try bench.watch(number, .read)
             try bench.write(pipe.writeEnd)
             bench.close(number)
-            // The kernel still has the file under a number that cannot take it out any more.
+            // The kernel still has the file under a number that can no longer remove it.
             try bench.watch(number, [])
             let other = try bench.pipe()
             try bench.watch(other.readEnd, .read, generation: 5)
             let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(20)))
-            try expect(early <= 10, "\(early) polls returned early on account of it")
+            try expect(early <= 10, "\(early) polls returned early because of it")
             try bench.write(other.writeEnd)
             try expectEqual(try bench.nextEvent(of: other.readEnd).generation, 5, "generation of another descriptor")
         },
-        Check(7, "a number whose former file lives on is watched for its new file only") { bench in
+        Check(7, "a number whose former file is still open is watched for its new file only") { bench in
             let number = bench.privateNumber()
             let former = try bench.pipe()
             _ = try bench.duplicate(former.readEnd)
@@ -162,13 +162,13 @@ extension LoopConformance {
             try bench.watch(number, .read, generation: 1)
             try bench.write(former.writeEnd)
             _ = try bench.nextEvent(of: number)
-            // Without a word to the loop, which the kernel goes on telling about the former file.
-            let latter = try bench.pipe()
-            try bench.move(latter.readEnd, to: number)
+            // Without notice to the loop, which still gets the kernel's events of the former file.
+            let current = try bench.pipe()
+            try bench.move(current.readEnd, to: number)
             try bench.watch(number, .read, generation: 2)
             for _ in 0..<5 { _ = try bench.poll(until: bench.loop.now) }
             try bench.expectNoEvent(of: number, "there is nothing to read in its new file")
-            try bench.write(latter.writeEnd)
+            try bench.write(current.writeEnd)
             try expectEqual(try bench.nextEvent(of: number).generation, 2, "generation")
         },
         Check(7, "a descriptor number above 1,024 works") { bench in
@@ -179,7 +179,7 @@ extension LoopConformance {
             try bench.write(pipe.writeEnd)
             _ = try bench.nextEvent(of: number)
         },
-        Check(7, "a descriptor number above 65,535 works, or else the highest that the system allows") { bench in
+        Check(7, "a descriptor number above 65,535 works, or the highest that the system allows") { bench in
             try bench.withDescriptorLimit(70_000) { limit in
                 let number = CInt(limit - 1)
                 let pipe = try bench.pipe()
@@ -193,7 +193,7 @@ extension LoopConformance {
             }
         },
         Check(7, "descriptors 0, 1 and 2 can be watched") { bench in
-            // In a child, as the process needs its own.
+            // In a child, because the process needs its own.
             try bench.inChild {
                 let loop = try bench.makeLoop()
                 var events = ReadyEvents()
@@ -213,7 +213,7 @@ extension LoopConformance {
         },
     ]
 
-    private static func expectRefusal(_ bench: Workbench, _ fileDescriptor: CInt, _ code: LoopError.Code) throws {
+    private static func expectRejection(_ bench: Workbench, _ fileDescriptor: CInt, _ code: LoopError.Code) throws {
         for interest in [Readiness.read, .write, [.read, .write]] {
             do throws(LoopError) {
                 try bench.loop.setInterest(interest, for: fileDescriptor, generation: 1)
@@ -222,7 +222,7 @@ extension LoopConformance {
                 try expectEqual(error.fileDescriptor, fileDescriptor, "descriptor of \"\(error)\"")
                 continue
             }
-            throw CheckFailure("watching descriptor \(fileDescriptor) for \(interest) was not refused")
+            throw CheckFailure("watching descriptor \(fileDescriptor) for \(interest) was not rejected")
         }
     }
 }

@@ -2,7 +2,7 @@ internal import GeventLoop
 internal import Glibc
 
 extension LoopConformance {
-    /// Lines 2 and 3: what an event carries, what hang-up and error look like, and spurious readiness.
+    /// The checks of lines 2 and 3: the contents of events, hang-up and error, and spurious readiness.
     static let eventChecks: [Check] = [
         Check(2, "an event carries the generation given at registration") { bench in
             let pipe = try bench.pipe()
@@ -12,7 +12,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, generation, "generation")
             }
         },
-        Check(2, "a pipe whose writer is gone wakes who waits to read") { bench in
+        Check(2, "a pipe whose writer has closed wakes a reader") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read)
             bench.close(pipe.writeEnd)
@@ -21,7 +21,7 @@ extension LoopConformance {
                 try expect(readiness.contains(.read), "readiness: \(readiness)")
             }
         },
-        Check(2, "a pipe whose reader is gone wakes who waits to write, and again for as long as it lasts") { bench in
+        Check(2, "a pipe whose reader has closed wakes a writer, repeatedly") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.writeEnd, .write)
             bench.close(pipe.readEnd)
@@ -32,9 +32,9 @@ extension LoopConformance {
             try bench.watch(pipe.writeEnd, [])
             try bench.expectNoEvent(of: pipe.writeEnd, "its interest was removed")
         },
-        Check(2, "a hang-up reads as read and write") { bench in
+        Check(2, "a hang-up is reported as read and write") { bench in
             let (left, right) = try bench.socketPair()
-            // Full, so that only the hang-up can make it writable.
+            // The buffer is full, so that only the hang-up can make the socket writable.
             bench.fill(left)
             try bench.watch(left, [.read, .write])
             try bench.expectNoEvent(of: left, "there is nothing to read and no room to write")
@@ -43,7 +43,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: left).readiness, [.read, .write], "readiness")
             }
         },
-        Check(2, "an error reads as read and write") { bench in
+        Check(2, "an error is reported as read and write") { bench in
             let pipe = try bench.pipe()
             bench.fill(pipe.writeEnd)
             try bench.watch(pipe.writeEnd, [.read, .write])
@@ -53,7 +53,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: pipe.writeEnd).readiness, [.read, .write], "readiness")
             }
         },
-        Check(2, "a hang-up wakes who waits to write") { bench in
+        Check(2, "a hang-up wakes a writer") { bench in
             let (left, right) = try bench.socketPair()
             bench.fill(left)
             try bench.watch(left, .write)
@@ -62,7 +62,7 @@ extension LoopConformance {
             let readiness = try bench.nextEvent(of: left).readiness
             try expect(readiness.contains(.write), "readiness: \(readiness)")
         },
-        Check(2, "a refused connection wakes who waits for it") { bench in
+        Check(2, "a refused connection wakes its waiter") { bench in
             let socket = try bench.refusedConnection()
             try bench.watch(socket, .write)
             let readiness = try bench.nextEvent(of: socket).readiness
@@ -74,11 +74,11 @@ extension LoopConformance {
             try expectEqual(shutdown(right, CInt(SHUT_WR)), 0, "shutdown")
             try expectEqual(try bench.nextEvent(of: left).readiness, .read, "readiness")
         },
-        Check(2, "what becomes ready in the order of its numbers is reported in that order") { bench in
+        Check(2, "descriptors that become ready in the order of their numbers are reported in that order") { bench in
             let pipes = try (0..<20).map { _ in try bench.pipe() }.sorted { $0.readEnd < $1.readEnd }
             for isWatchedBefore in [true, false] {
                 for pipe in pipes where isWatchedBefore { try bench.watch(pipe.readEnd, .read) }
-                // Registered by now, also with a loop that leaves that to the poll.
+                // After this poll they are registered, even on a loop that registers during the poll.
                 try bench.expectNoEvent(of: pipes[0].readEnd, "nothing was written")
                 for pipe in pipes { try bench.write(pipe.writeEnd) }
                 for pipe in pipes where !isWatchedBefore { try bench.watch(pipe.readEnd, .read) }
@@ -96,7 +96,7 @@ extension LoopConformance {
             try bench.move(first.readEnd, to: number)
             try bench.watch(number, .read, generation: 1)
             try bench.write(first.writeEnd)
-            // An event of generation 1 is in the batch while the number changes hands, as it is in the core.
+            // An event of generation 1 is in the batch while the number is reused, as can happen in the core.
             let batch = try bench.nextEvents()
             try expectEqual(batch.map(\.generation), [1], "generations in the batch")
             try bench.watch(number, [])
@@ -110,7 +110,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: number).generation, 2, "generation after the reuse")
             }
         },
-        Check(3, "whoever acts on readiness can rely on EAGAIN, and is told again") { bench in
+        Check(3, "after EAGAIN a waiter is notified again") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read)
             for _ in 0..<3 {
@@ -122,7 +122,7 @@ extension LoopConformance {
                 try expectEqual(errno, EAGAIN, "errno of reading an empty pipe")
             }
         },
-        Check(3, "urgent data is spurious readiness at most") { bench in
+        Check(3, "urgent data causes spurious readiness at most") { bench in
             let (left, right) = try bench.connection()
             try bench.watch(left, .read)
             var byte: UInt8 = 1
@@ -130,8 +130,8 @@ extension LoopConformance {
             for _ in 0..<5 {
                 for event in try bench.poll(until: bench.loop.now.advanced(by: .milliseconds(2))) {
                     try expectEqual(event.readiness, .read, "readiness")
-                    try expectEqual(read(left, &byte, 1), -1, "result of reading what is only urgent")
-                    try expectEqual(errno, EAGAIN, "errno of reading what is only urgent")
+                    try expectEqual(read(left, &byte, 1), -1, "result of reading only urgent data")
+                    try expectEqual(errno, EAGAIN, "errno of reading only urgent data")
                 }
             }
             try bench.write(right)

@@ -1,7 +1,7 @@
 internal import GeventLoop
 
 extension LoopConformance {
-    /// Line 8: fork.
+    /// The checks of line 8: fork.
     static let forkChecks: [Check] = [
         Check(8, "in a child the loop works and has no registrations") { bench in
             let pipe = try bench.pipe()
@@ -14,7 +14,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 2, "generation")
             }
         },
-        Check(8, "the clock goes on in a child") { bench in
+        Check(8, "the clock continues in a child") { bench in
             let before = bench.loop.now
             try bench.inChild {
                 try bench.loop.recoverAfterFork()
@@ -22,7 +22,7 @@ extension LoopConformance {
                 try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
             }
         },
-        Check(8, "what a child does with its loop leaves the parent's alone") { bench in
+        Check(8, "a child's use of its loop does not affect the parent's") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read, generation: 1)
             try bench.inChild {
@@ -36,18 +36,18 @@ extension LoopConformance {
                 try bench.nextEvent(of: pipe.readEnd),
                 ReadyEvent(fileDescriptor: pipe.readEnd, generation: 1, readiness: .read), "the parent's event")
         },
-        Check(8, "a child that only ends leaves the parent's loop alone") { bench in
+        Check(8, "a child that only exits does not affect the parent's loop") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read, generation: 1)
             try bench.inChild {}
             try bench.write(pipe.writeEnd)
             _ = try bench.nextEvent(of: pipe.readEnd)
         },
-        Check(8, "parent and child both go on at the same time") { bench in
+        Check(8, "parent and child both continue at the same time") { bench in
             let shared = try bench.pipe()
             try bench.watch(shared.writeEnd, .write, generation: 1)
             _ = try bench.nextEvent(of: shared.writeEnd)
-            @Sendable func goOn(_ bench: Workbench, generation: UInt32) throws {
+            @Sendable func continueRun(_ bench: Workbench, generation: UInt32) throws {
                 let own = try bench.pipe()
                 try bench.watch(own.readEnd, .read, generation: generation)
                 for _ in 0..<20 {
@@ -64,11 +64,11 @@ extension LoopConformance {
             try bench.inChild(
                 {
                     try bench.loop.recoverAfterFork()
-                    try goOn(bench, generation: 2)
+                    try continueRun(bench, generation: 2)
                 },
                 meanwhile: {
                     try bench.watch(shared.writeEnd, [])
-                    try goOn(bench, generation: 3)
+                    try continueRun(bench, generation: 3)
                 })
             try bench.watch(shared.writeEnd, .write, generation: 4)
             try expectEqual(try bench.nextEvent(of: shared.writeEnd).generation, 4, "generation in the parent")
@@ -89,7 +89,7 @@ extension LoopConformance {
                 try expectEqual(try bench.nextEvent(of: pipe.readEnd).generation, 1, "generation")
             }
         },
-        Check(8, "closing a loop in a child, recovered or not, leaves the parent's alone") { bench in
+        Check(8, "closing a loop in a child, recovered or not, does not affect the parent's") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read, generation: 1)
             try bench.inChild {
@@ -107,8 +107,8 @@ extension LoopConformance {
             try bench.inChild {
                 try bench.loop.recoverAfterFork()
                 try expect(bench.loop.waker === waker, "the waker is another object after the fork")
-                // Before the poll, not from a thread during it: ThreadSanitizer ends a process that starts threads
-                // after a fork with several of them.
+                // The wake comes before the poll and not from a thread during it, because ThreadSanitizer ends a
+                // process that starts threads after a fork with several threads.
                 for _ in 0..<3 {
                     waker.wake()
                     _ = try bench.poll(until: nil)
@@ -126,10 +126,10 @@ extension LoopConformance {
                 let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(5)))
                 if early > 0 { disturbed += 1 }
             }
-            // One early return proves nothing: it is allowed.
+            // A single early return is allowed.
             try expect(disturbed < 5, "each of 5 wakes in a child ended a poll of the parent")
         },
-        Check(8, "recovering twice is as good as once") { bench in
+        Check(8, "recovering twice has the same effect as once") { bench in
             let pipe = try bench.pipe()
             try bench.write(pipe.writeEnd)
             try bench.inChild {

@@ -2,7 +2,8 @@ internal import GeventLoop
 internal import Glibc
 
 extension LoopConformance {
-    /// Line 1: interest replaces, the empty set removes, repeating is harmless, readiness is level-triggered.
+    /// The checks of line 1: interest replaces, the empty set removes, repeating is harmless, readiness is
+    /// level-triggered.
     static let interestChecks: [Check] = [
         Check(1, "a readable pipe is reported for read") { bench in
             let pipe = try bench.pipe()
@@ -22,7 +23,7 @@ extension LoopConformance {
             let found = try bench.nextEvents().filter { $0.fileDescriptor == left }
             try expectEqual(found.map(\.readiness), [[.read, .write]], "events")
         },
-        Check(1, "only what was asked for is reported") { bench in
+        Check(1, "only the readiness in the interest is reported") { bench in
             let (left, right) = try bench.socketPair()
             try bench.watch(left, .read)
             try bench.write(right)
@@ -77,14 +78,14 @@ extension LoopConformance {
             let found = try bench.nextEvents().filter { $0.fileDescriptor == pipe.readEnd }
             try expectEqual(found.count, 1, "events in one poll")
         },
-        Check(1, "interest that changes a thousand times between polls is the last one") { bench in
+        Check(1, "after a thousand changes of interest between polls the last one applies") { bench in
             let (left, right) = try bench.socketPair()
             for step in UInt32(0)..<1000 {
                 try bench.watch(left, step % 2 == 0 ? .write : [.read, .write], generation: step)
                 if step % 5 == 0 { try bench.watch(left, []) }
             }
             try bench.watch(left, .read, generation: 1000)
-            try bench.expectNoEvent(of: left, "write is not watched any more and there is nothing to read")
+            try bench.expectNoEvent(of: left, "write is no longer watched and there is nothing to read")
             try bench.write(right)
             try expectEqual(
                 try bench.nextEvent(of: left),
@@ -99,7 +100,7 @@ extension LoopConformance {
             _ = try bench.nextEvent(of: pipe.readEnd)
             try expectEqual(fcntl(pipe.readEnd, F_GETFL), flags & ~O_NONBLOCK, "flags of the file")
         },
-        Check(1, "removing what is not watched is harmless") { bench in
+        Check(1, "removing a descriptor that is not watched is harmless") { bench in
             let pipe = try bench.pipe()
             for _ in 0..<2 { try bench.watch(pipe.readEnd, []) }
             try bench.watch(pipe.readEnd, .read)

@@ -1,9 +1,9 @@
 public import GeventLoop
 internal import Synchronization
 
-/// The contract of ``/GeventLoop/Loop`` as named checks, for our loops and for yours.
+/// The contract of ``/GeventLoop/Loop`` as named checks, for the loops of this package and your own.
 ///
-/// No test framework is needed; with Swift Testing it reads
+/// No test framework is needed. With Swift Testing, a test looks like this:
 ///
 /// ```swift
 /// @Test(arguments: LoopConformance.checks)
@@ -13,26 +13,27 @@ internal import Synchronization
 /// }
 /// ```
 ///
-/// Each check makes its own loop on a thread of its own and closes everything it opened. Checks run one at a time
-/// within a process, because they fork and reuse descriptor numbers. They use the real clock where the loop does, and
-/// are strict about "not early" but generous about "not late". The process's soft limit on open descriptors is raised
-/// to 4,096 if it is lower, and by two checks, for as long as they run, to what they need or to what the system allows.
+/// Each check creates its own loop on its own thread and closes everything it opened. Checks run one at a time within a
+/// process, because they fork and reuse descriptor numbers. They use the real clock where the loop does, and are strict
+/// about "not early" but generous about "not late". The soft limit of the process on open descriptors is raised to
+/// 4,096 if it is lower. Two checks raise it further while they run, to the number they need or the most that the
+/// system allows.
 public struct LoopConformance: Sendable {
-    /// Makes a fresh loop that belongs to the calling thread.
+    /// A closure that creates a new loop that belongs to the calling thread.
     public typealias Factory = @Sendable () throws -> any Loop
 
-    /// One named fact about loops.
+    /// A named check of one fact about loops.
     public struct Check: Sendable, CustomStringConvertible {
-        /// The fact in plain words, such as "the empty set removes".
+        /// The fact, such as "the empty set removes".
         public let name: String
 
-        /// The line of the contract it belongs to, 1 to 9.
+        /// The line of the contract that the check belongs to, 1 to 9.
         public let contractLine: Int
 
-        /// Runs the check on the calling thread; throws an error that describes what was expected and what happened.
+        /// Runs the check on the calling thread. Throws an error that describes what was expected and what happened.
         public let run: @Sendable (_ makeLoop: @escaping Factory) throws -> Void
 
-        /// The name with its line, such as "1: the empty set removes".
+        /// The line and the name, such as "1: the empty set removes".
         public var description: String { "\(contractLine): \(name)" }
 
         init(_ contractLine: Int, _ name: String, _ body: @escaping @Sendable (Workbench) throws -> Void) {
@@ -46,7 +47,7 @@ public struct LoopConformance: Sendable {
         }
     }
 
-    /// What became of one check.
+    /// The result of one check.
     public struct Result: Sendable, CustomStringConvertible {
         /// The check.
         public let check: Check
@@ -54,7 +55,7 @@ public struct LoopConformance: Sendable {
         /// The loop's name, as given to ``LoopConformance/init(name:makeLoop:)``.
         public let loop: String
 
-        /// What was expected and what happened; nil if the check passed.
+        /// A description of what was expected and what happened; nil if the check passed.
         public let failure: String?
 
         /// One line, such as "ok   epoll 1: the empty set removes".
@@ -63,7 +64,7 @@ public struct LoopConformance: Sendable {
         }
     }
 
-    /// Every check, by the lines of the contract.
+    /// Every check, in the order of the lines of the contract.
     public static let checks: [Check] =
         interestChecks + eventChecks + returningChecks + appendingChecks + wakingChecks + descriptorChecks
         + forkChecks + confinementChecks
@@ -73,22 +74,22 @@ public struct LoopConformance: Sendable {
 
     private let makeLoop: Factory
 
-    /// The conformance of one kind of loop.
+    /// Creates the conformance checks of one kind of loop.
     ///
     /// - Parameters:
-    ///   - name: what results call it.
-    ///   - makeLoop: makes a fresh loop; called on a thread of each check's own.
+    ///   - name: the loop's name in results.
+    ///   - makeLoop: creates a new loop; each check calls it on its own thread.
     public init(name: String, makeLoop: @escaping Factory) {
         self.name = name
         self.makeLoop = makeLoop
     }
 
-    /// Runs every check. Blocks the calling thread for a second or so.
+    /// Runs every check. Blocks the calling thread for about a second.
     public func run() -> [Result] {
         Self.checks.map { run($0) }
     }
 
-    /// Runs one check. One that has not finished after 30 seconds has failed; its thread is left behind.
+    /// Runs one check. A check that has not finished after 30 seconds fails, and its thread is abandoned.
     public func run(_ check: Check) -> Result {
         let makeLoop = makeLoop
         let outcome = Self.oneAtATime.withLock { _ in

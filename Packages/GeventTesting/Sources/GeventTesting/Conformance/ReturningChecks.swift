@@ -3,7 +3,7 @@ internal import Glibc
 internal import Synchronization
 
 extension LoopConformance {
-    /// Line 4: when a poll returns.
+    /// The checks of line 4: the time of a poll's return.
     static let returningChecks: [Check] = [
         Check(4, "a deadline that has passed does not block") { bench in
             let start = realTime()
@@ -14,18 +14,18 @@ extension LoopConformance {
             }
             try expect(realTime() - start < .seconds(5), "four polls took \(realTime() - start)")
         },
-        Check(4, "a poll that does not block still finds what is ready") { bench in
+        Check(4, "a poll that does not block still reports ready descriptors") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read)
             try bench.write(pipe.writeEnd)
-            // More than once, as an early return is allowed.
+            // More than one poll, because an early return is allowed.
             for _ in 0..<10 {
                 if try !bench.poll(until: .distantPast).isEmpty { return }
             }
             throw CheckFailure("ten polls did not report a readable pipe")
         },
         Check(4, "a return at the deadline is never before it") { bench in
-            // Odd fractions: whoever rounds down, to micro- or milliseconds, returns early each time.
+            // Odd fractions: a loop that rounds down, to micro- or milliseconds, returns early each time.
             var early = 0
             for step in 0..<20 {
                 let wait = Duration.nanoseconds(1_000_001 + 137_731 * step)
@@ -64,7 +64,7 @@ extension LoopConformance {
             while found.isEmpty { found = try bench.poll(until: nil) }
             try expectEqual(found.map(\.fileDescriptor), [pipe.readEnd], "descriptors reported")
         },
-        Check(4, "a deadline in the distant future is none") { bench in
+        Check(4, "a deadline in the distant future counts as no deadline") { bench in
             let waker = bench.loop.waker
             let thread = CheckThread {
                 pause(milliseconds: 20)
@@ -89,7 +89,8 @@ extension LoopConformance {
                 early += try bench.countEarlyReturns(until: start.advanced(by: step * number))
             }
             try expect(early <= 100, "\(early) returns before 1,000 deadlines")
-            // Late is allowed, as the machine may be busy; the sum of a thousand roundings is not.
+            // A late return is allowed, because the machine may be busy; an accumulation of a thousand roundings is
+            // not.
             let late = start.advanced(by: step * 1000).duration(to: bench.loop.now)
             try expect(late < .milliseconds(500), "the last of 1,000 deadlines was missed by \(late)")
             try expect(realTime() - realStart < .seconds(5), "1,000 times 200 us took \(realTime() - realStart)")
@@ -97,7 +98,7 @@ extension LoopConformance {
         Check(4, "waiting without a deadline takes no processor time") { bench in
             let idle = try bench.pipe()
             try bench.watch(idle.readEnd, .read)
-            // What an earlier deadline leaves behind must not end this wait.
+            // The timer of an earlier deadline must not end this wait.
             try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(1)))
             let waker = bench.loop.waker
             final class Flag: Sendable {
@@ -151,7 +152,7 @@ extension LoopConformance {
             }
             try expect(realTime() - start < .seconds(5), "\(step) times 1 ms took \(realTime() - start)")
         },
-        Check(4, "the clock never goes back") { bench in
+        Check(4, "the clock never moves backwards") { bench in
             var last = bench.loop.now
             for _ in 0..<1000 {
                 let now = bench.loop.now
@@ -160,15 +161,15 @@ extension LoopConformance {
                 _ = try bench.poll(until: last)
             }
         },
-        Check(4, "the timer resolution is more than nothing and at most 20 ms") { bench in
+        Check(4, "the timer resolution is positive and at most 20 ms") { bench in
             let resolution = bench.loop.timerResolution
             try expect(resolution > .zero && resolution <= .milliseconds(20), "it is \(resolution)")
         },
     ]
 
-    /// Line 5: a poll appends plain values.
+    /// The checks of line 5: a poll appends plain values.
     static let appendingChecks: [Check] = [
-        Check(5, "a poll appends to the batch and keeps what is there") { bench in
+        Check(5, "a poll appends to the batch and keeps existing events") { bench in
             let pipe = try bench.pipe()
             try bench.watch(pipe.readEnd, .read, generation: 3)
             try bench.write(pipe.writeEnd)
@@ -179,7 +180,7 @@ extension LoopConformance {
                 try bench.loop.poll(until: bench.loop.now.advanced(by: .milliseconds(100)), into: &events)
             }
             try expectEqual(events.count, 2, "events in the batch")
-            try expectEqual(events[0], old, "the event that was there")
+            try expectEqual(events[0], old, "the existing event")
             try expectEqual(
                 events[1], ReadyEvent(fileDescriptor: pipe.readEnd, generation: 3, readiness: .read), "the new event")
         },
@@ -188,7 +189,7 @@ extension LoopConformance {
         },
         Check(5, "10,000 descriptors ready at once are all reported, each once per poll") { bench in
             try bench.withDescriptorLimit(10_500) { limit in
-                // As many as the system allows, if that is less.
+                // As many as the system allows, if that is fewer.
                 try expectAllReported(bench, min(10_000, limit - 500))
             }
         },

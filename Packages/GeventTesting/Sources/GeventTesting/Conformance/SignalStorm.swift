@@ -1,9 +1,9 @@
 internal import Glibc
 internal import Synchronization
 
-/// Interrupts the thread that made it every 100 microseconds, until it is told to stop.
+/// Interrupts the thread that created it every 100 microseconds, until `stop()` is called.
 ///
-/// The signal is SIGURG, which does nothing to a program that does not expect it, so a late one is harmless.
+/// The signal is SIGURG, which is ignored by default, so a late one is harmless.
 final class SignalStorm {
     private let former: sigaction
     private let stopping = Flag()
@@ -17,10 +17,10 @@ final class SignalStorm {
         var action = sigaction()
         action.__sigaction_handler.sa_handler = { _ in SignalStorm.arrived.wrappingAdd(1, ordering: .relaxed) }
         var former = sigaction()
-        // Without SA_RESTART: system calls are to end with EINTR.
+        // Without SA_RESTART, so that system calls end with EINTR.
         try expectEqual(sigaction(SIGURG, &action, &former), 0, "sigaction")
         self.former = former
-        // The worker threads of libdispatch, which make the threads of checks, block every signal.
+        // The worker threads of libdispatch, which create the threads of checks, block every signal.
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, SIGURG)
@@ -36,7 +36,7 @@ final class SignalStorm {
         }
     }
 
-    /// How many have arrived.
+    /// The number of signals that have arrived.
     var count: Int { Self.arrived.load(ordering: .relaxed) }
 
     func stop() {
@@ -47,6 +47,6 @@ final class SignalStorm {
         sigaction(SIGURG, &former, nil)
     }
 
-    /// Touched before the first signal, so that no handler is the one to initialise it.
+    /// The count of signals, accessed before the first one so that no handler initialises it.
     private static let arrived = Atomic<Int>(0)
 }

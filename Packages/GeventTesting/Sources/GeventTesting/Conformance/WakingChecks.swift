@@ -3,7 +3,7 @@ internal import Glibc
 internal import Synchronization
 
 extension LoopConformance {
-    /// Line 6: waking.
+    /// The checks of line 6: waking.
     static let wakingChecks: [Check] = [
         Check(6, "a wake before the poll ends it") { bench in
             bench.loop.waker.wake()
@@ -39,14 +39,14 @@ extension LoopConformance {
             let early = try bench.countEarlyReturns(until: bench.loop.now.advanced(by: .milliseconds(20)))
             try expect(early <= 100, "10,000 wakes made \(early) further polls return early")
         },
-        Check(6, "each wake counts when there was a poll in between") { bench in
+        Check(6, "each wake counts if there was a poll in between") { bench in
             for _ in 0..<1000 {
                 bench.loop.waker.wake()
                 _ = try bench.poll(until: nil)
             }
         },
         Check(6, "no wake of eight threads is lost") { bench in
-            // A lost wake leaves the count short with the loop asleep, and the check does not finish.
+            // After a lost wake the loop sleeps with the count incomplete, and the check does not finish.
             final class Count: Sendable {
                 let value = Atomic<Int>(0)
             }
@@ -69,15 +69,15 @@ extension LoopConformance {
         Check(6, "a wake after close does nothing, not even to descriptors opened since") { bench in
             let waker = bench.loop.waker
             bench.closeLoop()
-            // These take the numbers that the loop gave back.
+            // These get the descriptor numbers that the loop released.
             let pipes = try (0..<8).map { _ in try bench.pipe() }
             for _ in 0..<10 { waker.wake() }
             for pipe in pipes {
                 var byte: UInt8 = 0
-                try expectEqual(read(pipe.readEnd, &byte, 1), -1, "result of reading a pipe nobody wrote to")
+                try expectEqual(read(pipe.readEnd, &byte, 1), -1, "result of reading a pipe without data")
             }
         },
-        Check(6, "threads may wake while the loop closes") { bench in
+        Check(6, "threads may wake a loop while it closes") { bench in
             final class Flag: Sendable {
                 let stop = Atomic<Bool>(false)
             }

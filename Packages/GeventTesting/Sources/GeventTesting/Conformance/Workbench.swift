@@ -3,7 +3,7 @@ internal import GeventLoop
 internal import Glibc
 internal import Synchronization
 
-/// Why a check failed: what was expected and what happened.
+/// The failure of a check: what was expected and what happened.
 struct CheckFailure: Error, CustomStringConvertible {
     let description: String
 
@@ -15,12 +15,12 @@ func expect(_ condition: Bool, _ message: @autoclosure () -> String) throws {
     if !condition { throw CheckFailure(message()) }
 }
 
-/// Fails the check unless both are equal.
-func expectEqual<Value: Equatable>(_ actual: Value, _ expected: Value, _ what: String) throws {
-    try expect(actual == expected, "\(what): expected \(expected), got \(actual)")
+/// Fails the check unless both values are equal.
+func expectEqual<Value: Equatable>(_ actual: Value, _ expected: Value, _ label: String) throws {
+    try expect(actual == expected, "\(label): expected \(expected), got \(actual)")
 }
 
-/// What a check works with: its loop, and descriptors that are closed in the end whatever happens.
+/// The resources of a check: its loop, and descriptors that are closed at the end in any case.
 final class Workbench {
     let makeLoop: LoopConformance.Factory
     let loop: any Loop
@@ -47,14 +47,14 @@ final class Workbench {
 
     // MARK: Descriptors
 
-    /// A non-blocking pipe.
+    /// Creates a non-blocking pipe.
     func pipe() throws -> (readEnd: CInt, writeEnd: CInt) {
         var ends: [CInt] = [-1, -1]
         try expectEqual(gevent_pipe(&ends), 0, "pipe2")
         return (adopt(ends[0]), adopt(ends[1]))
     }
 
-    /// Both ends of a non-blocking stream socket.
+    /// Creates a pair of connected non-blocking stream sockets.
     func socketPair() throws -> (CInt, CInt) {
         var ends: [CInt] = [-1, -1]
         let kind = CInt(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
@@ -62,7 +62,7 @@ final class Workbench {
         return (adopt(ends[0]), adopt(ends[1]))
     }
 
-    /// Both ends of a non-blocking TCP connection.
+    /// Creates a TCP connection and returns both non-blocking ends.
     func connection() throws -> (CInt, CInt) {
         let listener = try tcpSocket()
         var address = loopback()
@@ -70,7 +70,7 @@ final class Workbench {
         try expectEqual(listen(listener, 1), 0, "listen")
         try expectEqual(withSocketAddress(&address) { getsockname(listener, $0, &$1) }, 0, "getsockname")
         let right = try tcpSocket()
-        // Non-blocking: over loopback the connection is there when the call returns all the same.
+        // The socket is non-blocking, but over loopback the connection is established when the call returns.
         _ = withSocketAddress(&address) { connect(right, $0, $1) }
         let left = accept(listener, nil, nil)
         try expect(left >= 0, "accept failed: errno \(errno)")
@@ -78,11 +78,11 @@ final class Workbench {
         return (adopt(left), right)
     }
 
-    /// A TCP socket whose attempt to connect is refused.
+    /// Creates a TCP socket whose attempt to connect is refused.
     func refusedConnection() throws -> CInt {
         let placeholder = try tcpSocket()
         var address = loopback()
-        // Bound and not listening: nobody else gets the port, and nobody answers.
+        // Bound but not listening, so no other socket gets the port and connections are refused.
         try expectEqual(withSocketAddress(&address) { bind(placeholder, $0, $1) }, 0, "bind")
         try expectEqual(withSocketAddress(&address) { getsockname(placeholder, $0, &$1) }, 0, "getsockname")
         let socket = try tcpSocket()
@@ -109,36 +109,37 @@ final class Workbench {
     ) -> CInt {
         var size = socklen_t(MemoryLayout<sockaddr_in>.size)
         return withUnsafeMutableBytes(of: &address) { bytes in
-            // Every socket address may be seen as a `sockaddr`, and a variable's bytes have a base address.
+            // Every socket address may be accessed as a `sockaddr`, and the bytes of a variable have a base address.
             bytes.baseAddress.map { body($0.assumingMemoryBound(to: sockaddr.self), &size) } ?? -1
         }
     }
 
-    /// A file, a directory or a device; or only its name, which can be neither read nor written.
+    /// Opens a file, a directory or a device; or only its name, which can be neither read nor written.
     func open(_ path: String, onlyNaming: Bool = false) throws -> CInt {
         let result = onlyNaming ? gevent_open_path(path) : Glibc.open(path, O_RDONLY | O_CLOEXEC)
         try expect(result >= 0, "cannot open \(path): errno \(errno)")
         return adopt(result)
     }
 
-    /// An epoll descriptor that watches another descriptor for reading; nil if the kernel will not nest them so deep.
+    /// Creates an epoll descriptor that watches another descriptor for reading. Returns nil if the kernel rejects the
+    /// depth of nesting.
     func epoll(watching fileDescriptor: CInt) throws -> CInt? {
         let epoll = adopt(gevent_epoll())
         let result = gevent_epoll_control(epoll, EPOLL_CTL_ADD, fileDescriptor, EPOLLIN.rawValue, 0)
-        // Older kernels say EINVAL of a descriptor that is nested too deep.
+        // Older kernels return EINVAL for a descriptor that is nested too deep.
         if result == -ELOOP || result == -EINVAL { return nil }
         try expect(result == 0, "an epoll descriptor cannot be made: errno \(-result)")
         return epoll
     }
 
-    /// Another descriptor for the same file.
+    /// Creates another descriptor for the same file.
     func duplicate(_ fileDescriptor: CInt) throws -> CInt {
         let result = fcntl(fileDescriptor, F_DUPFD_CLOEXEC, 0)
         try expect(result >= 0, "cannot duplicate a descriptor: errno \(errno)")
         return adopt(result)
     }
 
-    /// Puts the file behind a number, and closes the descriptor it came from.
+    /// Moves the open file to another descriptor number, and closes the original descriptor.
     @discardableResult
     func move(_ fileDescriptor: CInt, to number: CInt) throws -> CInt {
         descriptors.remove(fileDescriptor)
@@ -151,8 +152,8 @@ final class Workbench {
         _ = Glibc.close(fileDescriptor)
     }
 
-    /// A high number that no other check will use and the kernel hands to nobody by itself. Closing and reusing such a
-    /// number is safe although other threads of the process open descriptors meanwhile.
+    /// Returns a high number that no other check uses and that the kernel does not assign by itself. Closing and
+    /// reusing such a number is safe although other threads of the process open descriptors meanwhile.
     func privateNumber() -> CInt {
         let number = Self.nextNumber.wrappingAdd(1, ordering: .relaxed).oldValue
         return 2000 + number % 2000
@@ -163,9 +164,10 @@ final class Workbench {
         return fileDescriptor
     }
 
-    /// Runs the closure with the limit on open descriptors raised to this, or to the most that the system allows.
+    /// Runs the closure with the limit on open descriptors raised to this number, or to the most that the system
+    /// allows.
     ///
-    /// - Parameter body: is given the limit; whatever it opens beyond the former one it closes.
+    /// - Parameter body: receives the limit. It must close every descriptor beyond the former limit.
     func withDescriptorLimit(_ wanted: Int, _ body: (_ limit: Int) throws -> Void) throws {
         let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         var former = rlimit()
@@ -197,7 +199,7 @@ final class Workbench {
         try expectEqual(writeByte(to: fileDescriptor), 1, "bytes written")
     }
 
-    /// Reads until nothing is left; returns whether there was anything.
+    /// Reads until the descriptor is empty. Returns whether there was any data.
     @discardableResult
     func drain(_ fileDescriptor: CInt) -> Bool {
         withUnsafeTemporaryAllocation(byteCount: 4096, alignment: 1) { bytes in
@@ -207,11 +209,11 @@ final class Workbench {
         }
     }
 
-    /// Writes until there is no room.
+    /// Writes until the buffer is full.
     func fill(_ fileDescriptor: CInt) {
         var bytes = [UInt8](repeating: 0, count: 65536)
         while Glibc.write(fileDescriptor, &bytes, bytes.count) > 0 {}
-        // The last bit of room may be too small for many bytes.
+        // The remaining room may be too small for a large write.
         while Glibc.write(fileDescriptor, &bytes, 1) > 0 {}
     }
 
@@ -221,14 +223,14 @@ final class Workbench {
         try loop.setInterest(interest, for: fileDescriptor, generation: generation)
     }
 
-    /// The events of one poll.
+    /// Polls once and returns the events.
     func poll(until deadline: LoopInstant?) throws -> [ReadyEvent] {
         events.removeAll()
         try loop.poll(until: deadline, into: &events)
         return (0..<events.count).map { events[$0] }
     }
 
-    /// The events of the first poll that has any, within five seconds; spurious returns are passed over.
+    /// Polls until there are events, for up to five seconds, and returns them. Spurious returns are ignored.
     func nextEvents() throws -> [ReadyEvent] {
         let start = realTime()
         while realTime() - start < .seconds(5) {
@@ -256,7 +258,8 @@ final class Workbench {
         }
     }
 
-    /// Polls until the deadline and returns how many polls returned earlier. A loop that never gets there fails.
+    /// Polls until the deadline and returns the number of polls that returned earlier. A loop that never reaches the
+    /// deadline fails.
     @discardableResult
     func countEarlyReturns(until deadline: LoopInstant) throws -> Int {
         var count = 0
@@ -264,19 +267,19 @@ final class Workbench {
             _ = try poll(until: deadline)
             if loop.now >= deadline { return count }
             count += 1
-            try expect(count < 1000, "a poll until \(deadline) returned 1,000 times too early")
+            try expect(count < 1000, "a poll until \(deadline) returned too early 1,000 times")
         }
     }
 
     // MARK: Fork
 
-    /// Runs the closure in a forked child; an error it throws fails the check here.
+    /// Runs the closure in a forked child; an error it throws fails the check in the parent.
     ///
-    /// A child has one thread and a copy of everybody's locks. Those of the C library are put in order by `fork`, those
-    /// of the Swift runtime are not: if another thread of the process held one at that moment (another test, say), the
-    /// child may hang through no fault of the loop. So a child that hung is tried again; a loop's own hang stays one.
+    /// A child has one thread and a copy of all locks. `fork` resets those of the C library, but not those of the Swift
+    /// runtime. If another thread of the process held one at that moment (another test, for example), the child may
+    /// hang through no fault of the loop. So a child that hung is tried again; a loop that hangs will hang each time.
     ///
-    /// - Parameter meanwhile: runs here while the child runs.
+    /// - Parameter meanwhile: runs in the parent while the child runs.
     func inChild(_ body: () throws -> Void, meanwhile: () throws -> Void = {}) throws {
         for attempt in 1...3 {
             let (code, message) = try runChild(body, meanwhile)
@@ -286,7 +289,7 @@ final class Workbench {
         }
     }
 
-    /// The child's status, as `gevent_wait_for_exit` has it, and the error it threw.
+    /// Returns the child's status, as from `gevent_wait_for_exit`, and the error it threw.
     private func runChild(
         _ body: () throws -> Void, _ meanwhile: () throws -> Void
     ) throws -> (code: CInt, message: String) {
@@ -304,7 +307,7 @@ final class Workbench {
             }
             gevent_exit(code)
         }
-        // A failure here counts once the child is gone.
+        // A failure in the parent is thrown after the child has ended.
         let failure = Result { try meanwhile() }  // control: a loop's check runs no greenlets
         let code = gevent_wait_for_exit(child)
         try failure.get()
@@ -316,24 +319,24 @@ final class Workbench {
     }
 }
 
-/// Writes one byte, on any thread; returns what `write` did.
+/// Writes one byte, on any thread. Returns the result of `write`.
 @discardableResult
 func writeByte(to fileDescriptor: CInt) -> Int {
     var byte: UInt8 = 7
     return write(fileDescriptor, &byte, 1)
 }
 
-/// The real clock, whatever the loop's is.
+/// Returns the real time, regardless of the loop's clock.
 func realTime() -> Duration {
     .nanoseconds(gevent_monotonic_time())
 }
 
-/// What this thread has used of a processor.
+/// Returns the processor time that this thread has used.
 func processorTime() -> Duration {
     .nanoseconds(gevent_thread_processor_time())
 }
 
-/// Lets real time pass on a helper thread.
+/// Blocks a helper thread for a real duration.
 func pause(milliseconds: UInt32) {
     usleep(milliseconds * 1000)
 }
