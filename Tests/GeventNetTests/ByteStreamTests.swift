@@ -4,12 +4,12 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// What can be done with any stream.
+/// The calls that every stream has.
 @Suite struct ByteStreamTests {
     // MARK: Sockets as streams
 
-    /// For the type at hand.
-    private static func talkGenerically<Stream: ByteStream>(_ a: Stream, _ b: Stream) throws {
+    /// Uses a stream through its concrete type.
+    private static func exerciseGenerically<Stream: ByteStream>(_ a: Stream, _ b: Stream) throws {
         try a.writeAll("0123")
         try a.writeAll([0x34, 0x35])
         let more = Array("6789abcdefghij".utf8)
@@ -25,8 +25,8 @@ import Testing
         #expect(try nothing.withUnsafeMutableBytes { try b.read(into: $0) } == 0)
     }
 
-    /// By indirect calls.
-    private static func talkIndirectly(_ a: any ByteStream, _ b: any ByteStream) throws {
+    /// Uses a stream through indirect calls.
+    private static func exerciseIndirectly(_ a: any ByteStream, _ b: any ByteStream) throws {
         try a.writeAll("one ".utf8, "two ".utf8)
         try a.writeAll("three ".utf8, [0x34, 0x20], Set("5".utf8), timeout: .seconds(10))
         let (six, seven) = (Array(" six".utf8), Array(" seven".utf8))
@@ -39,7 +39,7 @@ import Testing
         #expect(socketError { try a.writeAll("x") }?.code == .closed)
     }
 
-    /// Reads by turns into both kinds of spans.
+    /// Reads alternately into both kinds of spans.
     private static func receive(_ count: Int, from stream: any ByteStream) throws -> String {
         var received: [UInt8] = []
         while received.count < count {
@@ -63,7 +63,7 @@ import Testing
     @Test func genericCodeTakesSockets() throws {
         try withNet { _ in
             for (a, b) in [try Socket.pair(), try tcpPair()] {
-                try Self.talkGenerically(a, b)
+                try Self.exerciseGenerically(a, b)
                 for socket in [a, b] { socket.close() }
             }
         }
@@ -72,7 +72,7 @@ import Testing
     @Test func indirectCallsReachSockets() throws {
         try withNet { _ in
             for (a, b) in [try Socket.pair(), try tcpPair()] {
-                try Self.talkIndirectly(a, b)
+                try Self.exerciseIndirectly(a, b)
                 b.close()
             }
         }
@@ -109,7 +109,7 @@ import Testing
 
     // MARK: Gathered writes
 
-    /// Parts of all sizes, and more of them than one system call takes.
+    /// Parts of various sizes, and more of them than one system call accepts.
     private static let parts: [[UInt8]] = (0..<200).map { number in
         let size = number % 7 == 0 ? 0 : number % 10 == 0 ? 100_000 : number * 11
         return (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ number) }
@@ -134,7 +134,7 @@ import Testing
                     try a.shutdown(.write)
                 }
                 let message = Array(Self.parts.joined())
-                // In portions that end anywhere in a part.
+                // In portions that end anywhere within a part.
                 var received: [UInt8] = []
                 while case let more = try b.read(upTo: 7_919), !more.isEmpty { received += more }
                 #expect(received == message)
@@ -143,7 +143,7 @@ import Testing
         }
     }
 
-    /// What was written is the beginning of the message, and the socket goes on working.
+    /// The bytes written are a prefix of the message, and the socket remains usable.
     @Test(arguments: [0, 1, 5, 20]) func aGatheredWriteCanBeKilledInTheMiddle(rounds: Int) throws {
         try withNet { _ in
             let (a, b) = try Socket.pair()
@@ -173,18 +173,18 @@ import Testing
             let (a, b) = try tcpPair()
             let before = try Self.segmentsSent(by: a)
             try a.writeAll("GET / ".utf8, "HTTP/1.1".utf8, "\r\n\r\n".utf8)
-            // Without Nagle's delay each system call sends a segment.
+            // Without Nagle's algorithm, each system call sends a segment.
             #expect(try Self.segmentsSent(by: a) == before + 1)
             #expect(text(try b.read()) == "GET / HTTP/1.1\r\n\r\n")
         }
     }
 
-    /// Segments with data.
+    /// Returns the number of segments with data.
     private static func segmentsSent(by socket: Socket) throws -> UInt32 {
         var information = [UInt32](repeating: 0, count: 64)
         var size = socklen_t(information.count * 4)
         let result = getsockopt(socket.fileDescriptor, CInt(IPPROTO_TCP), TCP_INFO, &information, &size)
-        // `tcpi_data_segs_out` of the kernel's `tcp_info`, which glibc's does not have.
+        // `tcpi_data_segs_out` of the kernel's `tcp_info`, which glibc's lacks.
         try #require(result == 0 && size >= 160)
         return information[39]
     }
@@ -201,7 +201,7 @@ import Testing
 
     // MARK: Timeouts and threads
 
-    /// Every call that can park, on a stream that is full and has nothing to read.
+    /// Every call that can park, on a full stream with nothing to read.
     private static let parkingCalls: [@Sendable (any ByteStream, Duration?) throws -> Void] = [
         { stream, timeout in
             var buffer: [UInt8] = [0]
@@ -229,7 +229,7 @@ import Testing
             let start = hub.now
             #expect(socketError { try parks(a, .milliseconds(5)) }?.code == .timedOut)
             #expect(start.duration(to: hub.now) >= .milliseconds(5))
-            // Nil is the socket's own.
+            // Nil means the socket's own timeout.
             a.timeout = .milliseconds(1)
             #expect(socketError { try parks(a, nil) }?.code == .timedOut)
         }
@@ -238,14 +238,14 @@ import Testing
     @Test func eachCallIsOfOneThread() throws {
         try withNet { _ in
             let (a, b) = try Socket.pair()
-            let smuggled = Smuggled(a)
+            let foreign = ForeignValue(a)
             try onFreshThread {
                 let calls: [(any ByteStream) throws -> Void] =
                     Self.parkingCalls.map { call in { try call($0, nil) } } + [
                         { try $0.writeAll("") }, { try $0.writeAll([], []) }, { try $0.shutdown(.both) },
                     ]
                 for call in calls {
-                    let error = #expect(throws: HubError.self) { try call(smuggled.value) }
+                    let error = #expect(throws: HubError.self) { try call(foreign.value) }
                     #expect(error?.code == .wrongThread)
                 }
             }
@@ -259,7 +259,7 @@ import Testing
             let hub = try Hub.start(on: VirtualLoop())
             let (a, b) = try Socket.pair()
             hub.destroy()
-            // The next hub's memory is often the last one's.
+            // The next hub often has the same address.
             let next = try Hub.start(on: VirtualLoop())
             for call in Self.parkingCalls {
                 let error = #expect(throws: HubError.self) { try call(a, nil) }
@@ -270,7 +270,7 @@ import Testing
         }
     }
 
-    // MARK: A stream of one's own
+    // MARK: A custom stream
 
     @Test func defaultsWriteEverything() throws {
         try withHub { _ in
@@ -292,7 +292,7 @@ import Testing
             #expect(throws: SlowStream.TimedOut.self) {
                 try stream.writeAll("abc".utf8, "def".utf8, "g".utf8, timeout: .milliseconds(20))
             }
-            // The stream's own error, and not the one for a call that must not park.
+            // The stream throws its own error, not the one for a call that must not park.
             #expect(stream.timeouts == [.milliseconds(20), .milliseconds(10), .nanoseconds(1)])
             stream.timeouts = []
             try stream.writeAll("", timeout: .zero)
@@ -326,7 +326,7 @@ import Testing
         }
     }
 
-    /// As TLS will be: the handler makes the stream it speaks from the one it gets.
+    /// Like TLS: the handler creates its stream on top of the socket.
     @Test func aStreamOverAnotherServesAndIsKnownToBeIdle() throws {
         try withNet { _ in
             let server = StreamServer(.loopback()) { socket, _ in
@@ -348,14 +348,14 @@ import Testing
     }
 }
 
-/// Carries a value to another thread, where it is only to be refused.
-private struct Smuggled<Value>: @unchecked Sendable {
-    // Nothing reads it while the other thread tries.
+/// Carries a value to another thread, where its use must be refused.
+private struct ForeignValue<Value>: @unchecked Sendable {
+    // No other thread reads the value meanwhile.
     let value: Value
     init(_ value: Value) { self.value = value }
 }
 
-/// Takes three bytes in ten milliseconds, and has nothing but what the protocol requires.
+/// A stream that accepts three bytes every ten milliseconds and implements only the requirements.
 private final class SlowStream: ByteStream {
     struct TimedOut: Error {}
 
@@ -377,7 +377,7 @@ private final class SlowStream: ByteStream {
     func close() {}
 }
 
-/// Changes each byte on its way.
+/// A stream that masks each byte.
 private final class MaskedStream: ByteStream {
     private let inner: any ByteStream
     private let mask: UInt8

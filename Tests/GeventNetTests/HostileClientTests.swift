@@ -3,7 +3,7 @@ import GeventNet
 import Glibc
 import Testing
 
-/// Clients that do what clients do: the server carries on, and neither a greenlet nor a descriptor is left.
+/// Clients that misbehave: the server continues, and no greenlet or descriptor leaks.
 @Suite struct HostileClientTests {
     @Test func aThousandConnectionsAndNoneIsLost() throws {
         try withNet { hub in
@@ -50,10 +50,10 @@ import Testing
                     try bad.setOption(.linger, to: .zero)
                     bad.close()
                 }
-                try eventually("only the good one is left") { server.handlerCount == 1 }
+                try eventually("only the good client remains") { server.handlerCount == 1 }
                 try good.writeAll("x")
                 #expect(text(try good.readExactly(1)) == "x")
-                // Clients do this every day.
+                // Clients cause this all the time, so it is not reported.
                 #expect(reports == [])
                 good.close()
             }
@@ -65,15 +65,15 @@ import Testing
             let large = (0..<4_000_000).map { UInt8(truncatingIfNeeded: $0 &* 7) }
             var written = 0
             let handler: StreamServer.Handler = { socket, _ in
-                // Not room for the whole message, whatever the kernel makes of its buffers.
+                // Smaller than the message, even if the kernel enlarges its buffers.
                 try socket.setOption(.sendBufferSize, to: 64 << 10)
                 try socket.writeAll(large)
                 written += 1
             }
             try withServer(handler) { server in
                 let slow = try Socket.connect(to: server.address)
-                try eventually("it is served") { server.handlerCount == 1 }
-                // Others are served meanwhile, and the slow one's handler is parked.
+                try eventually("the handler runs") { server.handlerCount == 1 }
+                // Other clients are served while the handler of the slow one is parked.
                 let fast = try Socket.connect(to: server.address)
                 #expect(try fast.readExactly(large.count) == large)
                 try eventually("the fast one's handler ends") { written == 1 && server.handlerCount == 1 }
@@ -91,7 +91,7 @@ import Testing
         }
     }
 
-    @Test func aReaderThatNeverReadsIsLetGoWhenItGoes() throws {
+    @Test func aClientThatNeverReadsIsReleasedWhenItDisconnects() throws {
         try withNet { hub in
             hub.errorHandler = { _, _ in }
             let handler: StreamServer.Handler = { socket, _ in
@@ -99,10 +99,10 @@ import Testing
             }
             try withServer(handler) { server in
                 let client = try Socket.connect(to: server.address)
-                try eventually("it is served") { server.handlerCount == 1 }
+                try eventually("the handler runs") { server.handlerCount == 1 }
                 try Gevent.sleep(for: .milliseconds(10))
                 client.close()
-                try eventually("its handler ends") { server.handlerCount == 0 }
+                try eventually("the handler ends") { server.handlerCount == 0 }
             }
         }
     }
@@ -119,10 +119,10 @@ import Testing
                 }
             }
             try withServer(handler) { server in
-                // It sends half a message, waits until that is there, and is killed where it stands.
+                // The child sends half a message, waits until the bytes are written, and kills itself.
                 let script = "exec 3<>/dev/tcp/127.0.0.1/\(server.port); printf 'half a message' >&3; kill -9 $$"
                 let children = try (0..<5).map { _ in try Child("/bin/bash", "-c", script) }
-                try eventually("every handler has learnt of it") { ends.count == children.count }
+                try eventually("every handler has noticed") { ends.count == children.count }
                 for child in children { #expect(child.wait() == SIGKILL) }
                 #expect(ends.allSatisfy { $0 == .endOfStream || $0 == .connectionLost })
                 #expect(server.handlerCount == 0)

@@ -8,9 +8,9 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A program whose one greenlet waits for sockets in every way there is, and counts what it has open.
+/// A program in which one greenlet waits for sockets in every possible way. It counts the scopes it has open.
 private final class SocketProgram: KillableProgram {
-    /// What has been entered and not left.
+    /// The number of scopes entered and not exited.
     var open = 0
     /// Called before each wait.
     var beforeWait: () -> Void = {}
@@ -19,8 +19,8 @@ private final class SocketProgram: KillableProgram {
 
     init(_ living: LivingObjects) { self.living = living }
 
-    /// It ought to be gone in the end.
-    private func made<Object: AnyObject>(_ object: Object) -> Object {
+    /// Tracks an object that must be deallocated by the end.
+    private func tracked<Object: AnyObject>(_ object: Object) -> Object {
         living.watch(object)
         return object
     }
@@ -36,8 +36,8 @@ private final class SocketProgram: KillableProgram {
         try scope(body)
     }
 
-    /// A wait that its own limit ends.
-    private func waitInVain(_ body: () throws -> Void) throws {
+    /// Performs a wait that must end with its timeout.
+    private func waitUntilTimeout(_ body: () throws -> Void) throws {
         do { try wait(body) } catch let error as SocketError where error.code == .timedOut {}
     }
 
@@ -53,7 +53,7 @@ private final class SocketProgram: KillableProgram {
         finished = true
     }
 
-    /// Cleanup that must not be interrupted half-way: it does not wait.
+    /// Kills a greenlet. Cleanup must not be interrupted, so this does not wait.
     private func end(_ greenlet: Greenlet<Void>) { try? Gevent.kill(greenlet) }
 
     private func later(_ body: @escaping () throws -> Void) -> Greenlet<Void> {
@@ -63,23 +63,23 @@ private final class SocketProgram: KillableProgram {
     // MARK: Connecting
 
     private func connect() throws {
-        let listener = made(try Socket.listen(on: .loopback()))
+        let listener = tracked(try Socket.listen(on: .loopback()))
         defer { listener.close() }
-        try waitInVain { _ = try listener.accept(timeout: .milliseconds(1)) }
+        try waitUntilTimeout { _ = try listener.accept(timeout: .milliseconds(1)) }
         let client = later {
             let socket = try Socket.connect(to: listener.localAddress)
             try sleep(for: .seconds(10))
             socket.close()
         }
         defer { end(client) }
-        try wait { made(try listener.accept().socket).close() }
-        try wait { made(try Socket.connect(to: listener.localAddress)).close() }
-        let socket = made(try Socket(family: .ipv4))
+        try wait { tracked(try listener.accept().socket).close() }
+        try wait { tracked(try Socket.connect(to: listener.localAddress)).close() }
+        let socket = tracked(try Socket(family: .ipv4))
         defer { socket.close() }
         try wait { try socket.connect(to: listener.localAddress, timeout: .seconds(10)) }
     }
 
-    /// Nothing tells when there is room in the queue of a Unix listener.
+    /// Connects to a Unix listener with a full queue: no event announces room in it.
     private func connectToFullQueue() throws {
         let listener = try Socket.listen(on: .unix("@gevent-kill-everywhere-\(getpid())"), backlog: 0)
         defer { listener.close() }
@@ -92,7 +92,7 @@ private final class SocketProgram: KillableProgram {
                 break
             }
         }
-        try waitInVain { try Socket.connect(to: listener.localAddress, timeout: .milliseconds(2)).close() }
+        try waitUntilTimeout { try Socket.connect(to: listener.localAddress, timeout: .milliseconds(2)).close() }
         let acceptor = later { try listener.accept().socket.close() }
         defer { end(acceptor) }
         try wait { try Socket.connect(to: listener.localAddress).close() }
@@ -118,7 +118,7 @@ private final class SocketProgram: KillableProgram {
         }
         defer { end(writer) }
         var buffer = [UInt8](repeating: 0, count: 100)
-        try waitInVain { _ = try source.read(timeout: .microseconds(1)) }
+        try waitUntilTimeout { _ = try source.read(timeout: .microseconds(1)) }
         try wait { _ = try source.read() }
         try wait { _ = try buffer.withUnsafeMutableBytes { try source.read(into: $0) } }
         try wait { _ = try source.waitReadable() }
@@ -127,14 +127,14 @@ private final class SocketProgram: KillableProgram {
         try wait { try received.append(addingCapacity: 10) { _ = try stream.read(into: &$0) } }
         #expect(!received.isEmpty)
         try wait {
-            // The bytes are on loan while the body waits.
+            // The bytes stay borrowed while the body waits.
             try source.withReadBytes { bytes in
                 try self.wait { try sleep(for: .milliseconds(1)) }
                 #expect(!bytes.isEmpty)
             }
         }
         try wait { _ = try source.readExactly(10) }
-        try waitInVain { _ = try source.readExactly(10, timeout: .microseconds(1)) }
+        try waitUntilTimeout { _ = try source.readExactly(10, timeout: .microseconds(1)) }
         try wait { while try !source.read(upTo: 100_000).isEmpty {} }
     }
 
@@ -146,9 +146,9 @@ private final class SocketProgram: KillableProgram {
             sink.close()
         }
         try fill(sink)
-        try waitInVain { _ = try sink.write([1], timeout: .milliseconds(1)) }
-        try waitInVain { try sink.writeAll([1, 2], timeout: .milliseconds(1)) }
-        try waitInVain { try sink.writeAll([1], "23".utf8, timeout: .milliseconds(1)) }
+        try waitUntilTimeout { _ = try sink.write([1], timeout: .milliseconds(1)) }
+        try waitUntilTimeout { try sink.writeAll([1, 2], timeout: .milliseconds(1)) }
+        try waitUntilTimeout { try sink.writeAll([1], "23".utf8, timeout: .milliseconds(1)) }
         let reader = spawn {
             try self.scope {
                 repeat { try sleep(for: .milliseconds(1)) } while try !source.read(upTo: 100_000).isEmpty
@@ -171,7 +171,7 @@ private final class SocketProgram: KillableProgram {
 
     // MARK: Servers
 
-    /// A client that talks until it is hung up on.
+    /// Spawns a client that reads until the server closes the connection.
     private func client(of address: SocketAddress) -> Greenlet<Void> {
         spawn {
             try self.scope {
@@ -185,17 +185,17 @@ private final class SocketProgram: KillableProgram {
         }
     }
 
-    /// Its handlers go on for ever unless they are killed.
+    /// Creates a server whose handlers run until they are killed.
     private func makeServer() -> StreamServer {
-        made(StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } })
+        tracked(StreamServer(.loopback(), limit: 2) { _, _ in try self.scope { try Event().wait() } })
     }
 
     private func serve() throws {
         let server = makeServer()
         try server.start()
-        // One more than it serves at once.
+        // One more than the server serves at once.
         let clients = (0..<3).map { _ in client(of: server.address) }
-        // A stop that is interrupted leaves nothing running, so there is nothing to do but end the clients.
+        // An interrupted stop kills all handlers, so only the clients remain to be ended.
         var mustStop = true
         defer {
             for client in clients { end(client) }
@@ -218,12 +218,12 @@ private final class SocketProgram: KillableProgram {
             try other.stop(timeout: .milliseconds(1))
         }
         defer { end(late) }
-        // Not started before, and stopped when it is interrupted.
+        // `serveForever` starts the server, and stops it when it is interrupted.
         try wait { try other.serveForever(stopTimeout: .milliseconds(1)) }
     }
 
     private func serveStatus() throws {
-        let server = made(try StatusServer())
+        let server = tracked(try StatusServer())
         try server.start()
         let client = client(of: server.address)
         defer {
@@ -232,19 +232,19 @@ private final class SocketProgram: KillableProgram {
         }
         try wait { try sleep(for: .milliseconds(2)) }
         try wait { try server.stop(timeout: .milliseconds(1)) }
-        // The idle client was not waited for, so a timeout may come only now.
+        // The stop did not wait for the idle client, so a timeout may arrive only now.
         try wait { try sleep(for: .milliseconds(1)) }
     }
 
-    /// Whoever is killed for good cannot wait in its clean-up, so somebody else does.
+    /// Stops a server from another greenlet, because a sticky kill prevents this one from waiting in its cleanup.
     private func stopWithoutWaiting(_ stop: @escaping () throws -> Void) {
         spawn { try self.scope { try stop() } }
     }
 }
 
 @Suite struct KillEverywhereInSocketsTests {
-    /// Runs the program, interrupts it as `arrange` says, and returns how it ended. What is left behind is an error of
-    /// `withNet`, or of the checks here.
+    /// Runs the program, interrupts it as `arrange` specifies, and returns how it ended. The checks here fail if a
+    /// descriptor, an object or a greenlet leaks.
     private static func run(
         on loop: TestLoop = .configured, _ arrange: @escaping @Sendable (Hub, SocketProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
@@ -255,7 +255,7 @@ private final class SocketProgram: KillableProgram {
             let living = LivingObjects()
             let outcome = try runToTheEnd(SocketProgram(living), on: hub, living, arrange)
             #expect(living.remaining() == [])
-            // Who was interrupted, and clients of listeners that went with it.
+            // Errors of the interrupted greenlet, and of clients whose listener was closed with it.
             #expect(errors.allSatisfy { $0 is Struck || $0 is Timeout || $0 is SocketError }, "\(errors)")
             return outcome
         }
@@ -273,8 +273,8 @@ private final class SocketProgram: KillableProgram {
         try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.run($0) }
     }
 
-    /// Also between being woken and running, and in the later waits of calls that have several. On virtual time, which
-    /// makes few rounds of it.
+    /// Interrupts also between a wake and the resumption, and in the later waits of calls with several. Runs on virtual
+    /// time, which needs few rounds.
     @Test(arguments: Interruption.kills)
     func interruptedAfterAnyRoundItLeavesNothingBehind(interruption: Interruption) throws {
         var target = 0

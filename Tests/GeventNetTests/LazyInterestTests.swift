@@ -3,11 +3,11 @@ import GeventNet
 import GeventTesting
 import Testing
 
-/// What a connection costs in registrations.
+/// The number of registrations a connection needs.
 @Suite struct LazyInterestTests {
     @Test func aConnectionThatTalksIsRegisteredOnce() throws {
         try withHub(on: .custom { try CountingLoop() }) { hub in
-            // The hub polls after every few greenlets, so most of those that were woken have not run yet.
+            // The hub polls after every few greenlets, so most of the woken ones have not run yet.
             hub.switchInterval = .zero
             let pairs = try (0..<300).map { _ in try Socket.pair() }
             let greenlets = pairs.flatMap { a, b in
@@ -28,15 +28,16 @@ import Testing
             }
             for greenlet in greenlets { try greenlet.get() }
             #expect(CountingLoop.settings > 0)
-            // Two sockets each, registered at their first wait; a few may become ready once more with nobody there.
+            // Two sockets per pair, each registered at its first wait. A few may become ready again while no greenlet
+            // waits.
             #expect(CountingLoop.settings < 3 * pairs.count)
         }
     }
 }
 
-/// Counts what is registered with the loop that `GEVENT_LOOP` chooses.
+/// Counts the registrations with the loop that `GEVENT_LOOP` selects.
 private final class CountingLoop: Loop {
-    // One test at a time, on one thread.
+    // Tests run one at a time, on one thread.
     nonisolated(unsafe) static var settings = 0
     static let backendName = "counting"
     private let inner: any Loop

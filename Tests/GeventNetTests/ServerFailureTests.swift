@@ -5,9 +5,10 @@ import Testing
 
 @testable import GeventNet
 
-/// How a server behaves when accepting fails.
+/// The behaviour of a server when accepting fails.
 @Suite struct ServerFailureTests {
-    /// Those that pass, of the system, of a loop that cannot register, and of connections that are gone again.
+    /// Temporary errors: of the system, of a loop that can't register a descriptor, and of connections that no longer
+    /// exist.
     @Test(arguments: [EIO, ENOSPC, ENOMEM, ENFILE, ENOBUFS, EPERM, ECONNABORTED, ENETDOWN, EOPNOTSUPP])
     func anErrorThatMayPassIsWaitedOut(error: CInt) throws {
         try withNet { hub in
@@ -29,7 +30,7 @@ import Testing
             try roundTrips(3, with: server.address, 0)
             #expect(failures == 10)
             #expect(server.isStarted)
-            // Once for the whole shortage.
+            // Reported once for the whole shortage.
             #expect(reports == [error])
             try server.stop()
         }
@@ -40,7 +41,7 @@ import Testing
             var reports = 0
             hub.errorHandler = { _, _ in reports += 1 }
             let server = StreamServer(.loopback(), handler: echo)
-            // A pause would be seen.
+            // Long enough that a pause would fail the test.
             server.minDelay = .seconds(3600)
             var failures = 0
             server.acceptOne = { listener in
@@ -56,7 +57,7 @@ import Testing
                 try? client.writeAll("x")  // control: no timeout is set, and nothing kills the test
                 client.close()
             }
-            try eventually("all were met") { failures == 20 && server.handlerCount == 0 }
+            try eventually("all failures happened") { failures == 20 && server.handlerCount == 0 }
             #expect(reports == 0)
             #expect(server.isStarted)
             try server.stop()
@@ -69,17 +70,17 @@ import Testing
             hub.errorHandler = { error, _ in reports.append((error as? SocketError)?.errno ?? 0) }
             let listener = try Socket.listen(on: .loopback())
             RefusingLoop.refused = listener.fileDescriptor
-            RefusingLoop.left = 5
+            RefusingLoop.remaining = 5
             let server = try StreamServer(listener: listener, handler: echo)
             server.minDelay = .milliseconds(1)
             server.maxDelay = .milliseconds(2)
             try server.start()
-            try eventually("all were met") { RefusingLoop.left == 0 }
+            try eventually("all failures happened") { RefusingLoop.remaining == 0 }
             #expect(server.isStarted)
             #expect(reports == [ENOSPC])
             try roundTrips(3, with: server.address, 0)
-            // A listener that can never be registered is looked at after each pause.
-            RefusingLoop.left = .max
+            // A listener that can't be registered is polled after each pause.
+            RefusingLoop.remaining = .max
             for number in 0..<3 { try roundTrips(1, with: server.address, number) }
             #expect(server.isStarted)
             try server.stop()
@@ -100,7 +101,7 @@ import Testing
             #expect(reports == [error])
             #expect(socketError { _ = try Socket.connect(to: address) }?.code == .connectionRefused)
             #expect(socketError { try server.start() }?.message.contains("closed by an error: accept") == true)
-            // Later too.
+            // A later call throws the error again.
             #expect(socketError { try server.serveForever() }?.errno == error)
             try server.stop()
         }
@@ -129,11 +130,11 @@ import Testing
                 if isExit {
                     let error = serving.error as? SocketError
                     #expect(error?.code == .closed)
-                    #expect(error?.message.contains("the greenlet that accepts was killed") == true)
+                    #expect(error?.message.contains("the accepting greenlet was killed") == true)
                 } else {
                     #expect(serving.error is Oops)
                 }
-                // The kernel lets go of what queued at the listener.
+                // The kernel drops the connections queued at the listener.
                 #expect(
                     [.connectionLost, .connectionRefused].contains(
                         socketError { _ = try client.read(timeout: .seconds(30)) }?.code))
@@ -158,11 +159,11 @@ import Testing
     }
 }
 
-/// Refuses to watch one descriptor, as epoll does when `fs.epoll.max_user_watches` are in use.
+/// A loop that refuses to watch one descriptor, as epoll does when `fs.epoll.max_user_watches` is exhausted.
 private final class RefusingLoop: Loop {
-    // One test at a time, on one thread.
+    // Tests run one at a time, on one thread.
     nonisolated(unsafe) static var refused: CInt = -1
-    nonisolated(unsafe) static var left = 0
+    nonisolated(unsafe) static var remaining = 0
     static let backendName = "refusing"
     private let inner: any Loop
 
@@ -173,8 +174,8 @@ private final class RefusingLoop: Loop {
     var waker: any LoopWaker { inner.waker }
 
     func setInterest(_ interest: Readiness, for fileDescriptor: CInt, generation: UInt32) throws(LoopError) {
-        if fileDescriptor == Self.refused && !interest.isEmpty && Self.left > 0 {
-            Self.left -= 1
+        if fileDescriptor == Self.refused && !interest.isEmpty && Self.remaining > 0 {
+            Self.remaining -= 1
             try inner.setInterest([], for: fileDescriptor, generation: generation)
             throw LoopError(errno: ENOSPC, operation: "epoll_ctl", fileDescriptor: fileDescriptor)
         }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import GeventNet
 
-/// What reports say about servers and their connections.
+/// The contents of reports about servers and their connections.
 @Suite struct ServerReportTests {
     @Test func aDumpShowsTheProgramsOwnFunctionsAndThePeer() throws {
         try withNet { _ in
@@ -18,7 +18,7 @@ import Testing
             let starts = #line + 1
             try server.start()
             let client = try Socket.connect(to: server.address)
-            try eventually("it is served") { server.handlerCount == 1 }
+            try eventually("the handler runs") { server.handlerCount == 1 }
             let dump = dumpGreenlets()
             let lines = dump.split(separator: "\n").map { String($0.drop { " │├└─".contains($0) }) }
             let own = try #require(
@@ -45,7 +45,7 @@ import Testing
                 let client = try Socket.connect(to: server.address)
                 let peer = try client.localAddress
                 #expect(try client.read() == [])
-                try eventually("it is reported") { !reports.isEmpty }
+                try eventually("the error is reported") { !reports.isEmpty }
                 client.close()
                 let lines = reports[0].split(separator: "\n")
                 #expect(lines[0] == "gevent: <Connection \"\(peer)\"> failed with Oops: Oops()")
@@ -74,7 +74,7 @@ import Testing
         }
     }
 
-    /// The monitor cannot call a greenlet's code, and finds the name in its stack.
+    /// The monitor can't call a greenlet's code, so it reads the name from the greenlet's stack.
     @Test func aMonitorsReportNamesThePeer() throws {
         try withNet { hub in
             let monitor = try hub.startMonitor()
@@ -83,7 +83,7 @@ import Testing
             let reports = Names()
             monitor.onBlocking { report in reports.names.withLock { $0.append(report.greenlet) } }
             try withServer({ _, _ in
-                // It blocks the thread until the monitor has said so; for a minute at most.
+                // Blocks the thread until the monitor has reported it, for a minute at most.
                 for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { Glibc.usleep(1000) }
             }) { server in
                 let client = try Socket.connect(to: server.address)
@@ -130,22 +130,22 @@ import Testing
                     let client = try Socket.connect(to: server.address)
                     let before = served
                     try client.writeAll(message)
-                    try eventually("it is served") { served > before }
+                    try eventually("the handler runs") { served > before }
                     try client.setOption(.linger, to: .zero)
                     client.close()
-                    try eventually("its handler ends") { server.handlerCount == 0 }
+                    try eventually("the handler ends") { server.handlerCount == 0 }
                     try sleep()
                 }
                 for _ in 0..<3 { try reset(after: "r") }
                 #expect(reports == [])
-                // Another connection was lost, which is the program's concern.
+                // The loss of another connection is a failure of the program.
                 try reset(after: "b")
                 #expect(reports.map(\.code) == [.connectionLost])
                 let client = try Socket.connect(to: server.address)
                 try client.writeAll("e")
                 try client.shutdown(.write)
                 #expect(try client.read() == [])
-                try eventually("it is reported") { reports.count == 2 }
+                try eventually("the error is reported") { reports.count == 2 }
                 #expect(reports.last?.code == .endOfStream)
                 client.close()
             }
@@ -154,7 +154,7 @@ import Testing
     }
 }
 
-/// Written by the monitor's thread.
+/// The names in reports, which the monitor's thread appends.
 private final class Names: Sendable {
     let names = Mutex<[String]>([])
 }

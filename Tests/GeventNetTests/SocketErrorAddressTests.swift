@@ -14,12 +14,12 @@ import Testing
             #expect(timedOut.peerAddress == far)
             #expect(timedOut.localAddress == near)
             #expect(timedOut.address == nil)
-            // The client knows its peer from the connect, the accepted socket from the accept.
+            // The client knows its peer from the connect, and the accepted socket from the accept.
             #expect(socketError { _ = try client.read(timeout: .milliseconds(1)) }?.peerAddress == near)
             #expect(
                 socketError { _ = try client.read(timeout: .zero) }?.description == "read from \(near): would block")
             #expect(socketError { _ = try client.readExactly(1, timeout: .milliseconds(1)) }?.localAddress == far)
-            // A reset connection has no peer any more, for the kernel.
+            // The kernel no longer knows the peer of a reset connection.
             try client.setOption(.linger, to: .zero)
             client.close()
             let lost = try #require(socketError { _ = try server.read() })
@@ -46,7 +46,7 @@ import Testing
 
     @Test func unnamedSocketsHaveNoAddress() throws {
         try withNet { _ in
-            // A socket that is not used any more is closed, and the peer's end is what is waited for here.
+            // Swift deallocates, and so closes, a socket after its last use; this read needs the peer open.
             let (a, b) = try Socket.pair()
             defer { b.close() }
             let error = try #require(socketError { _ = try a.read(timeout: .milliseconds(1)) })

@@ -59,14 +59,14 @@ import Testing
     @Test func afterAShortReadNothingIsMissed() throws {
         try withNet { _ in
             for (a, b) in [try Socket.pair(), try tcpPair()] {
-                // Data that is there already, with no time to wait for it.
+                // Data that is already available, and a timeout too short to wait for it.
                 try a.writeAll("x")
                 #expect(text(try b.read(upTo: 100)) == "x")
                 try a.writeAll("y")
                 #expect(text(try b.read(timeout: .nanoseconds(1))) == "y")
                 try a.writeAll("z")
                 #expect(text(try b.read(timeout: .zero)) == "z")
-                // The end of the stream behind data.
+                // The end of the stream after data.
                 try a.writeAll("w")
                 try a.shutdown(.write)
                 #expect(text(try b.read()) == "w")
@@ -86,7 +86,7 @@ import Testing
         }
     }
 
-    @Test func readExactlyTellsHowFarItCame() throws {
+    @Test func readExactlyReportsItsProgress() throws {
         try withNet { _ in
             let (a, b) = try Socket.pair()
             try a.writeAll("abc")
@@ -146,7 +146,7 @@ import Testing
             try sleep()
             do {
                 try a.writeAll("y")
-                Issue.record("a second writer was let in")
+                Issue.record("a second writer was accepted")
             } catch let error as HubError {
                 #expect(error.code == .concurrentUse)
             }
@@ -170,7 +170,7 @@ import Testing
     // MARK: Closing
 
     /// Fact 122.
-    @Test func closingWakesWhoWaits() throws {
+    @Test func closingWakesWaiters() throws {
         try withNet { _ in
             let (reading, readingPeer) = try Socket.pair()
             let (writing, writingPeer) = try Socket.pair()
@@ -221,7 +221,7 @@ import Testing
             let (a, b) = try Socket.pair()
             let reader = spawn { try a.read() }
             try sleep()
-            // Woken and closed in the same turn; the number is taken by another file at once.
+            // The reader is woken and its socket closed before it runs; another file reuses the number at once.
             try b.writeAll("x")
             let closer = spawn { a.close() }
             try joinAll([closer])
@@ -281,17 +281,17 @@ import Testing
         try withNet { _ in
             let (a, b) = try Socket.pair()
             defer { b.close() }
-            // The point of the test: what the type system forbids is also noticed at run time.
-            nonisolated(unsafe) let smuggled = a
+            // The test violates the type system's rule on purpose, to check that it is also enforced at run time.
+            nonisolated(unsafe) let foreign = a
             try onFreshThread {
                 for use in [
-                    { _ = try smuggled.read() }, { try smuggled.writeAll("x") }, { try smuggled.shutdown(.both) },
-                    { _ = try smuggled.accept() }, { try smuggled.connect(to: .loopback(port: 1)) },
-                    { _ = try smuggled.waitReadable() },
+                    { _ = try foreign.read() }, { try foreign.writeAll("x") }, { try foreign.shutdown(.both) },
+                    { _ = try foreign.accept() }, { try foreign.connect(to: .loopback(port: 1)) },
+                    { _ = try foreign.waitReadable() },
                 ] as [() throws -> Void] {
                     do {
                         try use()
-                        Issue.record("a foreign thread was let in")
+                        Issue.record("a foreign thread was accepted")
                     } catch let error as HubError {
                         #expect(error.code == .wrongThread)
                     }
@@ -304,9 +304,9 @@ import Testing
         await #expect(processExitsWith: .failure) {
             try withHub(on: .configured) { _ in
                 let (a, _) = try Socket.pair()
-                // The misuse that is tested.
-                nonisolated(unsafe) let smuggled = a
-                try onFreshThread { smuggled.close() }
+                // The misuse under test.
+                nonisolated(unsafe) let foreign = a
+                try onFreshThread { foreign.close() }
             }
         }
     }
@@ -393,7 +393,8 @@ import Testing
         try withNet { _ in
             let (first, firstPeer) = try Socket.pair()
             let number = first.fileDescriptor
-            // Interest is armed by a wait, and the kernel forgets it with the descriptor, behind the hub's back.
+            // A wait arms the interest. When the descriptor is closed without the hub's knowledge, the kernel drops the
+            // interest.
             let waiting = spawn { try first.read(upTo: 1) }
             try sleep()
             try firstPeer.writeAll("x")
@@ -407,7 +408,7 @@ import Testing
             let bytes = try withTimeout(.seconds(10)) { _ in try reader.get() }
             #expect(bytes == Array("y".utf8))
             for socket in [firstPeer, second, secondPeer] { socket.close() }
-            // It is another's now, or nobody's: not to be closed.
+            // The number may belong to another file now, so it must not be closed.
             _ = try first.detach()
         }
     }

@@ -16,7 +16,7 @@ import Testing
             try fill(a)
             #expect(socketError { _ = try a.write([1]) }?.description == "write: timed out")
             #expect(socketError { try a.writeAll([1] as [UInt8]) }?.code == .timedOut)
-            // It goes on working.
+            // The socket remains usable.
             try b.writeAll("x")
             #expect(text(try a.read()) == "x")
         }
@@ -55,7 +55,7 @@ import Testing
     @Test func writeAllsTimeoutIsForTheWhole() throws {
         try withNet { _ in
             let (a, b) = try Socket.pair()
-            // Each wait is short, all of them together are not.
+            // Each wait is short; their sum is not.
             let reader = spawn {
                 while try !b.read(upTo: 8192).isEmpty { try Gevent.sleep(for: .milliseconds(2)) }
             }
@@ -83,7 +83,7 @@ import Testing
     /// Fact 124.
     @Test func nothingToWriteCannotTimeOut() throws {
         try withNet { _ in
-            // A socket that is not used any more is closed, and the peer's end is what is waited for here.
+            // Swift deallocates, and so closes, a socket after its last use; this test needs the peer open.
             let (a, b) = try Socket.pair()
             defer { b.close() }
             try fill(a)
@@ -120,13 +120,13 @@ import Testing
 
     @Test func aTimeoutFromOutsidePassesThrough() throws {
         try withNet { _ in
-            // A socket that is not used any more is closed, and the peer's end is what is waited for here.
+            // Swift deallocates, and so closes, a socket after its last use; this test needs the peer open.
             let (a, b) = try Socket.pair()
             defer { b.close() }
             a.timeout = .seconds(60)
             do {
                 try withTimeout(.milliseconds(5)) { _ in _ = try a.read() }
-                Issue.record("read from nobody")
+                Issue.record("a read without data succeeded")
             } catch is Timeout {
             }
         }
@@ -134,8 +134,8 @@ import Testing
 
     // MARK: Connecting
 
-    /// A listener whose queue is full: the kernel drops further attempts, which then hang.
-    private static func deafListener() throws -> (Socket, [Socket]) {
+    /// Returns a listener with a full queue: the kernel drops further attempts to connect, which then hang.
+    private static func fullListener() throws -> (Socket, [Socket]) {
         let listener = try Socket.listen(on: .loopback(), backlog: 0)
         var queued: [Socket] = []
         for _ in 0..<20 {
@@ -146,13 +146,13 @@ import Testing
                 return (listener, queued)
             }
         }
-        Issue.record("the queue never was full")
+        Issue.record("the queue was never full")
         return (listener, queued)
     }
 
     @Test func connectingTimesOutAndLeavesNothing() throws {
         try withNet { _ in
-            let (listener, _) = try Self.deafListener()
+            let (listener, _) = try Self.fullListener()
             let descriptors = openDescriptors()
             let address = try listener.localAddress
             let killed = spawn { try Socket.connect(to: address) }

@@ -5,7 +5,7 @@ import Glibc
 import Synchronization
 import Testing
 
-/// Everything up to the end of the stream.
+/// Reads up to the end of the stream.
 private func readToEnd(_ socket: Socket) throws -> String {
     var bytes: [UInt8] = []
     while true {
@@ -28,7 +28,7 @@ private func withStatus(
 }
 
 @Suite struct StatusServerTests {
-    @Test func whoSaysNothingGetsTheReportAndIsDone() throws {
+    @Test func aSilentClientGetsTheReportAndIsClosed() throws {
         try withStatus { server in
             let sleeper = spawn { try sleep(for: .seconds(60)) }
             sleeper.name = "the sleeper"
@@ -39,7 +39,7 @@ private func withStatus(
                 #expect(report.contains("loop: \(Hub.current.loopName)\n"))
                 #expect(report.contains("process: \(getpid())\n"))
                 #expect(report.contains("\"the sleeper\"> parked for "))
-                // The acceptor, the sleeper, and who answers.
+                // The acceptor, the sleeper and the greenlet that answers.
                 #expect(report.contains("\ngreenlets: 3\n"))
                 client.close()
             }
@@ -47,21 +47,21 @@ private func withStatus(
         }
     }
 
-    @Test func whoSendsLinesGetsAnAnswerToEach() throws {
+    @Test func eachLineGetsAnAnswer() throws {
         try withStatus { server in
             let client = try Socket.connect(to: server.address)
             try client.writeAll("stats\nset")
             var answer = ""
             while !answer.contains("idle stacks: ") { answer += text(try client.read(timeout: .seconds(30))) }
             #expect(answer.hasPrefix("process: \(getpid())\n"))
-            // Longer than a silent client is waited for.
+            // Longer than the server waits for a silent client.
             try sleep(for: .milliseconds(50))
             try client.writeAll("tings\r\n  help \n\nnonsense\nquit\nstats\n")
             let rest = try readToEnd(client)
             #expect(rest.contains("GEVENT_STACK_SIZE=1MiB (default)\n"))
-            #expect(rest.contains("\ngreenlets   what each greenlet does and waits for\n"))
-            #expect(rest.contains("\nno such command: nonsense\ngreenlets   what"))
-            #expect(rest.hasSuffix("end of the conversation\n"))
+            #expect(rest.contains("\ngreenlets   the state of each greenlet and what it waits for\n"))
+            #expect(rest.contains("\nunknown command: nonsense\ngreenlets   the state"))
+            #expect(rest.hasSuffix("end the session\n"))
             client.close()
         }
     }
@@ -73,7 +73,7 @@ private func withStatus(
             try client.shutdown(.write)
             #expect(try readToEnd(client).contains("parked for "))
             client.close()
-            // And who sends nothing but the end gets everything.
+            // A client that sends nothing and shuts down gets the whole report.
             let silent = try Socket.connect(to: server.address)
             try silent.shutdown(.write)
             #expect(try readToEnd(silent).contains("idle stacks: "))
@@ -81,20 +81,20 @@ private func withStatus(
         }
     }
 
-    @Test func aLineWithoutEndIsCutAndAClientThatGoesAwayIsNoFailure() throws {
+    @Test func aLongLineIsTruncatedAndADisconnectIsNoFailure() throws {
         try withStatus { server in
             var reports = 0
             Hub.current.errorHandler = { _, _ in reports += 1 }
             let client = try Socket.connect(to: server.address)
             try client.writeAll(String(repeating: "x", count: 300) + "\nquit\n")
-            #expect(try readToEnd(client).contains("no such command: xxx"))
+            #expect(try readToEnd(client).contains("unknown command: xxx"))
             client.close()
             for _ in 0..<5 {
                 let rude = try Socket.connect(to: server.address)
                 try rude.writeAll("settings\nsettings\nsettings\n")
                 rude.close()
             }
-            // Served after them.
+            // This client is served after the rude ones.
             let last = try Socket.connect(to: server.address)
             #expect(try readToEnd(last).contains("loop: "))
             last.close()
@@ -102,7 +102,7 @@ private func withStatus(
         }
     }
 
-    @Test func aUnixPathWillDo() throws {
+    @Test func aUnixPathIsAccepted() throws {
         let path = "/tmp/gevent-status-\(getpid()).sock"
         unlink(path)
         try withStatus(try .unix(path)) { server in
@@ -114,7 +114,7 @@ private func withStatus(
     }
 
     @Test(arguments: ["0.0.0.0:0", "[::]:0", "192.0.2.1:80", ":0"])
-    func othersCannotConnectUnlessThatIsWanted(address: String) throws {
+    func remoteAddressesNeedAllowingRemote(address: String) throws {
         let address = try SocketAddress(address)
         let error = socketError { _ = try StatusServer(address) }
         #expect(error?.code == .badAddress)
@@ -134,7 +134,7 @@ private func withStatus(
             try server.start()
             #expect(server.isStarted)
             #expect(server.address.port > 0)
-            // One that is being waited for does not hold up the stop.
+            // A client that the server waits for does not delay the stop.
             let client = try Socket.connect(to: server.address)
             try client.writeAll("help\n")
             _ = try client.read(timeout: .seconds(30))
@@ -145,7 +145,7 @@ private func withStatus(
         }
     }
 
-    @Test func itSaysWhichPortItGot() throws {
+    @Test func itPrintsTheChosenPort() throws {
         try withNet { hub in
             var printed: [String] = []
             hub.errorOutput = { printed.append($0) }
@@ -154,7 +154,7 @@ private func withStatus(
             #expect(printed == ["gevent: a status server listens on 127.0.0.1:\(server.address.port)\n"])
             let address = server.address
             try server.stop()
-            // A port that was asked for is known.
+            // A requested port is known, so it is not printed.
             let second = try StatusServer(address)
             try second.start()
             try second.stop()
@@ -162,9 +162,9 @@ private func withStatus(
         }
     }
 
-    /// A program of a hundred greenlets, and eight clients that ask for two hundred reports each in one go. How long
-    /// others keep the machine from running this thread does not count, so lags are processor time.
-    @Test func anAttackDoesNotHoldUpTheHub() throws {
+    /// A program with a hundred greenlets, and eight clients that request two hundred reports each at once. Lags are
+    /// processor time, so that time in which the machine runs other threads does not count.
+    @Test func anAttackDoesNotDelayTheHub() throws {
         var lags: [Duration] = []
         for _ in 0..<3 {
             let lag = try lagUnderAttack()
@@ -183,7 +183,7 @@ private func withStatus(
                 "exec 3<>/dev/tcp/127.0.0.1/\(server.address.port); "
                 + "printf 'greenlets\\n%.0s' {1..200} >&3; cat <&3 >/dev/null"
             let attackers = try (0..<8).map { _ in try Child("/bin/bash", "-c", script) }
-            // From before the first byte comes in.
+            // The measurement starts before the first byte arrives.
             let clock = ContinuousClock()
             let begin = clock.now
             var late = Duration.zero
@@ -207,14 +207,14 @@ private func withStatus(
         return worst.withLock { $0 }
     }
 
-    /// What this thread has used so far.
+    /// Returns the processor time this thread has used.
     private func processorTime() -> Duration {
         var time = timespec()
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
         return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
     }
 
-    @Test func aSilentClientLosesItsPlaceToOneThatWaits() throws {
+    @Test func aSilentClientLosesItsSlotToAWaitingOne() throws {
         try withStatus { server in
             let silent = try (0..<8).map { _ in
                 let client = try Socket.connect(to: server.address)
@@ -222,31 +222,31 @@ private func withStatus(
                 _ = try client.readExactly(100, timeout: .seconds(30))
                 return client
             }
-            // The ninth, and the tenth, which waits in the kernel's queue meanwhile.
+            // The ninth client and the tenth, which waits in the kernel's queue meanwhile.
             for _ in 0..<2 {
                 let late = try Socket.connect(to: server.address)
                 try late.writeAll("stats\nquit\n")
                 #expect(try readToEnd(late).contains("loop: "))
                 late.close()
             }
-            // One place was enough for both.
-            var left = 0
+            // One slot was enough for both.
+            var survivors = 0
             for client in silent {
                 do {
                     try client.writeAll("help\n")
                     var answer = ""
-                    while !answer.hasSuffix("end of the conversation\n") {
+                    while !answer.hasSuffix("end the session\n") {
                         let more = try client.read(timeout: .seconds(30))
                         if more.isEmpty { break }
                         answer += text(more)
                     }
-                    if answer.hasSuffix("end of the conversation\n") { left += 1 }
+                    if answer.hasSuffix("end the session\n") { survivors += 1 }
                 } catch let error as SocketError {
                     #expect(error.code == .connectionLost)
                 }
                 client.close()
             }
-            #expect(left >= 6)
+            #expect(survivors >= 6)
         }
     }
 }

@@ -4,21 +4,21 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// Which connections `stop` waits for.
+/// The connections that `stop` waits for.
 @Suite struct StopIdleTests {
-    /// Longer than a test may take: it ends only if nothing waits for it.
+    /// Longer than a test may take: the test passes only if nothing waits that long.
     private static let never = Duration.seconds(600)
 
     @Test func idleConnectionsEndAtOnce() throws {
         try withNet { _ in
             let server = StreamServer(.loopback(), handler: echo)
             try server.start()
-            // One that has said nothing yet, and one that was answered.
+            // One client has sent nothing yet, and one was answered.
             let fresh = try Socket.connect(to: server.address)
             let answered = try Socket.connect(to: server.address)
             try answered.writeAll("request")
             #expect(text(try answered.readExactly(7)) == "request")
-            try eventually("both wait") { server.handlerCount == 2 }
+            try eventually("both handlers run") { server.handlerCount == 2 }
             try withTimeout(.seconds(60)) { _ in try server.stop(timeout: Self.never) }
             #expect(server.handlerCount == 0)
             for client in [fresh, answered] {
@@ -39,7 +39,7 @@ import Testing
             try server.start()
             let client = try Socket.connect(to: server.address)
             try client.writeAll("first")
-            try eventually("it is served") { server.handlerCount == 1 }
+            try eventually("the handler runs") { server.handlerCount == 1 }
             try sleep(for: .milliseconds(2))
             let late = spawn(after: .milliseconds(20)) { try client.writeAll("-half") }
             try withTimeout(.seconds(60)) { _ in try server.stop(timeout: Self.never) }
@@ -57,7 +57,7 @@ import Testing
                 try client.writeAll("x")
                 #expect(text(try client.readExactly(1)) == "x")
                 try sleep(for: .milliseconds(2))
-                // It is in the kernel, and no greenlet has seen it.
+                // The bytes are in the kernel, and no greenlet has read them.
                 try client.writeAll("y")
                 try withTimeout(.seconds(60)) { _ in try server.stop(timeout: Self.never) }
                 #expect(text(try client.readExactly(1)) == "y")
@@ -67,9 +67,9 @@ import Testing
         }
     }
 
-    /// Connections that cannot be known to be idle get the whole timeout.
+    /// Connections that the server can't recognise as idle get the whole timeout.
     @Test(arguments: ["only reads", "reads by other means", "reads elsewhere", "computes"])
-    func othersHaveTheWholeTime(kind: String) throws {
+    func othersGetTheWholeTimeout(kind: String) throws {
         try withNet { _ in
             let server = StreamServer(.loopback()) { socket, _ in
                 try socket.writeAll("ready")
@@ -111,7 +111,7 @@ import Testing
             try client.writeAll("yes")
             #expect(text(try client.readExactly(3)) == "yes")
             client.close()
-            // A server that its own handler holds would never go.
+            // A server retained by its own handler would never be deallocated.
             box.server = nil
         }
     }

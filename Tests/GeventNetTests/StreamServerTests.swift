@@ -4,7 +4,7 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// Some 50 to 100 bytes of stack a level.
+/// Recurses; each level takes 50 to 100 bytes of stack.
 private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) &* 3 &+ depth }
 
 @Suite struct StreamServerTests {
@@ -21,7 +21,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
             try server.start()
             #expect(server.isStarted)
             #expect(server.address == address)
-            // The end of the handler closes the client.
+            // The end of the handler closes the connection.
             let client = try Socket.connect(to: server.address)
             #expect(text(try client.readExactly(5)) == "hello")
             #expect(try client.read() == [])
@@ -32,7 +32,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
             #expect(server.handlerCount == 0)
             #expect(socketError { _ = try Socket.connect(to: address) }?.code == .connectionRefused)
             #expect(socketError { try server.start() }?.code == .closed)
-            // The address is free again although a connection lingers on it.
+            // The address can be bound again although a connection lingers on it.
             let successor = StreamServer(address, handler: echo)
             try successor.start()
             try successor.stop()
@@ -41,7 +41,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
 
     @Test func handlersRunOnStacksOfTheSizeThatWasAskedFor() throws {
         try withNet { _ in
-            // An overflow of the default size would end the process.
+            // A stack of the default size would overflow.
             let server = StreamServer(.loopback(), stackSize: 16 << 20) { socket, _ in
                 _ = recurse(60_000)
                 try socket.writeAll("\(AnyGreenlet.current.stackHighWaterMark! > 1 << 20)")
@@ -109,7 +109,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
     }
 
     /// Fact 127.
-    @Test func aFullServerStopsAcceptingAndGoesOn() throws {
+    @Test func aFullServerPausesAccepting() throws {
         try withNet { _ in
             var running = 0
             var most = 0
@@ -130,7 +130,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
     }
 
     /// Fact 128.
-    @Test func aHandlerThatThrowsTouchesOnlyItsConnection() throws {
+    @Test func aHandlerThatThrowsAffectsOnlyItsConnection() throws {
         struct Oops: Error {}
         try withNet { hub in
             var reports: [String] = []
@@ -157,14 +157,14 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test(.disabled(if: isSanitized, "a sanitizer takes terabytes of address space, which is what is limited here"))
-    func aConnectionForWhichThereIsNoStackIsClosedAndAcceptingPauses() throws {
+    @Test(.disabled(if: isSanitized, "a sanitizer needs terabytes of the address space that this test limits"))
+    func aConnectionWithoutAStackIsClosedAndAcceptingPauses() throws {
         try withNet { hub in
             var shortages = 0
             hub.errorHandler = { error, _ in if (error as? HubError)?.code == .outOfStacks { shortages += 1 } }
             try withServer { server in
                 let idle = try Socket.connect(to: server.address)
-                // Room for what this needs, but not for one more slab of stacks.
+                // Enough for this test, but not for another slab of stacks.
                 let limit = AddressSpaceLimit(headroom: 24 << 20)
                 var sleepers: [Greenlet<Void>] = []
                 while shortages == 0, sleepers.count < 2000 {
@@ -172,7 +172,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                     if sleepers.count % 50 == 0 { try sleep() }
                 }
                 #expect(shortages > 0)
-                // The sleepers that failed left no stack over, so neither does the handler get one.
+                // The failed sleepers left no free stack, so the handler gets none either.
                 let refused = try Socket.connect(to: server.address)
                 #expect(try refused.read(timeout: .seconds(10)) == [])
                 limit.lift()
@@ -183,7 +183,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test func aShortageOfDescriptorsIsWaitedOut() throws {
+    @Test func acceptingResumesAfterAShortageOfDescriptors() throws {
         try withNet { hub in
             var reports: [CInt] = []
             hub.errorHandler = { error, _ in reports.append((error as? SocketError)?.errno ?? 0) }
@@ -191,7 +191,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
             let server = try StreamServer(listener: listener, handler: echo)
             server.minDelay = .milliseconds(1)
             server.maxDelay = .milliseconds(4)
-            // Queued by the kernel, so that from here on only the server needs descriptors.
+            // The kernel queues them, so only the server needs descriptors from here on.
             let clients = try (0..<3).map { _ in try Socket.connect(to: server.address) }
             let limit = try DescriptorLimit()
             try server.start()
@@ -210,11 +210,11 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test func anErrorThatCannotPassClosesTheServer() throws {
+    @Test func aPermanentErrorClosesTheServer() throws {
         try withNet { hub in
             var reports: [CInt] = []
             hub.errorHandler = { error, _ in reports.append((error as? SocketError)?.errno ?? 0) }
-            // Not listening, which accept does not forgive.
+            // The socket does not listen, so accept fails permanently.
             let socket = try Socket(family: .ipv4)
             let server = try StreamServer(listener: socket, handler: echo)
             #expect(socketError { try server.serveForever() }?.errno == EINVAL)
@@ -256,7 +256,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                 try client.writeAll(kind)
                 return client
             }
-            try eventually("both are served") { server.handlerCount == 2 }
+            try eventually("both handlers run") { server.handlerCount == 2 }
             try server.stop(timeout: .milliseconds(200))
             #expect(ends == ["served", "q", "s"])
             #expect(server.handlerCount == 0)
@@ -271,7 +271,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
             let server = try StreamServer(listener: listener) { _, _ in ran = true }
             let client = try Socket.connect(to: server.address)
             try server.start()
-            // The acceptor runs, and its handler stands behind us.
+            // The acceptor runs, and its handler is behind this greenlet in the ready queue.
             let stopper = spawn { try server.stop(timeout: .zero) }
             try stopper.get()
             #expect(!ran)
@@ -292,16 +292,16 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
             let client = try Socket.connect(to: server!.address)
             #expect(text(try client.readExactly(4)) == "done")
             try serving.get()
-            // A server that its own handler holds would never go.
+            // A server retained by its own handler would never be deallocated.
             server = nil
         }
     }
 
-    @Test func aStoppedStopKillsTheHandlersAllTheSame() throws {
+    @Test func anInterruptedStopKillsTheHandlers() throws {
         try withNet { _ in
             try withServer({ _, _ in try Gevent.sleep(for: .seconds(3600)) }) { server in
                 let client = try Socket.connect(to: server.address)
-                try eventually("it is served") { server.handlerCount == 1 }
+                try eventually("the handler runs") { server.handlerCount == 1 }
                 #expect(throws: Timeout.self) {
                     try withTimeout(.milliseconds(5)) { _ in try server.stop(timeout: nil) }
                 }
@@ -322,9 +322,9 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
 
             let second = StreamServer(.loopback(), handler: echo)
             let serving = spawn { try second.serveForever() }
-            try eventually("it has started") { second.isStarted }
+            try eventually("the server has started") { second.isStarted }
             let client = try Socket.connect(to: second.address)
-            try eventually("it serves") { second.handlerCount == 1 }
+            try eventually("the handler runs") { second.handlerCount == 1 }
             client.close()
             try serving.kill()
             #expect(serving.exit != nil)
@@ -344,7 +344,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                 try sleep()
                 let serving = spawn { try server.serveForever() }
                 try sleep()
-                // Both are seen in one poll: the acceptor is woken, and stopped before it has run.
+                // One poll reports both events: the acceptor is woken, and stopped before it has run.
                 let (command, trigger) = try Socket.pair()
                 let stopper = spawn {
                     _ = try command.read(upTo: 1)
@@ -353,7 +353,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                 try sleep()
                 try trigger.writeAll("x")
                 let client = try Socket(family: .ipv4)
-                // It may be reset: nobody accepts it any more.
+                // The connection may be reset, because the server no longer accepts.
                 do { try client.connect(to: server.address) } catch is SocketError {}
                 try stopper.get()
                 try serving.get()
@@ -363,7 +363,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test func aStopThatCameFirstSticks() throws {
+    @Test func anEarlierStopIsPermanent() throws {
         try withNet { _ in
             let server = StreamServer(.loopback(), handler: echo)
             let serving = spawn { try server.serveForever() }
@@ -373,7 +373,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test func aStartIsTakenBackByAStopAtOnce() throws {
+    @Test func aStopRightAfterAStartClosesTheServer() throws {
         try withNet { _ in
             let server = StreamServer(.loopback(), handler: echo)
             try server.start()
@@ -400,7 +400,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
         }
     }
 
-    @Test func aCrowdIsFoundSoonBehindSingleConnections() throws {
+    @Test func aBurstIsNoticedSoonAfterSingleConnections() throws {
         try withNet { hub in
             let served = 40
             try withServer { server in
@@ -411,8 +411,8 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                     client.close()
                 }
                 while server.handlerCount > 0 { try sleep() }
-                // Without a turn for the server: on this machine the kernel completes the connection by itself.
-                let crowd = try (0..<served).map { _ in
+                // The server does not run meanwhile: on the same machine the kernel completes the connection by itself.
+                let burst = try (0..<served).map { _ in
                     let client = try Socket(family: .ipv4)
                     #expect(
                         [nil, .wouldBlock].contains(
@@ -424,9 +424,9 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
                 try withTimeout(.seconds(30)) { _ in
                     while server.handlerCount < served { try sleep() }
                 }
-                // One by one it would be forty.
+                // Accepting one connection per poll would take forty polls.
                 #expect(hub.statistics.pollCount - polls < 20)
-                for client in crowd {
+                for client in burst {
                     try client.writeAll("x")
                     #expect(text(try client.readExactly(1)) == "x")
                     client.close()
@@ -436,7 +436,7 @@ private func recurse(_ depth: Int) -> Int { depth == 0 ? 0 : recurse(depth - 1) 
     }
 }
 
-/// Sends everything back until the client has said all.
+/// Echoes all bytes until the end of the stream.
 func echo(_ socket: Socket, _ peer: SocketAddress) throws {
     while try socket.withReadBytes({ bytes in
         try socket.writeAll(bytes)
@@ -444,7 +444,7 @@ func echo(_ socket: Socket, _ peer: SocketAddress) throws {
     }) {}
 }
 
-/// A server on a port of its own, stopped at the end.
+/// Runs `body` with a server on a free port, and stops the server afterwards.
 func withServer(
     limit: Int? = nil, _ handler: @escaping StreamServer.Handler = echo, _ body: (StreamServer) throws -> Void
 ) throws {
@@ -459,7 +459,7 @@ func withServer(
     try server.stop()
 }
 
-/// Talks to an echo server and checks what it says.
+/// Exchanges messages with an echo server and checks the answers.
 func roundTrips(_ count: Int, with address: SocketAddress, _ number: Int) throws {
     let socket = try Socket.connect(to: address, timeout: .seconds(30))
     defer { socket.close() }
@@ -471,13 +471,13 @@ func roundTrips(_ count: Int, with address: SocketAddress, _ number: Int) throws
     }
 }
 
-/// Leaves the process without room for one more descriptor until it is lifted.
+/// A limit that lets the process open no further descriptor until it is lifted.
 final class DescriptorLimit {
     private var before = rlimit()
 
     init() throws {
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &before)
-        // The lowest free number is what the next open would take.
+        // The next open would take the lowest free number.
         let lowest = dup(0)
         try #require(lowest >= 0)
         close(lowest)
@@ -491,10 +491,10 @@ final class DescriptorLimit {
     deinit { lift() }
 }
 
-/// Whether AddressSanitizer or ThreadSanitizer is linked in.
+/// Whether AddressSanitizer or ThreadSanitizer is linked.
 private let isSanitized = dlsym(nil, "__asan_init") != nil || dlsym(nil, "__tsan_init") != nil
 
-/// Leaves the process little address space beyond what it has until it is lifted.
+/// A limit that leaves the process little additional address space until it is lifted.
 final class AddressSpaceLimit {
     private var before = rlimit()
 

@@ -4,33 +4,33 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// Runs `body` on a hub of its own on the loop that `GEVENT_LOOP` asks for, and checks that it leaves no descriptor;
-/// `withHub` checks the rest.
+/// Runs `body` on a new hub with the loop that `GEVENT_LOOP` selects, and checks that no descriptor leaks; `withHub`
+/// checks everything else.
 func withNet(_ body: @escaping @Sendable (Hub) throws -> Void) throws {
     let before = openDescriptors()
     try withHub(on: .configured, body)
     #expect(openDescriptors() == before)
 }
 
-/// Made before descriptors are counted: with its first loop libuv opens a pipe that the process keeps.
+/// Created before descriptors are counted: libuv opens a pipe with its first loop and never closes it.
 private let firstHub: Void = {
     do { try withHub(on: .configured) { _ in } } catch { Issue.record(error) }
 }()
 
-/// The numbers of this process's open descriptors.
+/// Returns the numbers of this process's open descriptors.
 func openDescriptors() -> Set<CInt> {
     firstHub
     guard let directory = opendir("/proc/self/fd") else { return [] }
     defer { closedir(directory) }
-    var found: Set<CInt> = []
+    var numbers: Set<CInt> = []
     while let entry = readdir(directory) {
         let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        if let number = CInt(name), number != dirfd(directory) { found.insert(number) }
+        if let number = CInt(name), number != dirfd(directory) { numbers.insert(number) }
     }
-    return found
+    return numbers
 }
 
-/// Two connected TCP sockets.
+/// Creates two connected TCP sockets.
 func tcpPair(_ address: SocketAddress = .loopback()) throws -> (Socket, Socket) {
     let listener = try Socket.listen(on: address)
     defer { listener.close() }
@@ -38,7 +38,7 @@ func tcpPair(_ address: SocketAddress = .loopback()) throws -> (Socket, Socket) 
     return (client, try listener.accept().socket)
 }
 
-/// Writes until there is no more room; returns how many bytes that took.
+/// Writes until there is no more room; returns the number of bytes written.
 @discardableResult
 func fill(_ socket: Socket) throws -> Int {
     let chunk = [UInt8](repeating: 7, count: 1 << 16)
@@ -52,7 +52,7 @@ func fill(_ socket: Socket) throws -> Int {
 
 func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
 
-/// The error that `body` throws, if it is one of sockets.
+/// Returns the error that `body` throws, if it is a `SocketError`.
 func socketError(_ body: () throws -> Void) -> SocketError? {
     do {
         try body()
@@ -62,7 +62,7 @@ func socketError(_ body: () throws -> Void) -> SocketError? {
     }
 }
 
-/// Waits for something that other greenlets bring about; gives up, and fails, after ten seconds.
+/// Waits for a condition that other greenlets make true; fails after ten seconds.
 func eventually(_ what: Comment, _ condition: () -> Bool) throws {
     for _ in 0..<10_000 {
         if condition() { return }
@@ -85,7 +85,7 @@ struct Child {
         self.pid = pid
     }
 
-    /// Blocks until it has ended, which it has or is about to; returns the signal that ended it.
+    /// Blocks until the process, which is about to end, has ended; returns the signal that ended it.
     func wait() -> CInt {
         var status: CInt = 0
         while Glibc.waitpid(pid, &status, 0) < 0 && errno == EINTR {}

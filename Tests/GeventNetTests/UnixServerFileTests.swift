@@ -4,7 +4,7 @@ import GeventTesting
 import Glibc
 import Testing
 
-/// Which file a server on a Unix socket removes.
+/// The file that a server on a Unix socket removes.
 @Suite struct UnixServerFileTests {
     private static func withDirectory(_ body: (String) throws -> Void) throws {
         var template = Array("/tmp/gevent-unix-XXXXXX".utf8CString)
@@ -18,7 +18,7 @@ import Testing
 
     private static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-    /// In a process of its own, since the working directory is the process's.
+    /// Runs in a child process, because the working directory belongs to the process.
     @Test func aChangeOfDirectoryLeavesOtherFilesAlone() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -46,7 +46,7 @@ import Testing
                 let path = "\(directory)/server.sock"
                 let first = StreamServer(try .unix(path), handler: echo)
                 try first.start()
-                // Its number may be the one of the file that was removed.
+                // The new file may get the inode number of the removed one.
                 unlink(path)
                 let second = StreamServer(try .unix(path), handler: echo)
                 try second.start()
@@ -58,7 +58,7 @@ import Testing
                 client.close()
                 try second.stop()
                 #expect(!Self.exists(path))
-                // And a file that is no socket.
+                // The path may also name a file that is no socket.
                 let third = StreamServer(try .unix(path), handler: echo)
                 try third.start()
                 unlink(path)

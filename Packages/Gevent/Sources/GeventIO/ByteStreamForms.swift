@@ -1,16 +1,16 @@
-// The forms of the calls of ByteStream that do not take a span: each hands a span to the requirement. They are compiled
-// into the code that calls them, for the stream at hand.
+// The forms of ByteStream's calls that take no span. Each passes a span to the requirement. They are inlinable, so the
+// compiler specialises them for the stream at hand.
 
 // MARK: Reading
 
 extension ByteStream {
-    /// Reads what is there and appends it to `buffer`, as the requirement with the timeout nil does.
+    /// Reads available bytes and appends them to `buffer`, with the stream's default timeout.
     @available(*, noasync)
     @inlinable
     public func read(into buffer: inout OutputRawSpan) throws -> Int { try read(into: &buffer, timeout: nil) }
 
-    /// Reads what is there and appends it to `buffer`, parking if nothing is; returns the number of bytes, or 0 at the
-    /// end of the stream.
+    /// Reads available bytes and appends them to `buffer`; parks if there are none. Returns the number of bytes, or 0
+    /// at the end of the stream.
     ///
     /// ```swift
     /// try bytes.append(addingCapacity: 4096) { _ = try stream.read(into: &$0) }
@@ -26,17 +26,17 @@ extension ByteStream {
         }
     }
 
-    /// Reads what is there over the beginning of `buffer`, parking if nothing is; returns the number of bytes, or 0 at
-    /// the end of the stream.
+    /// Reads available bytes into the beginning of `buffer`, overwriting it; parks if there are none. Returns the
+    /// number of bytes, or 0 at the end of the stream.
     ///
-    /// `buffer` must not be empty, and its memory must stay in place while the greenlet is parked.
+    /// `buffer` must not be empty, and its memory must not move while the greenlet is parked.
     @available(*, noasync)
     @inlinable
     public func read(into buffer: inout MutableRawSpan, timeout: Duration? = nil) throws -> Int {
         try buffer.withUnsafeMutableBytes { try read(into: $0, timeout: timeout) }
     }
 
-    /// Reads what is there over the beginning of `buffer`; otherwise as with a `MutableRawSpan`.
+    /// Reads available bytes into the beginning of `buffer`; otherwise like the form for a `MutableRawSpan`.
     ///
     /// gevent: `socket.recv_into(buffer)`.
     @available(*, noasync)
@@ -50,21 +50,23 @@ extension ByteStream {
 // MARK: Writing
 
 extension ByteStream {
-    /// Writes a part of `bytes`, as the requirement with the timeout nil does.
+    /// Writes as much of `bytes` as there is room for, with the stream's default timeout.
     @available(*, noasync)
     @inlinable
     public func write(_ bytes: RawSpan) throws -> Int { try write(bytes, timeout: nil) }
 
-    /// Writes a part of `bytes` and returns the number of bytes; parks if there is no room at all.
+    /// Writes as much of `bytes` as there is room for and returns the number of bytes; parks if there is no room at
+    /// all.
     @available(*, noasync)
     @inlinable
     public func write(_ bytes: UnsafeRawBufferPointer, timeout: Duration? = nil) throws -> Int {
         try write(RawSpan(_unsafeBytes: bytes), timeout: timeout)
     }
 
-    /// Writes a part of `bytes` and returns the number of bytes; parks if there is no room at all.
+    /// Writes as much of `bytes` as there is room for and returns the number of bytes; parks if there is no room at
+    /// all.
     ///
-    /// Copies the bytes only if they do not stand in memory one after the other, as those of an `Array` do.
+    /// Copies the bytes only if they are not contiguous in memory, as those of an `Array` are.
     ///
     /// gevent: `socket.send(data)`.
     @available(*, noasync)
@@ -73,29 +75,29 @@ extension ByteStream {
         try withBytes(of: bytes) { try write($0, timeout: timeout) }
     }
 
-    /// Writes a part of `text` as UTF-8 and returns the number of bytes; parks if there is no room at all. To write all
-    /// of it, call `writeAll`.
+    /// Writes as much of `text`, as UTF-8, as there is room for and returns the number of bytes; parks if there is no
+    /// room at all. To write all of it, call `writeAll`.
     @available(*, noasync)
     @inlinable
     public func write(_ text: some StringProtocol, timeout: Duration? = nil) throws -> Int {
         try withBytes(of: text.utf8) { try write($0, timeout: timeout) }
     }
 
-    /// Writes all of `bytes`, as the requirement with the timeout nil does.
+    /// Writes all of `bytes`, with the stream's default timeout.
     @available(*, noasync)
     @inlinable
     public func writeAll(_ bytes: RawSpan) throws { try writeAll(bytes, timeout: nil) }
 
-    /// Writes all of `bytes`; the timeout is for the whole.
+    /// Writes all of `bytes`; the timeout covers the whole call.
     @available(*, noasync)
     @inlinable
     public func writeAll(_ bytes: UnsafeRawBufferPointer, timeout: Duration? = nil) throws {
         try writeAll(RawSpan(_unsafeBytes: bytes), timeout: timeout)
     }
 
-    /// Writes all of `bytes`; the timeout is for the whole.
+    /// Writes all of `bytes`; the timeout covers the whole call.
     ///
-    /// Copies the bytes only if they do not stand in memory one after the other, as those of an `Array` do.
+    /// Copies the bytes only if they are not contiguous in memory, as those of an `Array` are.
     ///
     /// gevent: `socket.sendall(data)`.
     @available(*, noasync)
@@ -104,7 +106,8 @@ extension ByteStream {
         try withBytes(of: bytes) { try writeAll($0, timeout: timeout) }
     }
 
-    /// Writes all of `text` as UTF-8; the timeout is for the whole. Copies it only if it is not a native string.
+    /// Writes all of `text` as UTF-8; the timeout covers the whole call. Copies the text only if it is not a native
+    /// string.
     @available(*, noasync)
     @inlinable
     public func writeAll(_ text: some StringProtocol, timeout: Duration? = nil) throws {
@@ -115,14 +118,14 @@ extension ByteStream {
 // MARK: Gathered writes
 
 extension ByteStream {
-    /// Writes all of `first` and then all of `second`, in one system call if the stream is a socket and has room; the
-    /// timeout is for the whole.
+    /// Writes all of `first` and then all of `second`; the timeout covers the whole call. A socket with enough room
+    /// does so in one system call.
     ///
     /// ```swift
     /// try stream.writeAll("HTTP/1.1 200 OK\r\nContent-Length: \(body.count)\r\n\r\n".utf8, body)
     /// ```
     ///
-    /// gevent: `socket.sendmsg(buffers)`, but for all of the bytes.
+    /// gevent: `socket.sendmsg(buffers)`, but writes all of the bytes.
     @available(*, noasync)
     @inlinable
     public func writeAll(
@@ -133,7 +136,7 @@ extension ByteStream {
         }
     }
 
-    /// Writes all of `first`, `second` and `third`, as if they were one.
+    /// Writes all of `first`, `second` and `third`, as one message.
     @available(*, noasync)
     @inlinable
     public func writeAll(
@@ -147,7 +150,7 @@ extension ByteStream {
         }
     }
 
-    /// Writes all of `first` and then all of `second`, as if they were one.
+    /// Writes all of `first` and then all of `second`, as one message.
     @available(*, noasync)
     @inlinable
     public func writeAll(_ first: RawSpan, _ second: RawSpan, timeout: Duration? = nil) throws {
@@ -156,7 +159,7 @@ extension ByteStream {
         }
     }
 
-    /// Writes all of `first`, `second` and `third`, as if they were one.
+    /// Writes all of `first`, `second` and `third`, as one message.
     @available(*, noasync)
     @inlinable
     public func writeAll(
@@ -169,7 +172,7 @@ extension ByteStream {
         }
     }
 
-    /// The parts stand on the stack.
+    /// Writes the parts from an array on the stack.
     @available(*, noasync)
     @inlinable
     func writeAll<let count: Int>(
@@ -179,7 +182,7 @@ extension ByteStream {
     }
 }
 
-/// Calls `body` with the bytes in contiguous memory: where they are if they are, and otherwise in a copy.
+/// Calls `body` with the bytes in contiguous memory; copies them only if they are not contiguous.
 @inlinable
 func withBytes<Result>(
     of bytes: some Sequence<UInt8>, _ body: (UnsafeRawBufferPointer) throws -> Result

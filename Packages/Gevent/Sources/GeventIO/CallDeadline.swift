@@ -1,18 +1,19 @@
 public import GeventCore
 
-/// How long a call may still park. For `GeventNet`.
+/// The time for which a call may still park. For `GeventNet`.
 ///
-/// `WatchedDescriptor.begin` makes it after a check of the thread, so code that has one need not check it again.
+/// `WatchedDescriptor.begin` checks the thread before it creates one, so code that has a deadline need not check again.
 @_spi(GeventInternals)
 public struct CallDeadline {
-    /// Nil without a limit; zero or less if the call must not park.
+    /// The timeout; nil for no limit, zero or less if the call must not park.
     @usableFromInline let limit: Duration?
-    /// Whether the limit is for all the waits of the call together, and not for each.
+    /// Whether the limit covers the whole call rather than each wait.
     @usableFromInline let coversWholeCall: Bool
-    /// When the whole call is over. Set at its first wait, so that a call that need not wait never reads the clock.
+    /// The instant at which the whole call expires. Set at the first wait, so that a call that doesn't wait never reads
+    /// the clock.
     @usableFromInline var deadline: LoopInstant?
-    /// The time is up. One more attempt is due, and then the error.
-    public internal(set) var isOver = false
+    /// Whether the limit has expired. One more attempt is made before the call throws.
+    public internal(set) var hasExpired = false
 
     @inlinable
     @inline(__always)
@@ -24,13 +25,13 @@ public struct CallDeadline {
     /// Whether the call must not park at all.
     @inlinable
     @inline(__always)
-    public var isNone: Bool {
+    public var forbidsParking: Bool {
         guard let limit else { return false }
         return limit <= .zero
     }
 
-    /// The limit of the next wait.
-    mutating func next() -> Duration? {
+    /// Returns the timeout of the next wait.
+    mutating func nextTimeout() -> Duration? {
         guard let limit, coversWholeCall else { return limit }
         let now = Hub.current.now
         if let deadline { return now.duration(to: deadline) }
@@ -38,11 +39,11 @@ public struct CallDeadline {
         return limit
     }
 
-    /// Parks for `pause`, but not beyond the end of the call. Throws `DescriptorFailure` if there is no time left.
+    /// Parks for `pause`, but not past the deadline of the call. Throws `DescriptorFailure` if no time remains.
     public mutating func sleep(for pause: Duration) throws {
-        if isNone { throw DescriptorFailure.wouldBlock }
-        guard let left = next() else { return try GeventCore.sleep(for: pause) }
-        if left <= .zero { throw DescriptorFailure.timedOut }
-        try GeventCore.sleep(for: min(pause, left))
+        if forbidsParking { throw DescriptorFailure.wouldBlock }
+        guard let remaining = nextTimeout() else { return try GeventCore.sleep(for: pause) }
+        if remaining <= .zero { throw DescriptorFailure.timedOut }
+        try GeventCore.sleep(for: min(pause, remaining))
     }
 }

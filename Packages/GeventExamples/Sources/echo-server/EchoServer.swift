@@ -7,13 +7,13 @@ import Glibc
 struct EchoServer: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "echo-server",
-        abstract: "Sends back whatever it is sent, to any number of clients, until Ctrl-C.",
+        abstract: "Echoes the bytes of any number of clients until Ctrl-C.",
         discussion: "Try it: nc 127.0.0.1 7777")
 
     @Option(help: "The numeric address to listen on.")
     var host = "127.0.0.1"
 
-    @Option(help: "The port to listen on, 0 to 65535; 0 takes a free one.")
+    @Option(help: "The port to listen on, 0 to 65535; 0 lets the system choose one.")
     var port = 7777
 
     func validate() throws {
@@ -25,7 +25,7 @@ struct EchoServer: ParsableCommand {
     }
 
     func run() throws {
-        // First thing, so that an unknown GEVENT_LOOP is an error to read and not a trap.
+        // Comes first, so that an unknown GEVENT_LOOP prints an error instead of trapping.
         try Hub.start()
         raiseDescriptorLimit()
         let totals = Totals()
@@ -33,55 +33,56 @@ struct EchoServer: ParsableCommand {
             try totals.serve(socket)
         }
         try server.start()
-        say("listening on \(server.address)")
+        printLine("listening on \(server.address)")
         var signals: [Registration] = []
         for number in [SIGINT, SIGTERM] {
             let registration = try onSignal(number) {
-                // The next one meets the default action again.
+                // The next signal has the default action again.
                 for signal in signals { signal.cancel() }
-                say("stopping with \(server.handlerCount) connections open; Ctrl-C again ends it at once")
+                printLine("stopping with \(server.handlerCount) connections open; press Ctrl-C again to exit at once")
                 try server.stop()
             }
             signals.append(registration)
         }
         try server.serveForever()
-        say(totals.description)
+        printLine(totals.description)
     }
 }
 
-/// What was served.
+/// Counts the connections and bytes served.
 final class Totals: CustomStringConvertible {
     private var connections = 0
     private var bytes = 0
-    private var brokenConnections = 0
+    private var lostConnections = 0
 
     func serve(_ socket: Socket) throws {
         connections += 1
         do {
-            // The bytes stand in a buffer that is lent only while there are any: a quiet client costs none.
+            // The buffer is borrowed only while there are bytes in it, so an idle client costs none.
             while try socket.withReadBytes({ received in
                 try socket.writeAll(received)
                 bytes += received.count
                 return !received.isEmpty
             }) {}
         } catch let error as SocketError where error.code == .connectionLost {
-            // Clients come and go as they please; that is not an error of this program.
-            brokenConnections += 1
+            // Clients may disconnect at any time; that is no error of this program.
+            lostConnections += 1
         }
     }
 
     var description: String {
-        "served \(connections) connections, \(bytes) bytes; \(brokenConnections) connections were broken off"
+        "served \(connections) connections, \(bytes) bytes; \(lostConnections) connections were lost"
     }
 }
 
-/// Prints a line at once, also into a pipe.
-private func say(_ line: String) {
+/// Prints a line and flushes it at once, also into a pipe.
+private func printLine(_ line: String) {
     print(line)
     fflush(nil)
 }
 
-/// Each connection is a descriptor, and the usual soft limit of 1024 is meant for programs that use `select`.
+/// Raises the limit of open descriptors, since each connection needs one. The usual soft limit of 1024 is meant for
+/// programs that use `select`.
 private func raiseDescriptorLimit() {
     var limit = rlimit()
     let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)

@@ -8,16 +8,16 @@ struct GeventDemo: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gevent-demo",
         abstract:
-            "An echo server and its clients in one process and one thread, each connection a greenlet at both ends.",
-        discussion: "Every round trip goes through the kernel's TCP and runs under a timeout.")
+            "Runs an echo server and its clients on one thread, with a greenlet at each end of a connection.",
+        discussion: "Each round trip uses a real TCP connection and has a timeout.")
 
-    @Option(help: "How many clients talk at the same time, at least 1.")
+    @Option(help: "The number of concurrent clients, at least 1.")
     var connections = 1000
 
-    @Option(help: "For how many seconds, 1 to 3600.")
+    @Option(help: "The duration of the run in seconds, 1 to 3600.")
     var seconds = 5
 
-    @Option(name: .customLong("message-bytes"), help: "The size of a message, 1 to 1048576.")
+    @Option(name: .customLong("message-bytes"), help: "The size of a message in bytes, 1 to 1048576.")
     var messageBytes = 64
 
     @Flag(help: "Print the summary as a JSON object.")
@@ -32,7 +32,7 @@ struct GeventDemo: ParsableCommand {
     }
 
     func run() throws {
-        // First thing, so that an unknown GEVENT_LOOP is an error to read and not a trap.
+        // Comes first, so that an unknown GEVENT_LOOP prints an error instead of trapping.
         let hub = try Hub.start()
         try reserveDescriptors()
         let load = try Load(connections: connections, messageBytes: messageBytes, on: hub)
@@ -42,23 +42,25 @@ struct GeventDemo: ParsableCommand {
         if let error = load.firstError { write("a client failed: \(error)\n", to: STDERR_FILENO) }
         let summary = load.summary
         print(json ? try summary.json() : summary.text)
-        // What went wrong is in the summary; whoever only looks at the status learns it too.
+        // The summary counts the errors; the exit status reports them too.
         if summary.errors > 0 { throw ExitCode.failure }
     }
 
-    /// Two descriptors per connection, since both ends are here, and a few for everything else.
+    /// Raises the limit of open descriptors. Each connection needs two, since both ends are in this process, and
+    /// everything else needs a few.
     private func reserveDescriptors() throws {
-        let others = 64
+        let otherDescriptors = 64
         var limit = rlimit()
         let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
         getrlimit(resource, &limit)
         limit.rlim_cur = limit.rlim_max
         setrlimit(resource, &limit)
-        let most = (Int(clamping: limit.rlim_max) - others) / 2
-        if connections > most {
+        let maxConnections = (Int(clamping: limit.rlim_max) - otherDescriptors) / 2
+        if connections > maxConnections {
             throw ValidationError(
-                "--connections \(connections) needs two descriptors each, and this system allows \(limit.rlim_max) per "
-                    + "process: at most \(most) connections, or raise the hard limit (ulimit -Hn).")
+                "--connections \(connections) needs two descriptors per connection, and this system allows "
+                    + "\(limit.rlim_max) per process: at most \(maxConnections) connections, or raise the hard limit "
+                    + "(ulimit -Hn).")
         }
     }
 
@@ -94,9 +96,9 @@ extension Summary {
         requests            \(requests) (\(Int(requestsPerSecond)) per second)
         latency             p50 \(milliseconds(p50Microseconds)), p99 \(milliseconds(p99Microseconds)), \
         max \(milliseconds(maxMicroseconds))
-        greenlets at peak   \(peakGreenlets)
-        memory              \(kibibytes(bytesPerGreenlet)) per greenlet with its socket, \
-        \(kibibytes(peakResidentBytes)) in all at peak
+        peak greenlets      \(peakGreenlets)
+        memory              \(kibibytes(bytesPerGreenlet)) per greenlet including its socket, \
+        \(kibibytes(peakResidentBytes)) in total at peak
         errors              \(errors)
         """
     }

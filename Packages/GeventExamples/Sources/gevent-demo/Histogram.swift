@@ -1,5 +1,5 @@
-/// Counts of durations in buckets that are each an eighth of a power of two wide or less: a value is known to 6
-/// percent, whatever its size, and recording one is an addition.
+/// A histogram of durations. Each bucket is at most an eighth of a power of two wide, so a value is accurate to 6
+/// percent at any magnitude, and recording one is an addition.
 struct Histogram {
     private static let stepsPerDoubling = 8
     private var counts = [Int](repeating: 0, count: 64 * stepsPerDoubling)
@@ -16,14 +16,15 @@ struct Histogram {
         largest = max(largest, value)
     }
 
-    /// The duration that this share of all is not longer than, in microseconds; the middle of its bucket.
-    func quantile(_ share: Double) -> Double {
-        if share >= 1 { return microseconds(Double(largest)) }
-        let wanted = Int((Double(count) * share).rounded(.up))
+    /// Returns the duration that the given fraction of all values does not exceed, in microseconds: the middle of its
+    /// bucket.
+    func quantile(_ fraction: Double) -> Double {
+        if fraction >= 1 { return microseconds(Double(largest)) }
+        let rank = Int((Double(count) * fraction).rounded(.up))
         var seen = 0
         for (index, bucket) in counts.enumerated() where bucket > 0 {
             seen += bucket
-            if seen >= wanted {
+            if seen >= rank {
                 let (doubling, step) = index.quotientAndRemainder(dividingBy: Self.stepsPerDoubling)
                 let power = Double(UInt64(1) << UInt64(doubling))
                 return microseconds(min(power * (1 + (Double(step) + 0.5) / 8), Double(largest)))

@@ -2,10 +2,10 @@ import Gevent
 import GeventNet
 import Glibc
 
-/// Something else came back than was sent, or nothing.
-private struct WrongAnswer: Error {}
+/// The response differs from the message, or the connection ended without one.
+private struct UnexpectedResponse: Error {}
 
-/// An echo server, its clients, and what they measure.
+/// An echo server, its clients and their measurements.
 final class Load {
     private let hub: Hub
     private let server: StreamServer
@@ -17,9 +17,9 @@ final class Load {
     private(set) var requests = 0
     private var latencies = Histogram()
     private var errors = 0
-    /// What the first of them was; the others are likely the same.
+    /// The first error; the others are probably the same.
     private(set) var firstError: (any Error)?
-    private var isOver = false
+    private var isFinished = false
     private var elapsed = Duration.zero
     private var resident = 0
 
@@ -36,61 +36,61 @@ final class Load {
         }
         try server.start()
         sockets.reserveCapacity(connections)
-        // One after the other: a crowd at the door would overflow the listener's queue, and the kernel would make those
-        // it turned away try again a second later.
+        // Connects the clients one at a time: a burst would overflow the listener's queue, and the kernel would make
+        // the refused clients retry a second later.
         for _ in 0..<connections {
             sockets.append(try Socket.connect(to: server.address, timeout: .seconds(30)))
         }
     }
 
-    /// Lets every client send one message after the other, for as long as it is told.
+    /// Makes every client send one message after another for the given time.
     func run(for duration: Duration) throws {
         let message = (0..<messageBytes).map { UInt8(truncatingIfNeeded: $0) }
         let start = hub.now
-        let clients = sockets.map { socket in spawn { try self.talk(over: socket, message) } }
+        let clients = sockets.map { socket in spawn { try self.runClient(over: socket, message) } }
         sockets = []
         try Gevent.sleep(for: duration)
-        isOver = true
-        // Each ends after the round trip it is in, which has a timeout.
+        isFinished = true
+        // Each client ends after its current round trip, which has a timeout.
         try joinAll(clients)
         elapsed = start.duration(to: hub.now)
         resident = residentBytes()
         try server.stop()
     }
 
-    private func talk(over socket: Socket, _ message: [UInt8]) throws {
+    private func runClient(over socket: Socket, _ message: [UInt8]) throws {
         defer { socket.close() }
         do {
             var before = hub.now
-            while !isOver {
+            while !isFinished {
                 try withTimeout(.seconds(30)) { _ in
                     try socket.writeAll(message)
-                    try self.expect(message, from: socket)
+                    try self.receive(message, from: socket)
                 }
                 let after = hub.now
                 latencies.record(nanoseconds: after.nanoseconds - before.nanoseconds)
                 before = after
                 requests += 1
             }
-        } catch {  // control: passed on; the limit of a round trip is over by now, and an ordinary failure
+        } catch {  // control: rethrown; an expired limit of a round trip is an ordinary failure here
             try rethrowControl(error)
-            failed(error)
+            recordFailure(error)
         }
     }
 
-    /// Reads the answer, in however many pieces, and compares it.
-    private func expect(_ message: [UInt8], from socket: Socket) throws {
+    /// Reads the response, in any number of pieces, and compares it with `message`.
+    private func receive(_ message: [UInt8], from socket: Socket) throws {
         var rest = message[...]
         while !rest.isEmpty {
             let count = try socket.withReadBytes { bytes in
                 bytes.elementsEqual(rest.prefix(bytes.count)) ? bytes.count : 0
             }
-            if count == 0 { throw WrongAnswer() }
+            if count == 0 { throw UnexpectedResponse() }
             rest = rest.dropFirst(count)
         }
     }
 
-    private func failed(_ error: any Error) {
+    private func recordFailure(_ error: any Error) {
         errors += 1
         if firstError == nil { firstError = error }
     }

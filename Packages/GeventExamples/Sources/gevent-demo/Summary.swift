@@ -1,6 +1,6 @@
 import Glibc
 
-/// What the demo found out. The JSON has the keys that are encoded, and no others.
+/// The results of a run. The JSON has the encoded keys and no others.
 struct Summary: Encodable {
     let loop: String
     let connections: Int
@@ -12,7 +12,7 @@ struct Summary: Encodable {
     let peakResidentBytes: Int
     let errors: Int
 
-    // Only for people.
+    // Shown in the text only.
     let maxMicroseconds: Double
     let bytesPerGreenlet: Int
 
@@ -22,13 +22,14 @@ struct Summary: Encodable {
     }
 }
 
-/// The memory this process has in RAM now.
+/// The resident memory of this process.
 func residentBytes() -> Int { statusBytes("VmRSS:") }
 
-/// The most it ever had. Not getrusage's figure, which survives exec: under `swift run` that is the package manager's.
+/// The peak resident memory of this process. getrusage's figure survives exec, so under `swift run` it would be that of
+/// the package manager.
 func peakResidentBytes() -> Int { statusBytes("VmHWM:") }
 
-/// A size from /proc/self/status, where it stands in KiB; 0 if it is not there.
+/// Returns a size from /proc/self/status, which has it in KiB; 0 if the field is missing.
 private func statusBytes(_ field: String) -> Int {
     guard let file = fopen("/proc/self/status", "r") else { return 0 }
     defer { fclose(file) }

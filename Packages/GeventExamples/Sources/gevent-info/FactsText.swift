@@ -1,4 +1,4 @@
-// The same facts for people.
+// The facts as text.
 
 extension Facts {
     var text: String {
@@ -20,18 +20,18 @@ extension Facts {
         [
             ("in use", "\(loop.name): \(loop.reason)"),
             ("linked", linkedLoops.joined(separator: ", ")),
-            ("deadlines kept to", "\(loop.timerResolutionNanoseconds) ns"),
+            ("timer resolution", "\(loop.timerResolutionNanoseconds) ns"),
         ] + loop.features.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
     }
 
     private var runtimeRows: [(String, String)] {
         [
             (
-                "stack of a greenlet",
-                "\(runtime.stackBytes >> 10) KiB, which is the setting rounded up to an odd number of pages: "
+                "greenlet stack",
+                "\(runtime.stackBytes >> 10) KiB, the setting rounded up to an odd number of pages: "
                     + "\(runtime.guardBytes >> 10) KiB guard, \((runtime.stackBytes - runtime.guardBytes) >> 10) KiB to use"
             ),
-            ("overflow of a stack", "reported if a frame touches the guard, or steps over it and then switches"),
+            ("stack overflow", "reported when a frame touches the guard, or skips it and then switches"),
             ("guard pages", runtime.guardPages),
             ("exclusive accesses", runtime.exclusiveAccesses),
             ("task-locals", runtime.taskLocalsFollowGreenlets ? "follow greenlets" : "leak if bound around a wait"),

@@ -6,13 +6,13 @@ import Gevent
 struct GeventInfo: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "gevent-info",
-        abstract: "Which event loop runs and why, every setting, and what the kernel and the Swift runtime offer.")
+        abstract: "Prints the event loop in use and why, all settings, and kernel and Swift runtime features.")
 
     @Flag(help: "Print one JSON object.")
     var json = false
 
     func run() throws {
-        // First thing, so that an unknown GEVENT_LOOP is an error to read and not a trap.
+        // Comes first, so that an unknown GEVENT_LOOP prints an error instead of trapping.
         let facts = Facts(of: try Hub.start())
         if json {
             let encoder = JSONEncoder()
@@ -24,7 +24,7 @@ struct GeventInfo: ParsableCommand {
     }
 }
 
-/// All there is to say.
+/// The facts that the program prints.
 struct Facts: Encodable {
     struct Loop: Encodable {
         let name: String
@@ -70,11 +70,11 @@ struct Facts: Encodable {
         let configuration = hub.resolvedConfiguration
         unknownVariables = configuration.unknownVariables.map { name in
             let nearest = configuration.nearestSetting(to: name).map { "; did you mean \($0)?" } ?? ""
-            return "\(name): no module that is linked into this program has a setting of this name\(nearest)"
+            return "\(name): no module linked into this program has a setting with this name\(nearest)"
         }
-        let found = RuntimeFacts.current
+        let facts = RuntimeFacts.current
         runtime = Runtime(
-            guardPages: found.guardPages.rawValue, guardBytes: found.guardSize, stackBytes: found.stackSize,
-            exclusiveAccesses: found.accessTracking.rawValue, taskLocalsFollowGreenlets: found.swapsTaskWords)
+            guardPages: facts.guardPages.rawValue, guardBytes: facts.guardSize, stackBytes: facts.stackSize,
+            exclusiveAccesses: facts.accessTracking.rawValue, taskLocalsFollowGreenlets: facts.swapsTaskWords)
     }
 }

@@ -1,22 +1,21 @@
 internal import CGeventSystem
 internal import Glibc
 
-/// The file of a Unix socket that this process has bound, so that the same file can be removed later.
+/// The file of a Unix socket that this process bound. It is identified so that only the same file is removed later.
 ///
-/// Meanwhile the process may have changed its working directory, or have been forked, and the path may lead to the file
-/// of a successor.
+/// By then the process may have changed its working directory or forked, or the path may name the file of a successor.
 struct BoundFile {
-    /// Absolute.
+    /// The absolute path.
     private let path: String
     private let file: gevent_net_file
     private let process: pid_t
 
-    /// The file at `path`, which the caller has just bound. Nil if it is gone already.
+    /// Records the file at `path`, which the caller has just bound. Returns nil if the file no longer exists.
     init?(_ path: String) {
         if path.hasPrefix("/") {
             self.path = path
         } else {
-            // Null asks for a buffer of the right size.
+            // A null buffer makes getcwd allocate one of the right size.
             guard let directory = getcwd(nil, 0) else { return nil }
             self.path = "\(String(cString: directory))/\(path)"
             free(directory)
@@ -27,8 +26,8 @@ struct BoundFile {
         process = getpid()
     }
 
-    /// Removes the file if this process bound it and it is still there. A forked child removes nothing: the parent goes
-    /// on listening.
+    /// Removes the file if this process bound it and the path still names it. A forked child removes nothing, because
+    /// the parent still listens.
     func remove() {
         var found = gevent_net_file()
         guard process == getpid(), gevent_net_find_file(path, &found), found.device == file.device,

@@ -1,8 +1,8 @@
 internal import Glibc
 
-/// A buffer on loan, and the bytes that were read into it.
+/// A buffer borrowed from the pool, and the bytes that were read into it.
 @usableFromInline
-struct BufferLoan {
+struct BorrowedBuffer {
     private let pool: BufferPool
     private let buffer: UnsafeMutableRawBufferPointer
     @usableFromInline let bytes: UnsafeRawBufferPointer
@@ -17,49 +17,50 @@ struct BufferLoan {
     func release() { pool.release(buffer) }
 }
 
-/// The buffers one thread lends to reads, so that a connection that waits for data holds none: ten thousand idle ones
-/// would otherwise keep a page each, at the least.
+/// The read buffers of one thread. Reads borrow them, so that a connection that waits for data holds none. Otherwise
+/// ten thousand idle connections would each hold at least a page.
 final class BufferPool {
     static let bufferSize = 64 << 10
-    /// Beyond these, buffers go back to the system: a burst of slow writers should not be paid for ever after.
-    private static let mostKept = 16
+    /// The maximum number of free buffers the pool keeps. It deallocates further ones, so a burst of slow writers does
+    /// not cost memory permanently.
+    private static let maxFreeBuffers = 16
 
-    // Unchecked exclusivity: each access is a call of an array's that runs nothing of anybody else's, and each read on
-    // a socket makes two.
+    // Exclusivity is unchecked: each access is a call of an array's method that runs no other code, and each read on a
+    // socket makes two.
     @exclusivity(unchecked) private var free: [UnsafeMutableRawPointer] = []
 
     private init() {
-        free.reserveCapacity(BufferPool.mostKept)
+        free.reserveCapacity(BufferPool.maxFreeBuffers)
     }
 
     deinit {
         for buffer in free { buffer.deallocate() }
     }
 
-    func take() -> UnsafeMutableRawBufferPointer {
+    func acquire() -> UnsafeMutableRawBufferPointer {
         let start = free.popLast() ?? .allocate(byteCount: BufferPool.bufferSize, alignment: 64)
         return UnsafeMutableRawBufferPointer(start: start, count: BufferPool.bufferSize)
     }
 
     func release(_ buffer: UnsafeMutableRawBufferPointer) {
         guard let start = buffer.baseAddress else { return }
-        if free.count < BufferPool.mostKept {
+        if free.count < BufferPool.maxFreeBuffers {
             free.append(start)
         } else {
             start.deallocate()
         }
     }
 
-    // MARK: One per thread
+    // MARK: One pool per thread
 
-    /// The calling thread's pool. Greenlets never change thread, so whoever takes here gives back here.
+    /// The calling thread's pool. Greenlets never change threads, so a buffer returns to the pool it came from.
     static var current: BufferPool {
-        if let found = pthread_getspecific(key) {
-            return Unmanaged<BufferPool>.fromOpaque(found).takeUnretainedValue()
+        if let pool = pthread_getspecific(key) {
+            return Unmanaged<BufferPool>.fromOpaque(pool).takeUnretainedValue()
         }
-        let made = BufferPool()
-        pthread_setspecific(key, Unmanaged.passRetained(made).toOpaque())
-        return made
+        let pool = BufferPool()
+        pthread_setspecific(key, Unmanaged.passRetained(pool).toOpaque())
+        return pool
     }
 
     private static let key: pthread_key_t = {

@@ -1,2 +1,2 @@
-// A socket is a `ByteStream`: what that protocol offers is there with `import GeventNet` alone.
+// A socket is a `ByteStream`: `import GeventNet` alone makes that protocol's calls available.
 @_exported public import GeventIO

@@ -1,4 +1,5 @@
-// Names from gevent, names of a sibling type and calls that people guess: the compiler answers with the right one.
+// Names from gevent, names of a sibling type and names that users might guess. The compiler's error suggests the right
+// one.
 
 extension Socket {
     @available(*, unavailable, renamed: "read(upTo:)")

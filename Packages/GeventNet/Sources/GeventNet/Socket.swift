@@ -13,71 +13,74 @@ internal import Glibc
 /// let answer = try socket.read()
 /// ```
 ///
-/// It is a `ByteStream`, which has further forms of its calls: for pointers, arrays and strings, and without a timeout.
+/// A socket is a `ByteStream`. That protocol adds further forms of its calls: for pointers, arrays and strings, and
+/// without a timeout.
 ///
-/// Calls look blocking and park only the calling greenlet. The system call comes first and the wait after it, so what
-/// is ready does not yield; the exception is a read that follows a short one, see ``read(into:timeout:)``.
+/// Calls look blocking but park only the calling greenlet. Each makes its system call first and waits only if it must,
+/// so a call on a ready socket does not yield. The exception is a read after a short read, see ``read(into:timeout:)``.
 ///
-/// **Timeouts.** Each call that may park takes a `timeout`; nil, the default, means the socket's own ``timeout``. No
-/// timeout at all parks for as long as it takes; zero or less never parks and throws `wouldBlock`; a positive one
-/// throws `timedOut` when it is over. It limits one wait in ``read(into:timeout:)``, ``write(_:timeout:)`` and
-/// ``accept(timeout:)``, and the whole of ``connect(to:timeout:)-method``, ``readExactly(_:timeout:)`` and
-/// ``writeAll(_:timeout:)``.
+/// **Timeouts.** Each call that may park takes a `timeout`; nil, the default, means the socket's own ``timeout``. If
+/// that is nil too, the call waits without a limit. With zero or less a call never parks and throws `wouldBlock`; a
+/// positive timeout throws `timedOut` when it expires. It limits one wait in ``read(into:timeout:)``,
+/// ``write(_:timeout:)`` and ``accept(timeout:)``, and the whole of ``connect(to:timeout:)-method``,
+/// ``readExactly(_:timeout:)`` and ``writeAll(_:timeout:)``.
 ///
-/// **Who may use it.** A socket belongs to the hub of the thread it was made on; other threads are thrown `HubError`
-/// with `.wrongThread`. At most one greenlet may wait to read and one to write; a further one is thrown
-/// `.concurrentUse`.
+/// **Threads and greenlets.** A socket belongs to the hub of the thread that created it; calls on other threads throw
+/// `HubError` with `.wrongThread`. At most one greenlet may wait to read and one to write; the call of another greenlet
+/// throws `.concurrentUse`.
 ///
-/// **What is thrown.** ``SocketError``, `HubError`, and what interrupts the greenlet: a kill or a timeout from outside,
-/// after which the socket is as it was, except that part of a longer read or write has happened.
+/// **Errors.** Calls throw ``SocketError``, `HubError`, and the error that interrupts the greenlet: a kill or an outer
+/// timeout. After an interruption the socket is as it was, except that part of a longer read or write may have been
+/// done.
 ///
-/// **TCP_NODELAY** is on for all TCP sockets made here, and those they accept inherit it: who writes a message in one
-/// call wants it sent, and delaying it for an earlier one's acknowledgement costs tens of milliseconds. gevent leaves
-/// the kernel's default; `setOption(.noDelay, to: false)` gives it back.
+/// **TCP_NODELAY** is on for all TCP sockets created here, and accepted sockets inherit it. A message written in one
+/// call should be sent at once; delaying it until an earlier one is acknowledged costs tens of milliseconds. gevent
+/// leaves the kernel's default; `setOption(.noDelay, to: false)` restores it.
 ///
-/// A socket that is dropped is closed. gevent: `gevent.socket.socket`.
+/// A socket is closed when it is deallocated. gevent: `gevent.socket.socket`.
 public final class Socket: ByteStream {
     let descriptor: WatchedDescriptor
 
-    /// The kind of its addresses.
+    /// The family of the socket's addresses.
     public let family: SocketAddress.Family
 
-    /// The timeout of calls that are given none: nil parks, zero or less does not park, and a positive one limits the
-    /// wait. Nil at first, also for accepted sockets.
+    /// The timeout of calls without one of their own: nil for no limit, zero or less to never park, and a positive one
+    /// to limit the wait. Initially nil, also for accepted sockets.
     ///
     /// gevent: `socket.settimeout(value)`, `socket.gettimeout()`.
     @exclusivity(unchecked) public var timeout: Duration?
 
-    // Unchecked exclusivity here and above: each access is a single load or store that no switch can fall into, and the
-    // checks would be made for every read and write.
+    // Exclusivity is unchecked here and above: each access is a single load or store, which no switch can interrupt,
+    // and every read and write would pay for the checks.
 
-    /// Bytes were read since the last write, or may have been by other means: a request may be under way.
-    @exclusivity(unchecked) var isUnanswered = false
-    /// The connection broke: an error with code `connectionLost` was thrown.
+    /// Whether bytes were read since the last write, or may have been read by other means: a request may be in
+    /// progress.
+    @exclusivity(unchecked) var hasUnansweredInput = false
+    /// Whether the connection was lost: an error with code `connectionLost` was thrown.
     @exclusivity(unchecked) var isLost = false
-    /// The other end, if it is known without asking the kernel, which forgets it when the connection is reset.
+    /// The peer's address, if known without a system call. The kernel forgets it when the connection is reset.
     @exclusivity(unchecked) var peer: SocketAddress?
 
-    // MARK: Making
+    // MARK: Creating
 
-    /// A socket that is neither bound nor connected.
+    /// Creates a socket that is neither bound nor connected.
     ///
-    /// Makes the thread's hub if there is none. Never parks. Throws ``SocketError`` if there are no descriptors or
-    /// memory left, and what making the hub throws.
+    /// Creates the thread's hub if there is none. Never parks. Throws ``SocketError`` if descriptors or memory are
+    /// exhausted, and any error of creating the hub.
     ///
     /// gevent: `socket.socket(family, type)`.
     public init(family: SocketAddress.Family) throws {
-        let made = gevent_net_socket(family.raw)
-        if made < 0 { throw SocketError(errno: -made, operation: "socket") }
-        descriptor = try WatchedDescriptor(owning: made)
+        let fileDescriptor = gevent_net_socket(family.raw)
+        if fileDescriptor < 0 { throw SocketError(errno: -fileDescriptor, operation: "socket") }
+        descriptor = try WatchedDescriptor(owning: fileDescriptor)
         self.family = family
         if family.isInternet { try setOption(.noDelay, to: true) }
     }
 
-    /// Takes over a descriptor made elsewhere: inherited, received, or from a C library. It is made non-blocking.
+    /// Adopts a descriptor from elsewhere: inherited, received, or from a C library. Makes it non-blocking.
     ///
-    /// The socket closes it; but if this throws, it is still the caller's. Throws ``SocketError`` if it is not a socket
-    /// of a kind that this type knows.
+    /// The socket owns the descriptor and closes it; if this initializer throws, the caller still owns it. Throws
+    /// ``SocketError`` if the descriptor is not a stream socket of a supported family.
     ///
     /// gevent: `socket.socket(fileno=…)`.
     public init(fileDescriptor: CInt) throws {
@@ -86,7 +89,7 @@ public final class Socket: ByteStream {
         guard let family = SocketAddress.Family(raw: raw) else {
             throw SocketError(errno: EAFNOSUPPORT, operation: "adopt descriptor \(fileDescriptor)")
         }
-        // An empty datagram would read as the end of a stream.
+        // An empty datagram would look like the end of a stream.
         guard gevent_net_is_stream(fileDescriptor) else {
             throw SocketError(errno: EPROTOTYPE, operation: "adopt descriptor \(fileDescriptor)")
         }
@@ -96,14 +99,14 @@ public final class Socket: ByteStream {
         self.family = family
     }
 
-    /// One that the kernel has made for us: open, non-blocking, and closed here if there is no hub to put it on.
+    /// Adopts a new non-blocking descriptor from the kernel, and closes it if no hub can be created.
     init(owning fileDescriptor: CInt, family: SocketAddress.Family, peer: SocketAddress? = nil) throws {
         descriptor = try WatchedDescriptor(owning: fileDescriptor)
         self.family = family
         self.peer = peer
     }
 
-    /// Two connected Unix sockets. Never parks. Throws what ``init(family:)`` throws.
+    /// Creates two connected Unix sockets. Never parks. Throws the errors of ``init(family:)``.
     ///
     /// gevent: `socket.socketpair()`.
     public static func pair() throws -> (Socket, Socket) {
@@ -122,17 +125,17 @@ public final class Socket: ByteStream {
         return (first, try Socket(owning: descriptors.1, family: .unix))
     }
 
-    // MARK: Facts
+    // MARK: Properties
 
     /// The descriptor's number, for C libraries; -1 once the socket is closed or detached.
     ///
     /// gevent: `socket.fileno()`.
     public var fileDescriptor: CInt { descriptor.fileDescriptor }
 
-    /// Whether it was closed or detached on this side.
+    /// Whether the socket was closed or detached on this side.
     public var isClosed: Bool { descriptor.fileDescriptor < 0 }
 
-    /// What it is bound to. Throws ``SocketError`` if it is closed.
+    /// The address the socket is bound to. Throws ``SocketError`` if the socket is closed.
     ///
     /// gevent: `socket.getsockname()`.
     public var localAddress: SocketAddress {
@@ -144,7 +147,7 @@ public final class Socket: ByteStream {
         }
     }
 
-    /// Whom it is connected to. Throws ``SocketError`` if it is not (`ENOTCONN`).
+    /// The address the socket is connected to. Throws ``SocketError`` if it is not connected (`ENOTCONN`).
     ///
     /// gevent: `socket.getpeername()`.
     public var peerAddress: SocketAddress {
@@ -156,11 +159,12 @@ public final class Socket: ByteStream {
         }
     }
 
-    // MARK: The end
+    // MARK: Closing
 
-    /// Ends one half of the connection, or both; who waits in it wakes. The socket stays open. Never parks.
+    /// Shuts down one direction of the connection, or both, and wakes the waiters of that direction. The socket stays
+    /// open. Never parks.
     ///
-    /// Throws ``SocketError`` with errno `ENOTCONN` if it is not connected, or not any more.
+    /// Throws ``SocketError`` with errno `ENOTCONN` if the socket is not connected, or no longer connected.
     ///
     /// gevent: `socket.shutdown(how)`.
     public func shutdown(_ direction: StreamDirection) throws {
@@ -173,26 +177,26 @@ public final class Socket: ByteStream {
         if Glibc.shutdown(try openDescriptor("shutdown"), CInt(how)) < 0 {
             throw failure(errno: Glibc.errno, "shutdown")
         }
-        // TCP makes the descriptor ready; a Unix socket does not for those who wait to write.
+        // TCP makes the descriptor ready; a Unix socket does not do so for greenlets that wait to write.
         try descriptor.wake(readiness)
     }
 
-    /// Closes the socket. Greenlets that wait on it are thrown ``SocketError`` with code `closed`. Repeatable, never
-    /// parks. Traps on a foreign thread: there is nothing to be thrown into a `defer`.
+    /// Closes the socket. Greenlets that wait on it receive ``SocketError`` with code `closed`. Can be called
+    /// repeatedly; never parks. Traps on a foreign thread, since it is called in `defer` and can't throw.
     ///
     /// gevent: `socket.close()`.
     public func close() {
         do {
             try descriptor.close()
         } catch let error as HubError where error.code == .destroyed {
-            // Nobody is left who could wait; the descriptor itself goes with the object.
-        } catch {  // control: close() does not park, so this is no kill; it is the foreign thread
+            // The hub is gone, so there are no waiters. The descriptor is closed when the object is deallocated.
+        } catch {  // control: close() does not park, so this is the error for a foreign thread, not a kill
             fatalError("Socket.close(): \(error)")
         }
     }
 
-    /// Gives the descriptor up without closing it and returns it; non-blocking, as it was. Greenlets that wait on it
-    /// are thrown ``SocketError`` with code `closed`. Never parks.
+    /// Releases the descriptor without closing it and returns it; it stays non-blocking. Greenlets that wait on it
+    /// receive ``SocketError`` with code `closed`. Never parks.
     ///
     /// gevent: `socket.detach()`.
     public func detach() throws -> CInt {
@@ -200,7 +204,7 @@ public final class Socket: ByteStream {
         return try descriptor.detach()
     }
 
-    /// The number, if it is open and the thread is right.
+    /// Returns the descriptor's number; throws if the socket is closed or the thread is the wrong one.
     func openDescriptor(_ operation: String) throws -> CInt {
         try descriptor.checkThread()
         let fileDescriptor = descriptor.fileDescriptor
@@ -213,7 +217,7 @@ public final class Socket: ByteStream {
 extension Socket: Sendable {}
 
 extension WatchedDescriptor {
-    /// Takes a descriptor over for good: it is closed if there is no hub to put it on.
+    /// Adopts a descriptor, and closes it if no hub can be created.
     fileprivate convenience init(owning fileDescriptor: CInt) throws {
         do {
             try self.init(fileDescriptor)

@@ -1,45 +1,44 @@
 internal import CGeventSystem
 
-/// Where a socket is, or is to be: an IPv4 or IPv6 address with a port, or a Unix socket's path or abstract name.
+/// The address of a socket: an IPv4 or IPv6 address with a port, or the path or abstract name of a Unix socket.
 ///
 /// ```swift
 /// try SocketAddress("127.0.0.1:80")
 /// try SocketAddress("[fe80::1%eth0]:80")
-/// try SocketAddress(":8080")               // every IPv4 interface; so are "*:8080" and "8080"
-/// try SocketAddress("unix:/run/app.sock")  // and "unix:@name" for an abstract one
+/// try SocketAddress(":8080")               // all IPv4 interfaces, like "*:8080" and "8080"
+/// try SocketAddress("unix:/run/app.sock")  // or "unix:@name" for an abstract name
 /// ```
 ///
-/// Numeric addresses only: host names come with the resolver, and until then are a ``SocketError`` with code
-/// `badAddress`. ``description`` is a text that ``init(_:)`` takes. A plain value: copy it, send it, use it as a key.
+/// Hosts are numeric; without a resolver, a host name is a ``SocketError`` with code `badAddress`. ``init(_:)`` accepts
+/// the text of ``description``. An address is a plain value: it can be copied, sent to other threads and used as a key.
 public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
-    /// The kind of an address.
+    /// The family of an address.
     @nonexhaustive
     public enum Family: String, Sendable, Hashable {
-        /// Four bytes and a port.
+        /// An IPv4 address: four bytes and a port.
         case ipv4
-        /// Sixteen bytes, a port and perhaps a scope.
+        /// An IPv6 address: sixteen bytes, a port and an optional scope.
         case ipv6
-        /// A path in the file system, or a name outside it, on this machine.
+        /// A Unix address on this machine: a path in the file system, or an abstract name outside it.
         case unix
     }
 
     private enum Storage: Sendable, Hashable {
         case ipv4(bits: UInt32, port: UInt16)
         case ipv6(high: UInt64, low: UInt64, port: UInt16, scope: UInt32)
-        /// As the kernel has it: an abstract name begins with a zero byte, and an unnamed socket's path is empty.
+        /// In the kernel's form: an abstract name begins with a zero byte, and the path of an unnamed socket is empty.
         case unix(path: [UInt8])
     }
 
     private let storage: Storage
 
-    // MARK: Making
+    // MARK: Creating
 
-    /// An address from its text: "127.0.0.1:80", "[::1]:80", ":80", "*:80", "80", "unix:/path", "unix:@name" or
-    /// "/path".
+    /// Parses an address: "127.0.0.1:80", "[::1]:80", ":80", "*:80", "80", "unix:/path", "unix:@name" or "/path".
     ///
-    /// Without a host it means every IPv4 interface; "[::]:80" is every interface, IPv4 included.
+    /// Without a host, the address means all IPv4 interfaces; "[::]:80" means all interfaces, including IPv4.
     ///
-    /// - Throws: ``SocketError`` with code `badAddress` for anything else.
+    /// - Throws: ``SocketError`` with code `badAddress` for any other text.
     public init(_ text: String) throws(SocketError) {
         if text.hasPrefix("unix:") {
             self = try .unix(String(text.dropFirst("unix:".count)))
@@ -54,10 +53,10 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// The address with this numeric host and port.
+    /// Creates an address with this numeric host and port.
     ///
     /// - Parameters:
-    ///   - host: "127.0.0.1", "::1", "fe80::1%eth0"; empty or "*" for every IPv4 interface.
+    ///   - host: "127.0.0.1", "::1", "fe80::1%eth0"; empty or "*" for all IPv4 interfaces.
     ///   - port: 0 to 65535; 0 lets the system choose one when the address is bound.
     /// - Throws: ``SocketError`` with code `badAddress` if the host is not numeric or the port is out of range.
     public init(host: String, port: Int) throws(SocketError) {
@@ -72,34 +71,36 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         guard !host.utf8.contains(0), gevent_net_parse_ip(host, &parsed) else {
             throw .badAddress(
                 host,
-                "not a numeric IPv4 or IPv6 address; host names come with the resolver, in a later version")
+                "not a numeric IPv4 or IPv6 address; host names need a resolver, which this version does not have")
         }
         parsed.port = port
         self.init(parsed)
     }
 
-    /// Every IPv4 interface, for binding; or 127.0.0.1, for connecting. Traps if the port is not in 0 to 65535.
+    /// Creates an address of all IPv4 interfaces, for binding; for connecting it means 127.0.0.1. Traps if the port is
+    /// not in 0 to 65535.
     public init(port: Int) {
         precondition(UInt16(exactly: port) != nil, "a port is a number from 0 to 65535, not \(port)")
         storage = .ipv4(bits: 0, port: UInt16(port))
     }
 
-    /// 127.0.0.1 with this port; 0 lets the system choose. Traps if the port is not in 0 to 65535.
+    /// Returns 127.0.0.1 with this port; 0 lets the system choose. Traps if the port is not in 0 to 65535.
     public static func loopback(port: Int = 0) -> SocketAddress {
         precondition(UInt16(exactly: port) != nil, "a port is a number from 0 to 65535, not \(port)")
         return SocketAddress(.ipv4(bits: 0x7f00_0001, port: UInt16(port)))
     }
 
-    /// A Unix socket's address: a path, or "@name" for a name outside the file system, which goes with its last socket.
+    /// Returns the address of a Unix socket: a path, or "@name" for an abstract name outside the file system. An
+    /// abstract name exists as long as a socket is bound to it.
     ///
     /// - Throws: ``SocketError`` with code `badAddress` if the path is longer than 107 bytes or contains a zero byte.
     public static func unix(_ path: String) throws(SocketError) -> SocketAddress {
         var bytes = Array(path.utf8)
         let isAbstract = bytes.first == UInt8(ascii: "@")
-        // A pathname's terminator takes a byte of the room.
-        let most = Int(GEVENT_NET_PATH_CAPACITY) - (isAbstract ? 0 : 1)
-        if bytes.count > most {
-            throw .badAddress(path, "the path of a Unix socket has at most \(most) bytes, not \(bytes.count)")
+        // The terminating zero of a pathname takes one byte of the capacity.
+        let maxCount = Int(GEVENT_NET_PATH_CAPACITY) - (isAbstract ? 0 : 1)
+        if bytes.count > maxCount {
+            throw .badAddress(path, "the path of a Unix socket has at most \(maxCount) bytes, not \(bytes.count)")
         }
         if bytes.contains(0) { throw .badAddress("unix:\(path)", "a path contains no zero byte") }
         if isAbstract { bytes[0] = 0 }
@@ -110,9 +111,9 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         self.storage = storage
     }
 
-    // MARK: Its parts
+    // MARK: Components
 
-    /// Which kind of address it is.
+    /// The family of the address.
     public var family: Family {
         switch storage {
         case .ipv4: .ipv4
@@ -130,7 +131,8 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// The numeric host: "127.0.0.1", "fe80::1%eth0". A Unix address's path, "@name", or nothing if it is unnamed.
+    /// The numeric host, such as "127.0.0.1" or "fe80::1%eth0". For a Unix address it is the path or "@name", and empty
+    /// if the address is unnamed.
     public var host: String {
         switch storage {
         case .ipv4, .ipv6:
@@ -147,21 +149,21 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// Whether it is the address of a Unix socket that was never bound, as those of most clients are.
+    /// Whether this is the address of an unbound Unix socket, as those of most clients are.
     var isUnnamed: Bool {
         if case .unix(let path) = storage { path.isEmpty } else { false }
     }
 
-    /// The address of a Unix socket that was never bound.
+    /// The address of an unbound Unix socket.
     static let unnamed = SocketAddress(.unix(path: []))
 
-    /// The path of a Unix address in the file system, whose file outlives the socket.
+    /// The path of a Unix address in the file system, whose file outlives the socket; nil for any other address.
     var pathname: String? {
         guard case .unix(let path) = storage, let first = path.first, first != 0 else { return nil }
         return host
     }
 
-    /// Calls `body` with the text of ``description``, cut after 63 bytes. Takes a tenth of the time.
+    /// Calls `body` with the text of ``description``, truncated to 63 bytes. Ten times as fast as ``description``.
     func withCText(_ body: (UnsafePointer<CChar>) -> Void) {
         var raw = self.raw
         withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { text in
@@ -172,7 +174,8 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
         }
     }
 
-    /// "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@name"; "unix:" for the unnamed end of a pair.
+    /// The text of the address: "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@name", or "unix:" for an unnamed
+    /// address.
     public var description: String {
         switch storage {
         case .ipv4: "\(host):\(port)"
@@ -184,14 +187,14 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     // MARK: Parsing
 
     private static var expectation: String {
-        "an address reads 127.0.0.1:80, [::1]:80, :80, *:80, 80, unix:/path or unix:@name"
+        "expected 127.0.0.1:80, [::1]:80, :80, *:80, 80, unix:/path or unix:@name"
     }
 
-    /// What stands before the last colon, without brackets.
+    /// Returns the part before the last colon, without brackets.
     private static func host(in part: Substring, of text: String) throws(SocketError) -> String {
         if part.hasPrefix("[") && part.hasSuffix("]") {
             let inner = part.dropFirst().dropLast()
-            // Brackets are for what contains colons itself.
+            // Brackets are only for hosts that contain colons.
             if inner.contains(":") { return String(inner) }
         } else if !part.contains(":") {
             return String(part)
@@ -200,7 +203,7 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     }
 
     private static func port(_ part: Substring, of text: String) throws(SocketError) -> Int {
-        // UInt16("+1") would be accepted.
+        // UInt16("+1") would succeed.
         guard part.allSatisfy({ $0.isASCII && $0.isNumber }), let port = UInt16(part) else {
             throw .badAddress(text, expectation)
         }
@@ -218,7 +221,7 @@ extension SocketAddress {
         case Int(GEVENT_NET_IP6):
             storage = .ipv6(high: raw.high, low: raw.low, port: raw.port, scope: raw.scope)
         default:
-            // The peer of an unnamed Unix socket has no family either.
+            // The peer of an unnamed Unix socket has no family.
             storage = .unix(path: withUnsafeBytes(of: raw.path) { Array($0.prefix(Int(raw.path_length))) })
         }
     }
@@ -246,7 +249,7 @@ extension SocketAddress {
 }
 
 extension SocketAddress.Family {
-    /// Nil for a family this library does not speak.
+    /// Returns nil for a family that this library doesn't support.
     init?(raw: CInt) {
         switch Int(raw) {
         case Int(GEVENT_NET_IP4): self = .ipv4

@@ -3,13 +3,13 @@ internal import Gevent
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// How sockets come to be connected: connect on one side; bind, listen and accept on the other.
+// Connecting on the client's side; binding, listening and accepting on the server's.
 
 extension Socket {
-    /// A socket connected to `address`. If this throws, whatever the reason, no half-open socket is left.
+    /// Creates a socket and connects it to `address`. If this throws for any reason, no half-open socket remains.
     ///
-    /// Parks until the connection stands; `timeout` is for the whole, and nil waits until the kernel gives up, which
-    /// can be minutes. Throws as described at ``Socket``.
+    /// Parks until the connection is established; `timeout` covers the whole call, and nil waits until the kernel gives
+    /// up, which can take minutes. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.create_connection(address, timeout)`.
     @available(*, noasync)
@@ -24,11 +24,11 @@ extension Socket {
         return socket
     }
 
-    /// Connects to `address`. Parks until the connection stands; the timeout is for the whole.
+    /// Connects to `address`. Parks until the connection is established; the timeout covers the whole call.
     ///
-    /// A timeout of zero begins and throws `wouldBlock`; calling again asks how it went. After any other error the
-    /// socket is good for closing only. Throws as described at ``Socket``; ``SocketError`` with code `badAddress` if
-    /// the address is of another family.
+    /// With a timeout of zero the call starts to connect and throws `wouldBlock`; call it again to get the result.
+    /// After any other error the socket can only be closed. Throws as described at ``Socket``, and ``SocketError`` with
+    /// code `badAddress` if the address is of another family.
     ///
     /// gevent: `socket.connect(address)`.
     @available(*, noasync)
@@ -43,22 +43,23 @@ extension Socket {
             guard result == EAGAIN, family == .unix else {
                 throw failure(errno: CInt(result), "connect", address: address)
             }
-            // The listener's queue is full. Nothing is under way, and no event tells when there is room.
+            // The listener's queue is full. The kernel has not started to connect, and no event announces room in the
+            // queue.
             do {
                 try deadline.sleep(for: pause)
-            } catch {  // control: every error is thrown on
+            } catch {  // control: every error is rethrown
                 throw translated(error, "connect", address)
             }
-            if isClosed { throw closedMeanwhile("connect") }
+            if isClosed { throw closedWhileWaiting("connect") }
             pause = min(pause * 2, .milliseconds(50))
         }
         peer = address
     }
 
-    /// Gives the socket its own address; port 0 lets the system choose one. Never parks.
+    /// Binds the socket to a local address; port 0 lets the system choose one. Never parks.
     ///
-    /// The path of a Unix address must not exist; the file stays when the socket is closed. Throws ``SocketError``,
-    /// which names the address.
+    /// The path of a Unix address must not exist, and its file remains when the socket is closed. Throws
+    /// ``SocketError``, which names the address.
     ///
     /// gevent: `socket.bind(address)`.
     public func bind(to address: SocketAddress) throws {
@@ -69,9 +70,9 @@ extension Socket {
         if result < 0 { throw failure(errno: -result, "bind", address: address) }
     }
 
-    /// Lets others connect. Never parks. Throws ``SocketError``.
+    /// Starts to listen for connections. Never parks. Throws ``SocketError``.
     ///
-    /// - Parameter backlog: how many connections may wait to be accepted; the kernel caps it.
+    /// - Parameter backlog: the maximum number of connections that wait to be accepted; the kernel caps it.
     ///
     /// gevent: `socket.listen(backlog)`.
     public func listen(backlog: Int = 128) throws {
@@ -81,9 +82,9 @@ extension Socket {
         }
     }
 
-    /// A socket that listens on `address`, with the reuse of addresses on. Never parks.
+    /// Creates a socket that listens on `address`, with `reuseAddress` on. Never parks.
     ///
-    /// Throws ``SocketError``, which names the address: `addressInUse` if somebody listens there.
+    /// Throws ``SocketError``, which names the address: `addressInUse` if another socket listens there.
     ///
     /// gevent: `socket.create_server(address, backlog=…)`.
     public static func listen(on address: SocketAddress, backlog: Int = 128) throws -> Socket {
@@ -93,16 +94,16 @@ extension Socket {
         do {
             try socket.listen(backlog: backlog)
         } catch let error as SocketError {
-            // Somebody else may have begun to listen between our bind and now.
+            // Another socket may have started to listen between our bind and now.
             throw SocketError(errno: error.errno, operation: "listen on", address: address)
         }
         return socket
     }
 
-    /// Accepts a connection, parking if none is there. Returns its socket and the peer's address.
+    /// Accepts a connection; parks if none is pending. Returns its socket and the peer's address.
     ///
-    /// Throws as described at ``Socket``. Some errors are of a connection that is gone again (`ECONNABORTED`) or pass
-    /// (`outOfResources`): ``StreamServer`` knows which.
+    /// Throws as described at ``Socket``. Some errors concern a connection that no longer exists (`ECONNABORTED`) or
+    /// are temporary (`outOfResources`); ``StreamServer`` distinguishes them.
     ///
     /// gevent: `socket.accept()`.
     @available(*, noasync)
@@ -112,7 +113,7 @@ extension Socket {
         return try accepted(perform(&operation, "accept", &deadline), from: operation)
     }
 
-    /// Accepts a connection if one is there.
+    /// Accepts a pending connection; returns nil if there is none.
     func acceptIfReady() throws -> (socket: Socket, address: SocketAddress)? {
         var operation = Accept()
         guard let result = descriptor.performIfReady(&operation) else { return nil }
@@ -131,6 +132,6 @@ extension Socket {
         if address.family == family { return }
         throw failure(
             .badAddress, operation, address: address,
-            message: "this is an address of family \(address.family), and the socket's is \(family)")
+            message: "the address has family \(address.family), but the socket has family \(family)")
     }
 }

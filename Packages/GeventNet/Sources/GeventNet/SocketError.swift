@@ -1,7 +1,7 @@
 internal import CGeventSystem
 internal import Glibc
 
-/// What went wrong with a socket, as a value that other code can act on.
+/// A failed operation on a socket, as a value that programs can inspect.
 ///
 /// ```swift
 /// do {
@@ -18,25 +18,25 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of failure. New kinds may be added.
     @nonexhaustive
     public enum Code: String, Sendable, Hashable {
-        /// The timeout of the call or of the socket is over, or the kernel gave a connection up (`ETIMEDOUT`).
+        /// The timeout of the call or of the socket expired, or the kernel gave up the connection (`ETIMEDOUT`).
         case timedOut
-        /// It could not be done without waiting, and a timeout of zero said not to wait (`EAGAIN`).
+        /// The operation would have to wait, and a timeout of zero forbids it (`EAGAIN`).
         case wouldBlock
-        /// The socket is closed on this side: before the call, or by another greenlet while it waited (`EBADF`).
+        /// The socket was closed on this side, before the call or by another greenlet during it (`EBADF`).
         case closed
-        /// The peer closed the connection in the middle of what was to be read. No error number.
+        /// The peer closed the connection before all of the expected bytes arrived. No error number.
         case endOfStream
-        /// The connection broke: `ECONNRESET`, `EPIPE`, `ECONNABORTED`.
+        /// The connection was lost: `ECONNRESET`, `EPIPE`, `ECONNABORTED`.
         case connectionLost
-        /// Nobody listens there (`ECONNREFUSED`).
+        /// No socket listens on the address (`ECONNREFUSED`).
         case connectionRefused
-        /// Somebody else is bound to the address (`EADDRINUSE`).
+        /// Another socket is bound to the address (`EADDRINUSE`).
         case addressInUse
-        /// Not an address, or not one of this kind of socket. No error number.
+        /// The address is invalid, or not of this socket's family. No error number.
         case badAddress
-        /// No descriptors or no memory left: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`.
+        /// Descriptors or memory are exhausted: `EMFILE`, `ENFILE`, `ENOBUFS`, `ENOMEM`.
         case outOfResources
-        /// Any other failed system call; ``SocketError/errno`` says which way.
+        /// Any other failed system call; see ``SocketError/errno``.
         case system
     }
 
@@ -46,31 +46,31 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The system's error number, or 0 if no system call failed.
     public let errno: CInt
 
-    /// What was being done, such as "connect" or "read".
+    /// The operation that failed, such as "connect" or "read".
     public let operation: String
 
-    /// The address that the operation was given, such as that of a connect or a bind.
+    /// The address passed to the operation, such as that of a connect or a bind.
     public let address: SocketAddress?
 
-    /// What the socket was bound to, if that is known.
+    /// The address the socket was bound to, if known.
     public let localAddress: SocketAddress?
 
-    /// The other end of the connection, if that is known. Unnamed Unix sockets have none.
+    /// The peer's address, if known. Unnamed Unix sockets have none.
     public let peerAddress: SocketAddress?
 
-    /// What went wrong, for people; without the operation and the address.
+    /// A readable description of the failure, without the operation and the address.
     public let message: String
 
-    /// An error with these parts.
+    /// Creates an error with these parts.
     ///
     /// - Parameters:
     ///   - code: the kind of failure.
     ///   - errno: the system's error number, 0 if none.
-    ///   - operation: what was being done.
-    ///   - address: the address that the operation was given.
-    ///   - localAddress: what the socket was bound to.
-    ///   - peerAddress: the other end of the connection.
-    ///   - message: what went wrong; if nil, made from the code and the error number.
+    ///   - operation: the operation that failed.
+    ///   - address: the address passed to the operation.
+    ///   - localAddress: the address the socket was bound to.
+    ///   - peerAddress: the peer's address.
+    ///   - message: a readable description of the failure; nil derives it from the code and the error number.
     public init(
         _ code: Code, errno: CInt = 0, operation: String, address: SocketAddress? = nil,
         localAddress: SocketAddress? = nil, peerAddress: SocketAddress? = nil, message: String? = nil
@@ -84,17 +84,17 @@ public struct SocketError: Error, Sendable, Hashable, CustomStringConvertible {
         self.message = message ?? Self.text(for: code, errno: errno)
     }
 
-    /// The error of a failed system call, with the code that goes with its number.
+    /// Creates the error of a failed system call, with the code that corresponds to its number.
     public init(errno: CInt, operation: String, address: SocketAddress? = nil) {
         self.init(Self.code(of: errno), errno: errno, operation: operation, address: address)
     }
 
-    /// The whole story on one line, such as "connect to 127.0.0.1:1: Connection refused (ECONNREFUSED 111)" or "read
-    /// from 192.0.2.7:4711: Connection reset by peer (ECONNRESET 104)". It names one address: the one that the
-    /// operation was given, or else the peer's, or else the socket's own.
-    public var description: String { "\(operation)\(place): \(message)" }
+    /// The operation, the address and the failure on one line, such as "connect to 127.0.0.1:1: Connection refused
+    /// (ECONNREFUSED 111)" or "read from 192.0.2.7:4711: Connection reset by peer (ECONNRESET 104)". It names one
+    /// address: the one passed to the operation, or else the peer's, or else the local one.
+    public var description: String { "\(operation)\(location): \(message)" }
 
-    private var place: String {
+    private var location: String {
         if let address { return operation == "connect" ? " to \(address)" : " \(address)" }
         if let peerAddress {
             switch operation {
@@ -136,42 +136,42 @@ extension SocketError {
 }
 
 extension Socket {
-    /// An error of this socket, which names both of its ends as far as they are known.
+    /// Returns an error of this socket that names its local and its peer address, as far as they are known.
     ///
-    /// The kernel is asked only now, so that a connection without errors costs nothing, and never for `wouldBlock`,
-    /// which a program may meet all the time. It has forgotten the peer of a connection that was reset; ``peer`` has
-    /// not.
+    /// Queries the kernel only here, so that a connection without errors costs nothing, and never for `wouldBlock`,
+    /// which may be frequent. The kernel no longer knows the peer of a connection that was reset; ``peer`` does.
     ///
-    /// Never inlined and boxed, like the calls below: the frames of calls that wait are part of what an idle connection
-    /// costs, and an error by value takes hundreds of bytes in each.
+    /// This and the functions below are never inlined and return a boxed error. The frames of waiting calls are part of
+    /// the cost of an idle connection, and an unboxed error takes hundreds of bytes in each.
     @inline(never)
     func failure(
         _ code: SocketError.Code, errno: CInt = 0, _ operation: String, address: SocketAddress? = nil,
         message: String? = nil
     ) -> any Error {
         if code == .connectionLost { isLost = true }
-        let mayAsk = code != .wouldBlock && !isClosed
+        let canQueryKernel = code != .wouldBlock && !isClosed
         return SocketError(
             code, errno: errno, operation: operation, address: address,
-            localAddress: mayAsk ? end(gevent_net_local_address) : nil,
-            peerAddress: peer.flatMap { $0.isUnnamed ? nil : $0 } ?? (mayAsk ? end(gevent_net_peer_address) : nil),
+            localAddress: canQueryKernel ? endpoint(gevent_net_local_address) : nil,
+            peerAddress: peer.flatMap { $0.isUnnamed ? nil : $0 }
+                ?? (canQueryKernel ? endpoint(gevent_net_peer_address) : nil),
             message: message)
     }
 
-    /// The error of a failed system call.
+    /// Returns the error of a failed system call.
     @inline(never)
     func failure(errno: CInt, _ operation: String, address: SocketAddress? = nil) -> any Error {
         failure(SocketError.code(of: errno), errno: errno, operation, address: address)
     }
 
     @inline(never)
-    func closedMeanwhile(_ operation: String) -> any Error {
+    func closedWhileWaiting(_ operation: String) -> any Error {
         failure(.closed, errno: EBADF, operation, message: "closed in another greenlet")
     }
 
-    private func end(_ ask: (CInt, UnsafeMutablePointer<gevent_net_address>?) -> CInt) -> SocketAddress? {
+    private func endpoint(_ query: (CInt, UnsafeMutablePointer<gevent_net_address>?) -> CInt) -> SocketAddress? {
         var raw = gevent_net_address()
-        guard ask(fileDescriptor, &raw) == 0 else { return nil }
+        guard query(fileDescriptor, &raw) == 0 else { return nil }
         let address = SocketAddress(raw)
         return address.isUnnamed ? nil : address
     }

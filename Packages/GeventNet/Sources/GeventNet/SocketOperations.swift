@@ -3,7 +3,7 @@ internal import GeventCore
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// The operations of sockets that can park: the system calls, and how their results are to be read.
+// The socket operations that can park: their system calls, and how the results are interpreted.
 
 struct Receive: DescriptorOperation {
     static var readiness: Readiness { .read }
@@ -11,30 +11,31 @@ struct Receive: DescriptorOperation {
 
     init(_ buffer: UnsafeMutableRawBufferPointer) { self.buffer = buffer }
 
-    var room: Int { buffer.count }
+    var capacity: Int { buffer.count }
 
     func attempt(_ fileDescriptor: CInt) -> Int? {
         resultIfReady(gevent_net_receive(fileDescriptor, buffer.baseAddress, buffer.count))
     }
 }
 
-/// Receives into a buffer of the pool, which it has only if something was received: a greenlet that waits has none.
-struct ReceiveOnLoan: DescriptorOperation {
+/// Receives into a buffer of the pool. It keeps the buffer only if bytes were received, so a waiting greenlet holds
+/// none.
+struct ReceiveIntoPoolBuffer: DescriptorOperation {
     static var readiness: Readiness { .read }
     let pool: BufferPool
-    let room: Int
+    let capacity: Int
     /// The buffer, once the operation has succeeded.
-    private(set) var whole = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    private(set) var buffer = UnsafeMutableRawBufferPointer(start: nil, count: 0)
 
     init(_ pool: BufferPool, _ limit: Int) {
         self.pool = pool
-        room = min(limit, BufferPool.bufferSize)
+        capacity = min(limit, BufferPool.bufferSize)
     }
 
     mutating func attempt(_ fileDescriptor: CInt) -> Int? {
-        whole = pool.take()
-        let count = gevent_net_receive(fileDescriptor, whole.baseAddress, room)
-        if count < 0 { pool.release(whole) }
+        buffer = pool.acquire()
+        let count = gevent_net_receive(fileDescriptor, buffer.baseAddress, capacity)
+        if count < 0 { pool.release(buffer) }
         return resultIfReady(count)
     }
 }
@@ -50,17 +51,17 @@ struct Send: DescriptorOperation {
     }
 }
 
-/// Sends the bytes of several parts in one system call, from where the latest one has ended.
+/// Sends the bytes of several parts in one system call, starting after the bytes already sent.
 struct SendGathered: DescriptorOperation {
-    /// Most parts for one system call; the kernel takes 1024.
-    private static let mostParts = 64
+    /// The maximum number of parts in one system call; the kernel accepts 1024.
+    private static let maxParts = 64
 
     static var readiness: Readiness { .write }
     private let parts: UnsafeBufferPointer<UnsafeRawBufferPointer>
-    /// The first part of which bytes are left, and how many of its bytes have been sent.
+    /// The index of the first part with unsent bytes, and the number of its bytes that were sent.
     private var index = 0
     private var sent = 0
-    /// How many bytes the latest attempt was to send.
+    /// The number of bytes that the latest attempt tried to send.
     private(set) var offered = 0
 
     init(_ parts: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
@@ -70,7 +71,7 @@ struct SendGathered: DescriptorOperation {
 
     var isDone: Bool { index == parts.count }
 
-    /// Leaves out the bytes that were sent, and parts without any.
+    /// Skips the bytes that were sent, and empty parts.
     mutating func advance(by count: Int) {
         sent += count
         while index < parts.count, sent >= parts[index].count {
@@ -80,17 +81,17 @@ struct SendGathered: DescriptorOperation {
     }
 
     mutating func attempt(_ fileDescriptor: CInt) -> Int? {
-        let count = min(parts.count - index, SendGathered.mostParts)
-        return withUnsafeTemporaryAllocation(of: iovec.self, capacity: count) { pieces in
+        let count = min(parts.count - index, SendGathered.maxParts)
+        return withUnsafeTemporaryAllocation(of: iovec.self, capacity: count) { vectors in
             offered = 0
-            for place in 0..<count {
-                let rest = parts[index + place].dropFirst(place == 0 ? sent : 0)
-                // sendmsg does not write to the bytes.
+            for slot in 0..<count {
+                let rest = parts[index + slot].dropFirst(slot == 0 ? sent : 0)
+                // sendmsg does not modify the bytes.
                 let start = UnsafeMutableRawPointer(mutating: UnsafeRawBufferPointer(rebasing: rest).baseAddress)
-                pieces.initializeElement(at: place, to: iovec(iov_base: start, iov_len: rest.count))
+                vectors.initializeElement(at: slot, to: iovec(iov_base: start, iov_len: rest.count))
                 offered += rest.count
             }
-            return resultIfReady(gevent_net_send_gathered(fileDescriptor, pieces.baseAddress, count))
+            return resultIfReady(gevent_net_send_gathered(fileDescriptor, vectors.baseAddress, count))
         }
     }
 }
@@ -105,21 +106,22 @@ struct Accept: DescriptorOperation {
     }
 }
 
-/// Begins to connect, and learns the outcome by its second attempt: the kernel then reports the attempt's own error.
+/// Starts to connect, and gets the result from a second attempt, for which the kernel reports the error of the
+/// connection.
 struct Connect: DescriptorOperation {
     static var readiness: Readiness { .write }
     private var address: gevent_net_address
-    private var isUnderWay = false
+    private var isInProgress = false
 
     init(_ address: SocketAddress) { self.address = address.raw }
 
     mutating func attempt(_ fileDescriptor: CInt) -> Int? {
         let result = gevent_net_connect(fileDescriptor, &address)
         switch -result {
-        case EISCONN where isUnderWay:
+        case EISCONN where isInProgress:
             return 0
         case EINPROGRESS, EALREADY:
-            isUnderWay = true
+            isInProgress = true
             return nil
         default:
             return Int(result)
@@ -127,6 +129,6 @@ struct Connect: DescriptorOperation {
     }
 }
 
-/// Nil for EAGAIN, which the shims return like other errors.
+/// Returns nil for EAGAIN, which the shims return like any other error.
 @inline(__always)
 private func resultIfReady(_ result: Int) -> Int? { result == -Int(EAGAIN) ? nil : result }

@@ -1,7 +1,7 @@
 internal import CGeventSystem
 internal import Glibc
 
-/// A property of a socket that the kernel keeps, with the type of its value.
+/// An option of a socket that the kernel stores, with the type of its value.
 ///
 /// ```swift
 /// try socket.setOption(.keepAlive, to: true)
@@ -9,88 +9,89 @@ internal import Glibc
 /// let room = try socket.option(.receiveBufferSize)
 /// ```
 ///
-/// Others than those below can be made with ``flag(_:level:number:)`` and ``number(_:level:number:)``.
+/// Create other options with ``flag(_:level:number:)`` and ``number(_:level:number:)``.
 public struct SocketOption<Value: Sendable>: Sendable {
-    /// The kernel's name for it, such as "SO_KEEPALIVE"; errors show it.
+    /// The kernel's name for the option, such as "SO_KEEPALIVE", as shown in errors.
     public let name: String
     let level: CInt
     let number: CInt
-    /// How many C ints it is long: 1 or 2.
+    /// The length of the value in C ints: 1 or 2.
     let width: Int
     let encode: @Sendable (Value) -> (CInt, CInt)
     let decode: @Sendable ((CInt, CInt)) -> Value
 }
 
 extension SocketOption where Value == Bool {
-    /// An option that is on or off.
+    /// Returns an option that is on or off.
     public static func flag(_ name: String, level: CInt, number: CInt) -> SocketOption<Bool> {
         SocketOption(
             name: name, level: level, number: number, width: 1, encode: { ($0 ? 1 : 0, 0) }, decode: { $0.0 != 0 })
     }
 
-    /// Lets an address be bound again while closed connections linger on it. On in ``Socket/listen(on:backlog:)``.
+    /// Whether an address can be bound again while closed connections linger on it. On in
+    /// ``Socket/listen(on:backlog:)``.
     public static var reuseAddress: SocketOption<Bool> {
         .flag("SO_REUSEADDR", level: SOL_SOCKET, number: SO_REUSEADDR)
     }
 
-    /// Lets several sockets listen on one address; the kernel spreads connections among them.
+    /// Whether several sockets can listen on one address; the kernel distributes connections among them.
     public static var reusePort: SocketOption<Bool> {
         .flag("SO_REUSEPORT", level: SOL_SOCKET, number: SO_REUSEPORT)
     }
 
-    /// Whether the kernel asks a silent peer now and then whether it is still there.
+    /// Whether the kernel sends keep-alive probes to a silent peer, to detect that it no longer exists.
     public static var keepAlive: SocketOption<Bool> {
         .flag("SO_KEEPALIVE", level: SOL_SOCKET, number: SO_KEEPALIVE)
     }
 
-    /// Sends small writes at once instead of waiting for acknowledgements. On for TCP sockets made here.
+    /// Whether small writes are sent at once instead of waiting for acknowledgements. On for TCP sockets created here.
     public static var noDelay: SocketOption<Bool> {
         .flag("TCP_NODELAY", level: CInt(IPPROTO_TCP), number: TCP_NODELAY)
     }
 
-    /// Keeps an IPv6 socket from taking IPv4 connections too.
+    /// Whether an IPv6 socket refuses IPv4 connections.
     public static var ipv6Only: SocketOption<Bool> {
         .flag("IPV6_V6ONLY", level: CInt(IPPROTO_IPV6), number: IPV6_V6ONLY)
     }
 }
 
 extension SocketOption where Value == Int {
-    /// An option that is a whole number. Values beyond a C int are clamped.
+    /// Returns an option whose value is an integer. Values that don't fit a C int are clamped.
     public static func number(_ name: String, level: CInt, number: CInt) -> SocketOption<Int> {
         SocketOption(
             name: name, level: level, number: number, width: 1, encode: { (CInt(clamping: $0), 0) },
             decode: { Int($0.0) })
     }
 
-    /// Bytes the kernel buffers for reads. Linux doubles what is set and reports the double.
+    /// The size of the kernel's receive buffer in bytes. Linux doubles the value and reports the doubled one.
     public static var receiveBufferSize: SocketOption<Int> {
         .number("SO_RCVBUF", level: SOL_SOCKET, number: SO_RCVBUF)
     }
 
-    /// Bytes the kernel buffers of writes. Linux doubles what is set and reports the double.
+    /// The size of the kernel's send buffer in bytes. Linux doubles the value and reports the doubled one.
     public static var sendBufferSize: SocketOption<Int> {
         .number("SO_SNDBUF", level: SOL_SOCKET, number: SO_SNDBUF)
     }
 
-    /// How many unanswered keep-alive questions end a connection.
+    /// The number of unanswered keep-alive probes that ends a connection.
     public static var keepAliveCount: SocketOption<Int> {
         .number("TCP_KEEPCNT", level: CInt(IPPROTO_TCP), number: TCP_KEEPCNT)
     }
 }
 
 extension SocketOption where Value == Duration {
-    /// How long a connection is silent before the first keep-alive question; whole seconds, rounded up.
+    /// The silence before the first keep-alive probe; whole seconds, rounded up.
     public static var keepAliveIdle: SocketOption<Duration> {
         .duration("TCP_KEEPIDLE", TCP_KEEPIDLE, unit: .seconds(1))
     }
 
-    /// How long between two keep-alive questions; whole seconds, rounded up.
+    /// The interval between keep-alive probes; whole seconds, rounded up.
     public static var keepAliveInterval: SocketOption<Duration> {
         .duration("TCP_KEEPINTVL", TCP_KEEPINTVL, unit: .seconds(1))
     }
 
-    /// How long written bytes may go unacknowledged before the connection is given up; milliseconds, rounded up. Zero
-    /// leaves it to the kernel.
+    /// The time that written bytes may stay unacknowledged before the kernel gives up the connection; milliseconds,
+    /// rounded up. Zero leaves the choice to the kernel.
     public static var userTimeout: SocketOption<Duration> {
         .duration("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT, unit: .milliseconds(1))
     }
@@ -103,18 +104,18 @@ extension SocketOption where Value == Duration {
 }
 
 extension SocketOption where Value == Duration? {
-    /// What `close()` does with bytes not yet sent. Nil, the default: they are sent in the background. Zero: they are
-    /// dropped and the connection is reset. More: the kernel keeps trying for that long, in whole seconds rounded up.
+    /// The treatment of unsent bytes by `close()`. Nil, the default: they are sent in the background. Zero: they are
+    /// dropped and the connection is reset. More: the kernel keeps trying for that long, in whole seconds, rounded up.
     public static var linger: SocketOption<Duration?> {
         SocketOption(
             name: "SO_LINGER", level: SOL_SOCKET, number: SO_LINGER, width: 2,
-            // struct linger: whether, and for how many seconds.
+            // struct linger: whether it is on, and the number of seconds.
             encode: { $0.map { (1, wholeUnits($0, .seconds(1))) } ?? (0, 0) },
             decode: { $0.0 == 0 ? nil : .seconds(Int($0.1)) })
     }
 }
 
-/// Rounds up, and clamps to what a C int holds.
+/// Returns the duration in whole units, rounded up and clamped to the range of a C int.
 private func wholeUnits(_ duration: Duration, _ unit: Duration) -> CInt {
     CInt(clamping: Int((duration / unit).rounded(.up).clamped(to: 0...Double(CInt.max))))
 }
@@ -126,7 +127,7 @@ extension Double {
 }
 
 extension Socket {
-    /// The value of an option. Throws ``SocketError``; never parks.
+    /// Returns the value of an option. Throws ``SocketError``; never parks.
     ///
     /// gevent: `socket.getsockopt(level, name)`.
     public func option<Value>(_ option: SocketOption<Value>) throws -> Value {

@@ -4,12 +4,12 @@ internal import Gevent
 internal import Glibc
 
 extension Socket {
-    /// Reads what is there and appends it to `buffer`, parking if nothing is there; returns how many bytes, or 0 at the
-    /// end of the stream.
+    /// Reads available bytes and appends them to `buffer`; parks if there are none. Returns the number of bytes, or 0
+    /// at the end of the stream.
     ///
-    /// One system call, no copy and no allocation. With data ready it does not park, except that after a read that left
-    /// room in its buffer the next one looks for new data through the hub. `buffer` must have room and must stay where
-    /// it is while the greenlet is parked. Throws as described at ``Socket``.
+    /// Makes one system call, without a copy or an allocation. Does not park if data is ready, except that the read
+    /// after a short read, one that left room in its buffer, waits for readiness through the hub first. `buffer` must
+    /// have room, and its memory must not move while the greenlet is parked. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.recv_into(buffer)`.
     @available(*, noasync)
@@ -22,30 +22,33 @@ extension Socket {
     }
 
     private func receive(_ buffer: UnsafeMutableRawBufferPointer, _ timeout: Duration?) throws -> Int {
-        precondition(!buffer.isEmpty, "a read into an empty buffer could not be told from the end of the stream")
+        precondition(!buffer.isEmpty, "a read into an empty buffer can't be distinguished from the end of the stream")
         var deadline = try begin(timeout)
         var operation = Receive(buffer)
         return try receive(&operation, &deadline)
     }
 
-    /// Reads what is there, at most `limit` bytes, parking if nothing is; an empty array is the end of the stream.
+    /// Reads available bytes, at most `limit`; parks if there are none. Returns an empty array at the end of the
+    /// stream.
     ///
-    /// The array is as large as what was read: a socket that waits holds no buffer. Throws as described at ``Socket``.
+    /// The array is as large as the data that was read: a waiting socket holds no buffer. Throws as described at
+    /// ``Socket``.
     ///
     /// gevent: `socket.recv(bufsize)`.
     @available(*, noasync)
     public func read(upTo limit: Int = 65536, timeout: Duration? = nil) throws -> [UInt8] {
-        precondition(limit > 0, "a read of at most \(limit) bytes could not be told from the end of the stream")
+        precondition(limit > 0, "the limit of a read must be at least 1 byte, not \(limit)")
         if limit <= BufferPool.bufferSize { return try withReadBytes(upTo: limit, timeout: timeout) { Array($0) } }
         return try Array(unsafeUninitializedCapacity: limit) { buffer, count in
             count = try receive(UnsafeMutableRawBufferPointer(buffer), timeout)
         }
     }
 
-    /// Reads what is there, at most `limit` bytes or 64 KiB, and calls `body` with it; empty at the end of the stream.
+    /// Reads available bytes, at most `limit` or 64 KiB, and calls `body` with them; parks if there are none. `body`
+    /// gets no bytes at the end of the stream.
     ///
-    /// The bytes stand in a buffer that is lent for as long as `body` runs, which may park. Neither a call nor a socket
-    /// that waits has a buffer of its own, so this is the way to hold many quiet connections:
+    /// The bytes are in a buffer that is borrowed while `body` runs; `body` may park. A waiting call or socket holds no
+    /// buffer, so this call suits programs with many idle connections:
     ///
     /// ```swift
     /// while try socket.withReadBytes({ bytes in
@@ -54,32 +57,32 @@ extension Socket {
     /// }) {}
     /// ```
     ///
-    /// Throws as described at ``Socket``, and what `body` throws.
+    /// Throws as described at ``Socket``, and rethrows the error of `body`.
     @available(*, noasync)
     @inlinable
     public func withReadBytes<Result>(
         upTo limit: Int = 65536, timeout: Duration? = nil, _ body: (UnsafeRawBufferPointer) throws -> Result
     ) throws -> Result {
-        let loan = try borrowBytes(upTo: limit, timeout)
-        defer { loan.release() }
-        return try body(loan.bytes)
+        let borrowed = try borrowBytes(upTo: limit, timeout)
+        defer { borrowed.release() }
+        return try body(borrowed.bytes)
     }
 
-    /// What ``withReadBytes(upTo:timeout:_:)`` does before it calls its body: apart, so that the rest is compiled for
-    /// the body at hand.
+    /// Reads into a borrowed buffer for ``withReadBytes(upTo:timeout:_:)``. Separate, so that only the rest of that
+    /// call is specialised for each body.
     @usableFromInline
-    func borrowBytes(upTo limit: Int, _ timeout: Duration?) throws -> BufferLoan {
-        precondition(limit > 0, "a read of at most \(limit) bytes could not be told from the end of the stream")
+    func borrowBytes(upTo limit: Int, _ timeout: Duration?) throws -> BorrowedBuffer {
+        precondition(limit > 0, "the limit of a read must be at least 1 byte, not \(limit)")
         var deadline = try begin(timeout)
-        var operation = ReceiveOnLoan(.current, limit)
+        var operation = ReceiveIntoPoolBuffer(.current, limit)
         let count = try receive(&operation, &deadline)
-        return BufferLoan(operation.pool, operation.whole, count: count)
+        return BorrowedBuffer(operation.pool, operation.buffer, count: count)
     }
 
-    /// Fills `buffer`, parking as often as it takes; the timeout is for the whole.
+    /// Fills `buffer`, parking as often as necessary; the timeout covers the whole call.
     ///
-    /// Throws ``SocketError`` with code `endOfStream` if the peer closes before, and otherwise as described at
-    /// ``Socket``; what had come in by then stands at the beginning of `buffer`.
+    /// Throws ``SocketError`` with code `endOfStream` if the peer closes the connection first, and otherwise as
+    /// described at ``Socket``. The bytes received before the error are at the beginning of `buffer`.
     @available(*, noasync)
     public func readExactly(into buffer: UnsafeMutableRawBufferPointer, timeout: Duration? = nil) throws {
         if buffer.isEmpty { return }
@@ -98,8 +101,7 @@ extension Socket {
         }
     }
 
-    /// Reads exactly `count` bytes; the timeout is for the whole. Otherwise as
-    /// ``readExactly(into:timeout:)``.
+    /// Reads exactly `count` bytes; the timeout covers the whole call. Otherwise like ``readExactly(into:timeout:)``.
     @available(*, noasync)
     public func readExactly(_ count: Int, timeout: Duration? = nil) throws -> [UInt8] {
         try Array(unsafeUninitializedCapacity: count) { buffer, filled in
@@ -113,7 +115,7 @@ extension Socket {
         _ operation: inout Operation, _ deadline: inout CallDeadline
     ) throws -> Int {
         let count = try perform(&operation, "read", &deadline)
-        if count > 0 { isUnanswered = true }
+        if count > 0 { hasUnansweredInput = true }
         return count
     }
 }

@@ -3,11 +3,11 @@ internal import CGeventSystem
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// How the calls of a socket that may park begin and fail. How they wait is `GeventIO`'s, which is the same for all
-// descriptors.
+// How a socket's calls that may park begin and fail. The waits themselves are in `GeventIO`, which handles all
+// descriptors alike.
 
 extension Socket {
-    /// Begins a call that may park: the thread is the right one, and this is how long it may park.
+    /// Checks the thread and returns the deadline of a call that may park.
     @inline(__always)
     func begin(_ timeout: Duration?, coversWholeCall: Bool = false) throws -> CallDeadline {
         try descriptor.begin(timeout ?? self.timeout, coversWholeCall: coversWholeCall)
@@ -31,7 +31,7 @@ extension Socket {
     ) throws -> Int {
         do {
             return try descriptor.perform(&operation, &deadline, waitingFirst: waitingFirst)
-        } catch {  // control: every error is thrown on
+        } catch {  // control: every error is rethrown
             throw translated(error, name, address)
         }
     }
@@ -40,44 +40,45 @@ extension Socket {
     func wait(for readiness: Readiness, _ name: String, _ deadline: inout CallDeadline) throws {
         do {
             try descriptor.wait(for: readiness, &deadline)
-        } catch {  // control: every error is thrown on
+        } catch {  // control: every error is rethrown
             throw translated(error, name)
         }
     }
 
-    /// What is thrown for an error of a descriptor: an error of this socket. Other errors are left as they are.
+    /// Returns the error of this socket that corresponds to an error of its descriptor. Returns other errors unchanged.
     @inline(never)
     func translated(_ error: any Error, _ operation: String, _ address: SocketAddress? = nil) -> any Error {
         switch error as? DescriptorFailure {
         case nil: error
         case .wouldBlock: failure(.wouldBlock, errno: EAGAIN, operation, address: address)
-        // The library's own timeout, as opposed to the kernel's ETIMEDOUT.
+        // This is the library's own timeout, not the kernel's ETIMEDOUT.
         case .timedOut: failure(.timedOut, errno: ETIMEDOUT, operation, address: address, message: "timed out")
         case .closed: failure(errno: EBADF, operation)
-        case .closedMeanwhile: closedMeanwhile(operation)
+        case .closedWhileWaiting: closedWhileWaiting(operation)
         case .system(let errno): failure(errno: errno, operation, address: address)
         }
     }
 
-    /// Ends the handler, from now on, as soon as it is about to wait for another request: a greenlet that reads here.
+    /// Makes the handler, a greenlet that reads from this socket, end as soon as it is about to wait for another
+    /// request.
     func endWhenIdle(_ handler: AnyGreenlet) {
         let handler = ObjectIdentifier(handler)
-        // The socket owns the descriptor, and is there while a greenlet reads from it.
+        // The socket owns the descriptor, and outlives every read from it.
         descriptor.beforeWaitingToRead = { [unowned self] in
-            if handler == ObjectIdentifier(AnyGreenlet.current), try hasNoRequest { throw GreenletExit() }
+            if handler == ObjectIdentifier(AnyGreenlet.current), try isIdle { throw GreenletExit() }
         }
     }
 
-    /// Whether everything that was read has been answered by a write, and nothing else has come in.
-    var hasNoRequest: Bool {
-        get throws { try !isUnanswered && !descriptor.waitReadable(timeout: .zero) }
+    /// Whether every request read so far was answered by a write and no further bytes have arrived.
+    var isIdle: Bool {
+        get throws { try !hasUnansweredInput && !descriptor.waitReadable(timeout: .zero) }
     }
 
-    /// Parks until a read would not block, or for at most `timeout`; returns whether it is so.
+    /// Parks until a read would not block, or for at most `timeout`; returns whether a read would not block.
     ///
-    /// True also for the end of the stream, for an error that the next read will report, and now and then for nothing.
-    /// For code that reads by other means; this type's own calls wait by themselves. That the time is up is no error.
-    /// Otherwise throws as described at ``Socket``.
+    /// Also returns true at the end of the stream, for an error that the next read will report, and sometimes
+    /// spuriously. For code that reads by other means; this type's own calls wait by themselves. An expired timeout is
+    /// not an error. Otherwise throws as described at ``Socket``.
     ///
     /// gevent: `socket.wait_read(socket.fileno())`.
     @available(*, noasync)
@@ -85,8 +86,8 @@ extension Socket {
         try isReady(for: .read, "wait to read", timeout)
     }
 
-    /// Parks until a write would not block, or for at most `timeout`; returns whether it is so. Otherwise as
-    /// ``waitReadable(timeout:)``.
+    /// Parks until a write would not block, or for at most `timeout`; returns whether a write would not block.
+    /// Otherwise like ``waitReadable(timeout:)``.
     ///
     /// gevent: `socket.wait_write(socket.fileno())`.
     @available(*, noasync)
@@ -96,14 +97,14 @@ extension Socket {
 
     private func isReady(for readiness: Readiness, _ operation: String, _ timeout: Duration?) throws -> Bool {
         var deadline = try begin(timeout)
-        // What is read then, and whether it is answered, is not known here.
-        if readiness == .read { isUnanswered = true }
-        if deadline.isNone {
+        // The caller may read now by other means, so whether it answers is unknown from here on.
+        if readiness == .read { hasUnansweredInput = true }
+        if deadline.forbidsParking {
             _ = try openDescriptor(operation)
             return readiness == .read
                 ? try descriptor.waitReadable(timeout: .zero) : try descriptor.waitWritable(timeout: .zero)
         }
         try wait(for: readiness, operation, &deadline)
-        return !deadline.isOver
+        return !deadline.hasExpired
     }
 }

@@ -3,14 +3,14 @@ internal import Gevent
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-// Writing. A peer that is gone is EPIPE or ECONNRESET, never a signal.
+// Writing. A write to a closed connection fails with EPIPE or ECONNRESET and never raises a signal.
 
 extension Socket {
-    /// Writes some of `bytes`, parking if there is no room at all; returns how many, at least 1 unless `bytes` is
-    /// empty.
+    /// Writes as much of `bytes` as there is room for; parks if there is no room at all. Returns the number of bytes,
+    /// at least 1 unless `bytes` is empty.
     ///
-    /// One system call, no copy and no allocation. "Written" means handed to the kernel, not received by the peer.
-    /// Throws as described at ``Socket``.
+    /// Makes one system call, without a copy or an allocation. "Written" means handed to the kernel, not received by
+    /// the peer. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.send(data)`.
     @available(*, noasync)
@@ -23,11 +23,11 @@ extension Socket {
         }
     }
 
-    /// Writes all of `bytes`, parking as often as it takes; the timeout is for the whole.
+    /// Writes all of `bytes`, parking as often as necessary; the timeout covers the whole call.
     ///
-    /// Nothing to write is no system call and cannot time out. A timeout of zero writes what there is room for and
-    /// throws if that is not everything. An error does not say how much was written before: the connection is of no use
-    /// then. Throws as described at ``Socket``.
+    /// An empty write makes no system call and can't time out. With a timeout of zero it writes what there is room for,
+    /// and throws if that is not everything. After an error the number of bytes written is unknown, so the connection
+    /// is no longer usable. Throws as described at ``Socket``.
     ///
     /// gevent: `socket.sendall(data)`.
     @available(*, noasync)
@@ -37,18 +37,17 @@ extension Socket {
             var rest = bytes
             while !rest.isEmpty {
                 var operation = Send(rest)
-                // An earlier attempt took less than it was offered, so the kernel's buffer is full and another one
-                // would fail.
+                // A partial write shows that the kernel's buffer is full, so another attempt would fail.
                 let count = try send(&operation, &deadline, waitingFirst: rest.count < bytes.count)
                 rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count))
             }
         }
     }
 
-    /// Writes all bytes of `parts` in their order, with one system call for up to 64 parts if there is room; otherwise
-    /// as ``writeAll(_:timeout:)``.
+    /// Writes all bytes of `parts` in order, with one system call for up to 64 parts if there is room; otherwise like
+    /// ``writeAll(_:timeout:)``.
     ///
-    /// gevent: `socket.sendmsg(buffers)`, but for all of the bytes.
+    /// gevent: `socket.sendmsg(buffers)`, but writes all of the bytes.
     @available(*, noasync)
     public func writeAll(gathering parts: UnsafeBufferPointer<UnsafeRawBufferPointer>, timeout: Duration?) throws {
         var deadline = try begin(timeout, coversWholeCall: true)
@@ -66,7 +65,7 @@ extension Socket {
         _ operation: inout Operation, _ deadline: inout CallDeadline, waitingFirst: Bool
     ) throws -> Int {
         let count = try perform(&operation, "write", &deadline, waitingFirst: waitingFirst)
-        if count > 0 { isUnanswered = false }
+        if count > 0 { hasUnansweredInput = false }
         return count
     }
 }

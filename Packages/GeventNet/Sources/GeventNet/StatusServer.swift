@@ -3,81 +3,82 @@ internal import Gevent
 @_spi(GeventInternals) internal import GeventDiagnostics
 internal import Glibc
 
-/// Reports what the greenlets of its thread do to every client that connects.
+/// A server that reports the state of its thread's greenlets to every client that connects.
 ///
 /// ```swift
 /// let status = try StatusServer(SocketAddress("127.0.0.1:7001"))
 /// try status.start()
 /// ```
 ///
-/// `nc 127.0.0.1 7001` then prints a report of the greenlets and the statistics of the hub, and is done. A client that
-/// sends a line within ``patience`` is asked for more instead, and gets an answer to each: `greenlets`, `stats`,
-/// `settings`, `help`, `quit`. So `echo settings | nc …` asks for one thing, and `(echo help; cat) | nc …` begins a
-/// conversation.
+/// `nc 127.0.0.1 7001` then prints a report of the greenlets and the statistics of the hub, and exits. A client that
+/// sends a line within ``patience`` starts a session instead and gets an answer to each line: `greenlets`, `stats`,
+/// `settings`, `help`, `quit`. So `echo settings | nc …` sends one command, and `(echo help; cat) | nc …` starts an
+/// interactive session.
 ///
-/// Every client that can connect can read it: there is no password. So it listens on this machine only, unless
-/// `allowingRemote` is true. It answers only when the hub runs: a greenlet that blocks the thread is reported by a
-/// `Monitor`.
+/// There is no password: every client that can connect can read the reports. Unless `allowingRemote` is true, the
+/// server therefore listens on this machine only. It answers only while the hub runs; a `Monitor` reports a greenlet
+/// that blocks the thread.
 ///
-/// Answers do not hold up the program: they are made one at a time and in steps of about a millisecond, with rests in
-/// between that are four times as long. They show up to 1,000 greenlets, and none in a hub
-/// with more than 50,000 stacks, where `dumpGreenlets` still shows them. Eight clients are served at a time. While
-/// others wait, a client that is silent for a second loses its place.
+/// Answers do not delay the program: they are built one at a time, in steps of about a millisecond with pauses four
+/// times as long between them. They list up to 1,000 greenlets, and none if the hub has more than 50,000 stacks;
+/// `dumpGreenlets` still lists them there. At most eight clients are served at a time. While others wait, a client that
+/// is silent for a second is disconnected.
 ///
 /// gevent: `gevent.backdoor.BackdoorServer`, which offers an interpreter.
 public final class StatusServer {
-    /// How long a client may take for its first line before it gets the whole report; 200 ms.
+    /// The time a client has to send its first line before it gets the whole report; 200 ms.
     public var patience = Duration.milliseconds(200)
 
-    /// How long a conversation may be silent before it is ended; five minutes, or a second while other clients wait for
-    /// a place. A client that does not take what it asked for is given as long.
+    /// The time a session may be idle before it is ended; five minutes, or a second while other clients wait. The same
+    /// limit applies to a client that does not read its answer.
     public var idleTimeout = Duration.seconds(300)
 
     private let requestedAddress: SocketAddress
     private var server: StreamServer?
 
-    /// A server that will listen on `address`. Never parks.
+    /// Creates a server that will listen on `address`. Never parks.
     ///
-    /// Throws ``SocketError`` with code `badAddress` for an address that others than this machine can reach, unless
+    /// Throws ``SocketError`` with code `badAddress` for an address that other machines can reach, unless
     /// `allowingRemote` is true.
     ///
     /// - Parameters:
     ///   - address: a loopback address or a Unix path; by default 127.0.0.1 with a port that the system chooses.
-    ///   - allowingRemote: whether any address will do.
+    ///   - allowingRemote: whether any address is allowed.
     public init(_ address: SocketAddress = .loopback(), allowingRemote: Bool = false) throws(SocketError) {
         if !allowingRemote && !address.isOnThisMachine {
             throw .badAddress(
-                "\(address)", "a status server tells everything to anybody; allowingRemote: true makes it listen there")
+                "\(address)",
+                "a status server has no password; pass allowingRemote: true to make it reachable from other machines")
         }
         requestedAddress = address
     }
 
-    /// Where it listens; after ``start()`` with its real port.
+    /// The address the server listens on; after ``start()`` with the actual port.
     public var address: SocketAddress { server?.address ?? requestedAddress }
 
-    /// Whether it accepts connections.
+    /// Whether the server accepts connections.
     public var isStarted: Bool { server?.isStarted ?? false }
 
-    /// Begins to listen and to accept. No effect on a started server. Never parks. Throws as ``StreamServer/start()``
-    /// does.
+    /// Starts to listen and to accept. Has no effect on a started server. Never parks. Throws the errors of
+    /// ``StreamServer/start()``.
     ///
-    /// A port that the system has chosen is printed, where the hub prints its reports (`Hub.errorOutput`).
+    /// If the system chose the port, prints it where the hub prints its reports (`Hub.errorOutput`).
     public func start() throws {
         if let server { return try server.start() }
-        // The server is not retained by what it serves: what a handler needs is fixed now.
+        // The handler must not retain the server, so it captures the current values.
         let clients = StatusClients(patience: patience, idleTimeout: idleTimeout)
-        // One more than are served: it is the one that waits for a place.
-        let made = StreamServer(requestedAddress, limit: StatusClients.limit + 1) { socket, _ in
+        // One more than are served at a time: that one waits for a slot.
+        let server = StreamServer(requestedAddress, limit: StatusClients.limit + 1) { socket, _ in
             try clients.serve(socket)
         }
-        server = made
-        try made.start()
+        self.server = server
+        try server.start()
         if requestedAddress.family.isInternet && requestedAddress.port == 0 {
             Hub.current.errorOutput?("gevent: a status server listens on \(address)\n")
         }
     }
 
-    /// Stops listening, and ends what runs as ``StreamServer/stop(timeout:)`` does; by default at once. Parks.
+    /// Stops listening, and ends the sessions as ``StreamServer/stop(timeout:)`` does, by default at once. Parks.
     @available(*, noasync)
     public func stop(timeout: Duration? = .zero) throws {
         try server?.stop(timeout: timeout)
@@ -88,7 +89,7 @@ public final class StatusServer {
 extension StatusServer: Sendable {}
 
 extension SocketAddress {
-    /// Whether only this machine can reach it.
+    /// Whether only this machine can reach the address.
     fileprivate var isOnThisMachine: Bool {
         switch family {
         case .unix: true
@@ -100,17 +101,17 @@ extension SocketAddress {
 
 /// The clients of one status server.
 private final class StatusClients {
-    /// Most clients that are served at a time.
+    /// The maximum number of clients that are served at a time.
     static let limit = 8
-    /// How long a client may be silent while another waits for a place.
+    /// The time a client may be silent while another waits for a slot.
     private static let crowdedTimeout = Duration.seconds(1)
 
     let patience: Duration
     let idleTimeout: Duration
-    let pace = AnswerPace()
+    let throttle = AnswerThrottle()
     private var sessions: [StatusSession] = []
-    // By its full name: the C library has a type of this name.
-    private let places = Gevent.Semaphore(limit)
+    // Qualified, because the C library has a type of the same name.
+    private let slots = Gevent.Semaphore(limit)
 
     init(patience: Duration, idleTimeout: Duration) {
         self.patience = patience
@@ -118,22 +119,23 @@ private final class StatusClients {
     }
 
     func serve(_ socket: Socket) throws {
-        try waitForPlace()
+        try acquireSlot()
         let session = StatusSession(socket, of: self)
         sessions.append(session)
         defer {
             sessions.removeAll { $0 === session }
-            places.release()
+            slots.release()
         }
         try session.serve()
     }
 
-    private func waitForPlace() throws {
-        while try !places.acquire(timeout: timeUntilPlace()) {}
+    private func acquireSlot() throws {
+        while try !slots.acquire(timeout: evictSilentSession()) {}
     }
 
-    /// How long to wait before looking again. Ends the session whose client has been silent for too long.
-    private func timeUntilPlace() -> Duration {
+    /// Ends the session of the client that has been silent for too long, if any. Returns the time to wait before the
+    /// next check.
+    private func evictSilentSession() -> Duration {
         let now = Hub.current.now
         let silences = sessions.compactMap { session in
             session.silentSince.map { (session: session, silence: $0.duration(to: now)) }
@@ -141,26 +143,27 @@ private final class StatusClients {
         guard let longest = silences.max(by: { $0.silence < $1.silence }) else { return StatusClients.crowdedTimeout }
         if longest.silence < StatusClients.crowdedTimeout { return StatusClients.crowdedTimeout - longest.silence }
         longest.session.end()
-        // It leaves its place at its next turn.
+        // The session releases its slot when it next runs.
         return StatusClients.crowdedTimeout
     }
 }
 
-/// One client that is served.
+/// The session of one client.
 private final class StatusSession {
     private let socket: Socket
     private let clients: StatusClients
-    /// Since when the server waits for the client to send a line or to take an answer; nil while it does not.
+    /// The time at which the server began to wait for the client to send a line or to read an answer; nil while it does
+    /// not wait.
     private(set) var silentSince: LoopInstant?
 
-    /// Nothing that is asked for is longer.
-    private static let longestLine = 256
+    /// The maximum length of a line in bytes; no command is longer.
+    private static let maxLineLength = 256
     private static let help = """
-        greenlets   what each greenlet does and waits for
-        stats       what the hub has done and holds
-        settings    the settings in force, and where they come from
-        help        this
-        quit        end of the conversation
+        greenlets   the state of each greenlet and what it waits for
+        stats       the counters of the hub
+        settings    the settings in use and their origin
+        help        this list
+        quit        end the session
 
         """
 
@@ -169,7 +172,7 @@ private final class StatusSession {
         self.clients = clients
     }
 
-    /// Ends the wait for the client.
+    /// Closes the connection, which ends the wait for the client.
     func end() {
         silentSince = nil
         socket.close()
@@ -177,9 +180,9 @@ private final class StatusSession {
 
     func serve() throws {
         do {
-            try converse()
+            try runSession()
         } catch let error as SocketError {
-            // The client left, was silent for too long or lost its place: no failure of the program.
+            // The client disconnected, was silent for too long or lost its slot, which is no failure of the program.
             switch error.code {
             case .connectionLost, .timedOut, .endOfStream, .closed: return
             default: throw error
@@ -187,9 +190,9 @@ private final class StatusSession {
         }
     }
 
-    private func converse() throws {
+    private func runSession() throws {
         socket.timeout = clients.idleTimeout
-        var lines = LineReader(socket, longest: StatusSession.longestLine)
+        var lines = LineReader(socket, maxLength: StatusSession.maxLineLength)
         let first: String?
         do {
             first = try waitingForClient { try lines.next(timeout: clients.patience) }
@@ -207,7 +210,7 @@ private final class StatusSession {
     }
 
     private func answer(_ make: (_ pause: () throws -> Void) throws -> String) throws {
-        let text = try clients.pace.make(make)
+        let text = try clients.throttle.make(make)
         try waitingForClient { try socket.writeAll(text) }
     }
 
@@ -224,70 +227,72 @@ private final class StatusSession {
         case "stats": statisticsReport()
         case "settings": settingsReport()
         case "help": StatusSession.help
-        default: "no such command: \(line)\n\(StatusSession.help)"
+        default: "unknown command: \(line)\n\(StatusSession.help)"
         }
     }
 }
 
-/// Makes answers one at a time and with rests, so that clients cannot hold up the hub, however much they ask for.
-private final class AnswerPace {
-    /// The hub may work on answers for so long without a rest.
+/// Builds answers one at a time and with pauses, so that clients can't delay the hub, however many answers they
+/// request.
+private final class AnswerThrottle {
+    /// The time the hub may work on answers without a pause.
     private static let step = Duration.milliseconds(1)
-    /// A rest is so many times as long as the work before it, so that answers take a fifth of the thread's time.
-    private static let restFactor = 4
+    /// The ratio of a pause to the work before it: answers take a fifth of the thread's time.
+    private static let pauseFactor = 4
 
-    private let turn = Gevent.Semaphore(1)
+    private let lock = Gevent.Semaphore(1)
     private let clock = ContinuousClock()
-    /// Work since the last rest, without the step that is under way.
-    private var worked = Duration.zero
+    /// The work since the last pause, without the current step.
+    private var workSincePause = Duration.zero
 
-    /// Calls `answer` when no other answer is being made. It calls what it is given between its steps.
+    /// Calls `answer` when no other answer is being built. `answer` calls its argument between its steps.
     func make(_ answer: (_ pause: () throws -> Void) throws -> String) throws -> String {
-        try turn.acquire()
-        defer { turn.release() }
+        try lock.acquire()
+        defer { lock.release() }
         var mark = clock.now
         func pause() throws {
             let now = clock.now
-            worked += now - mark
+            workSincePause += now - mark
             mark = now
-            if worked < AnswerPace.step { return }
-            let rest = worked * AnswerPace.restFactor
-            worked = .zero
-            try sleep(for: rest)
+            if workSincePause < AnswerThrottle.step { return }
+            let duration = workSincePause * AnswerThrottle.pauseFactor
+            workSincePause = .zero
+            try sleep(for: duration)
             mark = clock.now
         }
         let text = try answer(pause)
         try pause()
-        // Many small answers are not made in one go either.
+        // Yield after each answer, so that many small ones are not built without a break.
         try sleep()
         return text
     }
 }
 
-/// Takes lines off a socket.
+/// Reads lines from a socket.
 private struct LineReader {
     private let socket: Socket
-    private let longest: Int
+    private let maxLength: Int
     private var bytes: [UInt8] = []
     private var isAtEnd = false
 
-    init(_ socket: Socket, longest: Int) {
+    init(_ socket: Socket, maxLength: Int) {
         self.socket = socket
-        self.longest = longest
+        self.maxLength = maxLength
     }
 
-    /// The next line without white space around it; nil at the end. What follows the last line's end is a line too.
+    /// Returns the next line without surrounding white space; nil at the end. Bytes after the last newline are a line
+    /// too.
     mutating func next(timeout: Duration) throws -> String? {
         while true {
             if let end = bytes.firstIndex(of: UInt8(ascii: "\n")) {
                 defer { bytes.removeSubrange(...end) }
                 return LineReader.text(bytes[..<end])
             }
-            if isAtEnd || bytes.count >= longest {
+            if isAtEnd || bytes.count >= maxLength {
                 defer { bytes = [] }
                 return bytes.isEmpty ? nil : LineReader.text(bytes[...])
             }
-            let more = try socket.read(upTo: longest, timeout: timeout)
+            let more = try socket.read(upTo: maxLength, timeout: timeout)
             isAtEnd = more.isEmpty
             bytes += more
         }
@@ -299,7 +304,7 @@ private struct LineReader {
     }
 }
 
-// MARK: The texts
+// MARK: Reports
 
 private func statisticsReport() -> String {
     let hub = Hub.current
@@ -308,9 +313,9 @@ private func statisticsReport() -> String {
         ("process", getpid()), ("loop", hub.loopName), ("uptime", "\(statistics.uptime)"),
         ("switches", statistics.switchCount), ("polls", statistics.pollCount), ("spawned", statistics.spawnCount),
         ("timers fired", statistics.firedTimers), ("greenlets", statistics.liveGreenlets),
-        ("most greenlets", statistics.peakLiveGreenlets), ("parked", statistics.parkedGreenlets),
+        ("peak greenlets", statistics.peakLiveGreenlets), ("parked", statistics.parkedGreenlets),
         ("ready", statistics.readyCount), ("timers", statistics.pendingTimers),
-        ("waiting for descriptors", statistics.descriptorWaiters), ("idle stacks", statistics.idleStacks),
+        ("descriptor waiters", statistics.descriptorWaiters), ("idle stacks", statistics.idleStacks),
     ]
     return rows.map { "\($0.0): \($0.1)\n" }.joined()
 }

@@ -4,7 +4,7 @@ internal import Gevent
 @_spi(GeventInternals) internal import GeventIO
 internal import Glibc
 
-/// Accepts connections and runs a handler for each, in a greenlet of its own.
+/// A server that accepts connections and runs a handler for each in a new greenlet.
 ///
 /// ```swift
 /// let server = StreamServer(.loopback(port: 7)) { socket, peer in
@@ -16,29 +16,29 @@ internal import Glibc
 /// try server.serveForever()
 /// ```
 ///
-/// The handler gets a ``Socket``, which is a `ByteStream`: a function that serves `some ByteStream` or `any ByteStream`
-/// is a handler too, and one that speaks another protocol over the socket makes the stream of that protocol first, in
-/// the connection's own greenlet, where it may park.
+/// The handler receives a ``Socket``, which is a `ByteStream`: a function that takes `some ByteStream` or
+/// `any ByteStream` can be a handler too. To use another protocol over the socket, the handler first creates that
+/// protocol's stream, in the connection's greenlet, where it may park.
 ///
 /// A connection is closed when its handler returns or throws, and when the handler could not be started. An error that
-/// a handler throws is reported to the hub's error handler and touches nothing but its own connection. Not reported are
-/// an exit, and the error that this very connection was lost (``SocketError/Code/connectionLost``), which clients cause
-/// every day; a handler that wants to know catches it. Reports name a connection's greenlet by its peer.
+/// a handler throws is reported to the hub's error handler and affects only that connection. Two errors are not
+/// reported: an exit, and the loss of this connection (``SocketError/Code/connectionLost``), which clients cause all
+/// the time; a handler can catch it. Reports name a connection's greenlet by its peer.
 ///
-/// When accepting fails, for want of descriptors or memory for example, it pauses: ``minDelay``, doubling up to
-/// ``maxDelay``, until it succeeds again. The first failure is reported. Only an error that says that the listener
-/// itself is of no use (`EBADF`, `EINVAL`, `ENOTSOCK`) closes the server, and so does the end of the greenlet that
-/// accepts: if it is killed, or another greenlet waits on the same listener.
+/// When accepting fails, for example because descriptors or memory are exhausted, the server pauses for ``minDelay``,
+/// doubling up to ``maxDelay``, until accepting succeeds again. The first failure is reported. Only an error that makes
+/// the listener unusable (`EBADF`, `EINVAL`, `ENOTSOCK`) closes the server, and so does the end of the accepting
+/// greenlet: if it is killed, or if another greenlet waits on the same listener.
 ///
-/// A server is used on the thread of one hub and serves once: what was stopped stays stopped. It goes on serving until
-/// then, even if nothing holds it. gevent: `gevent.server.StreamServer`.
+/// A server belongs to the thread of one hub and can't be restarted once stopped. It serves until then, even if nothing
+/// retains it. gevent: `gevent.server.StreamServer`.
 public final class StreamServer {
-    /// Serves one connection. The socket is closed when it returns.
+    /// A function that serves one connection. The socket is closed when it returns.
     public typealias Handler = (_ socket: Socket, _ peer: SocketAddress) throws -> Void
 
-    /// Connections accepted one after the other before other greenlets get their turn; 100.
+    /// The number of connections accepted in a row before other greenlets run; 100.
     ///
-    /// 1 is fair to other processes that accept from the same listener. Less counts as 1.
+    /// 1 is fair to other processes that accept from the same listener. Smaller values count as 1.
     ///
     /// gevent: `BaseServer.max_accept`.
     public var maxAccept = 100
@@ -53,12 +53,13 @@ public final class StreamServer {
     /// gevent: `BaseServer.max_delay`.
     public var maxDelay = Duration.seconds(1)
 
-    /// How many handlers may run at once; nil for any number. While they do, further connections wait in the kernel.
+    /// The maximum number of concurrent handlers; nil for no limit. At the limit, further connections wait in the
+    /// kernel.
     ///
     /// gevent: `spawn=n`.
     public let limit: Int?
 
-    /// Where it listens. After ``start()`` the port is the real one, also if 0 was asked for.
+    /// The address the server listens on. After ``start()`` it has the actual port, also if 0 was requested.
     ///
     /// gevent: `BaseServer.address`.
     public private(set) var address: SocketAddress
@@ -67,43 +68,44 @@ public final class StreamServer {
         case new, started, closed
     }
 
-    /// The bytes of a handler's stack; nil for the default.
+    /// The size of a handler's stack in bytes; nil for the default.
     fileprivate let stackSize: Int?
     let handler: Handler
     private let backlog: Int
     private var phase = Phase.new
     private var listener: Socket?
-    /// The file of the listener's Unix address, if it was bound here.
+    /// The file of the listener's Unix address, if this server bound it.
     private var boundFile: BoundFile?
     private var acceptor: Greenlet<Void>?
-    /// Never runs; it is ended when the server closes, and `serveForever` joins it.
-    private var closing: Greenlet<Void>?
-    /// What closed the server, if `stop` did not.
+    /// A greenlet that never runs. It ends when the server closes, and `serveForever` joins it.
+    private var closedGate: Greenlet<Void>?
+    /// The error that closed the server, if `stop` did not.
     private var failure: (any Error)?
-    /// One attempt to accept. Tests replace it by one that fails.
+    /// The function that makes one attempt to accept. Tests replace it with one that fails.
     var acceptOne: (Socket) throws -> (socket: Socket, address: SocketAddress)? = { try $0.acceptIfReady() }
 
-    // Unmanaged, since a connection takes itself out when it goes, and that is how we learn of one that never ran.
+    // Unmanaged, because a connection removes itself when it is deallocated: this is how the server notices one that
+    // never ran.
     private var connections: [Unmanaged<Connection>] = []
-    /// Never runs; it is ended when a full server gets room, and the acceptor joins it.
-    private var vacancy: Greenlet<Void>?
+    /// A greenlet that never runs. It ends when a full server has room again, and the acceptor joins it.
+    private var vacancyGate: Greenlet<Void>?
     private var startFailed = false
     private var pause = Duration.zero
-    /// Errors of single connections since the last one that was accepted.
-    private var brokenInARow = 0
-    private var arrivals = Arrivals()
+    /// The number of errors of single connections since the last accepted one.
+    private var consecutiveConnectionErrors = 0
+    private var acceptPredictor = AcceptPredictor()
 
-    // MARK: Making
+    // MARK: Creating
 
-    /// A server that will listen on `address`: before ``start()`` connections are refused. Never parks.
+    /// Creates a server that will listen on `address`; connections are refused before ``start()``. Never parks.
     ///
     /// - Parameters:
-    ///   - address: where to listen; port 0 lets the system choose.
-    ///   - backlog: how many connections may wait to be accepted; the kernel caps it.
-    ///   - limit: how many handlers may run at once, at least 1; nil for any number.
-    ///   - stackSize: bytes of stack for each handler, from 16 KiB to 64 MiB, see `Gevent.spawn(stackSize:_:)`; nil for
-    ///     what `GEVENT_STACK_SIZE` says.
-    ///   - handler: serves one connection, in a greenlet of its own.
+    ///   - address: the address to listen on; port 0 lets the system choose.
+    ///   - backlog: the maximum number of connections that wait to be accepted; the kernel caps it.
+    ///   - limit: the maximum number of concurrent handlers, at least 1; nil for no limit.
+    ///   - stackSize: stack bytes of each handler, from 16 KiB to 64 MiB, see `Gevent.spawn(stackSize:_:)`; nil for the
+    ///     value of `GEVENT_STACK_SIZE`.
+    ///   - handler: serves one connection, in a new greenlet.
     ///
     /// gevent: `StreamServer(listener, handle, backlog=None, spawn='default')`.
     public init(
@@ -118,8 +120,8 @@ public final class StreamServer {
         self.handler = handler
     }
 
-    /// A server on a socket that listens already: before ``start()`` connections are queued. It closes the socket when
-    /// it is stopped. Throws ``SocketError`` if the socket is closed. Never parks.
+    /// Creates a server on a listening socket; connections are queued before ``start()``. The server owns the socket
+    /// and closes it when it is stopped. Throws ``SocketError`` if the socket is closed. Never parks.
     public init(listener: Socket, limit: Int? = nil, stackSize: Int? = nil, handler: @escaping Handler) throws {
         StreamServer.check(limit, stackSize)
         self.stackSize = stackSize
@@ -131,20 +133,20 @@ public final class StreamServer {
     }
 
     private static func check(_ limit: Int?, _ stackSize: Int?) {
-        precondition(limit ?? 1 >= 1, "a server that may run \(limit ?? 0) handlers serves nobody")
+        precondition(limit ?? 1 >= 1, "the limit of a server must be at least 1, not \(limit ?? 0)")
         precondition(
             (16 << 10...64 << 20).contains(stackSize ?? 1 << 20),
-            "a stack of \(stackSize ?? 0) bytes: stackSize takes 16384 (16 KiB) to 67108864 (64 MiB)")
+            "stackSize must be 16384 (16 KiB) to 67108864 (64 MiB) bytes, not \(stackSize ?? 0)")
     }
 
-    // MARK: Facts
+    // MARK: Properties
 
-    /// Whether it accepts connections, or will again after a pause.
+    /// Whether the server accepts connections, or will again after a pause.
     ///
     /// gevent: `BaseServer.started`.
     public var isStarted: Bool { phase == .started }
 
-    /// Whether it was stopped, or closed by an error.
+    /// Whether the server was stopped, or closed by an error.
     ///
     /// gevent: `BaseServer.closed`.
     public var isClosed: Bool { phase == .closed }
@@ -154,12 +156,12 @@ public final class StreamServer {
     /// gevent: `BaseServer.server_port`.
     public var port: Int { address.port }
 
-    /// How many handlers run, or are about to.
+    /// The number of handlers that run or are about to.
     public var handlerCount: Int { connections.count }
 
     // MARK: Starting and stopping
 
-    /// Begins to listen and to accept. No effect on a started server. Never parks.
+    /// Starts to listen and to accept. Has no effect on a started server. Never parks.
     ///
     /// Throws ``SocketError``: `addressInUse`, which names the address, or `closed` if the server was stopped or closed
     /// by an error.
@@ -171,7 +173,7 @@ public final class StreamServer {
         case .closed:
             throw SocketError(
                 .closed, operation: "start a server on", address: address,
-                message: failure.map { "it was closed by an error: \($0)" } ?? "it was stopped")
+                message: failure.map { "the server was closed by an error: \($0)" } ?? "the server was stopped")
         case .new: break
         }
         let listener = try self.listener ?? listen()
@@ -180,7 +182,7 @@ public final class StreamServer {
         phase = .started
         let acceptor = Greenlet<Void> { try self.accept(from: listener) }
         acceptor.name = "accept on \(address)"
-        // However it ends, and also if it never runs.
+        // Runs however the acceptor ends, even if it never ran.
         acceptor.rawLink { acceptor in try self.acceptorEnded(acceptor.exit ?? acceptor.error) }
         self.acceptor = acceptor
         acceptor.start()
@@ -192,34 +194,35 @@ public final class StreamServer {
         return listener
     }
 
-    /// Closes the listener, waits for the handlers that run for at most `timeout`, and kills those that are left.
+    /// Closes the listener, waits for running handlers for at most `timeout`, and then kills the remaining ones.
     ///
-    /// Handlers of idle connections are killed at once, and those of the others as soon as their connections are idle.
-    /// A connection is idle if its handler waits to read from it with calls of ``Socket``, has answered by a write
-    /// whatever it read before, and nothing more has come in. That is what can be known without the protocol: it holds
-    /// between two requests, and before the first one. A handler that only reads is never idle, nor is one that reads
-    /// by other means or in another greenlet.
+    /// Handlers of idle connections are killed at once, and those of other connections as soon as the connection
+    /// becomes idle. A connection is idle if its handler waits to read from it with the calls of ``Socket``, has
+    /// answered everything it read before with a write, and nothing more has arrived. This needs no knowledge of the
+    /// protocol: it holds between two requests and before the first one. A handler that only reads is never idle, nor
+    /// is one that reads by other means or in another greenlet.
     ///
-    /// Parks. A handler that waits in its clean-up after being killed is given another second. Called in a handler, it
-    /// spares that one. Repeatable; a stop before the start keeps the server from ever starting. Throws what interrupts
-    /// the caller; the handlers are killed then, but not waited for.
+    /// Parks. A killed handler that waits in its cleanup gets another second. When a handler calls `stop`, its own
+    /// greenlet is spared. Can be called repeatedly; a stop before the start prevents the server from ever starting.
+    /// Throws the error that interrupts the caller; the handlers are then killed, but `stop` does not wait for them.
     ///
-    /// Removes the file of a Unix address if this server made it and it is still the same file; in a forked child it
-    /// stays, since the parent goes on listening.
+    /// Removes the file of a Unix address if this server created it and the path still names it. In a forked child the
+    /// file remains, because the parent still listens.
     ///
-    /// - Parameter timeout: how long handlers may go on; nil for as long as they take, zero to kill them at once.
+    /// - Parameter timeout: the time for handlers to finish; nil for no limit, zero to kill them at once.
     ///
     /// gevent: `BaseServer.stop(timeout=1)`.
     @available(*, noasync)
     public func stop(timeout: Duration? = .seconds(1)) throws {
         try close()
         let handlers = connections.map { $0.takeUnretainedValue() }.filter { $0 !== AnyGreenlet.current }
-        // One that was killed before it ran stands in the ready queue until its turn; its connection need not.
+        // A handler that was killed before it ran stays in the ready queue until the hub reaches it. Its connection is
+        // closed now.
         defer { for handler in handlers where handler.isDead { handler.finish() } }
         do {
             for (index, handler) in handlers.enumerated() {
-                try handler.endOnceIdle()
-                // Each is a system call; with many, others get their turn.
+                try handler.endWhenIdle()
+                // Each iteration makes a system call, so with many handlers the caller yields now and then.
                 if index % 1000 == 999 { try sleep() }
             }
             try joinAll(handlers, timeout: timeout)
@@ -231,12 +234,12 @@ public final class StreamServer {
         try joinAll(handlers, timeout: .seconds(1))
     }
 
-    /// Starts the server if need be, and parks until it is stopped from another greenlet; then waits as
-    /// ``stop(timeout:)`` does and returns.
+    /// Starts the server if necessary, and parks until another greenlet stops it; then waits as ``stop(timeout:)`` does
+    /// and returns.
     ///
-    /// Returns at once if it was stopped before. If this greenlet is killed or timed out, the server is stopped, and
-    /// then the error is thrown on. Throws what ``start()`` throws, and the error that closed the server if one did:
-    /// ``SocketError`` with code `closed` if the greenlet that accepts was killed.
+    /// Returns at once if the server was stopped before. If this greenlet is killed or times out, stops the server and
+    /// then rethrows the error. Throws the errors of ``start()``, and the error that closed the server, if any:
+    /// ``SocketError`` with code `closed` if the accepting greenlet was killed.
     ///
     /// gevent: `BaseServer.serve_forever(stop_timeout=None)`.
     @available(*, noasync)
@@ -246,24 +249,24 @@ public final class StreamServer {
             return
         }
         try start()
-        let closing = self.closing ?? Greenlet<Void> {}
-        self.closing = closing
+        let closedGate = self.closedGate ?? Greenlet<Void> {}
+        self.closedGate = closedGate
         do {
-            try closing.join()
+            try closedGate.join()
         } catch {
-            try stopApart(stopTimeout)
+            try stopInNewGreenlet(stopTimeout)
             throw error
         }
-        try stopApart(stopTimeout)
+        try stopInNewGreenlet(stopTimeout)
         if let failure { throw failure }
     }
 
-    /// Stops in a greenlet of its own: what interrupts this one a second time does not cut the stop short.
-    private func stopApart(_ timeout: Duration?) throws {
+    /// Stops the server in a new greenlet, so that a second interruption of this one does not cut the stop short.
+    private func stopInNewGreenlet(_ timeout: Duration?) throws {
         try spawn { try self.stop(timeout: timeout) }.join()
     }
 
-    /// Ends the listening; what runs goes on.
+    /// Stops listening; running handlers continue.
     private func close() throws {
         if phase == .closed { return }
         if let acceptor, acceptor !== AnyGreenlet.current { try acceptor.kill(blocking: false) }
@@ -273,52 +276,53 @@ public final class StreamServer {
         listener = nil
         boundFile?.remove()
         boundFile = nil
-        try closing?.kill(blocking: false)
+        try closedGate?.kill(blocking: false)
     }
 
     // MARK: Accepting
 
     private func accept(from listener: Socket) throws {
         do {
-            while true { try acceptSome(from: listener) }
+            while true { try acceptBatch(from: listener) }
         } catch let error as SocketError {
-            // Stopped between being woken and running: the listener it was woken for is closed, and that is no failure.
+            // The server was stopped after this greenlet was woken and before it ran. Its listener is closed, which is
+            // no failure.
             if phase != .closed { throw error }
         }
     }
 
-    /// Without its acceptor the server is closed: clients must not queue at a listener that nothing accepts from.
+    /// Closes the server when its acceptor ends, so that clients don't queue at a listener that nothing accepts from.
     private func acceptorEnded(_ error: (any Error)?) throws {
         if phase != .started { return }
         if let exit = error as? any GreenletExitError {
             failure = SocketError(
                 .closed, operation: "serve on", address: address,
-                message: "the greenlet that accepts was killed (\(exit))")
+                message: "the accepting greenlet was killed (\(exit))")
         } else {
             failure = error
         }
         try close()
     }
 
-    /// Accepts what is there, within the bounds, and waits for whatever is needed to go on.
-    private func acceptSome(from listener: Socket) throws {
+    /// Accepts pending connections within the limits, and then waits until it can continue.
+    private func acceptBatch(from listener: Socket) throws {
         do {
             var accepted = 0
-            while isReadyForMore {
+            while canAcceptMore {
                 guard let (socket, _) = try acceptOne(listener) else {
-                    arrivals.ended(after: accepted)
+                    acceptPredictor.recordEmptyAttempt(after: accepted)
                     return try listener.waitToAccept()
                 }
-                brokenInARow = 0
+                consecutiveConnectionErrors = 0
                 Connection(socket, of: self).begin()
                 accepted += 1
                 if accepted >= maxAccept { return try sleep() }
-                if !arrivals.expectsMore(after: accepted) { return try listener.waitToAccept() }
+                if !acceptPredictor.expectsMore(after: accepted) { return try listener.waitToAccept() }
             }
             if startFailed {
-                // The core has reported it.
+                // The core has reported this failure.
                 startFailed = false
-                try rest()
+                try pauseAccepting()
             } else {
                 try waitForVacancy()
             }
@@ -327,37 +331,38 @@ public final class StreamServer {
         }
     }
 
-    /// Waits until another attempt to accept is due, or throws the error if no attempt can succeed any more. See
-    /// accept(2); errors of registering the listener with the loop, such as ENOSPC, arrive here too.
+    /// Waits until another attempt to accept is due, or rethrows an error after which no attempt can succeed. See
+    /// accept(2). Errors of registering the listener with the loop, such as ENOSPC, arrive here too.
     private func recover(from error: SocketError) throws {
         switch error.errno {
         case EBADF, EINVAL, ENOTSOCK:
             throw error
         case ECONNABORTED, EPROTO, EPERM, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP,
             ENETUNREACH, ETIMEDOUT, ECONNRESET:
-            // Errors of one connection, which is gone again; a firewall's EPERM is one, too. The next may be fine, so
-            // there is no pause until many have come in a row: then the network is down, or something refuses them all.
-            brokenInARow += 1
-            if brokenInARow <= maxAccept { return try sleep() }
+            // Errors of one connection that no longer exists; EPERM from a firewall is one too. The next connection may
+            // succeed, so the server pauses only after many errors in a row: then the network is down, or something
+            // refuses all connections.
+            consecutiveConnectionErrors += 1
+            if consecutiveConnectionErrors <= maxAccept { return try sleep() }
             fallthrough
         default:
             if pause == .zero { spawnRaw { throw error } }
-            try rest()
+            try pauseAccepting()
         }
     }
 
-    private var isReadyForMore: Bool { !startFailed && connections.count < limit ?? .max }
+    private var canAcceptMore: Bool { !startFailed && connections.count < limit ?? .max }
 
-    private func rest() throws {
+    private func pauseAccepting() throws {
         pause = pause == .zero ? minDelay : min(pause * 2, maxDelay)
         try sleep(for: pause)
     }
 
     private func waitForVacancy() throws {
-        let vacancy = Greenlet<Void> {}
-        self.vacancy = vacancy
-        defer { self.vacancy = nil }
-        try vacancy.join()
+        let vacancyGate = Greenlet<Void> {}
+        self.vacancyGate = vacancyGate
+        defer { self.vacancyGate = nil }
+        try vacancyGate.join()
     }
 
     // MARK: Connections
@@ -367,10 +372,10 @@ public final class StreamServer {
         return connections.count - 1
     }
 
-    /// A handler runs: whatever was short is there again.
+    /// Resets the pause: a handler runs, so the resource that was exhausted is available again.
     fileprivate func didStart() { pause = .zero }
 
-    /// Constant time: the last one takes its place.
+    /// Removes a connection in constant time: the last one moves to its index.
     fileprivate func remove(at index: Int, didNotStart: Bool) {
         let last = connections.removeLast()
         if index < connections.count {
@@ -378,8 +383,8 @@ public final class StreamServer {
             last._withUnsafeGuaranteedRef { $0.index = index }
         }
         if didNotStart { startFailed = true }
-        // Never started, so ending it only wakes who joins it.
-        if let vacancy { wake(vacancy) }
+        // The gate was never started, so ending it only wakes its joiners.
+        if let vacancyGate { wake(vacancyGate) }
     }
 
     private func wake(_ gate: Greenlet<Void>) {
@@ -394,34 +399,34 @@ public final class StreamServer {
 @available(*, unavailable)
 extension StreamServer: Sendable {}
 
-/// Guesses whether another connection waits behind the one that was accepted.
+/// Predicts whether another connection is pending after an accepted one.
 ///
-/// An attempt that finds none is dear: the kernel makes a file and a socket before it looks. Nothing is missed without
-/// it, since the loop is level-triggered. But if many come in, an attempt is cheaper than another look by the hub,
-/// whose turn may take a while.
-private struct Arrivals {
-    /// The last time that no more was found, only one had been.
-    private var comeAlone = false
-    private var skipped = 0
+/// An attempt that finds no connection is expensive: the kernel allocates a file and a socket before it checks.
+/// Skipping the attempt loses nothing, because the loop is level-triggered. But when many connections arrive, an
+/// attempt costs less than waiting for the hub's next poll, which may come late.
+private struct AcceptPredictor {
+    /// Whether the last batch that ended with an empty attempt had a single connection.
+    private var wasLastBatchSingle = false
+    private var skippedAttempts = 0
 
     mutating func expectsMore(after accepted: Int) -> Bool {
-        if accepted > 1 || !comeAlone { return true }
-        // One attempt in eight, so that a crowd is found soon.
-        skipped += 1
-        return skipped % 8 == 0
+        if accepted > 1 || !wasLastBatchSingle { return true }
+        // One attempt in eight is made anyway, so that a burst is noticed soon.
+        skippedAttempts += 1
+        return skippedAttempts % 8 == 0
     }
 
-    /// There was no further one.
-    mutating func ended(after accepted: Int) {
-        if accepted > 0 { comeAlone = accepted == 1 }
+    /// Records an attempt that found no further connection.
+    mutating func recordEmptyAttempt(after accepted: Int) {
+        if accepted > 0 { wasLastBatchSingle = accepted == 1 }
     }
 }
 
-/// The greenlet of one connection. A subclass, so that a connection costs one object and no closure.
+/// The greenlet of one connection. A subclass of `Greenlet`, so that a connection needs one object and no closure.
 private final class Connection: Greenlet<Void> {
     private let server: StreamServer
     private let socket: Socket
-    /// Its place among the server's connections.
+    /// The index among the server's connections.
     fileprivate var index = -1
     private var isFinished = false
 
@@ -432,7 +437,7 @@ private final class Connection: Greenlet<Void> {
     }
 
     deinit {
-        // Killed before it ran, or there was no stack for it.
+        // The greenlet was killed before it ran, or no stack was available.
         finish()
     }
 
@@ -444,32 +449,32 @@ private final class Connection: Greenlet<Void> {
     override func run() throws {
         defer { finish() }
         server.didStart()
-        showName()
+        publishName()
         do {
             try server.handler(socket, socket.peer ?? .unnamed)
-        } catch {  // control: everything but the loss of the connection is thrown on
-            if !isOwnLoss(error) { throw error }
+        } catch {  // control: every error except the loss of the connection is rethrown
+            if !isLossOfOwnConnection(error) { throw error }
         }
     }
 
-    /// Whether the peer reset this very connection, or closed it while the handler wrote: no failure of the server. The
-    /// loss of another connection, which the handler has opened, is one.
+    /// Whether the peer reset this connection, or closed it while the handler wrote, which is no failure of the server.
+    /// The loss of another connection, which the handler opened, is one.
     ///
-    /// Apart from `run`, whose frame is part of what an idle connection costs.
+    /// Separate from `run`, whose frame is part of the cost of an idle connection.
     @inline(never)
-    private func isOwnLoss(_ error: any Error) -> Bool {
+    private func isLossOfOwnConnection(_ error: any Error) -> Bool {
         guard socket.isLost, let error = error as? SocketError, error.code == .connectionLost else { return false }
         return error.peerAddress == socket.peer.flatMap { $0.isUnnamed ? nil : $0 }
     }
 
-    /// The server stops: ends the handler now if the connection is idle, or else when it comes to be.
-    func endOnceIdle() throws {
+    /// Ends the handler when the server stops: now if the connection is idle, or else once it becomes idle.
+    func endWhenIdle() throws {
         if isDead { return }
         socket.endWhenIdle(self)
-        if socket.descriptor.isReader(self), try socket.hasNoRequest { try kill(blocking: false) }
+        if socket.descriptor.isReader(self), try socket.isIdle { try kill(blocking: false) }
     }
 
-    /// Closes the connection and takes it out of the server. Repeatable.
+    /// Closes the connection and removes it from the server. Can be called repeatedly.
     func finish() {
         if isFinished { return }
         isFinished = true
@@ -477,25 +482,25 @@ private final class Connection: Greenlet<Void> {
         server.remove(at: index, didNotStart: (error as? HubError)?.code == .outOfStacks)
     }
 
-    // MARK: Its name
+    // MARK: Name
 
     /// The peer's address, or the server's if the peer is unnamed, as clients of Unix sockets are.
-    private var shownAddress: SocketAddress {
+    private var displayAddress: SocketAddress {
         guard let peer = socket.peer, !peer.isUnnamed else { return server.address }
         return peer
     }
 
-    override var automaticName: String? { "\(shownAddress)" }
+    override var automaticName: String? { "\(displayAddress)" }
 
-    /// For the reports of a monitor and of an overflow, which cannot call this object.
+    /// Publishes the name for the reports of a monitor and of a stack overflow, which can't call this object.
     @inline(never)
-    private func showName() {
-        shownAddress.withCText(showAutomaticName)
+    private func publishName() {
+        displayAddress.withCText(showAutomaticName)
     }
 }
 
 extension Socket {
-    /// Parks until there is something to accept, whatever the socket's own timeout.
+    /// Parks until a connection is pending, regardless of the socket's own timeout.
     fileprivate func waitToAccept() throws {
         var deadline = try descriptor.begin(nil)
         try wait(for: .read, "accept", &deadline)
