@@ -72,7 +72,7 @@ public struct GreenletTree: CustomStringConvertible {
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
 
     /// The report of ``dumpGreenlets(limit:)``, with as many greenlets as that shows unless told otherwise.
-    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit) {}.text }
+    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit).text }
 
     static var defaultLimit: Int { 1000 }
 
@@ -153,13 +153,12 @@ public func dumpGreenlets(limit: Int = 1000) -> String {
     Hub.current.greenletReport(limit: limit)
 }
 
-/// The report of ``dumpGreenlets(limit:)`` in steps that take milliseconds, for a hub that must go on. Only the first
-/// lookup of a name on a thread takes longer.
+/// The report of ``dumpGreenlets(limit:)`` in steps that take a few milliseconds at most, for a hub that must go on.
 ///
-/// Calls `pause` after each greenlet and after each name that had to be looked up; `pause` decides whether to park, and
-/// what it throws is thrown on. A greenlet that runs meanwhile is shown in its new state. What cannot be done in steps
-/// is left out: the deepest stack, greenlets beyond the first 5,000, and all of them in a hub that has 50,000 stacks,
-/// where looking at each takes too long.
+/// Parks while a thread looks up the names of functions, and calls `pause` after each greenlet; `pause` decides whether
+/// to park, and what it throws is thrown on. A greenlet that runs meanwhile is shown in its new state. What cannot be
+/// done in steps is left out: the deepest stack, greenlets beyond the first 5,000, and all of them in a hub that has
+/// 50,000 stacks, where looking at each takes too long.
 @_spi(GeventInternals)
 @available(*, noasync)
 public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) throws -> String {
@@ -172,7 +171,9 @@ public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) t
     let tree = GreenletTree(hub, most: 5000)
     // Main and the hub have no stack of the library's.
     let unseen = max(0, hub.statistics.liveGreenlets - tree.nodes.count)
-    return "\(summary)\n\(try TreeText(tree, limit: limit, unseen: unseen, pausing: pause).text)"
+    let text = try TreeText(
+        tree, limit: limit, unseen: unseen, preparing: SymbolicationThread.lookUpParked, pausing: pause)
+    return "\(summary)\n\(text.text)"
 }
 
 extension AnyGreenlet {
@@ -230,7 +231,7 @@ extension Hub {
     }
 
     func greenletReport(limit: Int) -> String {
-        "\(summary(withDeepestStack: true))\n\(TreeText(GreenletTree(self), limit: limit) {}.text)"
+        "\(summary(withDeepestStack: true))\n\(TreeText(GreenletTree(self), limit: limit).text)"
     }
 
     /// The message of `wouldBlockForever`.
@@ -238,7 +239,7 @@ extension Hub {
         let tree = GreenletTree(self, isDeadlock: true)
         let parked = tree.nodes.count { $0.state == .parked }
         return "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(parked)\n"
-            + TreeText(tree, limit: 50) {}.text
+            + TreeText(tree, limit: 50).text
     }
 }
 

@@ -20,18 +20,6 @@ func symbolicated(_ addresses: [UInt]) -> [String] {
     return frames
 }
 
-/// Looks up the names of `addresses` ahead of their use, and calls `pause` after each lookup that was not cached.
-func symbolicate<Failure: Error>(
-    _ addresses: [UInt], pausing pause: () throws(Failure) -> Void
-) throws(Failure) {
-    for address in addresses {
-        guard let address = UnsafeRawPointer(bitPattern: address) else { continue }
-        if knownPlaces.withLock({ $0[address] != nil }) { continue }
-        _ = places(of: address)
-        try pause()
-    }
-}
-
 /// A function, as it is shown to people.
 struct Place: Sendable {
     /// By name, with the line or how far into it.
@@ -174,6 +162,9 @@ func declaringModule(ofMangled symbol: String) -> String? {
 /// to, so the limit is for safety only.
 private let knownPlaces = ForkableMutex<[UnsafeRawPointer: [Place]]>([:])
 private let mostKnownPlaces = 16_384
+
+/// Whether the functions at `address` were looked up before, so that ``places(of:)`` returns at once. Any thread.
+func hasPlaces(of address: UnsafeRawPointer) -> Bool { knownPlaces.withLock { $0[address] != nil } }
 
 /// The functions that the call before `address` is in, innermost first: those inlined there, then the function itself.
 /// Any thread.

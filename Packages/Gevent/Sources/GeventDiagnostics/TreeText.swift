@@ -20,10 +20,12 @@ struct TreeText {
     ///
     /// - Parameters:
     ///   - unseen: how many greenlets there are that the tree does not have.
-    ///   - pause: runs after each greenlet and each slow lookup. It may let other greenlets run, which may end some of
-    ///     those in the tree.
+    ///   - prepare: is called with addresses before their names are needed, since looking them up is slow. It may let
+    ///     other greenlets run, which may end some of those in the tree.
+    ///   - pause: is called after each greenlet, and may do the same.
     init<Failure: Error>(
-        _ tree: GreenletTree, limit: Int, unseen: Int = 0, pausing pause: () throws(Failure) -> Void
+        _ tree: GreenletTree, limit: Int, unseen: Int = 0, preparing prepare: ([UInt]) throws(Failure) -> Void,
+        pausing pause: () throws(Failure) -> Void
     ) throws(Failure) {
         self.tree = tree
         // Whether there are siblings behind, for each ancestor of the node in question and itself.
@@ -34,7 +36,7 @@ struct TreeText {
             let end = node.parent.map { $0 + 1 + tree.nodes[$0].descendantCount } ?? tree.nodes.count
             continues.removeSubrange(min(node.depth, continues.count)...)
             if node.depth < TreeText.deepestIndentation { continues.append(index + 1 + node.descendantCount < end) }
-            try write(node, continues, pause)
+            try write(node, continues, prepare)
             try pause()
         }
         let left = tree.nodes.count - shown.count + unseen
@@ -42,8 +44,13 @@ struct TreeText {
         if text.hasSuffix("\n") { text.removeLast() }
     }
 
+    /// Writes the first `limit` greenlets of `tree` in one go.
+    init(_ tree: GreenletTree, limit: Int) {
+        self.init(tree, limit: limit, preparing: { _ in }, pausing: {})
+    }
+
     private mutating func write<Failure: Error>(
-        _ node: GreenletTree.Node, _ continues: [Bool], _ pause: () throws(Failure) -> Void
+        _ node: GreenletTree.Node, _ continues: [Bool], _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) {
         let greenlet = node.greenlet
         // Roots stand at the margin; below them each level draws the line of its siblings.
@@ -58,9 +65,9 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        try write(whereItWaits(greenlet, pause), lead, "at")
+        try write(whereItWaits(greenlet, prepare), lead, "at")
         if let site = greenlet.readableSpawnSite {
-            let place = try spawnPlace(site, pause)
+            let place = try spawnPlace(site, prepare)
             write(place.frames, lead, place.phrase)
         }
         writeLocals(of: greenlet, lead, startsTree: startsTree(node))
@@ -84,14 +91,14 @@ struct TreeText {
 
     /// What it called the library from.
     private func whereItWaits<Failure: Error>(
-        _ greenlet: AnyGreenlet, _ pause: () throws(Failure) -> Void
+        _ greenlet: AnyGreenlet, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> [String] {
         guard let context = greenlet.context else { return [] }
         var frames = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
         frames.removeLast(frames.count - gevent_parked_frames(context, &frames, frames.count))
         let addresses = frames.map { UInt(bitPattern: $0) }
         // From here on the greenlet may run.
-        try symbolicate(addresses, pausing: pause)
+        try prepare(addresses)
         // Innermost are the switch and what led to it, down to the call that waits.
         var (isInSwitch, isInCall) = (true, true)
         var found: [String] = []
@@ -108,12 +115,10 @@ struct TreeText {
     }
 
     private mutating func spawnPlace<Failure: Error>(
-        _ site: UnsafePointer<gevent_spawn_site>, _ pause: () throws(Failure) -> Void
+        _ site: UnsafePointer<gevent_spawn_site>, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> SpawnLocation {
         if let known = spawnPlaces[site] { return known }
-        let made = try SpawnLocation(site) { addresses throws(Failure) in
-            try symbolicate(addresses, pausing: pause)
-        }
+        let made = try SpawnLocation(site, preparing: prepare)
         spawnPlaces[site] = made
         return made
     }
