@@ -20,7 +20,7 @@ final class TakeCase {
             use(value)
             return true
         }
-        enlist = { try $0.enlist(with: object, at: $1, room: room) }
+        enlist = { try $0.enlist(with: object, at: $1, destination: room) }
         withdraw = { $0.withdraw(from: object, at: $1) }
         finish = { use(room.move()) }
         release = { room.deallocate() }
@@ -35,7 +35,7 @@ func takeFirst(of cases: [TakeCase], timeout: Duration? = nil) throws -> Int? {
     for (place, one) in cases.enumerated() where try one.takeNow() { return place }
     let hub = try currentHub()
     let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
-    let waiter = MultiWait(count: cases.count, enough: 1, hub)
+    let waiter = MultiWait(count: cases.count, requiredCount: 1, hub)
     defer { for (place, one) in cases.enumerated() { one.withdraw(waiter, place) } }
     for (place, one) in cases.enumerated() where waiter.chosen.isEmpty { try one.enlist(waiter, place) }
     guard try waiter.wait(for: 1, until: deadline, .waitMany, hub) else { return nil }
