@@ -21,7 +21,7 @@ struct gevent_signal_inbox {
     _Atomic unsigned visitors;         // number of handlers that may be about to write to the descriptor
     _Atomic bool wanted[GEVENT_SIGNAL_COUNT];
     _Atomic uint32_t counts[GEVENT_SIGNAL_COUNT];
-    _Atomic bool insists_on_interrupt;
+    _Atomic bool enforces_interrupt_limit;
     _Atomic int64_t interrupted_since;  // when the oldest pending SIGINT arrived
 
     // Fields that only the owner uses, or that the lock protects.
@@ -57,7 +57,7 @@ static void handler(int number) {
         if (descriptor >= 0 && atomic_load(&inbox->wanted[number])) {
             // Counted before the write, so a woken hub finds the count.
             uint32_t earlier = atomic_fetch_add(&inbox->counts[number], 1);
-            if (number == SIGINT && atomic_load(&inbox->insists_on_interrupt)) {
+            if (number == SIGINT && atomic_load(&inbox->enforces_interrupt_limit)) {
                 int64_t now = gevent_monotonic_time();
                 if (earlier == 0) {
                     atomic_store(&inbox->interrupted_since, now);
@@ -108,7 +108,7 @@ gevent_signal_inbox *gevent_signal_inbox_open(void) {
         inbox->is_used = true;
         inbox->owner = pthread_self();
         for (int number = 0; number < GEVENT_SIGNAL_COUNT; number++) atomic_store(&inbox->counts[number], 0);
-        atomic_store(&inbox->insists_on_interrupt, false);
+        atomic_store(&inbox->enforces_interrupt_limit, false);
         atomic_store(&inbox->descriptor, descriptor);
     }
     pthread_mutex_unlock(&lock);
@@ -193,8 +193,8 @@ uint32_t gevent_signal_take(gevent_signal_inbox *inbox, int number) {
     return atomic_exchange(&inbox->counts[number], 0);
 }
 
-void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists) {
-    atomic_store(&inbox->insists_on_interrupt, insists);
+void gevent_signal_enforce_interrupt_limit(gevent_signal_inbox *inbox, bool enforces) {
+    atomic_store(&inbox->enforces_interrupt_limit, enforces);
 }
 
 int gevent_signal_inbox_renew(gevent_signal_inbox *inbox) {

@@ -12,7 +12,7 @@ final class SignalService: HubService {
     private var registrations: [CInt: [SignalRegistration]] = [:]
     /// The registration that delivers ``KeyboardInterrupt`` to main.
     var interrupt: SignalRegistration? {
-        didSet { gevent_signal_insist_on_interrupt(inbox, interrupt != nil) }
+        didSet { gevent_signal_enforce_interrupt_limit(inbox, interrupt != nil) }
     }
 
     init(_ hub: Hub) throws {

@@ -36,7 +36,7 @@ uint32_t gevent_signal_take(gevent_signal_inbox *inbox, int number);
 
 /// Sets whether a SIGINT kills the process if another one has been pending in this inbox for a second, because the
 /// program does not respond.
-void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists);
+void gevent_signal_enforce_interrupt_limit(gevent_signal_inbox *inbox, bool enforces);
 
 /// Replaces the inherited descriptor in a forked child with a new one of the same number. Returns 0 or an error number.
 int gevent_signal_inbox_renew(gevent_signal_inbox *inbox);
