@@ -72,7 +72,7 @@ public struct GreenletTree: CustomStringConvertible {
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
 
     /// The same text as ``dumpGreenlets(limit:)``, with its default limit.
-    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit) {}.text }
+    public var description: String { TreeText(self, limit: GreenletTree.defaultLimit).text }
 
     static var defaultLimit: Int { 1000 }
 
@@ -153,10 +153,10 @@ public func dumpGreenlets(limit: Int = 1000) -> String {
     Hub.current.greenletReport(limit: limit)
 }
 
-/// Returns the report of ``dumpGreenlets(limit:)``, made in steps of milliseconds so that the hub stays responsive.
-/// Only the first symbolication on a thread takes longer.
+/// Returns the report of ``dumpGreenlets(limit:)``, made in steps of a few milliseconds so that the hub stays
+/// responsive.
 ///
-/// Calls `pause` after each greenlet and after each symbolication that was not cached. `pause` may park, and errors
+/// Parks while a thread symbolicates addresses, and calls `pause` after each greenlet. `pause` may park, and errors
 /// that it throws are rethrown. A greenlet that runs meanwhile is shown in its new state. Work that cannot be split
 /// into steps is skipped: the deepest stack, greenlets beyond the first 5,000, and all greenlets of a hub with more
 /// than 50,000 stacks.
@@ -172,7 +172,9 @@ public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) t
     let tree = GreenletTree(hub, most: 5000)
     // `liveGreenlets` does not count main and the hub.
     let unseen = max(0, hub.statistics.liveGreenlets - tree.nodes.count)
-    return "\(summary)\n\(try TreeText(tree, limit: limit, unseen: unseen, pausing: pause).text)"
+    let text = try TreeText(
+        tree, limit: limit, unseen: unseen, preparing: SymbolicationThread.lookUpParked, pausing: pause)
+    return "\(summary)\n\(text.text)"
 }
 
 extension AnyGreenlet {
@@ -231,7 +233,7 @@ extension Hub {
     }
 
     func greenletReport(limit: Int) -> String {
-        "\(summary(withDeepestStack: true))\n\(TreeText(GreenletTree(self), limit: limit) {}.text)"
+        "\(summary(withDeepestStack: true))\n\(TreeText(GreenletTree(self), limit: limit).text)"
     }
 
     /// Returns the message of `wouldBlockForever`.
@@ -239,7 +241,7 @@ extension Hub {
         let tree = GreenletTree(self, isDeadlock: true)
         let parked = tree.nodes.count { $0.state == .parked }
         return "nothing is ready and nothing pending can make anything ready. Parked greenlets: \(parked)\n"
-            + TreeText(tree, limit: 50) {}.text
+            + TreeText(tree, limit: 50).text
     }
 }
 

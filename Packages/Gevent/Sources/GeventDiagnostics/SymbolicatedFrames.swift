@@ -20,18 +20,6 @@ func symbolicated(_ addresses: [UInt]) -> [String] {
     return frames
 }
 
-/// Looks up the names of `addresses` ahead of their use, and calls `pause` after each lookup that was not cached.
-func symbolicate<Failure: Error>(
-    _ addresses: [UInt], pausing pause: () throws(Failure) -> Void
-) throws(Failure) {
-    for address in addresses {
-        guard let address = UnsafeRawPointer(bitPattern: address) else { continue }
-        if frameCache.withLock({ $0[address] != nil }) { continue }
-        _ = symbolicatedFrames(at: address)
-        try pause()
-    }
-}
-
 /// One function of a call stack, as a report shows it.
 struct SymbolicatedFrame: Sendable {
     /// The function's name, with its file and line or the offset into it.
@@ -175,6 +163,9 @@ func declaringModule(ofMangled symbol: String) -> String? {
 /// precaution: few return addresses of a program appear in reports.
 private let frameCache = ForkableMutex<[UnsafeRawPointer: [SymbolicatedFrame]]>([:])
 private let frameCacheLimit = 16_384
+
+/// Returns whether the frames at `address` are cached, so that ``symbolicatedFrames(at:)`` returns at once. Any thread.
+func hasSymbolicatedFrames(at address: UnsafeRawPointer) -> Bool { frameCache.withLock { $0[address] != nil } }
 
 /// Returns the functions that contain the call before `address`, innermost first: the inlined ones, then the function
 /// itself. Uses the cache. Any thread.

@@ -20,10 +20,12 @@ struct TreeText {
     ///
     /// - Parameters:
     ///   - unseen: the number of greenlets that are not in the tree.
-    ///   - pause: runs after each greenlet and each slow lookup. It may park, and greenlets in the tree may end
-    ///     meanwhile.
+    ///   - prepare: called with addresses before they are symbolicated, because that is slow. It may park, and
+    ///     greenlets in the tree may end meanwhile.
+    ///   - pause: called after each greenlet. It may park too.
     init<Failure: Error>(
-        _ tree: GreenletTree, limit: Int, unseen: Int = 0, pausing pause: () throws(Failure) -> Void
+        _ tree: GreenletTree, limit: Int, unseen: Int = 0, preparing prepare: ([UInt]) throws(Failure) -> Void,
+        pausing pause: () throws(Failure) -> Void
     ) throws(Failure) {
         self.tree = tree
         // For the current node and each of its ancestors: whether another sibling follows.
@@ -34,7 +36,7 @@ struct TreeText {
             let end = node.parent.map { $0 + 1 + tree.nodes[$0].descendantCount } ?? tree.nodes.count
             continues.removeSubrange(min(node.depth, continues.count)...)
             if node.depth < TreeText.deepestIndentation { continues.append(index + 1 + node.descendantCount < end) }
-            try write(node, continues, pause)
+            try write(node, continues, prepare)
             try pause()
         }
         let omitted = tree.nodes.count - shown.count + unseen
@@ -42,8 +44,13 @@ struct TreeText {
         if text.hasSuffix("\n") { text.removeLast() }
     }
 
+    /// Writes the first `limit` greenlets of `tree` without parking.
+    init(_ tree: GreenletTree, limit: Int) {
+        self.init(tree, limit: limit, preparing: { _ in }, pausing: {})
+    }
+
     private mutating func write<Failure: Error>(
-        _ node: GreenletTree.Node, _ continues: [Bool], _ pause: () throws(Failure) -> Void
+        _ node: GreenletTree.Node, _ continues: [Bool], _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) {
         let greenlet = node.greenlet
         // Roots are not indented. Each level below them draws a vertical bar while siblings follow.
@@ -58,9 +65,9 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        try write(waitingFrames(of: greenlet, pause), lead, "at")
+        try write(waitingFrames(of: greenlet, prepare), lead, "at")
         if let site = greenlet.readableSpawnSite {
-            let location = try spawnLocation(of: site, pause)
+            let location = try spawnLocation(of: site, prepare)
             write(location.frames, lead, location.phrase)
         }
         writeLocals(of: greenlet, lead, startsTree: startsTree(node))
@@ -73,7 +80,7 @@ struct TreeText {
     }
 
     private func state(of node: GreenletTree.Node) -> String {
-        // Only possible if it ran during a pause.
+        // Only possible if it ran while `prepare` or `pause` parked.
         if node.greenlet.isDead { return "ended meanwhile" }
         guard node.state == .parked, let duration = node.parkedFor else {
             return node.greenlet.isHub && node.state != .running ? "idle" : node.state.rawValue
@@ -84,14 +91,14 @@ struct TreeText {
 
     /// Returns the program's frames that called into the library, innermost first.
     private func waitingFrames<Failure: Error>(
-        of greenlet: AnyGreenlet, _ pause: () throws(Failure) -> Void
+        of greenlet: AnyGreenlet, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> [String] {
         guard let context = greenlet.context else { return [] }
         var frames = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
         frames.removeLast(frames.count - gevent_parked_frames(context, &frames, frames.count))
         let addresses = frames.map { UInt(bitPattern: $0) }
-        // A pause may let the greenlet run, so its stack is not read after this point.
-        try symbolicate(addresses, pausing: pause)
+        // `prepare` may let the greenlet run, so its stack is not read after this point.
+        try prepare(addresses)
         // Skips the innermost frames: the switch, and the library's frames between it and the program's call.
         var (isInSwitch, isInCall) = (true, true)
         var found: [String] = []
@@ -108,12 +115,10 @@ struct TreeText {
     }
 
     private mutating func spawnLocation<Failure: Error>(
-        of site: UnsafePointer<gevent_spawn_site>, _ pause: () throws(Failure) -> Void
+        of site: UnsafePointer<gevent_spawn_site>, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> SpawnLocation {
         if let known = spawnLocations[site] { return known }
-        let made = try SpawnLocation(site) { addresses throws(Failure) in
-            try symbolicate(addresses, pausing: pause)
-        }
+        let made = try SpawnLocation(site, preparing: prepare)
         spawnLocations[site] = made
         return made
     }
