@@ -34,7 +34,7 @@ struct ReportPlacesTests {
 
     @Test("The library's own functions are told from a program's, also of a program that extends or resembles it")
     func origins() {
-        let expected: [(String?, Place.Origin)] = [
+        let expected: [(String?, SymbolicatedFrame.Origin)] = [
             ("$s9GeventNet12StreamServerC5startyyKF", .library), ("$s10GeventLoop0aB0V3runyyF", .library),
             ("$s12GeventLibuv4LoopC4pollyyF", .program), ("$s11GeventLibuv4LoopC4pollyyF", .library),
             ("$s10GeventChat4RoomC4joinyyKF", .program), ("$s6Gevent3HubC10GeventChatE4joinyyF", .program),
@@ -42,7 +42,9 @@ struct ReportPlacesTests {
             ("greenlet_entry", .library), ("$s5MyApp4mainyyFyyKcfU_TA", .thunk), ("$sIeg_ytIegr_TR", .thunk),
             ("$sSa6appendyyxnF", .standardLibrary), ("main", .program), (nil, .unnamed),
         ]
-        for (symbol, origin) in expected { #expect(Place.Origin(symbol: symbol) == origin, "\(symbol ?? "none")") }
+        for (symbol, origin) in expected {
+            #expect(SymbolicatedFrame.Origin(symbol: symbol) == origin, "\(symbol ?? "none")")
+        }
         #expect(libraryModules.contains(String(#fileID.prefix { $0 != "/" })) == false)
     }
 
@@ -80,7 +82,7 @@ struct ReportPlacesTests {
             #expect(whole.split(separator: "\n").dropFirst() == dumpGreenlets().split(separator: "\n").dropFirst())
             let text = try dumpGreenlets { if sleepers[4].isActive { try sleepers[4].kill() } }
             #expect(text.contains("\"sleeper 3\"> parked for 0 s in sleep"))
-            #expect(text.contains("\"sleeper 4\"> over meanwhile"))
+            #expect(text.contains("\"sleeper 4\"> ended meanwhile"))
             struct Enough: Error {}
             #expect(throws: Enough.self) { try dumpGreenlets { throw Enough() } }
             try killAll(sleepers)

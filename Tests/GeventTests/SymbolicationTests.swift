@@ -21,9 +21,9 @@ struct SymbolicationTests {
     func lines() throws {
         try withHub { _ in
             let (addresses, line) = try spawnAddresses()
-            let places = addresses.flatMap(lookUpPlaces)
+            let frames = addresses.flatMap(lookUpFrames)
             let own = try #require(
-                places.first { $0.text.hasSuffix(" (SymbolicationTests.swift:\(line))") }, "\(places)")
+                frames.first { $0.text.hasSuffix(" (SymbolicationTests.swift:\(line))") }, "\(frames)")
             #expect(own.text.contains("spawnAddresses"))
             #expect(own.origin == .program)
         }
@@ -34,10 +34,10 @@ struct SymbolicationTests {
         await #expect(processExitsWith: .success) {
             try withHub { _ in
                 let addresses = try SymbolicationTests().spawnAddresses().addresses
-                let expected = addresses.flatMap(lookUpPlaces).map(\.text)
-                let onThread = try onFreshThread { addresses.flatMap(lookUpPlaces).map(\.text) }
+                let expected = addresses.flatMap(lookUpFrames).map(\.text)
+                let onThread = try onFreshThread { addresses.flatMap(lookUpFrames).map(\.text) }
                 if onThread != expected { exit(1) }
-                let code = try inRawChild { addresses.flatMap(lookUpPlaces).map(\.text) == expected ? 0 : 2 }
+                let code = try inRawChild { addresses.flatMap(lookUpFrames).map(\.text) == expected ? 0 : 2 }
                 exit(code ?? 99)
             }
         }
@@ -45,20 +45,20 @@ struct SymbolicationTests {
 
     @Test("A file without a symbol table is found by what it exports, also one that was loaded meanwhile")
     func exportedNames() throws {
-        _ = lookUpPlaces(of: UInt(bitPattern: dlsym(nil, "free")) + 1)
+        _ = lookUpFrames(at: UInt(bitPattern: dlsym(nil, "free")) + 1)
         for (file, name) in [("libc.so.6", "qsort"), ("libresolv.so.2", "ns_initparse")] {
             let library = try #require(dlopen(file, RTLD_NOW))
             let function = try #require(dlsym(library, name))
-            let places = lookUpPlaces(of: UInt(bitPattern: function) + 5)
-            #expect(places.first?.text.contains(name) == true, "\(places)")
+            let frames = lookUpFrames(at: UInt(bitPattern: function) + 5)
+            #expect(frames.first?.text.contains(name) == true, "\(frames)")
         }
     }
 
     @Test("An address in no loaded file is shown as it is")
     func unknownAddress() {
-        #expect(lookUpPlaces(of: 16).map(\.text) == ["0x10"])
-        #expect(lookUpPlaces(of: 16).map(\.origin) == [.unnamed])
-        #expect(lookUpPlaces(of: .max).count == 1)
+        #expect(lookUpFrames(at: 16).map(\.text) == ["0x10"])
+        #expect(lookUpFrames(at: 16).map(\.origin) == [.unnamed])
+        #expect(lookUpFrames(at: .max).count == 1)
     }
 
     @Test("The start of a function is found in the unwind tables, from its first byte on")
@@ -69,10 +69,11 @@ struct SymbolicationTests {
         #expect(gevent_function_start(UnsafeRawPointer(bitPattern: 16)) == nil)
     }
 
-    @Test("A place is a function with file and line, or how far into it; what the optimiser did to it is left out")
+    @Test("A frame is a function with file and line, or with an offset; optimizer prefixes are left out")
     func text() {
         func text(_ symbol: String?, file: String? = nil, image: String? = nil) -> String {
-            Place(symbol: symbol, source: file.map { SourceLine(file: $0, line: 7) }, offset: 18, image: image).text
+            let source = file.map { SourceLine(file: $0, line: 7) }
+            return SymbolicatedFrame(symbol: symbol, source: source, offset: 18, image: image).text
         }
         #expect(text("qsort", file: "a.c") == "qsort (a.c:7)")
         #expect(text("qsort") == "qsort + 18")

@@ -309,7 +309,7 @@ struct TraceTests {
         }
         #expect(
             text(result.standardErrorContent).contains(
-                "gevent: there is no trace: open the trace /nowhere/trace.json: ENOENT"))
+                "gevent: cannot start the trace: open the trace /nowhere/trace.json: ENOENT"))
     }
 
     /// What another user may have left where a trace is to be written.

@@ -18,10 +18,10 @@
 
 struct gevent_mailbox_lock {
     pthread_mutex_t mutex;
-    _Atomic uint32_t process;  // the generation of the process that its hub lives in
+    _Atomic uint32_t process;  // the generation of the process that contains the hub's thread
 };
 
-/// How many forks lie between the first process with a hub and this one.
+/// The generation of this process: the number of forks since the first process with a hub.
 static _Atomic uint32_t this_process = 0;
 
 gevent_mailbox_lock *gevent_mailbox_lock_create(void) {
@@ -41,7 +41,7 @@ void gevent_mailbox_lock_destroy(gevent_mailbox_lock *lock) {
 }
 
 bool gevent_mailbox_lock_acquire(gevent_mailbox_lock *lock) {
-    // Asked first: in a child the lock of another thread's hub may be held by nobody for ever.
+    // Checked first: in a child, the lock of another thread's hub may be locked by a thread that does not exist there.
     if (atomic_load_explicit(&lock->process, memory_order_relaxed) !=
         atomic_load_explicit(&this_process, memory_order_relaxed))
         return false;
@@ -51,28 +51,28 @@ bool gevent_mailbox_lock_acquire(gevent_mailbox_lock *lock) {
 
 void gevent_mailbox_lock_release(gevent_mailbox_lock *lock) { pthread_mutex_unlock(&lock->mutex); }
 
-static gevent_mailbox_lock *own_lock(void) {
+static gevent_mailbox_lock *current_hub_lock(void) {
     gevent_hub *hub = gevent_this_thread_hub;
     return hub ? hub->mailbox_lock : NULL;
 }
 
 static void before_fork(void) {
-    gevent_mailbox_lock *lock = own_lock();
+    gevent_mailbox_lock *lock = current_hub_lock();
     if (lock) pthread_mutex_lock(&lock->mutex);
 }
 
 static void after_fork_in_parent(void) {
-    gevent_mailbox_lock *lock = own_lock();
+    gevent_mailbox_lock *lock = current_hub_lock();
     if (lock) pthread_mutex_unlock(&lock->mutex);
 }
 
 static void after_fork_in_child(void) {
-    // Only this thread is left, and so only its hub. The hub looks at the flag before it polls and before it tells its
-    // loop of a descriptor: until it is repaired, the loop's kernel objects are the parent's.
+    // Only this thread and its hub exist in the child. The hub checks the flag before it polls and before it registers
+    // a descriptor, because the loop shares its kernel objects with the parent until it is repaired.
     uint32_t process = atomic_fetch_add(&this_process, 1) + 1;
     gevent_hub *hub = gevent_this_thread_hub;
     if (hub) hub->is_forked = true;
-    gevent_mailbox_lock *lock = own_lock();
+    gevent_mailbox_lock *lock = current_hub_lock();
     if (lock) {
         atomic_store(&lock->process, process);
         pthread_mutex_unlock(&lock->mutex);
@@ -92,7 +92,7 @@ static bool is_monitor(int tasks, const char *number) {
     char path[64], name[sizeof GEVENT_MONITOR_THREAD] = {0};
     snprintf(path, sizeof path, "%.16s/comm", number);
     int file = openat(tasks, path, O_RDONLY | O_CLOEXEC);
-    // Gone meanwhile.
+    // The thread has ended meanwhile.
     if (file < 0) return true;
     ssize_t length = read(file, name, sizeof name - 1);
     close(file);

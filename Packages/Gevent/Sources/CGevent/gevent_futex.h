@@ -1,4 +1,4 @@
-// Waiting for a word to change, without a lock that a fork or a signal handler could find held.
+// Futex waits on a word. They need no lock, which a fork or a signal handler could find held.
 #pragma once
 
 #include <errno.h>
@@ -8,11 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/// Sleeps while `word` is `value`, until `moment` on the monotonic clock in nanoseconds; INT64_MAX for no limit. 0 or
-/// an errno, ETIMEDOUT at `moment`; may return early for no reason.
+/// Sleeps while `word` equals `value`, until `moment` in nanoseconds on the monotonic clock, or INT64_MAX for no limit.
+/// Returns 0 or an errno, which is ETIMEDOUT at `moment`. May wake spuriously.
 static inline int gevent_futex_wait(uint32_t *word, uint32_t value, int64_t moment) {
     struct timespec deadline = {.tv_sec = moment / 1000000000, .tv_nsec = moment % 1000000000};
-    // With a bitset the time is absolute, and of the monotonic clock.
+    // FUTEX_WAIT_BITSET takes an absolute time on the monotonic clock.
     long result = syscall(
         SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value, moment == INT64_MAX ? NULL : &deadline, NULL,
         FUTEX_BITSET_MATCH_ANY);

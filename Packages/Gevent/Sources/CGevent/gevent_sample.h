@@ -1,4 +1,4 @@
-// A sample of what a hub's thread is doing: what monitor.c takes, and own_lock.c reads too.
+// A sample of a hub's thread. monitor.c takes it, and self_deadlock.c reads it too.
 #pragma once
 
 #include "gevent_monitor.h"
@@ -6,11 +6,11 @@
 enum { GEVENT_SAMPLE_WORDS = 8 << 10 };
 
 struct gevent_sample {
-    uint32_t state;  // which thread may touch the rest: private to monitor.c
+    uint32_t state;  // which thread may access the other fields; private to monitor.c
     uint64_t activity;
-    gevent_identity who;
-    uintptr_t own_lock;  // the lock that the thread waits for although it holds it itself, or 0
+    gevent_identity identity;
+    uintptr_t self_deadlock;  // address of the lock that the thread both holds and waits for; 0 if none
     uintptr_t program_counter, stack_pointer, frame_pointer, link_register;
-    size_t word_count;   // how much of the stack was copied, from the stack pointer up
+    size_t word_count;   // number of words copied from the stack, starting at the stack pointer
     uintptr_t words[GEVENT_SAMPLE_WORDS];
 };

@@ -15,8 +15,8 @@ extern char *swift_demangle(const char *name, size_t length, char *output, size_
 typedef struct query {
     uintptr_t address;
     size_t size;
-    uint32_t flags;  // what the segment must allow
-    gevent_image *image;  // to be filled in, or null
+    uint32_t flags;  // required permissions of the segment
+    gevent_image *image;  // filled in unless null
 } query;
 
 static void describe(const struct dl_phdr_info *info, gevent_image *image) {
@@ -28,7 +28,7 @@ static void describe(const struct dl_phdr_info *info, gevent_image *image) {
         if (start < image->start) image->start = start;
         if (start + header->p_memsz > image->end) image->end = start + header->p_memsz;
     }
-    // The program itself has no name here, and its file may have been replaced since.
+    // The program has no name here, and its file may have been replaced since it started.
     bool is_program = !info->dlpi_name || !info->dlpi_name[0];
     const char *path = is_program ? program_invocation_name : info->dlpi_name;
     const char *slash = strrchr(path, '/');
@@ -63,7 +63,7 @@ bool gevent_find_image(uintptr_t address, gevent_image *image) {
 }
 
 const void *gevent_function_start(const void *address) {
-    // It takes return addresses, and looks at the byte before.
+    // The function expects a return address and looks up the byte before it, so 1 is added.
     return _Unwind_FindEnclosingFunction((char *)address + 1);
 }
 

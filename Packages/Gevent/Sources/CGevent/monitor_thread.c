@@ -12,12 +12,12 @@
 
 // MARK: sections
 
-// Monitors of several hubs are in sections side by side; a fork excludes them all. It comes before those that wait for
-// their next section, so that a monitor with much to do does not keep it out.
+// Monitors of several hubs can be in sections at the same time; a fork excludes them all. A waiting fork has priority
+// over threads that enter a section, so that a busy monitor cannot starve it.
 #define SECTIONS_INITIALIZER PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
 static pthread_rwlock_t sections = SECTIONS_INITIALIZER;
 
-/// A function of a monitor may itself fork.
+/// Whether this thread is in a section, because a function of a monitor may itself fork.
 static __thread bool is_in_section = false;
 
 static void enter_section(void) {
@@ -41,7 +41,7 @@ static void after_fork_in_parent(void) {
 }
 
 static void after_fork_in_child(void) {
-    // Threads that are not here may be waiting for it.
+    // Reset, because threads that do not exist in the child may have been waiting for the lock.
     sections = (pthread_rwlock_t)SECTIONS_INITIALIZER;
     if (is_in_section) pthread_rwlock_rdlock(&sections);
 }
@@ -49,7 +49,7 @@ static void after_fork_in_child(void) {
 // MARK: the bell
 
 struct gevent_bell {
-    uint32_t is_rung;  // since the thread last looked
+    uint32_t is_rung;  // whether it was rung since the thread last checked
 };
 
 gevent_bell *gevent_bell_create(void) {
@@ -64,13 +64,13 @@ gevent_bell *gevent_bell_create(void) {
 void gevent_bell_destroy(gevent_bell *bell) { free(bell); }
 
 void gevent_bell_ring(gevent_bell *bell) {
-    // The thread sees what was changed before: it takes the word back with acquire, and then looks at everything.
+    // Release: the thread clears the word with acquire, and then sees all changes made before the ring.
     __atomic_store_n(&bell->is_rung, 1, __ATOMIC_RELEASE);
     gevent_futex_wake(&bell->is_rung);
 }
 
-/// Returns at `moment`, or earlier if the bell rings. A ring since the last call counts, so a change that was made
-/// while the thread took its step is not overlooked.
+/// Waits until `moment`, or until the bell rings. A ring since the last call counts, so a change during the thread's
+/// step is not missed.
 static void wait_for_ring(gevent_bell *bell, int64_t moment) {
     while (!__atomic_exchange_n(&bell->is_rung, 0, __ATOMIC_ACQUIRE)) {
         if (gevent_futex_wait(&bell->is_rung, 0, moment) == ETIMEDOUT) return;
@@ -79,43 +79,43 @@ static void wait_for_ring(gevent_bell *bell, int64_t moment) {
 
 // MARK: the thread
 
-typedef struct start {
+typedef struct thread_arguments {
     gevent_bell *bell;
     void *owner;
     gevent_monitor_functions functions;
-} start;
+} thread_arguments;
 
 static void *run(void *argument) {
-    start given = *(start *)argument;
+    thread_arguments arguments = *(thread_arguments *)argument;
     free(argument);
     for (;;) {
         enter_section();
-        int64_t next = given.functions.step(given.owner);
+        int64_t next = arguments.functions.step(arguments.owner);
         leave_section();
         if (next == GEVENT_STEP_NEVER) break;
-        wait_for_ring(given.bell, next);
+        wait_for_ring(arguments.bell, next);
     }
     enter_section();
-    given.functions.end(given.owner);
+    arguments.functions.end(arguments.owner);
     leave_section();
     return NULL;
 }
 
 int gevent_monitor_thread_start(
     pthread_t *thread, gevent_bell *bell, void *owner, gevent_monitor_functions functions) {
-    start *given = malloc(sizeof *given);
-    if (!given) return ENOMEM;
-    *given = (start){bell, owner, functions};
+    thread_arguments *arguments = malloc(sizeof *arguments);
+    if (!arguments) return ENOMEM;
+    *arguments = (thread_arguments){bell, owner, functions};
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, NULL, run, given);
+    int error = pthread_create(thread, NULL, run, arguments);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) {
-        free(given);
+        free(arguments);
         return error;
     }
-    // By this thread, so that a fork that comes next already knows it for a monitor's.
+    // Named by this thread, so that a fork right afterwards already recognizes it as a monitor's.
     pthread_setname_np(*thread, GEVENT_MONITOR_THREAD);
     return 0;
 }

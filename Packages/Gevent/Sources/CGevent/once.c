@@ -12,14 +12,15 @@
 // Exported by libswiftCore.
 extern void swift_once(intptr_t *token, void (*function)(void *), void *context) __attribute__((weak));
 
-/// Where an initialiser returns to, in the runtime; null if that is not known.
+/// The address in the runtime that an initializer returns to; null if unknown.
 static const void *return_address = NULL;
 
 __attribute__((noinline)) static void note_caller(void *context) {
     *(const void **)context = __builtin_return_address(0);
 }
 
-/// The runtime's function has no symbol that others could ask for, but it calls this as it calls any initialiser.
+/// Finds `return_address` by running an initializer, because the runtime's function that calls it has no exported
+/// symbol.
 static void probe(void) {
     static intptr_t token = 0;
     if (swift_once) swift_once(&token, note_caller, &return_address);
@@ -47,7 +48,7 @@ typedef struct frame_record {
     void *return_address;
 } frame_record;
 
-/// Whether it is the first time, as far as the table holds.
+/// Whether the initializer is seen for the first time. Also returns false when the table is full.
 static bool is_new(const void *initializer) {
     enum { KNOWN_MOST = 64 };
     static const void *known[KNOWN_MOST];
@@ -62,7 +63,7 @@ static bool is_new(const void *initializer) {
 
 static void print_warning(const gevent_context *context, const void *initializer, size_t room) {
     char name[1024] = "", text[1536];
-    // Finding a name takes some stack, and this one may be small.
+    // Symbolication takes a lot of stack, and this stack may be small.
     enum { ROOM = 96 << 10 };
     gevent_function_text write_name = __atomic_load_n(&function_text, __ATOMIC_RELAXED);
     if (write_name && room >= ROOM) {
@@ -88,7 +89,7 @@ __attribute__((noinline, no_sanitize("thread", "address"))) void gevent_once_war
     size_t count = 0;
     const frame_record *record = __builtin_frame_address(0);
     uintptr_t low = (uintptr_t)context->stack_low, end = (uintptr_t)context->stack_high - sizeof *record;
-    // Somebody else's stack: a C library may have one of its own.
+    // Not the greenlet's stack: a C library may have switched to its own.
     if ((uintptr_t)record < low || (uintptr_t)record > end) return;
     size_t room = (uintptr_t)record - low;
     while (count < FRAMES_MOST && record->return_address) {
@@ -97,8 +98,8 @@ __attribute__((noinline, no_sanitize("thread", "address"))) void gevent_once_war
         if (caller <= (uintptr_t)record || caller > end || caller % sizeof(void *)) break;
         record = record->caller;
     }
-    int place = gevent_once_find(frames, count);
-    if (place >= 0 && is_new(frames[place])) print_warning(context, frames[place], room);
+    int index = gevent_once_find(frames, count);
+    if (index >= 0 && is_new(frames[index])) print_warning(context, frames[index], room);
 }
 
 #endif

@@ -15,59 +15,59 @@
 #include "gevent_fork.h"
 
 struct gevent_signal_inbox {
-    // What the handler reads and writes.
+    // Fields that the handler reads and writes.
     struct gevent_signal_inbox *next;  // set before the inbox is published, and never changed
-    _Atomic int descriptor;            // -1 while the inbox belongs to nobody
-    _Atomic unsigned visitors;         // handlers that may be about to write to the descriptor
+    _Atomic int descriptor;            // -1 while the inbox has no owner
+    _Atomic unsigned visitors;         // number of handlers that may be about to write to the descriptor
     _Atomic bool wanted[GEVENT_SIGNAL_COUNT];
     _Atomic uint32_t counts[GEVENT_SIGNAL_COUNT];
-    _Atomic bool insists_on_interrupt;
-    _Atomic int64_t interrupted_since;  // when the oldest SIGINT came that was not taken
+    _Atomic bool enforces_interrupt_limit;
+    _Atomic int64_t interrupted_since;  // when the oldest pending SIGINT arrived
 
-    // The owner's, or under the lock.
+    // Fields that only the owner uses, or that the lock protects.
     bool is_used;
     pthread_t owner;
     bool was_blocked[GEVENT_SIGNAL_COUNT];
 };
 
-/// How long the hub may leave a SIGINT unseen before the next one kills. Long enough for the same Ctrl-C to come twice:
-/// from the terminal, and from a parent that passes it on.
-static const int64_t PATIENCE = 1000000000;
+/// How long a SIGINT may be pending before the next one kills the process, in nanoseconds. Long enough for one Ctrl-C
+/// to arrive twice: from the terminal, and from a parent that forwards it.
+static const int64_t INTERRUPT_LIMIT = 1000000000;
 
-// Inboxes are published at the head and never freed, so the handler walks them without a lock whatever it interrupted.
-// One whose hub is gone is used again by the next: there are as many as there ever were hubs with signals at a time.
+// The list of inboxes. They are published at the head and never freed, so the handler can walk the list without a lock.
+// A new hub reuses the inbox of a destroyed one, so there are only as many as hubs ever used signals at the same time.
 static _Atomic(gevent_signal_inbox *) inboxes = NULL;
 
-// What the process does about signals changes only under this lock, which no handler takes.
+// Signal actions of the process change only under this lock, which no handler takes.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned watching_inboxes[GEVENT_SIGNAL_COUNT];
 static struct sigaction previous[GEVENT_SIGNAL_COUNT];
 
-/// Only async-signal-safe calls; the atomics are lock-free.
+/// Handles all watched signals. Makes only async-signal-safe calls; the atomics are lock-free.
 static void handler(int number) {
-    // The code that was interrupted may be about to look at errno.
+    // The interrupted code may be about to read errno.
     int interrupted_errno = errno;
     for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
-        // The race: a thread closes its inbox while this one is about to write to the descriptor, whose number may then
-        // be somebody else's. The visitor announces itself before it looks at the number, and the closer takes the
-        // number away before it looks for visitors, all in one order for everybody: either the visitor finds no number,
-        // or the closer finds the visitor and waits.
+        // The race: another thread closes its inbox while this handler is about to write to the descriptor, whose
+        // number may then be reused. The handler counts itself in `visitors` before it reads the descriptor, and the
+        // closer clears the descriptor before it reads `visitors`. All four are sequentially consistent, so either the
+        // handler finds no descriptor, or the closer finds the visitor and waits.
         atomic_fetch_add(&inbox->visitors, 1);
         int descriptor = atomic_load(&inbox->descriptor);
         if (descriptor >= 0 && atomic_load(&inbox->wanted[number])) {
-            // Counted before it is written: whoever is woken finds it.
+            // Counted before the write, so a woken hub finds the count.
             uint32_t earlier = atomic_fetch_add(&inbox->counts[number], 1);
-            if (number == SIGINT && atomic_load(&inbox->insists_on_interrupt)) {
+            if (number == SIGINT && atomic_load(&inbox->enforces_interrupt_limit)) {
                 int64_t now = gevent_monotonic_time();
                 if (earlier == 0) {
                     atomic_store(&inbox->interrupted_since, now);
-                } else if (now - atomic_load(&inbox->interrupted_since) >= PATIENCE) {
-                    // Blocked until this handler returns; then it kills.
+                } else if (now - atomic_load(&inbox->interrupted_since) >= INTERRUPT_LIMIT) {
+                    // The signal is blocked until this handler returns; then it kills the process.
                     signal(SIGINT, SIG_DFL);
                     raise(SIGINT);
                 }
             }
-            // Fails only if it has been written to 2^64 times since it was read.
+            // Fails only if the counter is full, after about 2^64 writes without a read.
             uint64_t one = 1;
             ssize_t written = write(descriptor, &one, sizeof one);
             (void)written;
@@ -82,7 +82,7 @@ static bool is_ours(int number) {
     return sigaction(number, NULL, &action) == 0 && !(action.sa_flags & SA_SIGINFO) && action.sa_handler == handler;
 }
 
-/// Under the lock.
+/// Restores the previous action of a signal. Under the lock.
 static void restore(int number) {
     if (is_ours(number)) sigaction(number, &previous[number], NULL);
 }
@@ -108,7 +108,7 @@ gevent_signal_inbox *gevent_signal_inbox_open(void) {
         inbox->is_used = true;
         inbox->owner = pthread_self();
         for (int number = 0; number < GEVENT_SIGNAL_COUNT; number++) atomic_store(&inbox->counts[number], 0);
-        atomic_store(&inbox->insists_on_interrupt, false);
+        atomic_store(&inbox->enforces_interrupt_limit, false);
         atomic_store(&inbox->descriptor, descriptor);
     }
     pthread_mutex_unlock(&lock);
@@ -122,7 +122,7 @@ gevent_signal_inbox *gevent_signal_inbox_open(void) {
 void gevent_signal_inbox_close(gevent_signal_inbox *inbox) {
     for (int number = 1; number < GEVENT_SIGNAL_COUNT; number++) gevent_signal_unwatch(inbox, number);
     int descriptor = atomic_exchange(&inbox->descriptor, -1);
-    // A handler on this thread would have returned by now; one on another thread needs a few instructions.
+    // A handler on this thread has returned by now. One on another thread finishes within a few instructions.
     while (atomic_load(&inbox->visitors) > 0) sched_yield();
     close(descriptor);
     pthread_mutex_lock(&lock);
@@ -137,10 +137,10 @@ int gevent_signal_watch(gevent_signal_inbox *inbox, int number) {
     int error = 0;
     pthread_mutex_lock(&lock);
     if (!atomic_load(&inbox->wanted[number])) {
-        // Wanted first, so that the very first one is counted.
+        // Set before the handler is installed, so that the first signal is counted.
         atomic_store(&inbox->wanted[number], true);
         if (watching_inboxes[number] == 0 || !is_ours(number)) {
-            // On the alternate stack if there is one: a greenlet's own may be nearly used up.
+            // SA_ONSTACK uses the alternate stack if there is one: a greenlet's own may be nearly full.
             struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART | SA_ONSTACK}, before;
             sigemptyset(&action.sa_mask);
             if (sigaction(number, &action, &before) != 0)
@@ -156,7 +156,7 @@ int gevent_signal_watch(gevent_signal_inbox *inbox, int number) {
     }
     pthread_mutex_unlock(&lock);
     if (error) return error;
-    // At least one thread has to take it.
+    // At least one thread must not block the signal.
     sigset_t set, mask;
     sigemptyset(&set);
     sigaddset(&set, number);
@@ -193,29 +193,29 @@ uint32_t gevent_signal_take(gevent_signal_inbox *inbox, int number) {
     return atomic_exchange(&inbox->counts[number], 0);
 }
 
-void gevent_signal_insist_on_interrupt(gevent_signal_inbox *inbox, bool insists) {
-    atomic_store(&inbox->insists_on_interrupt, insists);
+void gevent_signal_enforce_interrupt_limit(gevent_signal_inbox *inbox, bool enforces) {
+    atomic_store(&inbox->enforces_interrupt_limit, enforces);
 }
 
 int gevent_signal_inbox_renew(gevent_signal_inbox *inbox) {
     int fresh = gevent_eventfd();
     if (fresh < 0) return -fresh;
-    // Atomic, so that a handler writes to one of the two and never to a closed number.
+    // The replacement is atomic, so a handler writes to one of the two and never to a closed descriptor.
     return -gevent_replace(atomic_load(&inbox->descriptor), fresh);
 }
 
 // MARK: fork
 
-// Nobody else changes anything while the process is copied.
+// The lock is held during the fork, so that no other thread changes the state meanwhile.
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 
 static void after_fork_in_parent(void) { pthread_mutex_unlock(&lock); }
 
 static void after_fork_in_child(void) {
-    // The other threads are not here any more: neither their hubs nor a handler that one of them was in.
+    // Other threads do not exist in the child, and neither do their hubs and running handlers.
     for (gevent_signal_inbox *inbox = atomic_load(&inboxes); inbox; inbox = inbox->next) {
         atomic_store(&inbox->visitors, 0);
-        // What was counted before the fork is the parent's to act on.
+        // Signals counted before the fork are delivered in the parent.
         for (int number = 0; number < GEVENT_SIGNAL_COUNT; number++) atomic_store(&inbox->counts[number], 0);
         if (!inbox->is_used || pthread_equal(inbox->owner, pthread_self())) continue;
         for (int number = 1; number < GEVENT_SIGNAL_COUNT; number++) {

@@ -5,8 +5,8 @@
 
 #include "gevent_thread_words.h"
 
-// Exported by the Swift runtime (SwiftRuntime ABI: Exclusivity.h, Concurrency.h). Weak, so that the scheduler's C part
-// can be built and tested without Swift.
+// Exported by the Swift runtime (SwiftRuntime ABI: Exclusivity.h, Concurrency.h). Weak, so that the C code can be built
+// and tested without Swift.
 extern void swift_beginAccess(void *pointer, void *buffer, uintptr_t flags, void *pc) __attribute__((weak));
 extern void swift_endAccess(void *buffer) __attribute__((weak));
 extern void *swift_task_getCurrent(void) __attribute__((weak));
@@ -29,7 +29,7 @@ typedef struct segments {
 static int collect(struct dl_phdr_info *info, size_t size, void *argument) {
     segments *all = argument;
     if (size < offsetof(struct dl_phdr_info, dlpi_tls_data) + sizeof info->dlpi_tls_data) return 0;
-    if (!info->dlpi_tls_data) return 0;  // this thread has not touched that module's segment
+    if (!info->dlpi_tls_data) return 0;  // this thread has not used that module's segment yet
     for (int i = 0; i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type != PT_TLS || all->count == MOST_SEGMENTS) continue;
         all->items[all->count++] = (segment){
@@ -53,7 +53,7 @@ gevent_thread_word gevent_find_access_head(void) {
     enum { READ_WITH_TRACKING = 0x20, BUFFER_WORDS = 3 };
     uintptr_t object = 0;
     void *buffer[BUFFER_WORDS] = {0};
-    // While this access is open and the latest, the head of the list is the address of its buffer.
+    // While this access is the latest open one, the head of the list is the address of its buffer.
     swift_beginAccess(&object, buffer, READ_WITH_TRACKING, NULL);
     segments all = segments_of_this_thread();
     size_t matches = 0;

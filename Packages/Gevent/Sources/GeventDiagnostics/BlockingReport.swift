@@ -1,58 +1,58 @@
 internal import CGevent
 internal import GeventCore
 
-/// What kept a hub's thread busy for too long.
+/// A report that a hub's thread has run for too long without a switch.
 public struct BlockingReport: Sendable, Hashable, CustomStringConvertible {
-    /// Who ran.
+    /// The kind of code that blocks the thread.
     public enum Culprit: String, Sendable, Hashable {
-        /// A greenlet that was started.
+        /// A greenlet other than main.
         case greenlet
-        /// The thread's own stack.
+        /// The main greenlet, on the thread's own stack.
         case main
-        /// The hub: a callback, a raw link, a posted job, or what is left of a greenlet that has ended.
+        /// The hub: a callback, a raw link, a posted job, or the cleanup of a greenlet that has ended.
         case hub
     }
 
-    /// Who ran.
+    /// The kind of code that blocks the thread.
     public let culprit: Culprit
-    /// Its kind and name, as in ``AnyGreenlet/description``; an override of that is not called, and a name is cut after
-    /// 47 bytes.
+    /// The kind and name of the greenlet, formatted like ``AnyGreenlet/description``. An override of `description` is
+    /// not called, and a name is truncated to 47 bytes.
     public let greenlet: String
-    /// For how long at least it has run without a switch.
+    /// The minimum time that it has run without a switch.
     public let duration: Duration
-    /// Where it is, innermost first, one call a line. A call marked with a question mark was found on the stack without
-    /// a frame record that leads to it, and may be a remnant of an earlier one. Empty if the thread runs and
-    /// holds back the signal by which it is asked.
+    /// The call stack, innermost first, one call per element. A question mark marks a call that was found on the stack
+    /// but not through frame records, and that may be stale. Empty if the thread is running and blocks the sampling
+    /// signal.
     public let backtrace: [String]
-    /// The lock that the thread waits for and holds itself; nil if it waits for none, or if that is not known.
+    /// The lock that the thread both holds and waits for; nil if there is none, or if that is unknown.
     public let deadlock: Deadlock?
 
-    /// A lock that one greenlet has taken and keeps while it is suspended, and for which another greenlet of the same
-    /// thread blocks. The first never runs again, so the second never gets the lock.
+    /// A deadlock of a thread with itself: one greenlet holds a lock while it is suspended, and another greenlet of the
+    /// same thread blocks on that lock. The blocked thread can never resume the first greenlet, so the lock is never
+    /// released.
     ///
-    /// Most often the lock is invisible: Swift initializes a global, or a static property, when it is first used, and
-    /// has other users wait until that is done. An initializer that parks lets other greenlets of its thread run into
-    /// that wait.
+    /// The most common lock is invisible: Swift initializes a global or static variable at first use, and other users
+    /// wait until the initializer returns. If an initializer parks, another greenlet of its thread can enter that wait.
     public struct Deadlock: Sendable, Hashable {
-        /// The initializer that is not done, with file and line; nil if it is another kind of lock.
+        /// The initializer that has not returned, with file and line; nil if it is another kind of lock.
         public let initializer: String?
-        /// The greenlets that may have taken the lock, described like ``BlockingReport/greenlet``: the very one if it
-        /// is in an initializer, else up to eight whose stacks refer to the lock.
+        /// The possible holders of the lock, formatted like ``BlockingReport/greenlet``: exactly one for an
+        /// initializer, otherwise up to eight greenlets whose stacks contain the lock's address.
         public let holders: [String]
-        /// Where the one in the initializer is suspended, innermost first, one call a line; empty for other locks.
+        /// The stack of the greenlet in the initializer, innermost first, one call per element; empty for other locks.
         public let backtrace: [String]
     }
 
-    /// Several lines, as they are printed.
+    /// The report as it is printed, in several lines.
     public var description: String {
-        let who =
+        let subject =
             switch culprit {
             case .greenlet: greenlet
             case .main: "the main greenlet, \(greenlet),"
             case .hub: "a callback of the hub, \(greenlet),"
             }
         let milliseconds = Duration.milliseconds(Int64(duration / .milliseconds(1)))
-        let text = "\(who) has run for \(decimalSeconds(milliseconds)) s without a switch; all others wait for it"
+        let text = "\(subject) has run for \(decimalSeconds(milliseconds)) s without a switch; all others wait for it"
         return backtrace.reduce(text) { "\($0)\n    at \($1)" } + (deadlock.map { "\n\($0.text)" } ?? "")
     }
 }
@@ -70,72 +70,76 @@ extension BlockingReport.Deadlock {
     }
 
     fileprivate init?(_ sample: OpaquePointer, of hub: UnsafeMutablePointer<gevent_hub>) {
-        var frames = [UnsafeMutableRawPointer?](repeating: nil, count: Int(GEVENT_OWN_LOCK_FRAMES))
-        var identities = [gevent_identity](repeating: gevent_identity(), count: Int(GEVENT_OWN_LOCK_HOLDERS))
-        var lock = gevent_own_lock()
+        var frames = [UnsafeMutableRawPointer?](repeating: nil, count: Int(GEVENT_SELF_DEADLOCK_FRAMES))
+        var identities = [gevent_identity](repeating: gevent_identity(), count: Int(GEVENT_SELF_DEADLOCK_HOLDERS))
+        var deadlock = gevent_self_deadlock()
         let isFound = frames.withUnsafeMutableBufferPointer { frames in
             identities.withUnsafeMutableBufferPointer { identities in
-                lock.frames = frames.baseAddress
-                lock.holders = identities.baseAddress
-                return gevent_find_own_lock(hub, sample, &lock)
+                deadlock.frames = frames.baseAddress
+                deadlock.holders = identities.baseAddress
+                return gevent_find_self_deadlock(hub, sample, &deadlock)
             }
         }
         if !isFound { return nil }
-        holders = identities.prefix(lock.holder_count).map(BlockingReport.describe)
-        guard lock.initializer >= 0, let address = frames[Int(lock.initializer)] else {
+        holders = identities.prefix(deadlock.holder_count).map(BlockingReport.describe)
+        guard deadlock.initializer >= 0, let address = frames[Int(deadlock.initializer)] else {
             initializer = nil
             backtrace = []
             return
         }
-        initializer = places(of: address).last.map { place in
-            place.origin == .unnamed ? "the one-time initialization function at \(place.text)" : place.text
+        initializer = symbolicatedFrames(at: address).last.map { frame in
+            frame.origin == .unnamed ? "the one-time initialization function at \(frame.text)" : frame.text
         }
-        backtrace = Self.lines(frames.prefix(Int(lock.initializer) + 1))
+        backtrace = Self.lines(frames.prefix(Int(deadlock.initializer) + 1))
     }
 
-    /// What the program called, up to the initializer. Innermost are the switch and what led to it.
-    private static func lines(_ frames: ArraySlice<UnsafeMutableRawPointer?>) -> [String] {
+    /// Returns the program's frames up to the initializer. Skips the switch and the library's frames, which are
+    /// innermost.
+    private static func lines(_ addresses: ArraySlice<UnsafeMutableRawPointer?>) -> [String] {
         var lines: [String] = []
         var isInSwitch = true
-        for case let frame? in frames {
-            for place in places(of: frame) {
-                if place.origin == .library { isInSwitch = false }
-                let isShown = place.origin == .program || place.origin == .standardLibrary
-                if isShown && !isInSwitch { lines.append(place.text) }
+        for case let address? in addresses {
+            for frame in symbolicatedFrames(at: address) {
+                if frame.origin == .library { isInSwitch = false }
+                let isShown = frame.origin == .program || frame.origin == .standardLibrary
+                if isShown && !isInSwitch { lines.append(frame.text) }
             }
         }
-        // In a program without symbols nothing tells the library's frames from others.
-        return lines.isEmpty ? frames.compactMap { $0 }.flatMap { places(of: $0) }.map(\.text) : lines
+        // In a program without symbols the library's frames cannot be recognized, so all frames are shown.
+        if !lines.isEmpty { return lines }
+        return addresses.compactMap { $0 }.flatMap { symbolicatedFrames(at: $0) }.map(\.text)
     }
 }
 
 extension BlockingReport {
     init(_ sample: OpaquePointer, of hub: UnsafeMutablePointer<gevent_hub>, duration: Duration) {
-        let who = gevent_sample_identity(sample).pointee
+        let identity = gevent_sample_identity(sample).pointee
         culprit =
-            switch Int(who.kind) {
+            switch Int(identity.kind) {
             case GEVENT_SAMPLE_OF_MAIN: .main
             case GEVENT_SAMPLE_OF_HUB: .hub
             default: .greenlet
             }
-        greenlet = BlockingReport.describe(who)
+        greenlet = BlockingReport.describe(identity)
         self.duration = duration
         backtrace = BlockingReport.lines(sample)
         deadlock = Deadlock(sample, of: hub)
     }
 
-    fileprivate static func describe(_ who: gevent_identity) -> String {
-        if who.kind == GEVENT_SAMPLE_OF_HUB { return "<HubGreenlet>" }
-        let text = withUnsafeBytes(of: who.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+    fileprivate static func describe(_ identity: gevent_identity) -> String {
+        if identity.kind == GEVENT_SAMPLE_OF_HUB { return "<HubGreenlet>" }
+        let text = withUnsafeBytes(of: identity.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         let name = String(text.map(\.shown))
-        if who.kind == GEVENT_SAMPLE_OF_MAIN { return name.isEmpty ? "<MainGreenlet>" : "<MainGreenlet \"\(name)\">" }
+        if identity.kind == GEVENT_SAMPLE_OF_MAIN {
+            return name.isEmpty ? "<MainGreenlet>" : "<MainGreenlet \"\(name)\">"
+        }
         var type = "greenlet"
-        if let isa = who.isa {
-            // The first word of a native object is its class's metadata, which is never freed.
+        if let isa = identity.isa {
+            // The first word of a Swift object points to its class metadata, which is never deallocated.
             type = "\(unsafeBitCast(isa, to: AnyObject.Type.self))"
         }
         if !name.isEmpty { return "<\(type) \"\(name)\">" }
-        return "<\(type) at 0x\(String(UInt(bitPattern: who.owner), radix: 16))>"
+        return "<\(type) at 0x\(String(UInt(bitPattern: identity.owner), radix: 16))>"
     }
 
     private static func lines(_ sample: OpaquePointer) -> [String] {
@@ -144,13 +148,14 @@ extension BlockingReport {
             count = gevent_sample_backtrace(sample, buffer.baseAddress, most)
         }
         var lines: [String] = []
-        // What a greenlet was started by says nothing; the library's own calls do if somebody called them.
+        // Drops the outermost library frames, which only start the greenlet. Library calls made by the program are
+        // kept.
         var countWithoutStart = 0
-        for frame in frames {
-            guard let address = frame.address else { continue }
-            for place in places(of: address) {
-                lines.append(frame.is_guess ? "\(place.text) (?)" : place.text)
-                if place.origin != .library { countWithoutStart = lines.count }
+        for sampled in frames {
+            guard let address = sampled.address else { continue }
+            for frame in symbolicatedFrames(at: address) {
+                lines.append(sampled.is_guess ? "\(frame.text) (?)" : frame.text)
+                if frame.origin != .library { countWithoutStart = lines.count }
             }
         }
         return countWithoutStart == 0 ? lines : Array(lines.prefix(countWithoutStart))

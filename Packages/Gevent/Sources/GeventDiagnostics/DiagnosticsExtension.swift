@@ -1,6 +1,6 @@
 internal import GeventCore
 
-/// What this module adds to each hub: reports with names, and what the settings say is to be observed.
+/// The extension that adds symbolicated reports to each hub, and the monitor and trace that the settings ask for.
 private struct DiagnosticsExtension: HubExtension {
     func hubWasMade(_ hub: Hub) { hub.startObservingAsConfigured() }
     func deadlockReport(of hub: Hub) -> String? { hub.deadlockReport() }

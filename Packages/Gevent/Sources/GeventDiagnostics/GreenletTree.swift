@@ -1,56 +1,56 @@
 internal import CGevent
 public import GeventCore
 
-/// Every greenlet of a thread that is started and not over, under the one that spawned it.
+/// The spawn tree of a thread: every greenlet that has been started and has not ended, below its spawner.
 ///
-/// A list in depth-first order, each greenlet before those it spawned, so that trees of any depth do. Main and, if it
-/// has spawned something or is running, the hub stand there like the others. Whoever was spawned by a greenlet that is
-/// over stands at the root, and without `GEVENT_TRACK_GREENLET_TREE` all do.
+/// The tree is stored as a list in depth-first order, each greenlet before those it spawned, so any depth works. It
+/// contains the main greenlet, and the hub if the hub is running or has spawned a greenlet. A greenlet whose spawner
+/// has ended is a root. Without `GEVENT_TRACK_GREENLET_TREE` all greenlets are roots.
 ///
-/// It holds the greenlets, so let go of it soon. Confined to their thread.
+/// The tree retains its greenlets, so release it soon. Confined to their thread.
 ///
 /// gevent: `gevent.util.GreenletTree`.
 public struct GreenletTree: CustomStringConvertible {
     /// What a greenlet is doing.
     public enum State: String, Sendable, Hashable {
-        /// It is the current one.
+        /// The current greenlet.
         case running
-        /// It yielded or was woken, and waits for its turn.
+        /// Suspended and in the ready queue, because it yielded or was woken.
         case ready
-        /// It was started and waits for its first turn.
+        /// Started and in the ready queue, but not run yet.
         case scheduled
-        /// It is to start later.
+        /// Waiting for its delayed start.
         case delayed
-        /// It waits for something.
+        /// Parked until an event wakes it.
         case parked
     }
 
-    /// One greenlet, as it was when the tree was made.
+    /// One greenlet, and its state when the tree was made.
     public struct Node {
         /// The greenlet.
         public let greenlet: AnyGreenlet
-        /// What it was doing.
+        /// Its state when the tree was made.
         public let state: State
-        /// For how long it was parked; nil if it was not.
+        /// How long it had been parked; nil if it was not parked.
         public let parkedFor: Duration?
-        /// How many ancestors it has in the tree.
+        /// The number of its ancestors in the tree.
         public let depth: Int
-        /// Where its spawner stands in ``GreenletTree/nodes``, if that is there.
+        /// The index of its spawner in ``GreenletTree/nodes``; nil for a root.
         public let parent: Int?
-        /// How many nodes behind this one are its descendants.
+        /// The number of its descendants, which directly follow it in ``GreenletTree/nodes``.
         public fileprivate(set) var descendantCount = 0
 
-        /// What it waits for, such as "join of <Greenlet …>"; nil if it is not parked any more.
+        /// What it waits for now, such as "join of <Greenlet …>"; nil if it is not parked.
         public var waitsFor: String? { greenlet.waitDescription }
     }
 
     /// The greenlets, each before its descendants.
     public private(set) var nodes: [Node] = []
 
-    /// Where those stand that have no spawner in the tree.
+    /// The indices of the greenlets that have no spawner in the tree.
     public var roots: [Int] { siblings(from: 0, to: nodes.count) }
 
-    /// Where the greenlets stand that the one at `index` has spawned.
+    /// Returns the indices of the greenlets that the one at `index` has spawned.
     public func children(of index: Int) -> [Int] {
         siblings(from: index + 1, to: index + 1 + nodes[index].descendantCount)
     }
@@ -64,14 +64,14 @@ public struct GreenletTree: CustomStringConvertible {
             })
     }
 
-    /// The greenlets of the calling thread. Works in greenlets, in main and in hub callbacks; never parks. Linear in
-    /// the greenlets there are and in the stacks ever used.
+    /// Returns the tree of the calling thread. Works in greenlets, in main and in hub callbacks; never parks. Takes
+    /// time linear in the number of greenlets and of stacks ever used.
     ///
     /// gevent: `GreenletTree.current_tree()`.
     @available(*, noasync)
     public static func current() -> GreenletTree { GreenletTree(Hub.current) }
 
-    /// The report of ``dumpGreenlets(limit:)``, with as many greenlets as that shows unless told otherwise.
+    /// The same text as ``dumpGreenlets(limit:)``, with its default limit.
     public var description: String { TreeText(self, limit: GreenletTree.defaultLimit).text }
 
     static var defaultLimit: Int { 1000 }
@@ -79,46 +79,46 @@ public struct GreenletTree: CustomStringConvertible {
     // MARK: Making it
 
     /// - Parameters:
-    ///   - isDeadlock: the hub runs because nothing else can, which is not worth a line.
-    ///   - most: how many greenlets it takes at most, besides the hub.
+    ///   - isDeadlock: omits the hub, which runs only because no greenlet can.
+    ///   - most: the maximum number of greenlets, not counting the hub.
     init(_ hub: Hub, isDeadlock: Bool = false, most: Int = .max) {
         let found = hub.livingGreenlets(hubToo: !isDeadlock && hub.hubGreenlet.isCurrent, most: most)
-        var places: [ObjectIdentifier: Int] = [:]
-        places.reserveCapacity(found.count)
-        for (place, greenlet) in found.enumerated() { places[ObjectIdentifier(greenlet)] = place }
+        var indices: [ObjectIdentifier: Int] = [:]
+        indices.reserveCapacity(found.count)
+        for (index, greenlet) in found.enumerated() { indices[ObjectIdentifier(greenlet)] = index }
 
-        // Children as linked lists, and a stack of its own for the walk: a tree may be as deep as it has greenlets.
+        // Children are linked lists, and the walk uses an explicit stack: a tree can be as deep as it has greenlets.
         var spawners = [Int](repeating: -1, count: found.count)
         var firstChild = spawners
         var nextSibling = spawners
         var roots: [Int] = []
-        for place in found.indices.reversed() {
-            guard let spawner = found[place].spawningGreenlet, let above = places[ObjectIdentifier(spawner)] else {
-                roots.append(place)
+        for index in found.indices.reversed() {
+            guard let spawner = found[index].spawningGreenlet, let parent = indices[ObjectIdentifier(spawner)] else {
+                roots.append(index)
                 continue
             }
-            spawners[place] = above
-            nextSibling[place] = firstChild[above]
-            firstChild[above] = place
+            spawners[index] = parent
+            nextSibling[index] = firstChild[parent]
+            firstChild[parent] = index
         }
 
         nodes.reserveCapacity(found.count)
         var written = [Int](repeating: 0, count: found.count)
         var pending = roots
         let now = hub.now
-        while let place = pending.popLast() {
-            let parent = spawners[place] < 0 ? nil : written[spawners[place]]
-            written[place] = nodes.count
-            let state = found[place].treeState
-            let parkedSince = state == .parked ? found[place].context?.pointee.wait_since : nil
+        while let index = pending.popLast() {
+            let parent = spawners[index] < 0 ? nil : written[spawners[index]]
+            written[index] = nodes.count
+            let state = found[index].treeState
+            let parkedSince = state == .parked ? found[index].context?.pointee.wait_since : nil
             nodes.append(
                 Node(
-                    greenlet: found[place], state: state,
+                    greenlet: found[index], state: state,
                     parkedFor: parkedSince.map { LoopInstant(nanoseconds: $0).duration(to: now) },
                     depth: parent.map { nodes[$0].depth + 1 } ?? 0, parent: parent))
-            // The last pushed comes next, so the children are pushed from the last to the first.
+            // The last one pushed is visited next, so the children are pushed in reverse order.
             let mark = pending.count
-            var child = firstChild[place]
+            var child = firstChild[index]
             while child >= 0 {
                 pending.append(child)
                 child = nextSibling[child]
@@ -137,15 +137,15 @@ extension GreenletTree: Sendable {}
 @available(*, unavailable)
 extension GreenletTree.Node: Sendable {}
 
-/// A report of every greenlet of the calling thread that is started and not over: what it is doing, what it waits for,
-/// since when and from where, where it was spawned, and its locals, each under the greenlet that spawned it. Places are
-/// functions with file and line, as far as the program has symbols and debug information.
+/// Returns a report of every greenlet of the calling thread that has been started and has not ended, as a spawn tree.
+/// The report shows each greenlet's state, what it waits for and how long, the stack of the wait, the spawn site, and
+/// its locals. Stack frames are functions with file and line, if the program has symbols and debug information.
 ///
-/// Shows at most `limit` greenlets and says how many it leaves out. Works in greenlets, in main and in hub callbacks,
-/// and never parks; it calls the `description` of greenlets, of what they wait for and of their locals, which must not
-/// park either. The first look at a place takes milliseconds, and the first on a thread up to half a second in a large
-/// program. Another thread's greenlets only that thread can look at: `handle.post { print(dumpGreenlets()) }` makes it
-/// do so.
+/// Shows at most `limit` greenlets, and the number of those omitted. Works in greenlets, in main and in hub callbacks,
+/// and never parks. It calls the `description` of greenlets, of the objects they wait for and of their locals, which
+/// must not park either. Symbolicating a new address takes milliseconds; the first one on a thread takes up to half a
+/// second in a large program. To report another thread's greenlets, post the call to its hub:
+/// `handle.post { print(dumpGreenlets()) }`.
 ///
 /// gevent: `gevent.util.format_run_info()`, `gevent.util.print_run_info()`.
 @available(*, noasync)
@@ -153,12 +153,13 @@ public func dumpGreenlets(limit: Int = 1000) -> String {
     Hub.current.greenletReport(limit: limit)
 }
 
-/// The report of ``dumpGreenlets(limit:)`` in steps that take a few milliseconds at most, for a hub that must go on.
+/// Returns the report of ``dumpGreenlets(limit:)``, made in steps of a few milliseconds so that the hub stays
+/// responsive.
 ///
-/// Parks while a thread looks up the names of functions, and calls `pause` after each greenlet; `pause` decides whether
-/// to park, and what it throws is thrown on. A greenlet that runs meanwhile is shown in its new state. What cannot be
-/// done in steps is left out: the deepest stack, greenlets beyond the first 5,000, and all of them in a hub that has
-/// 50,000 stacks, where looking at each takes too long.
+/// Parks while a thread symbolicates addresses, and calls `pause` after each greenlet. `pause` may park, and errors
+/// that it throws are rethrown. A greenlet that runs meanwhile is shown in its new state. Work that cannot be split
+/// into steps is skipped: the deepest stack, greenlets beyond the first 5,000, and all greenlets of a hub with more
+/// than 50,000 stacks.
 @_spi(GeventInternals)
 @available(*, noasync)
 public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) throws -> String {
@@ -169,7 +170,7 @@ public func dumpGreenlets(limit: Int = 1000, pausing pause: () throws -> Void) t
         return "\(summary)\nThere are too many greenlets to list without stopping their thread."
     }
     let tree = GreenletTree(hub, most: 5000)
-    // Main and the hub have no stack of the library's.
+    // `liveGreenlets` does not count main and the hub.
     let unseen = max(0, hub.statistics.liveGreenlets - tree.nodes.count)
     let text = try TreeText(
         tree, limit: limit, unseen: unseen, preparing: SymbolicationThread.lookUpParked, pausing: pause)
@@ -188,7 +189,7 @@ extension AnyGreenlet {
         return context.pointee.wait_state == UInt8(GEVENT_WAIT_PARKED) ? .parked : .ready
     }
 
-    /// What it waits for, if it is parked.
+    /// What the greenlet waits for; nil if it is not parked.
     final var waitDescription: String? {
         guard let context, context.pointee.wait_state == UInt8(GEVENT_WAIT_PARKED) else { return nil }
         return waitPhrase(context)
@@ -196,19 +197,20 @@ extension AnyGreenlet {
 }
 
 extension Hub {
-    /// Main, the hub if it has children or is asked for, and those that are started and not over, up to `most`.
+    /// Returns main, the greenlets that have been started and have not ended, up to `most`, and the hub if it has
+    /// children or `hubToo` is true.
     fileprivate func livingGreenlets(hubToo: Bool, most: Int) -> [AnyGreenlet] {
         var found: [AnyGreenlet] = [mainGreenlet]
-        // One whose failure is being reported is over, and has not left its stack.
+        // A greenlet whose failure is being reported has ended but still has its stack.
         found += greenletsOnStacks(most: most).filter { !$0.isDead }
-        for place in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
+        for position in pointer.pointee.ready_head..<pointer.pointee.ready_tail {
             if found.count >= most { break }
-            let entry = pointer.pointee.ready[Int(place & pointer.pointee.ready_mask)]
+            let entry = pointer.pointee.ready[Int(position & pointer.pointee.ready_mask)]
             let tag = Int(entry) & GEVENT_READY_TAGS
             guard tag == GEVENT_READY_START || tag == GEVENT_READY_START_SIZED else { continue }
             let address = UnsafeMutableRawPointer(bitPattern: entry & ~UInt(GEVENT_READY_TAGS))!
             let greenlet = Unmanaged<AnyGreenlet>.fromOpaque(address).takeUnretainedValue()
-            // One that was killed meanwhile stands there until its turn.
+            // A greenlet that was killed before its start stays in the queue.
             if greenlet.phase == .scheduled { found.append(greenlet) }
         }
         if found.count < most { found += delayedGreenlets(most: most - found.count) }
@@ -218,7 +220,7 @@ extension Hub {
         return found
     }
 
-    /// The first line of a report. Finding the deepest stack takes a microsecond or more for each.
+    /// Returns the first line of a report. Finding the deepest stack takes a microsecond or more per stack.
     fileprivate func summary(withDeepestStack: Bool) -> String {
         let statistics = statistics
         var text = "hub \(pointer.pointee.serial) on \(loopName), up \(shortSeconds(statistics.uptime)) s"
@@ -234,7 +236,7 @@ extension Hub {
         "\(summary(withDeepestStack: true))\n\(TreeText(GreenletTree(self), limit: limit).text)"
     }
 
-    /// The message of `wouldBlockForever`.
+    /// Returns the message of `wouldBlockForever`.
     func deadlockReport() -> String {
         let tree = GreenletTree(self, isDeadlock: true)
         let parked = tree.nodes.count { $0.state == .parked }
@@ -243,7 +245,7 @@ extension Hub {
     }
 }
 
-/// Milliseconds are enough for people.
+/// Formats a duration in seconds, rounded down to milliseconds.
 func shortSeconds(_ duration: Duration) -> String {
     decimalSeconds(.milliseconds(Int64(duration / .milliseconds(1))))
 }

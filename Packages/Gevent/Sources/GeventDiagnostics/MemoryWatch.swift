@@ -1,14 +1,13 @@
 internal import GeventCore
 internal import Glibc
 
-/// The memory of the process has passed a limit, one way or the other; see
-/// ``Monitor/watchMemory(limit:every:reading:)``.
+/// A change of the process's memory usage across a limit; see ``Monitor/watchMemory(limit:every:reading:)``.
 public enum MemoryEvent: Sendable, Hashable, CustomStringConvertible {
-    /// More than `limit` bytes are used: for the first time, or more than when it was last looked at.
+    /// The usage is above `limit` bytes, and either was not before or has grown since the last check.
     ///
     /// gevent: `gevent.events.MemoryUsageThresholdExceeded`.
     case exceeded(usage: Int, limit: Int)
-    /// No more than `limit` bytes are used again; when it was last looked at, it was `previous`.
+    /// The usage is down to `limit` bytes or less. At the last check it was `previous`.
     ///
     /// gevent: `gevent.events.MemoryUsageUnderThreshold`.
     case recovered(usage: Int, limit: Int, previous: Int)
@@ -22,10 +21,10 @@ public enum MemoryEvent: Sendable, Hashable, CustomStringConvertible {
     }
 }
 
-/// Decides what is an event.
+/// A memory limit, which turns measured usages into events.
 struct MemoryWatch {
     let limit: Int
-    /// The last usage if it was above the limit, else 0.
+    /// The last usage if it was above the limit; otherwise 0.
     private var exceeded = 0
 
     init(limit: Int) { self.limit = limit }
@@ -39,7 +38,7 @@ struct MemoryWatch {
     }
 }
 
-/// Bytes of the process's memory that are in RAM, as the kernel counts them; nil if it does not tell.
+/// Returns the resident memory of the process in bytes, as the kernel counts it; nil if it is unknown.
 func residentMemory() -> Int? {
     let file = open("/proc/self/statm", O_RDONLY | O_CLOEXEC)
     if file < 0 { return nil }
@@ -47,7 +46,7 @@ func residentMemory() -> Int? {
     var bytes = [UInt8](repeating: 0, count: 256)
     let count = read(file, &bytes, bytes.count)
     if count <= 0 { return nil }
-    // Sizes in pages: all of the address space, what is resident, and more.
+    // The fields are numbers of pages: the address space, the resident pages, and more.
     let fields = String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: " ")
     guard fields.count > 1, let pages = Int(fields[1]) else { return nil }
     return pages * sysconf(CInt(_SC_PAGESIZE))

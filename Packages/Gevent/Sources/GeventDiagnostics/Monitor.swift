@@ -2,31 +2,31 @@ internal import CGevent
 @_spi(GeventInternals) public import GeventCore
 internal import Glibc
 
-/// A thread that watches a hub, which it reports when a greenlet keeps it from all the others.
+/// A thread that watches a hub and reports when a greenlet blocks it.
 ///
 /// ```swift
 /// let monitor = try Hub.current.startMonitor()
 /// monitor.onBlocking { report in metrics.count("blocked", report.greenlet) }
 /// ```
 ///
-/// ``Hub/startMonitor()`` starts it, or `GEVENT_MONITOR_THREAD_ENABLE` for every hub; it ends with its hub. Whatever
-/// runs on the hub's thread for longer than ``maxBlockingTime`` without a switch is reported: a greenlet, main, a
-/// callback of the hub; once in each such period while it lasts. A hub that sleeps in a poll is not.
+/// Start it with ``Hub/startMonitor()``, or for every hub with `GEVENT_MONITOR_THREAD_ENABLE`. It ends with its hub.
+/// The monitor reports a greenlet, main or a hub callback that runs for longer than ``maxBlockingTime`` without a
+/// switch, and repeats the report once per such period while it lasts. It does not report a hub that sleeps in a poll.
 ///
-/// The hub pays nothing for it until there is something to report. A thread that sleeps in a system call is then looked
-/// at from outside, and the call goes on undisturbed. A thread that runs is sent `SIGURG`, by which it tells where it
-/// is. Two cases remain in which that signal ends a blocking call early, with `EINTR`: the thread enters the call in
-/// the very moment between the look and the signal, or the system hides `/proc/self/task/*/syscall` (a kernel without
-/// it, some sandboxes, and set-user-ID programs). A handler for the signal that the program installed before is called
-/// for signals of its own. One that it installs later leaves reports about running threads without a backtrace.
+/// The hub pays no cost until there is something to report. The monitor reads a thread that sleeps in a system call
+/// from outside, without disturbing the call. To a running thread it sends `SIGURG`, whose handler copies the stack. In
+/// two cases that signal can end a blocking call early with `EINTR`: if the thread enters the call between the check
+/// and the signal, or if the system hides `/proc/self/task/*/syscall` (a kernel without it, some sandboxes, and
+/// set-user-ID programs). A `SIGURG` handler that the program installed earlier still receives the program's own
+/// signals. If the program installs one later, reports about running threads have no backtrace.
 ///
-/// Usable from any thread. Functions and hooks are called on the monitor's thread, one after the other, and must not
-/// wait for the hub; they reach it through ``handle``. A fork waits until the function or hook that runs has returned,
-/// so that the child does not inherit a lock that it holds.
+/// Usable from any thread. The monitor's thread calls functions and hooks one at a time. They must not wait for the
+/// hub, and reach it through ``handle``. A fork waits until a running function or hook returns, so that the child does
+/// not inherit a lock that it holds.
 ///
 /// gevent: `gevent._monitor.PeriodicMonitoringThread`.
 public final class Monitor: Sendable {
-    /// The way into the hub that is watched.
+    /// The handle of the watched hub.
     public let handle: HubHandle
     let schedule: MonitorSchedule
     private let memoryPeriod: Duration
@@ -44,10 +44,10 @@ public final class Monitor: Sendable {
 
     // MARK: Blocking
 
-    /// How long something may run without a switch before it is reported. Zero or less is a programming error and
+    /// The time that code may run without a switch before it is reported. Zero or less is a programming error and
     /// traps.
     ///
-    /// From `GEVENT_MAX_BLOCKING_TIME` at first. A report comes between one and two such times after the last switch.
+    /// The initial value is `GEVENT_MAX_BLOCKING_TIME`. A report is made one to two such times after the last switch.
     ///
     /// gevent: `gevent.config.max_blocking_time`.
     public var maxBlockingTime: Duration {
@@ -58,7 +58,7 @@ public final class Monitor: Sendable {
         }
     }
 
-    /// Whether reports are printed to standard error. From `GEVENT_MONITOR_PRINT_BLOCKING_REPORTS` at first.
+    /// Whether reports are printed to standard error. The initial value is `GEVENT_MONITOR_PRINT_BLOCKING_REPORTS`.
     ///
     /// gevent: `gevent.config.print_blocking_reports`.
     public var printsBlockingReports: Bool {
@@ -66,7 +66,7 @@ public final class Monitor: Sendable {
         set { schedule.printsBlockingReports = newValue }
     }
 
-    /// Calls `hook` with each report, on the monitor's thread, until it is cancelled.
+    /// Registers `hook`, which the monitor's thread calls with each report until the registration is cancelled.
     ///
     /// gevent: a subscriber of `gevent.events.EventLoopBlocked`.
     @discardableResult
@@ -76,17 +76,17 @@ public final class Monitor: Sendable {
 
     // MARK: Memory
 
-    /// Looks at the memory of the process every now and then, and tells the hooks of ``onMemory(_:)`` when it is above
-    /// `limit`: once, again each time it has grown further, and once when it is back.
+    /// Checks the memory usage of the process periodically, and notifies the hooks of ``onMemory(_:)`` when it exceeds
+    /// `limit`: once, again each time it has grown further, and once when it is back at or below `limit`.
     ///
-    /// Without a hook the events are printed. Calling it again changes the limit; nil ends it. From
-    /// `GEVENT_MONITOR_MEMORY_MAX` at first. Throws ``MonitorError`` for a period of zero or less.
+    /// Without a hook the events are printed. A second call changes the limit; nil stops the checks. The initial limit
+    /// is `GEVENT_MONITOR_MEMORY_MAX`. Throws ``MonitorError`` for a period of zero or less.
     ///
     /// - Parameters:
-    ///   - limit: bytes.
-    ///   - period: how often; nil for `GEVENT_MONITOR_MEMORY_PERIOD`.
-    ///   - reading: how much is used, nil if that is not known. By default what the kernel says is resident; a program
-    ///     may count what it knows better.
+    ///   - limit: the limit in bytes.
+    ///   - period: the time between two checks; nil for `GEVENT_MONITOR_MEMORY_PERIOD`.
+    ///   - reading: returns the usage in bytes, or nil if it is unknown. The default is the resident memory that the
+    ///     kernel reports; a program may supply a more precise measure.
     ///
     /// gevent: `PeriodicMonitoringThread.install_monitor_memory_usage()`.
     public func watchMemory(
@@ -97,7 +97,7 @@ public final class Monitor: Sendable {
         schedule.watchMemory(limit: limit, every: period, reading: reading ?? residentMemory)
     }
 
-    /// Calls `hook` with each event of the memory, on the monitor's thread, until it is cancelled.
+    /// Registers `hook`, which the monitor's thread calls with each memory event until the registration is cancelled.
     ///
     /// gevent: a subscriber of `gevent.events.IMemoryUsageThresholdExceeded` and its counterpart.
     @discardableResult
@@ -107,7 +107,7 @@ public final class Monitor: Sendable {
 
     // MARK: Functions
 
-    /// Calls `function` on the monitor's thread once in each `period`, until it is cancelled.
+    /// Registers `function`, which the monitor's thread calls once per `period` until the registration is cancelled.
     ///
     /// Throws ``MonitorError`` for a period of zero or less.
     ///
@@ -121,9 +121,9 @@ public final class Monitor: Sendable {
     }
 }
 
-/// A hook or a function of a ``Monitor``. It may be cancelled on any thread.
+/// The registration of a hook or function of a ``Monitor``. It may be cancelled on any thread.
 ///
-/// Unchecked, because a subclass has to say so; it has Sendable `let`s only.
+/// Unchecked, because a subclass must declare it so; it has only `let`s of Sendable types.
 final class MonitorRegistration: Registration, @unchecked Sendable {
     private let schedule: MonitorSchedule
     let identifier: MonitorSchedule.Identifier
@@ -139,12 +139,12 @@ final class MonitorRegistration: Registration, @unchecked Sendable {
     override func cancel() { schedule.remove(identifier) }
 }
 
-/// A call that a monitor refuses.
+/// The error of a call that a monitor refuses.
 public struct MonitorError: Error, Sendable, Hashable, CustomStringConvertible {
     /// What went wrong. New codes may be added.
     @nonexhaustive
     public enum Code: String, Sendable, Hashable {
-        /// A period of zero or less: the monitor would do nothing else.
+        /// The period is zero or less.
         case badPeriod
     }
 

@@ -3,7 +3,7 @@ internal import CGeventSystem
 internal import GeventCore
 internal import Glibc
 
-/// The thread of a ``Monitor``: what it has to do and when.
+/// The thread of a ``Monitor``, and its periodic functions with their deadlines.
 ///
 /// Unchecked, because only the hub's thread touches `watched`.
 final class MonitorSchedule: @unchecked Sendable {
@@ -42,7 +42,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     private let state: ForkableMutex<State>
-    /// Rung after each change of what is due, or when.
+    /// Wakes the monitor's thread. Rung after each change of the entries or their deadlines.
     private let bell = gevent_bell_create()
     private var watched: Watched?
     private let blockingFunction: Identifier = 0
@@ -104,7 +104,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 
     func remove(_ identifier: Identifier) {
-        // Released outside the lock: what a closure captured may call back in its deinit.
+        // Releases the closures outside the lock: an object they captured may call back in its deinit.
         let dropped = self.state.withLock { state in
             let (entries, blocking, memory) = (state.entries, state.blockingHooks, state.memoryHooks)
             state.entries.removeAll { $0.identifier == identifier }
@@ -121,7 +121,7 @@ final class MonitorSchedule: @unchecked Sendable {
             let watch = Confined(MemoryWatch(limit: limit))
             let function = add(every: period) { monitor in
                 guard let usage = reading(), let event = watch.value.judge(usage) else { return }
-                monitor.schedule.tell(event)
+                monitor.schedule.notify(event)
             }
             new = function.identifier
         }
@@ -140,7 +140,7 @@ final class MonitorSchedule: @unchecked Sendable {
 
     // MARK: On the hub's thread
 
-    /// Begins to watch `hub`.
+    /// Starts to watch `hub`.
     func start(_ monitor: Monitor, _ hub: UnsafeMutablePointer<gevent_hub>) throws(SystemError) {
         let error = gevent_sampling_start(hub)
         if error != 0 { throw SystemError(errno: error, operation: "start the thread of a monitor") }
@@ -148,7 +148,7 @@ final class MonitorSchedule: @unchecked Sendable {
         let period = maxBlockingTime.nanoseconds
         state.withLock { state in
             let entry = Entry(blockingFunction, period) { monitor in
-                if let report = blocking.value.look(limit: monitor.maxBlockingTime) { monitor.schedule.tell(report) }
+                if let report = blocking.value.check(limit: monitor.maxBlockingTime) { monitor.schedule.notify(report) }
             }
             state.entries.append(entry)
         }
@@ -177,7 +177,7 @@ final class MonitorSchedule: @unchecked Sendable {
         watched = Watched(hub: hub, hubThread: pthread_self(), thread: thread)
     }
 
-    /// Ends the thread and waits for that. From then on the hub may go.
+    /// Stops the thread and joins it. The hub may be destroyed afterwards.
     func stop() {
         guard let watched else { return }
         state.withLock { $0.isStopping = true }
@@ -195,8 +195,8 @@ final class MonitorSchedule: @unchecked Sendable {
         withExtendedLifetime(dropped) {}
     }
 
-    /// In a forked child: the thread is not there. It did not hold the lock, since a fork waits for the end of its
-    /// step; a thread of the program's own may have.
+    /// Starts a new thread in a forked child, where the parent's does not exist. The lock is reset, because another
+    /// thread of the program may have held it. The monitor's thread did not: a fork waits until its step ends.
     func startAgain(_ monitor: Monitor) {
         guard let watched else { return }
         state.reset()
@@ -205,7 +205,7 @@ final class MonitorSchedule: @unchecked Sendable {
             try startThread(monitor, watched.hub)
         } catch {
             self.watched = nil
-            printToStandardError("gevent: there is no monitor in this child: \(error)\n")
+            printToStandardError("gevent: cannot start the monitor of this child: \(error)\n")
         }
     }
 
@@ -217,12 +217,12 @@ final class MonitorSchedule: @unchecked Sendable {
         case end
     }
 
-    /// Makes the call that is due, if there is one. Returns when to be called again, or that it is the end.
+    /// Makes one call that is due, if any. Returns the time of the next step, or that there is none.
     private func step(_ monitor: Monitor) -> Int64 {
         switch next() {
         case .call(let call):
             call(monitor)
-            // At once; a fork that waits comes in between.
+            // The next step is due at once. A waiting fork runs first.
             return 0
         case .wait(let moment): return moment
         case .end: return GEVENT_STEP_NEVER
@@ -242,16 +242,16 @@ final class MonitorSchedule: @unchecked Sendable {
         }
     }
 
-    private func tell(_ report: BlockingReport) {
+    private func notify(_ report: BlockingReport) {
         let (prints, hooks) = state.withLock { ($0.printsBlockingReports, $0.blockingHooks) }
         if prints { printToStandardError("gevent: \(report)\n") }
-        // One of them may have cancelled another.
+        // A hook may cancel another one.
         for hook in hooks where state.withLock({ $0.blockingHooks.contains { $0.identifier == hook.identifier } }) {
             hook.call(report)
         }
     }
 
-    private func tell(_ event: MemoryEvent) {
+    private func notify(_ event: MemoryEvent) {
         let hooks = state.withLock { $0.memoryHooks }
         if hooks.isEmpty { printToStandardError("gevent: \(event)\n") }
         for hook in hooks where state.withLock({ $0.memoryHooks.contains { $0.identifier == hook.identifier } }) {
@@ -260,7 +260,7 @@ final class MonitorSchedule: @unchecked Sendable {
     }
 }
 
-/// Decides whether a hub's thread is kept busy. On the monitor's thread.
+/// Checks whether a hub's thread is blocked. Confined to the monitor's thread.
 struct BlockingWatch {
     private let hub: UnsafeMutablePointer<gevent_hub>
     private let hubThread: pthread_t
@@ -274,7 +274,7 @@ struct BlockingWatch {
         since = gevent_monotonic_time()
     }
 
-    mutating func look(limit: Duration) -> BlockingReport? {
+    mutating func check(limit: Duration) -> BlockingReport? {
         let activity = gevent_hub_activity(hub)
         let now = gevent_monotonic_time()
         if activity != lastActivity || gevent_hub_is_polling(hub) {
@@ -284,14 +284,14 @@ struct BlockingWatch {
         }
         let duration = Duration.nanoseconds(now - since)
         if duration < limit { return nil }
-        // A thread that is not asked to hold the signal back answers as soon as it gets a processor.
-        let patience: UInt32 = 200
-        guard let sample = gevent_sampling_take(hub, hubThread, activity, patience) else { return nil }
+        // A thread that does not block the signal answers as soon as it is scheduled.
+        let answerMilliseconds: UInt32 = 200
+        guard let sample = gevent_sampling_take(hub, hubThread, activity, answerMilliseconds) else { return nil }
         return BlockingReport(sample, of: hub, duration: duration)
     }
 }
 
-/// What ends a monitor with its hub.
+/// The service that stops a monitor when its hub is destroyed.
 final class MonitorService: HubService {
     let monitor: Monitor
 
@@ -303,6 +303,7 @@ final class MonitorService: HubService {
 }
 
 extension Duration {
-    /// As a period: at least one, and at most centuries, to which the present can still be added.
+    /// The duration as a period in nanoseconds: at least 1, and at most about 73 years so that adding the current time
+    /// cannot overflow.
     var nanoseconds: Int64 { Int64(min(max(attoseconds / 1_000_000_000, 1), Int128(Int64.max / 4))) }
 }

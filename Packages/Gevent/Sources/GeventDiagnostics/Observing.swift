@@ -1,4 +1,4 @@
-// What watches a hub from outside the program's own logic: a monitor, a trace, a switch hook.
+// The observers of a hub: its monitor and its trace.
 
 internal import CGevent
 public import GeventCore
@@ -7,15 +7,15 @@ internal import Glibc
 extension Hub {
     // MARK: The monitor
 
-    /// The thread that watches this hub; nil without one.
+    /// The monitor of this hub; nil if it has none.
     ///
     /// gevent: `Hub.periodic_monitoring_thread`.
     public var monitor: Monitor? { existingService(MonitorService.self)?.monitor }
 
-    /// Starts a thread that watches this hub, and returns it; the same one while there is one.
+    /// Starts a monitor for this hub and returns it. Returns the existing monitor if there is one.
     ///
-    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``SystemError`` if the system has no thread or
-    /// memory for it, and ``HubError`` with `.wrongThread` or `.destroyed`. Never parks.
+    /// `GEVENT_MONITOR_THREAD_ENABLE` does this for every hub. Throws ``SystemError`` if the thread or its memory
+    /// cannot be allocated, and ``HubError`` with `.wrongThread` or `.destroyed`. Never parks.
     ///
     /// gevent: `Hub.start_periodic_monitoring_thread()`.
     @discardableResult
@@ -27,8 +27,9 @@ extension Hub {
         return monitor
     }
 
-    /// Ends the thread that watches this hub, and waits until it is over: for as long as a function or hook that is
-    /// just being called takes. No effect without one. On the hub's own thread; traps elsewhere.
+    /// Stops the monitor and joins its thread, which blocks until a function or hook that is running returns.
+    ///
+    /// Does nothing if there is no monitor. Must be called on the hub's own thread; traps elsewhere.
     public func stopMonitor() {
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         guard let service = existingService(MonitorService.self) else { return }
@@ -38,20 +39,21 @@ extension Hub {
 
     // MARK: Traces
 
-    /// Whether a trace is being written.
+    /// Whether this hub writes a trace.
     public var isTracing: Bool { existingService(Trace.self) != nil }
 
-    /// Writes what every greenlet of this hub does, and when, to a file that ui.perfetto.dev and chrome://tracing open.
+    /// Starts to write a trace of this hub's greenlets to a file that ui.perfetto.dev and chrome://tracing can open.
     ///
-    /// There is a track for each greenlet, one for the hub and one for its polls. Times are the system's monotonic
-    /// clock, whatever the loop's is. `%p` in `path` stands for the process's number. A file that is there is replaced,
-    /// unless another hub of this process is writing to it: several hubs share one. Only a regular file that belongs to
-    /// the process's user and has no other name is replaced. A symbolic link as the last part of the path, another
-    /// user's file, a FIFO and a device are refused. Ends a trace that is being written.
+    /// The trace has a track for each greenlet, one for the hub and one for its polls. Timestamps come from the
+    /// system's monotonic clock, even if the loop uses another clock. `%p` in `path` is replaced by the process ID.
+    /// Hubs of one process can share a file. A file that no hub of this process is writing to is overwritten. The file
+    /// must be a regular file with a single hard link that belongs to the process's user. A symbolic link as the last
+    /// component of the path, another user's file, a FIFO and a device are refused. If the hub has a trace already,
+    /// that trace ends.
     ///
-    /// What is known is written before the hub sleeps, when there are 64 KiB of it, and at the end of the hub or of the
-    /// process; so the file of a process that was killed lacks little, and can be opened. In a forked child the trace
-    /// goes on only if its name has a `%p`. If writing fails, that is printed once and the trace ends.
+    /// Buffered events are written before the hub sleeps, when they reach 64 KiB, and at the end of the hub or of the
+    /// process. So the file of a killed process is nearly complete and can be opened. A forked child continues the
+    /// trace only if the path contains `%p`. If a write fails, the error is printed once and the trace ends.
     ///
     /// `GEVENT_TRACE` does this for every hub. Throws ``SystemError`` if the file cannot be opened, and ``HubError``
     /// with `.wrongThread` or `.destroyed`. Never parks.
@@ -70,34 +72,35 @@ extension Hub {
         trace.begin()
     }
 
-    /// Ends the trace and completes its file. No effect without one. On the hub's own thread; traps elsewhere.
+    /// Ends the trace and completes its file. Does nothing if there is no trace. Must be called on the hub's own
+    /// thread; traps elsewhere.
     public func stopTrace() {
         if gevent_hub_current() != pointer { fatalError("\(HubError.wrongThread)") }
         existingService(Trace.self)?.stop()
     }
 
-    // MARK: By the settings
+    // MARK: Settings
 
-    /// Starts what the settings ask for. Diagnostics that fail to start are reported and skipped: a program does not
-    /// fail because it cannot be observed.
+    /// Starts the monitor and the trace if the settings ask for them. A failure is reported and skipped, because a
+    /// program should run even if it cannot be observed.
     func startObservingAsConfigured() {
         gevent_once_set_function_text { address, text, size in
-            guard let address, let text, let place = places(of: address).last else { return }
-            strncpy(text, place.text, size - 1)
+            guard let address, let text, let frame = symbolicatedFrames(at: address).last else { return }
+            strncpy(text, frame.text, size - 1)
             text[size - 1] = 0
         }
         if resolvedConfiguration.monitorThreadEnable {
             do {
                 try startMonitor()
-            } catch {  // control: the hub is being made; nothing can be thrown into it yet
-                printToStandardError("gevent: there is no monitor: \(error)\n")
+            } catch {  // control: the hub is being created, so no error can be delivered to it yet
+                printToStandardError("gevent: cannot start the monitor: \(error)\n")
             }
         }
         if !resolvedConfiguration.trace.isEmpty {
             do throws(SystemError) {
                 try startTrace(to: resolvedConfiguration.trace, continuing: true)
             } catch {
-                printToStandardError("gevent: there is no trace: \(error)\n")
+                printToStandardError("gevent: cannot start the trace: \(error)\n")
             }
         }
     }

@@ -1,43 +1,44 @@
-// Symbols and source lines of addresses, from the toolchain's `Runtime` module.
+// Looks up the symbols and source lines of addresses with the toolchain's `Runtime` module.
 
 internal import CGevent
 internal import Runtime
 
-/// Looks up the functions that the call before `address` is in, innermost first. Any thread.
+/// Looks up the functions that contain the call before `address`, innermost first. Any thread.
 ///
-/// Without a symbol table in the file, the name is what the dynamic loader knows; without that, the result is a place
-/// in the file.
-func lookUpPlaces(of address: UInt) -> [Place] {
-    // A return address may be the first byte after its function. The call is before it.
+/// If the file has no symbol table, the dynamic loader's symbol is used. If there is none either, the result is an
+/// offset in the file.
+func lookUpFrames(at address: UInt) -> [SymbolicatedFrame] {
+    // A return address may be the first byte after its function, so the lookup uses the call before it.
     let call = address - 1
     var image = gevent_image()
     guard gevent_find_image(call, &image) else {
-        return [Place(symbol: nil, source: nil, offset: address, image: nil)]
+        return [SymbolicatedFrame(symbol: nil, source: nil, offset: address, image: nil)]
     }
-    let frames = symbolicatedFrames(address, in: image)
-    if !frames.isEmpty {
-        let places = frames.map { symbol in
+    let symbols = runtimeSymbols(address, in: image)
+    if !symbols.isEmpty {
+        let frames = symbols.map { symbol in
             let source = SourceLine(symbol.sourceLocation)
-            // What forwards to a closure has a line only if the closure was inlined there, and has its name plus "TA".
+            // A partial apply forwarder (suffix "TA") has a line only if its closure is inlined in it.
             let isClosure = symbol.rawName.hasPrefix("$s") && symbol.rawName.hasSuffix("TA") && source != nil
             let name = isClosure ? String(symbol.rawName.dropLast(2)) : symbol.rawName
-            // Runtime counts from the call, and has no offset for an inlined function.
-            return Place(symbol: name, source: source, offset: UInt(max(0, symbol.offset)), image: nil)
+            // `Runtime` measures from the call, and has no offset for an inlined function.
+            return SymbolicatedFrame(symbol: name, source: source, offset: UInt(max(0, symbol.offset)), image: nil)
         }
-        // Runtime misses some inlined calls. Their line is still known, and shows the program's code in a function of
-        // the library.
-        if places[0].origin == .library, let location = frames[0].sourceLocation, let line = SourceLine(location),
+        // `Runtime` misses some inlined calls but still knows their line, which can be program code inlined in a
+        // function of the library.
+        if frames[0].origin == .library, let location = symbols[0].sourceLocation, let line = SourceLine(location),
             !isOfLibrary(path: location.path)
         {
-            return [Place(symbol: "inlined code", source: line, offset: 0, image: nil)] + places
+            return [SymbolicatedFrame(symbol: "inlined code", source: line, offset: 0, image: nil)] + frames
         }
-        return places
+        return frames
     }
     if let symbol = image.symbol {
-        return [Place(symbol: String(cString: symbol), source: nil, offset: call - image.symbol_start, image: nil)]
+        let offset = call - image.symbol_start
+        return [SymbolicatedFrame(symbol: String(cString: symbol), source: nil, offset: offset, image: nil)]
     }
     let name = withUnsafeBytes(of: image.name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-    return [Place(symbol: nil, source: nil, offset: call - image.bias, image: name)]
+    return [SymbolicatedFrame(symbol: nil, source: nil, offset: call - image.bias, image: name)]
 }
 
 /// Whether a source file belongs to a module of the library, or to the C part of one.
@@ -49,7 +50,7 @@ private func isOfLibrary(path: String) -> Bool {
 }
 
 extension SourceLine {
-    /// Nil for code that the compiler generated, which has no line.
+    /// Returns nil for code that the compiler generated, which has no line.
     fileprivate init?(_ location: SymbolicatedBacktrace.SourceLocation?) {
         guard let location, location.line > 0, let file = location.path.split(separator: "/").last,
             file != "<compiler-generated>"
@@ -58,17 +59,17 @@ extension SourceLine {
     }
 }
 
-/// What `Runtime` knows of the call before `address`, which is in `image`. Empty if the function's name is unknown.
+/// Returns the symbols of `Runtime` for the call before `address` in `image`; empty if the function's name is unknown.
 ///
-/// `Runtime` symbolicates a `Backtrace`, and makes one only of the calling thread's own stack. But a `Backtrace` is
-/// `Decodable`, so one of a single address is decoded here, together with the only loaded file that it needs. Left to
-/// itself `Runtime` would read the addresses of all loaded files from `/proc/self/maps`, and misplace each file that it
-/// had mapped to read its symbols.
-private func symbolicatedFrames(_ address: UInt, in image: gevent_image) -> [SymbolicatedBacktrace.Symbol] {
-    // The Compact Backtrace Format: version and word size, one absolute return address, the end.
+/// `Runtime` can only symbolicate a `Backtrace`, and captures one only of the calling thread's stack. But `Backtrace`
+/// is `Decodable`, so this function decodes one that consists of a single address and the loaded file that contains it.
+/// With its own image map, `Runtime` would read the addresses of all loaded files from `/proc/self/maps`, and misplace
+/// every file that it has mapped to read symbols.
+private func runtimeSymbols(_ address: UInt, in image: gevent_image) -> [SymbolicatedBacktrace.Symbol] {
+    // Compact Backtrace Format: version and word size, one absolute return address, end marker.
     let backtrace = [2, 0x2f] + bigEndianBytes(address) + [0]
-    // The Compact ImageMap Format: version and word size, no platform name, one image with two addresses of eight
-    // bytes, no build ID, and a path in pieces.
+    // Compact ImageMap Format: version and word size, no platform name, one image with two 8-byte addresses, no build
+    // ID, and a path in segments.
     var imageMap: [UInt8] =
         [2, 0, 1, 0x3f] + bigEndianBytes(image.start) + bigEndianBytes(image.end - image.start) + [0]
     var path = withUnsafeBytes(of: image.path) { ArraySlice($0.prefix { $0 != 0 }) }
@@ -93,7 +94,7 @@ private func symbolicatedFrames(_ address: UInt, in image: gevent_image) -> [Sym
 
 private func bigEndianBytes(_ word: UInt) -> [UInt8] { withUnsafeBytes(of: word.bigEndian) { Array($0) } }
 
-/// Base64 without padding.
+/// Encodes bytes as Base64 without padding.
 private func base64(_ bytes: [UInt8]) -> String {
     let digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
     var text: [UInt8] = []
@@ -110,7 +111,7 @@ private func base64(_ bytes: [UInt8]) -> String {
     return String(decoding: text, as: UTF8.self)
 }
 
-/// Decodes an object whose fields are all strings.
+/// A decoder of an object whose fields are all strings.
 private struct FieldDecoder: Decoder {
     private let fields: [String: String]
     let codingPath: [any CodingKey] = []
@@ -118,7 +119,7 @@ private struct FieldDecoder: Decoder {
 
     init(_ fields: [String: String]) { self.fields = fields }
 
-    /// The object has another shape.
+    /// The error for a request of anything but a string field.
     private struct Mismatch: Error {}
 
     func container<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedDecodingContainer<Key> {

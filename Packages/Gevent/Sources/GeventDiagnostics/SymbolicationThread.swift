@@ -2,15 +2,12 @@ internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// A thread that looks up names of functions for reports that are made while the hub goes on.
+/// A thread that symbolicates addresses for reports while the hub keeps running.
 ///
-/// Swift's `Runtime` keeps what it has read of a program's debug information for each thread. The first lookup takes a
-/// few hundred milliseconds, later ones up to some tens in a large program. So one thread does it for all hubs of the
-/// process. It is started with the first request. A fork waits for the end of its step, as for a monitor's, and a
-/// forked child starts its own.
-///
-/// Unchecked, because of the bell, which any thread may ring.
-final class SymbolicationThread: @unchecked Sendable {
+/// Swift's `Runtime` caches a program's debug information per thread. In a large program the first lookup takes a few
+/// hundred milliseconds, and later ones up to some tens. So one thread serves all hubs of the process. It starts with
+/// the first request. A fork waits until its step ends, as for a monitor's thread, and a forked child starts its own.
+final class SymbolicationThread: Sendable {
     private struct Request {
         let addresses: [UnsafeRawPointer]
         let completion: @Sendable () -> Void
@@ -18,20 +15,22 @@ final class SymbolicationThread: @unchecked Sendable {
 
     private struct State {
         var requests: [Request] = []
-        /// The process in which the thread runs.
+        /// The ID of the process in which the thread runs.
         var process: CInt = 0
     }
 
     private static let shared = SymbolicationThread()
 
     private let state = ForkableMutex(State())
-    private let bell = gevent_bell_create()
+    /// Wakes the thread. `nonisolated(unsafe)`: any thread may ring the bell, and it exists as long as the process.
+    nonisolated(unsafe) private let bell = gevent_bell_create()
 
-    /// Parks until the functions at `addresses` have been looked up, so that ``places(of:)`` returns at once. If that
-    /// takes longer than five seconds, or the system has no thread for it, `places(of:)` looks them up itself. It does
-    /// so in virtual time too, which would pass the five seconds at once.
+    /// Parks until the frames at `addresses` are cached, so that ``symbolicatedFrames(at:)`` returns at once. Returns
+    /// early after five seconds, or if no thread can be started; `symbolicatedFrames(at:)` then does the lookup itself.
+    /// It also does so in virtual time, in which the five seconds pass at once.
     static func lookUpParked(_ addresses: [UInt]) throws {
-        let unknown = addresses.compactMap { UnsafeRawPointer(bitPattern: $0) }.filter { !hasPlaces(of: $0) }
+        let pointers = addresses.compactMap { UnsafeRawPointer(bitPattern: $0) }
+        let unknown = pointers.filter { !hasSymbolicatedFrames(at: $0) }
         let hub = Hub.current
         if unknown.isEmpty || hub.hasVirtualTime { return }
         let completed = Completion()
@@ -40,17 +39,17 @@ final class SymbolicationThread: @unchecked Sendable {
         if isRequested { try completed.event.wait(timeout: .seconds(5)) }
     }
 
-    /// Unchecked, because only the hub's thread touches the event: the other one passes the object on.
+    /// Unchecked, because only the hub's thread accesses the event; the other thread only passes the object on.
     private final class Completion: @unchecked Sendable {
         let event = Event()
     }
 
-    /// Returns false if there is no thread.
+    /// Adds a request and starts the thread if necessary. Returns false if the thread cannot be started.
     private func request(_ request: Request) -> Bool {
         let isStarted = state.withLock { state in
             if state.process != getpid() {
                 if !start() { return false }
-                // Requests of the parent are served there.
+                // The parent's thread serves the parent's requests.
                 state = State(process: getpid())
             }
             state.requests.append(request)
@@ -80,7 +79,7 @@ final class SymbolicationThread: @unchecked Sendable {
             return state.requests
         }
         for request in requests {
-            for address in request.addresses { _ = places(of: address) }
+            for address in request.addresses { _ = symbolicatedFrames(at: address) }
             request.completion()
         }
     }

@@ -3,21 +3,21 @@ internal import CGeventSystem
 internal import GeventCore
 internal import Synchronization
 
-/// Turns what a hub does into events of Chrome's trace format, of which a viewer makes tracks.
+/// A trace of one hub: records switches, waits and polls as events of Chrome's trace format.
 ///
-/// A process of the viewer is a hub, numbered by its thread; a thread of the viewer is a greenlet, numbered through the
-/// whole process and never again, so that the hubs of a process can share a file.
+/// A hub is a process in the viewer, with its thread's ID as `pid`. A greenlet is a thread in the viewer. Its `tid` is
+/// unique in the process and never reused, so several hubs can share a file.
 final class Trace: HubService, SwitchTrace {
-    /// A line in the viewer.
+    /// One track in the viewer.
     private final class Track {
         let number: Int
-        /// What all its events contain.
+        /// The `pid` and `tid` fields, which all its events contain.
         let fields: [UInt8]
-        /// The greenlet's description as the file has it.
+        /// The greenlet's description, as last queued for the file.
         var name: String
         let site: UnsafePointer<gevent_spawn_site>?
-        /// Since when it does not run, and what it waits for.
-        var left: (at: Int64, event: [UInt8])?
+        /// When the greenlet was suspended, and the name of its wait event; nil if no wait is open.
+        var suspension: (at: Int64, event: [UInt8])?
 
         init(_ number: Int, process: Int, name: String, site: UnsafePointer<gevent_spawn_site>?) {
             self.number = number
@@ -41,12 +41,12 @@ final class Trace: HubService, SwitchTrace {
 
     private var buffer: [UInt8] = []
     private static let bufferSize = 64 << 10
-    /// Tracks whose name is not in the file: where a greenlet was spawned is found out on the hub's stack, which is
-    /// large.
+    /// Tracks whose name is not in the file yet. Spawn sites are symbolicated on the hub's stack, because that takes a
+    /// lot of stack.
     private var unnamed: [Track] = []
     private var siteTexts: [UnsafePointer<gevent_spawn_site>: String] = [:]
-    private var isOver = false
-    /// Writing has failed, which the file has said.
+    private var hasEnded = false
+    /// Whether a write has failed. The file has reported it.
     private var isBroken = false
 
     init(of hub: Hub, to file: TraceFile) {
@@ -62,7 +62,7 @@ final class Trace: HubService, SwitchTrace {
 
     // MARK: The beginning and the end
 
-    /// From here on, what runs now runs.
+    /// Starts recording, with the current greenlet as the running one.
     func begin() {
         event(
             "M", polls, nil, nil, name: "process_name", arguments: [("name", "hub on \(loopName), thread \(process)")])
@@ -72,10 +72,10 @@ final class Trace: HubService, SwitchTrace {
         flush()
     }
 
-    /// Writes what is known, and completes the file unless another hub writes to it.
+    /// Writes all buffered events, and completes the file unless another hub writes to it.
     func end() {
-        if isOver { return }
-        isOver = true
+        if hasEnded { return }
+        hasEnded = true
         let now = gevent_monotonic_time()
         closeRun(now)
         for (_, track) in tracks { closeWait(of: track, now) }
@@ -84,7 +84,7 @@ final class Trace: HubService, SwitchTrace {
         file.close()
     }
 
-    /// Ends the trace, and stops watching the hub for it.
+    /// Ends the trace and removes it from the hub.
     func stop() {
         let hub = Hub.of(hub)
         hub.watchSwitches { $0.trace = nil }
@@ -94,23 +94,23 @@ final class Trace: HubService, SwitchTrace {
 
     func hubWillClose() { stop() }
 
-    /// The trace is the parent's. The child begins one of its own if the name of the file has the process's number.
+    /// Abandons the parent's trace. The child starts its own if the path contains `%p`.
     func hubDidFork() {
         let hub = Hub.of(hub)
         hub.watchSwitches { $0.trace = nil }
         hub.removeService(self)
-        isOver = true
+        hasEnded = true
         buffer = []
         file.abandon()
         if !file.path.contains("%p") { return }
         do {
             try hub.startTrace(to: file.path)
         } catch {  // control: opening a file does not park, so no kill can arrive here
-            printToStandardError("gevent: there is no trace of this child: \(error)\n")
+            printToStandardError("gevent: cannot start the trace of this child: \(error)\n")
         }
     }
 
-    // MARK: What happens
+    // MARK: Events of the hub
 
     func switches(from origin: UnsafeMutablePointer<gevent_context>?, to target: AnyGreenlet, isOver: Bool) {
         let now = gevent_monotonic_time()
@@ -119,7 +119,7 @@ final class Trace: HubService, SwitchTrace {
             if isOver || origin == nil {
                 if tracks[key] === track { tracks[key] = nil }
             } else if let origin, key != hubAddress {
-                track.left = (now, Trace.waitEvent(origin))
+                track.suspension = (now, Trace.waitEvent(origin))
             }
         }
         let track = track(of: target)
@@ -136,20 +136,20 @@ final class Trace: HubService, SwitchTrace {
         let now = gevent_monotonic_time()
         let key = Trace.key(greenlet)
         let track = track(of: greenlet)
-        // The name may have been given meanwhile.
+        // The greenlet may have been named after its track was created.
         let name = greenlet.description
         if name != track.name {
             track.name = name
             noteUnnamed(track)
         }
         closeRun(now)
-        let how =
+        let outcome =
             switch (greenlet as? JoinableGreenlet)?.outcomeError {
             case nil: "end"
             case is any GreenletExitError: "exit"
             default: "failure"
             }
-        event("i", track, now, nil, name: how, category: "life")
+        event("i", track, now, nil, name: outcome, category: "life")
         tracks[key] = nil
     }
 
@@ -168,7 +168,7 @@ final class Trace: HubService, SwitchTrace {
 
     func pollBegins(maySleep: Bool) {
         writeNames()
-        // Whatever stops a program, it stops while it sleeps: the file says how it came to that.
+        // A stuck program usually sleeps in a poll, so the file must contain the events that led there.
         if maySleep || buffer.count >= Trace.bufferSize { flush() }
         poll = (gevent_monotonic_time(), maySleep)
         if isBroken { stop() }
@@ -198,24 +198,24 @@ final class Trace: HubService, SwitchTrace {
 
     private func noteUnnamed(_ track: Track) {
         unnamed.append(track)
-        // Bounded by what a program does between two polls, which is bounded, and by this.
+        // The list grows between two polls; this bounds it.
         if unnamed.count >= 4096 { writeNames() }
     }
 
     private func writeNames() {
         for track in unnamed {
-            let place = track.site.map { text(of: $0) } ?? ""
-            let name = place.isEmpty ? track.name : "\(track.name), \(place)"
+            let site = track.site.map { text(of: $0) } ?? ""
+            let name = site.isEmpty ? track.name : "\(track.name), \(site)"
             event("M", track, nil, nil, name: "thread_name", arguments: [("name", name)])
         }
         unnamed.removeAll(keepingCapacity: true)
     }
 
-    /// "spawned at" and the first frame that is not the library's; empty without one.
+    /// Returns "spawned at" and the first frame outside the library; empty if there is none.
     private func text(of site: UnsafePointer<gevent_spawn_site>) -> String {
         if let known = siteTexts[site] { return known }
-        let place = SpawnLocation(site) { _ in }
-        let text = place.frames.first.map { "\(place.phrase) \($0)" } ?? ""
+        let location = SpawnLocation(site) { _ in }
+        let text = location.frames.first.map { "\(location.phrase) \($0)" } ?? ""
         siteTexts[site] = text
         return text
     }
@@ -229,12 +229,13 @@ final class Trace: HubService, SwitchTrace {
     }
 
     private func closeWait(of track: Track, _ now: Int64) {
-        guard let (at, name) = track.left else { return }
-        track.left = nil
-        slice(track, at, now, name)
+        guard let (since, event) = track.suspension else { return }
+        track.suspension = nil
+        slice(track, since, now, event)
     }
 
-    /// What a context that leaves waits for, as part of an event. Worked out now: later its object may be gone.
+    /// Returns the name and category of a suspended context's wait event. Called at the switch, because the object it
+    /// waits for may be released later.
     private static func waitEvent(_ context: UnsafeMutablePointer<gevent_context>) -> [UInt8] {
         if context.pointee.wait_state != UInt8(GEVENT_WAIT_PARKED) { return readyEvent }
         var bytes: [UInt8] = []
@@ -273,7 +274,7 @@ final class Trace: HubService, SwitchTrace {
         buffer.append(UInt8(ascii: "}"))
     }
 
-    /// The same, of bytes that are there already: this happens twice a switch.
+    /// Appends a complete event whose name is encoded already. This is the fast path, used twice per switch.
     private func slice(_ track: Track, _ from: Int64, _ to: Int64, _ name: [UInt8]) {
         append(",\n{\"ph\":\"X\"")
         buffer += track.fields
@@ -288,12 +289,12 @@ final class Trace: HubService, SwitchTrace {
         buffer += UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
     }
 
-    /// Microseconds with three digits behind the point.
+    /// Appends a time in microseconds with three decimal places.
     private func appendTime(_ field: StaticString, _ nanoseconds: Int64) {
         append(field)
         var (rest, last) = UInt64(max(nanoseconds, 0)).quotientAndRemainder(dividingBy: 10)
         withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 24) { digits in
-            // From the last digit to the first, with the point before the last three.
+            // Fills the digits from last to first, with the decimal point before the last three.
             var first = digits.count
             repeat {
                 first -= 1
@@ -308,7 +309,7 @@ final class Trace: HubService, SwitchTrace {
         }
     }
 
-    /// As a string of JSON.
+    /// Appends `text` as a JSON string.
     private static func append(_ text: String, to bytes: inout [UInt8]) {
         bytes.append(UInt8(ascii: "\""))
         for byte in text.utf8 {

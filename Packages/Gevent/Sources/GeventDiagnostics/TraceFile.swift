@@ -2,30 +2,30 @@ internal import GeventCore
 internal import Glibc
 internal import Synchronization
 
-/// A file that hubs write trace events to: an array of JSON, whose end may be missing.
+/// A file of trace events that several hubs can write to: a JSON array whose closing bracket may be missing.
 ///
-/// Any thread; a hub hands over whole events.
+/// Usable from any thread. Each write appends complete events.
 ///
-/// The name often comes from the environment and lies in a directory that others may write to. So the file must be a
-/// regular one that belongs to this process's user and has no other name; a link that another user left there must
-/// lead to nothing of ours, and a FIFO or a device must not hang the program.
+/// The path often comes from the environment, and its directory may be writable by other users. So the file must be a
+/// regular file with a single hard link that belongs to this process's user. Otherwise a link planted by another user
+/// could overwrite one of this user's files, and a FIFO or a device could hang the program.
 final class TraceFile: Sendable {
     private struct State {
-        /// How many hubs write to it.
+        /// The number of hubs that write to the file.
         var users = 0
         var isOpen = false
         var hasFailed = false
     }
 
-    /// As it was given, with a `%p` in it.
+    /// The path as given, with `%p` not yet replaced.
     let path: String
     private let name: String
-    /// A forked child has the descriptor too, and the file is not its own.
+    /// The process that opened the file. A forked child inherits the descriptor but must not write.
     private let owner = getpid()
     private let state = ForkableMutex(State())
     private let descriptor = Atomic<CInt>(-1)
 
-    /// Files that this process has written to, by name.
+    /// The files that this process has written to, by name.
     private static let known = ForkableMutex<[String: TraceFile]>([:])
     private static let end = "\n]\n"
 
@@ -34,7 +34,7 @@ final class TraceFile: Sendable {
         self.name = name
     }
 
-    /// The file for one more hub. `continuing` goes on where an earlier hub of this process has stopped.
+    /// Opens the file for one more hub. With `continuing`, appends to what earlier hubs of this process have written.
     static func open(_ path: String, continuing: Bool) throws(SystemError) -> TraceFile {
         completeAtExit
         let process = getpid()
@@ -80,13 +80,13 @@ final class TraceFile: Sendable {
         SystemError(errno: errno, operation: "open the trace", object: name, message: message)
     }
 
-    /// Opens or makes the file and changes nothing in one that is not acceptable.
+    /// Opens or creates the file. Leaves a file that it refuses unchanged.
     private func openSafely() throws(SystemError) -> CInt {
         // Without O_NONBLOCK, opening a FIFO waits for its reader. On a regular file the flag has no effect.
         let opened = Glibc.open(name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0o666)
         if opened < 0 {
             let error = errno
-            // Of a FIFO without a reader the kernel says "no such device".
+            // For a FIFO without a reader the kernel reports "no such device".
             let message: String? =
                 switch error {
                 case ELOOP: "ELOOP: it is a symbolic link, which is not followed"
@@ -116,7 +116,7 @@ final class TraceFile: Sendable {
 
     private func beginArray(_ file: CInt) -> CInt? {
         if ftruncate(file, 0) != 0 || lseek(file, 0, SEEK_SET) < 0 { return errno }
-        // The first event: all others can have their comma in front of them.
+        // With this event first, every later event can start with a comma.
         let text = """
             [
             {"ph":"M","pid":\(owner),"tid":0,"name":"process_labels","args":{"labels":"gevent \(version)"}}
@@ -124,18 +124,18 @@ final class TraceFile: Sendable {
         return TraceFile.write(Array(text.utf8), to: file)
     }
 
-    /// Takes the end away that was written when it was closed.
+    /// Removes the closing bracket, which was written when the file was closed.
     private func reopenArray(_ file: CInt) -> CInt? {
         let size = lseek(file, 0, SEEK_END)
         if size < 0 { return errno }
-        // Removed or replaced by somebody else meanwhile.
+        // The file was removed, replaced or truncated meanwhile.
         if size <= TraceFile.end.utf8.count { return beginArray(file) }
         let rest = size - TraceFile.end.utf8.count
         if ftruncate(file, rest) != 0 || lseek(file, rest, SEEK_SET) < 0 { return errno }
         return nil
     }
 
-    /// Appends whole events. Returns whether it did; the first time that it cannot, that is printed.
+    /// Appends complete events. Returns whether that succeeded, and prints the first failure.
     func write(_ bytes: [UInt8]) -> Bool {
         if getpid() != owner { return false }
         return state.withLock { state in
@@ -147,7 +147,7 @@ final class TraceFile: Sendable {
         }
     }
 
-    /// One hub less; after the last one the array is complete.
+    /// Closes the file for one hub. The last close completes the array.
     func close() {
         if getpid() != owner { return }
         state.withLock { state in
@@ -164,13 +164,14 @@ final class TraceFile: Sendable {
         state.isOpen = false
     }
 
-    /// In a forked child: lets go of the parent's file. Takes no lock, since a thread that is not there may have it.
+    /// Closes the inherited descriptor in a forked child. Takes no lock: a thread of the parent may have held it at the
+    /// fork.
     func abandon() {
         let file = descriptor.exchange(-1, ordering: .relaxed)
         if file >= 0 { Glibc.close(file) }
     }
 
-    /// Returns an errno.
+    /// Writes all of `bytes`. Returns nil, or an errno.
     private static func write(_ bytes: [UInt8], to file: CInt) -> CInt? {
         var rest = bytes[...]
         while !rest.isEmpty {
@@ -182,8 +183,8 @@ final class TraceFile: Sendable {
         return nil
     }
 
-    /// A process that ends without destroying its hubs leaves complete files all the same. What other threads have not
-    /// handed over is lost.
+    /// Completes the files of a process that exits without destroying its hubs. Events that other threads have buffered
+    /// are lost.
     private static let completeAtExit: Void = {
         atexit {
             if Hub.exists { Hub.current.stopTrace() }

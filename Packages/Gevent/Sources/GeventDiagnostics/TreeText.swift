@@ -1,34 +1,34 @@
 internal import CGevent
 internal import GeventCore
 
-/// A tree of greenlets as people read it.
+/// Formats a spawn tree as text.
 struct TreeText {
-    /// Deeper than this, indentation says nothing any more.
+    /// The depth beyond which nodes show their depth as a number instead of by indentation.
     private static let deepestIndentation = 24
     private static let framesShown = 3
-    /// The library's own functions stand above those that are shown.
+    /// The number of frames to read. More than ``framesShown``, because frames of the library are skipped.
     private static let framesSearched = 32
     private static let localsShown = 20
     private static let charactersShown = 200
 
     private let tree: GreenletTree
-    /// Many greenlets share few spawn sites, and each takes several lookups.
-    private var spawnPlaces: [UnsafePointer<gevent_spawn_site>: SpawnLocation] = [:]
+    /// A cache of spawn locations: many greenlets share few spawn sites, and each takes several lookups.
+    private var spawnLocations: [UnsafePointer<gevent_spawn_site>: SpawnLocation] = [:]
     private(set) var text = ""
 
     /// Writes the first `limit` greenlets of `tree`.
     ///
     /// - Parameters:
-    ///   - unseen: how many greenlets there are that the tree does not have.
-    ///   - prepare: is called with addresses before their names are needed, since looking them up is slow. It may let
-    ///     other greenlets run, which may end some of those in the tree.
-    ///   - pause: is called after each greenlet, and may do the same.
+    ///   - unseen: the number of greenlets that are not in the tree.
+    ///   - prepare: called with addresses before they are symbolicated, because that is slow. It may park, and
+    ///     greenlets in the tree may end meanwhile.
+    ///   - pause: called after each greenlet. It may park too.
     init<Failure: Error>(
         _ tree: GreenletTree, limit: Int, unseen: Int = 0, preparing prepare: ([UInt]) throws(Failure) -> Void,
         pausing pause: () throws(Failure) -> Void
     ) throws(Failure) {
         self.tree = tree
-        // Whether there are siblings behind, for each ancestor of the node in question and itself.
+        // For the current node and each of its ancestors: whether another sibling follows.
         var continues: [Bool] = []
         let shown = tree.nodes.prefix(max(limit, 0))
         for index in shown.indices {
@@ -39,12 +39,12 @@ struct TreeText {
             try write(node, continues, prepare)
             try pause()
         }
-        let left = tree.nodes.count - shown.count + unseen
-        if left > 0 { text += "… and \(left) more\n" }
+        let omitted = tree.nodes.count - shown.count + unseen
+        if omitted > 0 { text += "… and \(omitted) more\n" }
         if text.hasSuffix("\n") { text.removeLast() }
     }
 
-    /// Writes the first `limit` greenlets of `tree` in one go.
+    /// Writes the first `limit` greenlets of `tree` without parking.
     init(_ tree: GreenletTree, limit: Int) {
         self.init(tree, limit: limit, preparing: { _ in }, pausing: {})
     }
@@ -53,7 +53,7 @@ struct TreeText {
         _ node: GreenletTree.Node, _ continues: [Bool], _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) {
         let greenlet = node.greenlet
-        // Roots stand at the margin; below them each level draws the line of its siblings.
+        // Roots are not indented. Each level below them draws a vertical bar while siblings follow.
         let bars = continues.dropFirst().map { $0 ? "│  " : "   " }
         var branch = ""
         var lead = bars.joined()
@@ -65,10 +65,10 @@ struct TreeText {
         }
         text += "\(branch)\(oneLine(greenlet)) \(state(of: node))\n"
         lead += node.descendantCount > 0 ? "│    " : "     "
-        try write(whereItWaits(greenlet, prepare), lead, "at")
+        try write(waitingFrames(of: greenlet, prepare), lead, "at")
         if let site = greenlet.readableSpawnSite {
-            let place = try spawnPlace(site, prepare)
-            write(place.frames, lead, place.phrase)
+            let location = try spawnLocation(of: site, prepare)
+            write(location.frames, lead, location.phrase)
         }
         writeLocals(of: greenlet, lead, startsTree: startsTree(node))
     }
@@ -80,8 +80,8 @@ struct TreeText {
     }
 
     private func state(of node: GreenletTree.Node) -> String {
-        // Only while a pause let it run.
-        if node.greenlet.isDead { return "over meanwhile" }
+        // Only possible if it ran while `prepare` or `pause` parked.
+        if node.greenlet.isDead { return "ended meanwhile" }
         guard node.state == .parked, let duration = node.parkedFor else {
             return node.greenlet.isHub && node.state != .running ? "idle" : node.state.rawValue
         }
@@ -89,41 +89,41 @@ struct TreeText {
         return "parked for \(shortSeconds(duration)) s in \(shortened(wait))"
     }
 
-    /// What it called the library from.
-    private func whereItWaits<Failure: Error>(
-        _ greenlet: AnyGreenlet, _ prepare: ([UInt]) throws(Failure) -> Void
+    /// Returns the program's frames that called into the library, innermost first.
+    private func waitingFrames<Failure: Error>(
+        of greenlet: AnyGreenlet, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> [String] {
         guard let context = greenlet.context else { return [] }
         var frames = [UnsafeMutableRawPointer?](repeating: nil, count: TreeText.framesSearched)
         frames.removeLast(frames.count - gevent_parked_frames(context, &frames, frames.count))
         let addresses = frames.map { UInt(bitPattern: $0) }
-        // From here on the greenlet may run.
+        // `prepare` may let the greenlet run, so its stack is not read after this point.
         try prepare(addresses)
-        // Innermost are the switch and what led to it, down to the call that waits.
+        // Skips the innermost frames: the switch, and the library's frames between it and the program's call.
         var (isInSwitch, isInCall) = (true, true)
         var found: [String] = []
         for case let address? in addresses.map({ UnsafeRawPointer(bitPattern: $0) }) {
-            for place in places(of: address) {
-                if place.origin == .library { isInSwitch = false }
-                if place.origin == .program && !isInSwitch { isInCall = false }
+            for frame in symbolicatedFrames(at: address) {
+                if frame.origin == .library { isInSwitch = false }
+                if frame.origin == .program && !isInSwitch { isInCall = false }
                 if isInCall { continue }
-                if place.origin == .program || place.origin == .standardLibrary { found.append(place.text) }
+                if frame.origin == .program || frame.origin == .standardLibrary { found.append(frame.text) }
             }
             if found.count >= TreeText.framesShown { break }
         }
         return found
     }
 
-    private mutating func spawnPlace<Failure: Error>(
-        _ site: UnsafePointer<gevent_spawn_site>, _ prepare: ([UInt]) throws(Failure) -> Void
+    private mutating func spawnLocation<Failure: Error>(
+        of site: UnsafePointer<gevent_spawn_site>, _ prepare: ([UInt]) throws(Failure) -> Void
     ) throws(Failure) -> SpawnLocation {
-        if let known = spawnPlaces[site] { return known }
+        if let known = spawnLocations[site] { return known }
         let made = try SpawnLocation(site, preparing: prepare)
-        spawnPlaces[site] = made
+        spawnLocations[site] = made
         return made
     }
 
-    /// The store of a tree is shown where the tree begins.
+    /// Whether the node is the top of a subtree that shares one store of tree locals, which is printed only there.
     private func startsTree(_ node: GreenletTree.Node) -> Bool {
         guard let parent = node.parent else { return true }
         return tree.nodes[parent].greenlet.existingSpawnTreeLocals !== node.greenlet.existingSpawnTreeLocals
@@ -148,8 +148,8 @@ struct TreeText {
 }
 
 extension Character {
-    /// What a report shows of it: a space for a line break, and U+FFFD for a control character. Names and locals may
-    /// come from a client, and must not give orders to the terminal of whoever reads the report.
+    /// The character as a report shows it: a space for a line break, and U+FFFD for a control character. Names and
+    /// locals may come from a client, and must not send escape sequences to the reader's terminal.
     var shown: Character {
         if isNewline { return " " }
         return unicodeScalars.contains { $0.properties.generalCategory == .control } ? "\u{FFFD}" : self

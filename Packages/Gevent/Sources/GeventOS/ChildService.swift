@@ -1,17 +1,17 @@
 internal import GeventCore
 internal import Glibc
 
-/// The children that one hub watches.
+/// The child processes that one hub watches.
 final class ChildService: HubService {
     private unowned let hub: Hub
-    /// Usually one for each child.
+    /// The watches by process ID. Usually one for each child.
     private var watches: [CInt: [ChildWatch]] = [:]
-    /// Greenlets that wait for what only SIGCHLD tells: any child, a group, a stop.
+    /// Wakes greenlets that wait for changes that only SIGCHLD reports: of any child, of a group, or a stop.
     let changes = Event()
     private var signal: SignalRegistration?
-    /// How many of them are about to wait, waiting, or woken and not yet through.
+    /// The number of greenlets that use ``changes``, from before they park until they have finished.
     var signalUsers = 0
-    /// Off in tests, to run what older kernels run.
+    /// Whether to use pidfds. Tests turn this off to run the code for older kernels.
     var usesDescriptors = true
 
     init(_ hub: Hub) { self.hub = hub }
@@ -26,12 +26,12 @@ final class ChildService: HubService {
 
     func watch(of pid: CInt) -> ChildWatch? { watches[pid]?.first }
 
-    /// A child's status was taken: this is it, for all who watch that child.
+    /// Delivers the status of a child to all of its watches.
     func ended(_ pid: CInt, _ status: ChildStatus) {
         for watch in watches[pid] ?? [] { watch.settle(status) }
     }
 
-    /// Has SIGCHLD from now on.
+    /// Starts to watch SIGCHLD.
     func watchSignal() throws {
         if signal != nil { return }
         signal = try hub.watchSignal(SIGCHLD, referenced: false, .hub { [unowned self] in childrenChanged() })
@@ -52,11 +52,11 @@ final class ChildService: HubService {
         let all = Array(watches.values.joined())
         for watch in all { watch.settle(ChildError(.cancelled, pid: watch.pid)) }
         watches = [:]
-        // Its registration ends with the service of signals.
+        // The signal service ends the registration.
         signal = nil
     }
 
-    /// They are the parent's children, not ours.
+    /// Ends all watches in a forked child, because the processes are children of the parent.
     func hubDidFork() {
         for watch in Array(watches.values.joined()) { watch.settle(ChildError(.notAChild, pid: watch.pid)) }
         changes.notifyAll(hub.pointer)

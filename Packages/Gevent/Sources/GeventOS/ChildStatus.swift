@@ -1,35 +1,35 @@
 internal import GeventCore
 
-/// How a child process ended, or what else became of it: the raw status of `waitpid`, and what it means.
+/// The status of a child process as `waitpid` reports it: how it ended, or that it was stopped or continued.
 public struct ChildStatus: Sendable, Hashable, CustomStringConvertible {
-    /// The number as `waitpid` gives it.
+    /// The raw status from `waitpid`.
     public let rawValue: CInt
 
-    /// The meaning of a number from `waitpid`.
+    /// Creates a status from a raw status of `waitpid`.
     public init(rawValue: CInt) { self.rawValue = rawValue }
 
-    /// What it gave to `exit`, if it ended that way.
+    /// The exit code; nil if the process did not exit by itself.
     public var exitCode: CInt? { rawValue & 0x7f == 0 ? (rawValue >> 8) & 0xff : nil }
 
-    /// The signal that ended it, if one did.
+    /// The signal that killed the process; nil if none did.
     public var terminatingSignal: CInt? {
         let signal = rawValue & 0x7f
         return signal == 0 || signal == 0x7f ? nil : signal
     }
 
-    /// Whether the kernel wrote its memory to a file when a signal ended it.
+    /// Whether the kernel wrote a core dump when a signal killed the process.
     public var dumpedCore: Bool { terminatingSignal != nil && rawValue & 0x80 != 0 }
 
-    /// The signal that has stopped it, if it is stopped and not over.
+    /// The signal that stopped the process; nil if it is not stopped.
     public var stoppingSignal: CInt? { rawValue & 0xff == 0x7f ? (rawValue >> 8) & 0xff : nil }
 
-    /// Whether it was stopped and goes on.
+    /// Whether the process was stopped and has been continued.
     public var isContinued: Bool { rawValue == 0xffff }
 
-    /// Whether it ended by `exit(0)`.
+    /// Whether the process ended with exit code 0.
     public var isSuccess: Bool { rawValue == 0 }
 
-    /// "exit code 3", "killed by signal 9", "stopped by signal 19", "continued".
+    /// The status as text: "exit code 3", "killed by signal 9", "stopped by signal 19", "continued".
     public var description: String {
         if isContinued { return "continued" }
         if let exitCode { return "exit code \(exitCode)" }

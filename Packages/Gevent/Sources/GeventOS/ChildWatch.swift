@@ -3,39 +3,39 @@ internal import CGeventSystem
 public import GeventCore
 internal import Glibc
 
-/// Watches a child process and takes its status when it ends, once, for everybody who waits for it.
+/// A watch of a child process, which takes the child's status once and delivers it to all waiters.
 ///
-/// It becomes ready when the child is over. Making one for a child that has ended is fine, as long as nobody has waited
-/// for it. It goes on until it is ready, is cancelled or its hub is destroyed, whoever holds it; it keeps the hub
-/// waiting unless told otherwise. The kernel reports the end through a descriptor, or by SIGCHLD where it is too old
-/// for that (before Linux 5.3). Confined to the thread of its hub.
+/// The watch becomes ready when the child ends. It can be made after the child has ended, if its status has not been
+/// taken yet. It stays active until it is ready, is cancelled or its hub is destroyed, even without references. By
+/// default it keeps the hub waiting. The kernel reports the end through a pidfd, or by SIGCHLD before Linux 5.3.
+/// Confined to the thread of its hub.
 ///
 /// gevent: `loop.child(pid)`.
 public final class ChildWatch: Waitable, CustomStringConvertible {
-    /// The process identifier.
+    /// The process ID of the child.
     ///
     /// gevent: `child.rpid`.
     public let pid: CInt
-    /// How the child ended; nil until it has.
+    /// The child's status; nil until it has ended.
     ///
     /// gevent: `child.rstatus`.
     public private(set) var status: ChildStatus?
-    /// Why there will be no status; nil unless that has turned out.
+    /// The reason that there will be no status; nil if none is known.
     public private(set) var error: (any Error)?
-    /// Whether there is a status, or will never be one.
+    /// Whether the watch has a status or an error.
     public var isReady: Bool { status != nil || error != nil }
 
     private let hub: Hub
-    /// Set at the end.
+    /// Set when the watch becomes ready.
     private let ended = Event()
     private var pidfd: CInt = -1
     private var watch: DescriptorWatch?
     private var hold: Registration?
 
-    /// Watches `pid`, a child of this process that nobody has waited for.
+    /// Watches `pid`, a child of this process whose status has not been taken.
     ///
-    /// Makes the thread's hub if there is none. Throws ``ChildError`` if it is no such child, and ``LoopError`` if
-    /// there are no descriptors left.
+    /// Creates the thread's hub if there is none. Throws ``ChildError`` if `pid` is not such a child, and ``LoopError``
+    /// if no descriptors are left.
     public init(pid: CInt, referenced: Bool = true) throws {
         hub = Hub.of(try currentHub())
         self.pid = pid
@@ -48,11 +48,11 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
         if try !watchDescriptor(service) { try service.watchSignal() }
         if referenced { hold = hub.hold() }
         service.add(self)
-        // It may be over since before there was anything to report it.
+        // The child may have ended before the kernel could report it.
         check()
     }
 
-    /// Whether it keeps the hub waiting.
+    /// Whether the watch keeps the hub waiting.
     ///
     /// gevent: `watcher.ref`.
     public var isReferenced: Bool {
@@ -63,10 +63,10 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
         }
     }
 
-    /// Parks until the child is over, or for at most `timeout`; returns how it ended, or nil when the time is up.
+    /// Parks until the child ends, for at most `timeout`. Returns its status, or nil if the timeout expires.
     ///
-    /// Any number of greenlets may wait. Throws ``ChildError`` if the status went to somebody else or the watch was
-    /// cancelled, ``HubError`` with `.wrongThread`, and what interrupts the greenlet, which does not concern the watch.
+    /// Any number of greenlets may wait. Throws ``ChildError`` if another wait took the status or the watch was
+    /// cancelled, ``HubError`` with `.wrongThread`, and errors delivered to the greenlet, which leave the watch active.
     @available(*, noasync)
     public func wait(timeout: Duration? = nil) throws -> ChildStatus? {
         try checkThread()
@@ -82,13 +82,14 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
     }
 
     private func park(_ timeout: Duration?) throws -> Bool {
-        // Whoever is parked keeps the hub waiting, whether or not the watch does.
+        // A parked waiter keeps the hub waiting even if the watch does not.
         let hold = hub.hold()
         defer { hold.cancel() }
         return try ended.park(hub.pointer, .child, timeout, showing: UnsafeRawPointer(bitPattern: UInt(pid)))
     }
 
-    /// Looks, without parking, whether the child is over: also in a loop that gives the hub no chance to.
+    /// Returns the status if the child has ended, otherwise nil. Never parks, and works even in a loop that never lets
+    /// the hub run.
     ///
     /// gevent: `Popen.poll()`.
     public func poll() throws -> ChildStatus? {
@@ -98,8 +99,8 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
         return status
     }
 
-    /// Stops watching, and leaves the child to others. Greenlets that wait are thrown ``ChildError`` with `.cancelled`.
-    /// Repeatable; no effect once it is ready.
+    /// Stops watching and leaves the status for another wait. Waiting greenlets receive ``ChildError`` with
+    /// `.cancelled`. Repeatable. Does nothing if the watch is ready.
     public func cancel() throws {
         try checkThread()
         settle(ChildError(.cancelled, pid: pid))
@@ -110,14 +111,14 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
     }
 
     private func checkThread() throws {
-        // What is ready needs no hub any more.
+        // A ready watch no longer uses the hub.
         if isReady { return }
         if gevent_hub_current() != hub.pointer { throw HubError.wrongThread }
     }
 
     // MARK: Waitable
 
-    /// When the child ended; see ``Waitable/readyOrder()``.
+    /// The order in which the watch became ready; see ``Waitable/readyOrder()``.
     public func readyOrder() throws -> UInt64? { try ended.readyOrder() }
 
     /// See ``Waitable/enlist(_:)``.
@@ -126,12 +127,12 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
     /// See ``Waitable/withdraw(_:)``.
     public func withdraw(_ waiter: Enlistment<Void>) { ended.withdraw(waiter) }
 
-    /// How many greenlets wait for it and how many callbacks are linked to it. Linear; for tests and reports.
+    /// The number of waiting greenlets and linked callbacks. Takes linear time; for tests and reports.
     public var linkCount: Int { ended.linkCount }
 
     // MARK: The hub's side
 
-    /// Returns whether the kernel can report the end through a descriptor.
+    /// Watches the child through a pidfd. Returns false if the kernel has none.
     private func watchDescriptor(_ service: ChildService) throws -> Bool {
         if !service.usesDescriptors { return false }
         let result = gevent_pidfd_open(pid)
@@ -150,7 +151,7 @@ public final class ChildWatch: Waitable, CustomStringConvertible {
         return true
     }
 
-    /// Takes the status if there is one.
+    /// Takes the status if the child has ended.
     func check() {
         if isReady { return }
         var raw: CInt = 0

@@ -2,28 +2,28 @@ internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// What `stat` says of a file, but for the time of the last access, which reading changes.
+/// The attributes of a file from `stat`, without the access time, which reading changes.
 public struct FileAttributes: Sendable, Hashable {
-    /// The device that holds it; with ``inode``, which file it is.
+    /// The ID of the device; identifies the file together with ``inode``.
     public let device: UInt64
-    /// Its number on the device: another one after the file was replaced.
+    /// The inode number on the device, which changes when the file is replaced.
     public let inode: UInt64
-    /// Kind and permissions.
+    /// The file type and permissions.
     public let mode: UInt32
-    /// How many names it has.
+    /// The number of hard links.
     public let linkCount: UInt64
-    /// The owner.
+    /// The user ID of the owner.
     public let userID: UInt32
-    /// The owning group.
+    /// The group ID of the owner.
     public let groupID: UInt32
-    /// In bytes.
+    /// The size in bytes.
     public let size: Int64
-    /// When its contents last changed, since 1970.
+    /// The time of the last change of the contents, since 1970.
     public let modificationTime: Duration
-    /// When any of these last changed, since 1970.
+    /// The time of the last change of the contents or attributes, since 1970.
     public let statusChangeTime: Duration
 
-    /// Of the file at `path`, behind symbolic links; nil if there is none that can be looked at.
+    /// Reads the attributes of the file at `path`, following symbolic links; nil if `stat` fails.
     init?(path: String) {
         var found = stat()
         if stat(path, &found) != 0 { return nil }

@@ -2,55 +2,55 @@ internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// Watches what a path names: its contents and attributes change, it is created, deleted, or replaced by a rename.
+/// A watch of a path, which reports when the file is created, changed, deleted, or replaced by a rename.
 ///
-/// The kernel tells (inotify), so nothing is polled; one descriptor serves all watches of a hub. The file, its
-/// directory and even the directories above it need not exist: then the nearest one that does is watched until the next
-/// appears. Not told, because the kernel does not: that a directory above the file's own is renamed, that what a
-/// symbolic link points to is replaced, what other machines do on a network file system. Two changes in one clock tick
-/// of the file system that leave the size as it was look like one.
+/// The kernel reports changes through inotify, so nothing is polled. One descriptor serves all watches of a hub. The
+/// file, its directory and the directories above it need not exist: the watch uses the nearest existing directory until
+/// the next one appears. The kernel does not report some changes: a rename of a directory above the file's own, a
+/// replacement of a symbolic link's target, and changes by other machines on a network file system. Two changes within
+/// one clock tick of the file system that keep the size are reported as one.
 ///
-/// A watch with `onChange` goes on until it is cancelled or its hub is destroyed, whoever holds it; any other ends with
-/// its last reference. Confined to the thread of its hub.
+/// A watch with `onChange` stays active until it is cancelled or its hub is destroyed, even without references. A watch
+/// without it ends with its last reference. Confined to the thread of its hub.
 ///
 /// gevent: `loop.stat(path, interval)`.
 public final class FileWatch: CustomStringConvertible {
-    /// The path, absolute, as it was when the watch was made.
+    /// The absolute path, resolved when the watch was made.
     public let path: String
-    /// What the file was when the hub last looked; nil while it is missing.
+    /// The file's attributes at the hub's last check; nil if the file is missing.
     ///
     /// gevent: `stat.attr`.
     public private(set) var attributes: FileAttributes?
-    /// What it was before the latest change; while the file is missing, what it was when it was last there.
+    /// The attributes before the latest change. While the file is missing, its last known attributes.
     ///
     /// gevent: `stat.prev`.
     public private(set) var previous: FileAttributes?
-    /// Whether it still watches.
+    /// Whether the watch is active.
     public private(set) var isActive = true
 
     private let hub: Hub
     private let changes = Event()
     private let onChange: ((FileWatch) throws -> Void)?
     private var hold: Registration?
-    /// A watch with `onChange` keeps itself.
+    /// A reference to itself, which keeps a watch with `onChange` alive.
     private var keeper: FileWatch?
-    /// Something has changed since a wait last said so.
-    private var isUnseen = false
+    /// Whether there was a change that no wait has reported yet.
+    private var hasUnreportedChange = false
     private var changeCount: UInt64 = 0
     private var isCalling = false
     private var mustCallAgain = false
     private var failure: (any Error)?
-    /// The kernel's watches that concern this one; the service's to change.
+    /// The inotify watches that serve this one. Only the service changes them.
     var kernelWatches: Set<CInt> = []
 
     /// Watches `path` from now on. Never parks.
     ///
-    /// `onChange` runs after each change, in a greenlet of its own, never two at a time: changes that come meanwhile
-    /// lead to one more call. Its errors are reported, and the watch goes on. `referenced` says whether a watch with
+    /// `onChange` runs in a new greenlet after each change, one call at a time. Changes during a call cause one more
+    /// call. Its errors are reported, and the watch stays active. `referenced` determines whether a watch with
     /// `onChange` keeps the hub waiting; a parked ``wait(timeout:)`` always does.
     ///
-    /// Throws ``SystemError``: with EMFILE or ENOSPC if descriptors or the user's inotify watches have run out, with
-    /// EACCES if the file or a directory must not be read, which the kernel asks for.
+    /// Throws ``SystemError``: with EMFILE or ENOSPC if descriptors or the user's inotify watches are exhausted, and
+    /// with EACCES without read permission for the file or a directory, which inotify requires.
     public init(path: String, referenced: Bool = true, onChange: ((FileWatch) throws -> Void)? = nil) throws {
         hub = Hub.of(try currentHub())
         self.path = try absolute(path)
@@ -64,14 +64,14 @@ public final class FileWatch: CustomStringConvertible {
     }
 
     deinit {
-        // On another thread the service finds out by itself that there is nobody any more.
+        // On another thread the service cannot be used. It later notices that its weak reference is nil.
         if isActive && !hub.isDestroyed && gevent_hub_current() == hub.pointer {
             hub.existingService(FileWatchService.self)?.detach(kernelWatches, of: nil)
         }
     }
 
-    /// Whether it keeps the hub waiting. Only a watch with `onChange` can, until it is cancelled; a parked
-    /// ``wait(timeout:)`` always does.
+    /// Whether the watch keeps the hub waiting. Only an active watch with `onChange` can; a parked ``wait(timeout:)``
+    /// always does.
     ///
     /// gevent: `watcher.ref`.
     public var isReferenced: Bool {
@@ -82,17 +82,17 @@ public final class FileWatch: CustomStringConvertible {
         }
     }
 
-    /// Parks until the attributes change, or for at most `timeout`; returns whether they have.
+    /// Parks until the attributes change, for at most `timeout`. Returns whether they have changed.
     ///
-    /// A change that nobody was told of by a wait is told by the next one at once, so none is missed between two waits.
-    /// When several greenlets wait, all of them return. Throws ``SystemError``, with ECANCELED once the watch is
-    /// cancelled, and with another number if the kernel refuses to go on watching; and what interrupts the greenlet.
+    /// If a change has not been reported by a wait yet, the next wait returns at once, so no change between two waits
+    /// is missed. A change wakes all waiters. Throws ``SystemError`` with ECANCELED if the watch is cancelled, or with
+    /// another error number if the kernel can no longer watch the path. Throws errors delivered to the greenlet.
     @available(*, noasync)
     public func wait(timeout: Duration? = nil) throws -> Bool {
         try checkThread()
-        if isActive && !isUnseen { look() }
-        if isUnseen {
-            isUnseen = false
+        if isActive && !hasUnreportedChange { check() }
+        if hasUnreportedChange {
+            hasUnreportedChange = false
             return true
         }
         try checkOpen()
@@ -106,7 +106,7 @@ public final class FileWatch: CustomStringConvertible {
         return true
     }
 
-    /// Stops watching. Greenlets that wait are thrown ``SystemError`` with ECANCELED. Repeatable. Never parks.
+    /// Stops watching. Waiting greenlets receive ``SystemError`` with ECANCELED. Repeatable. Never parks.
     public func cancel() throws {
         if !isActive { return }
         try checkThread()
@@ -130,7 +130,7 @@ public final class FileWatch: CustomStringConvertible {
 
     // MARK: The hub's side
 
-    /// Ends it, with the reason if it was not asked for.
+    /// Ends the watch. `failure` is the reason, or nil if it was cancelled.
     func stop(_ failure: (any Error)? = nil) {
         isActive = false
         self.failure = failure
@@ -139,14 +139,14 @@ public final class FileWatch: CustomStringConvertible {
         keeper = nil
     }
 
-    /// Looks at the file, and tells everybody if it is not what it was.
-    func look() {
+    /// Reads the attributes, and notifies waiters and `onChange` if they have changed.
+    func check() {
         let now = FileAttributes(path: path)
         if now == attributes { return }
         if let attributes { previous = attributes }
         attributes = now
         changeCount += 1
-        isUnseen = changes.line.isEmpty
+        hasUnreportedChange = changes.line.isEmpty
         changes.notifyAll(hub.pointer)
         if onChange != nil { startCall() }
     }
@@ -157,13 +157,13 @@ public final class FileWatch: CustomStringConvertible {
             return
         }
         isCalling = true
-        let turn = DeinitAction { [weak self] in self?.callIsOver() }
+        let atEnd = DeinitAction { [weak self] in self?.callHasEnded() }
         RawGreenlet(hub: hub.pointer) { [self] in
-            try withExtendedLifetime(turn) { if isActive { try onChange?(self) } }
+            try withExtendedLifetime(atEnd) { if isActive { try onChange?(self) } }
         }.start(hub.pointer)
     }
 
-    private func callIsOver() {
+    private func callHasEnded() {
         isCalling = false
         if mustCallAgain && isActive {
             mustCallAgain = false
@@ -175,10 +175,10 @@ public final class FileWatch: CustomStringConvertible {
 @available(*, unavailable)
 extension FileWatch: Sendable {}
 
-/// Without the current directory, which may change.
+/// Returns `path` as an absolute path, because the current directory may change.
 private func absolute(_ path: String) throws(SystemError) -> String {
     if path.isEmpty { throw SystemError(errno: ENOENT, operation: "watch", object: "a path without a name") }
-    // The kernel would take what stands before it for the path.
+    // The kernel would truncate the path at the null byte.
     if path.utf8.contains(0) { throw SystemError(errno: EINVAL, operation: "watch", object: path) }
     var result = path
     if !path.hasPrefix("/") {

@@ -1,15 +1,17 @@
 internal import GeventCore
 internal import Glibc
 
-/// The files that one hub watches, through one inotify descriptor.
+/// The file watches of one hub, which share one inotify descriptor.
 ///
-/// For each path the kernel watches the file itself, for what changes in it, and its directory, for what takes the
-/// name. Where the directory is missing it is the nearest one above, for the next component of the path.
+/// For each path there are two inotify watches: one on the file, for changes of it, and one on its directory, for
+/// changes of the name. If the directory is missing, the nearest existing one above is watched for the next path
+/// component.
 final class FileWatchService: HubService {
-    /// Whom a watch of the kernel concerns.
+    /// A file watch that an inotify watch serves.
     private struct Use {
         weak var file: FileWatch?
-        /// The one name in the directory that matters; nil if it is the file itself, and everything does.
+        /// The only relevant name in the watched directory; nil if the file itself is watched and all events are
+        /// relevant.
         let name: String?
     }
 
@@ -64,7 +66,7 @@ final class FileWatchService: HubService {
         }
     }
 
-    /// `file` is nil if it is just going away.
+    /// Removes a file's use of inotify watches. `file` is nil during its deinit.
     func detach(_ kernelWatches: Set<CInt>, of file: FileWatch?) {
         for number in kernelWatches { removeUse(number, of: file) }
         closeIfUnused()
@@ -74,18 +76,18 @@ final class FileWatchService: HubService {
         uses[number]?.removeAll { $0.file == nil || $0.file === file }
         if uses[number]?.isEmpty == false { return }
         uses[number] = nil
-        // Fails if the kernel has removed it already, with the file.
+        // Fails if the kernel has already removed the watch together with the file.
         _ = inotify_rm_watch(inotify, number)
     }
 
-    /// Watches what there is to watch for the file now, and nothing else.
+    /// Adds the inotify watches that the file needs now, and removes its obsolete ones.
     private func establish(_ file: FileWatch) throws {
         var wanted: [CInt: String?] = [:]
-        // What was watched on the way and is not wanted any more.
+        // Watches that are no longer needed, including those of earlier attempts below.
         var obsolete = file.kernelWatches
         do {
-            // Again if the next component has appeared while the directory above was not watched yet. Somebody may make
-            // and remove it all the time; then the next event continues.
+            // Retries if the next component appeared before its directory was watched. The limit is for a component
+            // that is created and removed all the time; the next event continues then.
             for _ in 0..<16 {
                 obsolete.formUnion(wanted.keys)
                 wanted = [:]
@@ -108,7 +110,7 @@ final class FileWatchService: HubService {
         for number in obsolete { removeUse(number, of: file) }
     }
 
-    /// Returns the directory, and the component of the path that is expected in it.
+    /// Watches the nearest existing directory above `path`. Returns it, and the path component expected in it.
     private func watchNearestDirectory(
         above path: String, _ wanted: inout [CInt: String?]
     ) throws -> (directory: String, name: String) {
@@ -116,7 +118,7 @@ final class FileWatchService: HubService {
         while let slash = path.lastIndex(of: "/") {
             let name = String(path[path.index(after: slash)...])
             let directory = slash == path.startIndex ? "/" : String(path[..<slash])
-            // The root is in no directory.
+            // The root directory has no parent.
             if name.isEmpty { return (directory, name) }
             if let number = try watch(directory, FileWatchService.ofDirectory) {
                 wanted[number] = name
@@ -127,9 +129,9 @@ final class FileWatchService: HubService {
         return ("/", "")
     }
 
-    /// Nil if there is no such file.
+    /// Adds an inotify watch and returns its number; nil if there is no such file.
     private func watch(_ path: String, _ mask: UInt32) throws(SystemError) -> CInt? {
-        // Added to what is watched there already: the directory of one file may be watched itself.
+        // Keeps the events already watched there: the directory of one file may itself be watched.
         let number = inotify_add_watch(inotify, path, mask | UInt32(IN_MASK_ADD))
         if number >= 0 { return number }
         switch errno {
@@ -141,17 +143,18 @@ final class FileWatchService: HubService {
     // MARK: Events
 
     private func readEvents() {
-        // Those concerned, and whether what the kernel watches for them has to be looked at as well.
-        var concerned: [(file: FileWatch, moved: Bool)] = []
-        func concern(_ file: FileWatch, moved: Bool) {
-            if let index = concerned.firstIndex(where: { $0.file === file }) {
-                concerned[index].moved = concerned[index].moved || moved
+        // The affected files, and whether their inotify watches must be established again.
+        var affected: [(file: FileWatch, moved: Bool)] = []
+        func note(_ file: FileWatch, moved: Bool) {
+            if let index = affected.firstIndex(where: { $0.file === file }) {
+                affected[index].moved = affected[index].moved || moved
             } else {
-                concerned.append((file, moved))
+                affected.append((file, moved))
             }
         }
         withUnsafeTemporaryAllocation(byteCount: 16384, alignment: 8) { buffer in
-            // Bounded, since changes may come faster than they are read. What is left keeps the descriptor readable.
+            // Bounded, because changes may arrive faster than they are read. Unread events keep the descriptor
+            // readable.
             for _ in 0..<4 {
                 let count = read(inotify, buffer.baseAddress, buffer.count)
                 if count <= 0 { return }
@@ -160,30 +163,30 @@ final class FileWatchService: HubService {
                     let event = buffer.loadUnaligned(fromByteOffset: offset, as: inotify_event.self)
                     let nameStart = offset + MemoryLayout<inotify_event>.size
                     let bytes = buffer[nameStart..<nameStart + Int(event.len)].prefix { $0 != 0 }
-                    distribute(event.wd, event.mask, String(decoding: bytes, as: UTF8.self), concern)
+                    distribute(event.wd, event.mask, String(decoding: bytes, as: UTF8.self), note)
                     offset = nameStart + Int(event.len)
                 }
             }
         }
-        for (file, moved) in concerned where file.isActive {
+        for (file, moved) in affected where file.isActive {
             if moved { reestablish(file) }
-            if file.isActive { file.look() }
+            if file.isActive { file.check() }
         }
     }
 
-    private func distribute(_ number: CInt, _ mask: UInt32, _ name: String, _ concern: (FileWatch, Bool) -> Void) {
+    private func distribute(_ number: CInt, _ mask: UInt32, _ name: String, _ note: (FileWatch, Bool) -> Void) {
         if mask & UInt32(IN_Q_OVERFLOW) != 0 {
-            // Whatever was lost may concern anybody.
-            for use in uses.values.joined() { use.file.map { concern($0, true) } }
+            // The lost events may affect any file.
+            for use in uses.values.joined() { use.file.map { note($0, true) } }
             return
         }
         let isOfItself = mask & UInt32(IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED) != 0
         for use in uses[number] ?? [] {
             guard let file = use.file else { continue }
             if isOfItself || use.name == name {
-                concern(file, true)
+                note(file, true)
             } else if use.name == nil {
-                concern(file, false)
+                note(file, false)
             }
         }
         if mask & UInt32(IN_IGNORED) != 0 {
@@ -223,7 +226,7 @@ final class FileWatchService: HubService {
         close()
     }
 
-    /// The descriptor is shared with the parent, who must not lose events to us.
+    /// Opens a new descriptor in a forked child. The old one is shared with the parent, which would lose events.
     func hubDidFork() {
         let files = openFiles()
         close()
@@ -240,7 +243,7 @@ final class FileWatchService: HubService {
         for file in files {
             file.kernelWatches = []
             reestablish(file)
-            if file.isActive { file.look() }
+            if file.isActive { file.check() }
         }
     }
 }

@@ -3,28 +3,27 @@ internal import GeventCore
 internal import Glibc
 internal import Synchronization
 
-/// Which of the two processes this is.
+/// The result of a fork, which differs between parent and child.
 public enum ForkResult: Sendable, Hashable {
-    /// The one that called, and the identifier of its new child.
+    /// The calling process, with the process ID of its new child.
     case parent(CInt)
-    /// The new one.
+    /// The new process.
     case child
 }
 
-/// Copies the process. Returns in both, from any greenlet, and never parks.
+/// Forks the process, and returns in the parent and in the child. May be called in any greenlet. Never parks.
 ///
-/// Only the calling thread goes on in the child, with its hub: the loop is repaired there, and greenlets that wait or
-/// are queued, timers and signal registrations exist in both processes. The hubs of other threads do not exist in the
-/// child, whose posts to them are refused. The parent's is not touched. A child that is not to go on with what was
-/// begun before ends itself, or destroys its hub, which then never runs or unwinds that.
+/// In the child only the calling thread and its hub continue. The child's loop is repaired. Parked and ready greenlets,
+/// timers and signal registrations exist in both processes. The hubs of other threads do not exist in the child, which
+/// cannot post to them. The parent's hub is unchanged. If the child should not continue the greenlets that existed
+/// before the fork, it exits or destroys its hub, which then neither runs nor unwinds them.
 ///
-/// **With other threads in the process the child may only exec**, or end by `_exit`: whatever lock another thread held,
-/// in the C library or the Swift runtime, is held for ever. That is fork's own limit and there is no way around it. The
-/// thread of a ``Monitor`` does not count: a fork waits until it is done with the report, function or hook that it is
-/// at. If there are others, the first fork of a process warns of that on standard error; `allowingThreads` says that
-/// the caller knows.
+/// **If the process has other threads, the child may only exec** or end by `_exit`: a lock that another thread held in
+/// the C library or the Swift runtime stays locked in the child. This is a limit of fork without a workaround. The
+/// thread of a ``Monitor`` is safe, because a fork waits for its current report, function or hook. If there are other
+/// threads, the first fork of a process prints a warning to standard error; `allowingThreads` suppresses it.
 ///
-/// Throws ``SystemError`` in the parent, if there can be no child. Written `Gevent.fork()`, since libc's is named alike.
+/// Throws ``SystemError`` in the parent if the fork fails. Write `Gevent.fork()`, because libc has a `fork()` too.
 ///
 /// gevent: `gevent.fork()`.
 @available(*, noasync)
@@ -33,8 +32,8 @@ public func fork(allowingThreads: Bool = false) throws -> ForkResult {
     let pid = gevent_fork()
     if pid < 0 { throw SystemError(errno: -pid, operation: "fork") }
     if pid > 0 { return .parent(pid) }
-    // What fails here is tried again before the next poll, and then main is told. Thrown here, it would look as if
-    // there were no child.
+    // A repair that fails here is retried before the next poll, and its error is then delivered to main. Throwing it
+    // here would look like a failed fork.
     if let hub = gevent_hub_current() { Hub.of(hub).noticeFork() }
     return .child
 }
@@ -48,21 +47,21 @@ private func warnOfThreads() {
     printToStandardError(
         """
         gevent: fork() beside \(count) other thread\(count == 1 ? "" : "s"): the child may only exec or _exit, since \
-        whatever lock they hold is held in it for ever. fork(allowingThreads: true) leaves this out.
+        a lock they hold stays locked in it. fork(allowingThreads: true) suppresses this warning.
 
         """)
 }
 
-/// Repairs the hub in a child that was forked by other means than ``fork(allowingThreads:)``: by a C library, say.
+/// Repairs the hub in a child that was forked without ``fork(allowingThreads:)``, for example by a C library.
 ///
-/// A child that does not call it is repaired all the same before it polls or waits for a descriptor; called first
-/// thing, it also tells apart exactly what was queued before the fork. Repeatable. Nothing happens without a hub or in
-/// a process that was not forked. Never parks. Throws ``LoopError`` if the system cannot provide new kernel objects.
+/// Without this call the hub is repaired before it polls or waits for a descriptor. If called right after the fork, it
+/// also marks exactly the work inherited from before the fork. Repeatable. Does nothing without a hub or in a process
+/// that was not forked. Never parks. Throws ``LoopError`` if the system cannot provide new kernel objects.
 ///
 /// gevent: `gevent.reinit()`.
 public func reinit() throws {
     guard let pointer = gevent_hub_current() else { return }
     let hub = Hub.of(pointer)
-    // A fork past the C library is noticed here only.
+    // A fork that bypassed the C library is detected only here, by the process ID.
     if pointer.pointee.is_forked || hub.process != getpid() { try hub.recoverFromFork() }
 }

@@ -2,16 +2,16 @@ internal import CGevent
 public import GeventCore
 internal import Glibc
 
-/// Makes Ctrl-C raise ``KeyboardInterrupt`` in main of this thread's hub: where main is parked, or at its next park if
-/// it is running; and nowhere else.
+/// Installs a handler that turns Ctrl-C (SIGINT) into a ``KeyboardInterrupt`` delivered to main of this thread's hub.
+/// Main receives it where it is parked, or at its next park. No other greenlet receives it.
 ///
-/// It does not keep the hub waiting. Those that come before main has seen the first are one with it. A program that
-/// does not answer can still be ended: a SIGINT that comes while another has waited for a second, because some greenlet
-/// does not park, kills the process as if no handler were there. Repeatable: while the handler is installed, its
-/// registration is returned again. Once that is cancelled Ctrl-C does again what it did before. Never parks. Throws
-/// ``SystemError`` or ``LoopError`` if there are no descriptors left.
+/// The handler does not keep the hub waiting. Further SIGINTs are ignored until main has received the first. A program
+/// that does not respond can still be killed: if a SIGINT arrives while another has been pending for a second, because
+/// a greenlet does not park, it kills the process as if there were no handler. Repeatable: returns the existing
+/// registration while the handler is installed. Cancelling it restores the previous behaviour of Ctrl-C. Never parks.
+/// Throws ``SystemError`` or ``LoopError`` if no descriptors are left.
 ///
-/// gevent: what the hub does with `KeyboardInterrupt`.
+/// gevent: the hub's handling of `KeyboardInterrupt`.
 @discardableResult
 @available(*, noasync)
 public func installSIGINTHandler() throws -> Registration {
@@ -31,9 +31,9 @@ extension Hub {
     }
 }
 
-/// Takes the Ctrl-C handler away and runs the hub until nothing is left to do. From main only, which it parks.
+/// Removes the Ctrl-C handler, then parks main and runs the hub until it has no more work. Does nothing without a hub.
 ///
-/// Throws ``HubError`` with `.invalidSwitch` elsewhere, and what interrupts main. Nothing happens without a hub.
+/// Throws ``HubError`` with `.invalidSwitch` outside main, and errors delivered to main.
 ///
 /// gevent: `gevent.shutdown()`.
 @available(*, noasync)

@@ -1,7 +1,7 @@
 public import GeventCore
 internal import Glibc
 
-/// What this module adds to each hub: the report that SIGUSR2 asks for.
+/// The extension that makes each hub print a report on SIGUSR2.
 private struct OSExtension: HubExtension {
     func hubWasMade(_ hub: Hub) {
         if !hub.resolvedConfiguration.reportOnSIGUSR2 { return }
@@ -13,14 +13,14 @@ private struct OSExtension: HubExtension {
                     let report = HubExtensions.greenletReport(of: hub)
                     hub.errorOutput?("gevent: SIGUSR2, hub \(hub.name) of process \(getpid())\n\(report)\n")
                 })
-        } catch {  // control: the hub is being made; nothing can be thrown into it yet
-            printToStandardError("gevent: SIGUSR2 prints no report: \(error)\n")
+        } catch {  // control: the hub is being created, so no error can be delivered to it yet
+            printToStandardError("gevent: cannot watch SIGUSR2 for reports: \(error)\n")
         }
     }
 }
 
 extension SettingKey where Value == Bool {
-    /// `GEVENT_REPORT_ON_SIGUSR2`: whether SIGUSR2 prints what all greenlets do.
+    /// `GEVENT_REPORT_ON_SIGUSR2`: whether SIGUSR2 makes each hub report its greenlets.
     public static var reportOnSIGUSR2: SettingKey<Bool> {
         SettingKey(
             "GEVENT_REPORT_ON_SIGUSR2", default: "false",
@@ -31,7 +31,7 @@ extension SettingKey where Value == Bool {
 }
 
 extension ResolvedConfiguration {
-    /// Whether SIGUSR2 has a report of all greenlets printed.
+    /// Whether SIGUSR2 makes each hub report its greenlets.
     public var reportOnSIGUSR2: Bool { self[.reportOnSIGUSR2] }
 }
 

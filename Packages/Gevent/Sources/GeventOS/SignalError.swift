@@ -1,23 +1,23 @@
 internal import GeventCore
 internal import Glibc
 
-/// Why a signal cannot be watched.
+/// The error of a signal that cannot be watched.
 public struct SignalError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The kind of reason. New kinds may be added.
     @nonexhaustive
     public enum Code: String, Sendable, Hashable {
-        /// No signal has this number, or the C library keeps it for itself.
+        /// There is no signal with this number, or the C library reserves it.
         case noSuchSignal
-        /// The kernel never hands it to a program: SIGKILL and SIGSTOP.
+        /// A program cannot catch the signal: SIGKILL and SIGSTOP.
         case cannotBeCaught
-        /// It tells of a fault in the very instruction that runs, to which the program cannot return: SIGSEGV, SIGBUS,
+        /// The signal reports a fault of the current instruction, to which the program cannot return: SIGSEGV, SIGBUS,
         /// SIGFPE, SIGILL, SIGTRAP, SIGSYS and SIGABRT.
         case synchronous
     }
 
     /// The kind of reason.
     public let code: Code
-    /// The number that was asked for.
+    /// The requested signal number.
     public let signal: CInt
 
     init(_ code: Code, signal: CInt) {
@@ -27,13 +27,13 @@ public struct SignalError: Error, Sendable, Hashable, CustomStringConvertible {
 
     public var description: String {
         switch code {
-        case .noSuchSignal: "signal \(signal): there is no such signal, or the C library keeps it for itself"
-        case .cannotBeCaught: "signal \(signal): the kernel lets no program catch it"
-        case .synchronous: "signal \(signal): it tells of a fault in the instruction that runs, not of an event"
+        case .noSuchSignal: "signal \(signal): there is no such signal, or the C library reserves it"
+        case .cannotBeCaught: "signal \(signal): a program cannot catch it"
+        case .synchronous: "signal \(signal): it reports a fault of the current instruction, not an event"
         }
     }
 
-    /// Throws unless a number is one that a program can be told of.
+    /// Throws if a program cannot watch the signal.
     static func check(_ signal: CInt) throws(SignalError) {
         switch signal {
         case SIGKILL, SIGSTOP: throw SignalError(.cannotBeCaught, signal: signal)

@@ -2,13 +2,13 @@ internal import CGevent
 @_spi(GeventInternals) public import GeventCore
 internal import Glibc
 
-/// A handler of a signal: what ``onSignal(_:referenced:_:)`` returns.
+/// The registration of a signal handler, which ``onSignal(_:referenced:_:)`` returns.
 final class SignalRegistration: Registration {
-    /// How a handler is run.
+    /// A handler, and where it runs.
     enum Handler {
-        /// Each time in a greenlet of its own; an error is raised in main.
+        /// Runs each time in a new greenlet. Its errors are delivered to main.
         case greenlet(() throws -> Void)
-        /// On the hub: the library's own.
+        /// Runs on the hub. For the library's own handlers.
         case hub(() -> Void)
     }
 
@@ -16,7 +16,7 @@ final class SignalRegistration: Registration {
     let signal: CInt
 
     private let hub: Hub
-    /// Nil once it is cancelled.
+    /// The handler; nil after cancellation.
     private var handler: Handler?
     private var hold: Registration?
 
@@ -42,7 +42,7 @@ final class SignalRegistration: Registration {
         handler = nil
     }
 
-    /// On the hub.
+    /// Runs the handler. On the hub.
     func deliver() {
         switch handler {
         case .hub(let body): body()
@@ -57,25 +57,24 @@ final class SignalRegistration: Registration {
             try body()
         } catch let exit as any GreenletExitError {
             throw exit
-        } catch {  // control: the greenlet is over; whatever ended it is raised in main, as the contract says
+        } catch {  // control: the greenlet has ended; any error that ended it is delivered to main, as documented
             hub.mainGreenlet.deliver(error)
         }
     }
 }
 
-/// Runs `handler` in a new greenlet each time the process gets the signal.
+/// Registers `handler`, which runs in a new greenlet each time the process receives the signal.
 ///
-/// The registration does not keep the hub waiting unless it is `referenced`, and stays in place when the handler
-/// throws; the error is raised in main. Signals of one kind that come faster than the kernel hands them out become one.
-/// A signal may have any number of registrations, on any number of hubs: each of them gets each delivery. The calling
-/// thread unblocks the signal for as long as it has registrations for it. System calls that it interrupts are
-/// restarted.
+/// The registration keeps the hub waiting only if it is `referenced`. If the handler throws, the error is delivered to
+/// main and the registration stays active. The kernel merges signals of one kind that arrive before it delivers the
+/// first. A signal may have any number of registrations on any number of hubs, and each delivery runs all handlers. The
+/// calling thread unblocks the signal while it has registrations for it. Interrupted system calls are restarted.
 ///
-/// Once the registration is cancelled the handler is not called any more, also for a signal that has come already. What
-/// the process did about the signal before is restored with the last registration for it, of all threads.
+/// After the registration is cancelled, the handler is not called again, even for a signal that has already arrived.
+/// When the last registration of all threads is cancelled, the signal's previous action is restored.
 ///
-/// Never parks. Makes the thread's hub if there is none. Throws ``SignalError`` for a signal that no program can be
-/// told of, and ``SystemError`` or ``LoopError`` if there are no descriptors left.
+/// Never parks. Creates the thread's hub if there is none. Throws ``SignalError`` for a signal that cannot be watched,
+/// and ``SystemError`` or ``LoopError`` if no descriptors are left.
 ///
 /// gevent: `gevent.signal_handler(signum, handler)`, `signal.cancel()`.
 @discardableResult

@@ -2,17 +2,17 @@ internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// The signals of one hub: an inbox that the process's one handler writes to, and who is told.
+/// The signal registrations of one hub, and the inbox that the process's signal handler writes to.
 ///
-/// Made for the first registration, and gone with the last.
+/// Created for the first registration, and removed with the last.
 final class SignalService: HubService {
     private unowned let hub: Hub
     private let inbox: OpaquePointer
     private var watch: DescriptorWatch?
     private var registrations: [CInt: [SignalRegistration]] = [:]
-    /// The one that raises SIGINT in main.
+    /// The registration that delivers ``KeyboardInterrupt`` to main.
     var interrupt: SignalRegistration? {
-        didSet { gevent_signal_insist_on_interrupt(inbox, interrupt != nil) }
+        didSet { gevent_signal_enforce_interrupt_limit(inbox, interrupt != nil) }
     }
 
     init(_ hub: Hub) throws {
@@ -30,7 +30,7 @@ final class SignalService: HubService {
     }
 
     func add(_ registration: SignalRegistration) throws {
-        // What has come before is for those who were there.
+        // Signals that have already arrived are for the existing registrations.
         deliver()
         let error = gevent_signal_watch(inbox, registration.signal)
         if error == EINVAL { throw SignalError(.noSuchSignal, signal: registration.signal) }
@@ -55,7 +55,7 @@ final class SignalService: HubService {
         hub.removeService(self)
     }
 
-    /// Once for each time the handler ran.
+    /// Delivers each counted signal to its registrations.
     private func deliver() {
         gevent_signal_inbox_drain(inbox)
         for number in registrations.keys.sorted() {
@@ -81,7 +81,7 @@ final class SignalService: HubService {
     func hubDidFork() {
         let error = gevent_signal_inbox_renew(inbox)
         if error != 0 { hub.mainGreenlet.deliver(SystemError(errno: error, operation: "eventfd")) }
-        // What came to this process while its inbox was still the parent's.
+        // Delivers signals that this process received while its inbox was still the parent's.
         deliver()
     }
 }

@@ -3,31 +3,31 @@ internal import CGeventSystem
 internal import GeventCore
 internal import Glibc
 
-/// What ``waitPID(_:options:)`` is to look for.
+/// The options of ``waitPID(_:options:)``.
 public struct ChildWaitOptions: OptionSet, Sendable, Hashable {
     public let rawValue: CInt
 
     public init(rawValue: CInt) { self.rawValue = rawValue }
 
-    /// Look, and do not park. gevent: `WNOHANG`.
+    /// Returns at once instead of parking. gevent: `WNOHANG`.
     public static let noHang = ChildWaitOptions(rawValue: WNOHANG)
-    /// Children that have been stopped, too. gevent: `WUNTRACED`.
+    /// Also reports children that were stopped. gevent: `WUNTRACED`.
     public static let stopped = ChildWaitOptions(rawValue: WUNTRACED)
-    /// Children that were stopped and go on, too. gevent: `WCONTINUED`.
+    /// Also reports stopped children that were continued. gevent: `WCONTINUED`.
     public static let continued = ChildWaitOptions(rawValue: WCONTINUED)
 }
 
-/// Parks until a child process is over, takes its status, and returns its identifier and the status.
+/// Parks until a child process ends, takes its status, and returns its process ID and the status.
 ///
-/// `pid` is one process, or as in `waitpid`: -1 for any child, 0 for one of this process's group, less than -1 for one
-/// of group -`pid`. Of several, it is the first to end from now on; if some are over already, whichever the kernel
-/// names. With ``ChildWaitOptions/noHang`` it does not park, and returns process 0 if none is over. A wait for one
-/// child shares its status with the ``ChildWatch``es of this hub. A wait for any does so too when it is the first to
-/// take it; what a watch has taken, or a wait in another thread, it does not see.
+/// `pid` is a process ID, or as in `waitpid`: -1 for any child, 0 for any child in this process's group, less than -1
+/// for any child in group -`pid`. If several match, the first to end is returned; if some have ended already, the
+/// kernel chooses. With ``ChildWaitOptions/noHang`` it does not park, and returns process ID 0 if none has ended. A
+/// wait for one child shares its status with the ``ChildWatch``es of this hub. So does a wait for any child if it takes
+/// the status first. It does not see a status that a watch or another thread has taken.
 ///
-/// Interrupted, it leaves the status to the next one who waits. Throws ``ChildError`` if there is no such child, which
-/// includes a second wait for the same one; ``LoopError`` if there are no descriptors left; and what interrupts the
-/// greenlet.
+/// If an error is delivered to the greenlet, the status is left for the next wait. Throws ``ChildError`` if there is no
+/// such child, including a second wait for the same one; ``LoopError`` if no descriptors are left; and errors delivered
+/// to the greenlet.
 ///
 /// gevent: `gevent.os.waitpid(pid, options)`.
 @available(*, noasync)
@@ -43,7 +43,7 @@ public func waitPID(_ pid: CInt, options: ChildWaitOptions = []) throws -> (pid:
         }
         return (0, ChildStatus(rawValue: 0))
     }
-    if let found = try look(pid, options, service) { return found }
+    if let found = try takeStatus(pid, options, service) { return found }
     if options.contains(.noHang) { return (0, ChildStatus(rawValue: 0)) }
     if pid > 0, isPlain, service.usesDescriptors, let found = try waitByDescriptor(pid, options, service) {
         return found
@@ -51,8 +51,8 @@ public func waitPID(_ pid: CInt, options: ChildWaitOptions = []) throws -> (pid:
     return try waitBySignal(pid, options, hub, service)
 }
 
-/// Takes a status without waiting; nil if there is none.
-private func look(
+/// Takes a status without waiting; returns nil if there is none.
+private func takeStatus(
     _ pid: CInt, _ options: ChildWaitOptions, _ service: ChildService
 ) throws -> (pid: CInt, status: ChildStatus)? {
     var raw: CInt = 0
@@ -69,8 +69,8 @@ private func look(
     }
 }
 
-/// Each waiter has a descriptor of its own and takes the status itself, so one who is interrupted leaves it to others.
-/// Nil if this kernel has no such descriptors.
+/// Waits through a pidfd; returns nil if this kernel has none. Each waiter has its own descriptor and takes the status
+/// itself, so an interrupted waiter leaves it for others.
 private func waitByDescriptor(
     _ pid: CInt, _ options: ChildWaitOptions, _ service: ChildService
 ) throws -> (pid: CInt, status: ChildStatus)? {
@@ -80,19 +80,20 @@ private func waitByDescriptor(
     case let error where error > 0: return nil
     default: break
     }
-    // Closes it when it goes.
+    // The descriptor is closed on deinit.
     let descriptor = try WatchedDescriptor(number)
     while true {
         _ = try descriptor.waitReadable()
-        if let found = try look(pid, options, service) { return found }
+        if let found = try takeStatus(pid, options, service) { return found }
     }
 }
 
+/// Waits through SIGCHLD.
 private func waitBySignal(
     _ pid: CInt, _ options: ChildWaitOptions, _ hub: Hub, _ service: ChildService
 ) throws -> (pid: CInt, status: ChildStatus) {
     service.signalUsers += 1
-    // The children are reason enough to wait.
+    // The hub must keep waiting for the children.
     let hold = hub.hold()
     defer {
         hold.cancel()
@@ -101,8 +102,8 @@ private func waitBySignal(
     }
     try service.watchSignal()
     while true {
-        // After the signal is watched: a child that ends between the look and the wait wakes the wait.
-        if let found = try look(pid, options, service) { return found }
+        // Checked after the signal is watched, so a child that ends before the park still wakes it.
+        if let found = try takeStatus(pid, options, service) { return found }
         _ = try service.changes.park(hub.pointer, .child, nil, showing: UnsafeRawPointer(bitPattern: Int(pid)))
     }
 }

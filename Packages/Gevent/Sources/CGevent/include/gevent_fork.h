@@ -1,36 +1,37 @@
-// What a fork must not find half done, and how a hub learns of one.
+// Locks that are held during a fork, and the notification of the hub in a forked child.
 #pragma once
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-/// The lock of a hub's mailbox. Whoever forks holds that of their own thread's hub, so a child's is usable; a Swift
-/// Mutex would not be even then, since it names its owner by a thread number that it remembers from before the fork.
+/// The lock of a hub's mailbox. A forking thread holds its own hub's lock, so the lock is usable in the child. A Swift
+/// Mutex would not be: it identifies its owner by a thread ID cached before the fork, which is wrong in the child.
 typedef struct gevent_mailbox_lock gevent_mailbox_lock;
 
-/// Aborts without memory.
+/// Creates a lock. Aborts if out of memory.
 gevent_mailbox_lock *gevent_mailbox_lock_create(void);
 void gevent_mailbox_lock_destroy(gevent_mailbox_lock *lock);
 
-/// False, and not locked, if the hub's thread is not in this process: it was forked off by another thread.
+/// Locks. Returns false without locking if this is a child forked by another thread, where the hub's thread does not
+/// exist.
 bool gevent_mailbox_lock_acquire(gevent_mailbox_lock *lock);
 void gevent_mailbox_lock_release(gevent_mailbox_lock *lock);
 
-/// The order in which files register what they do around a fork, as priorities of constructors. Handlers of
-/// `pthread_atfork` run in this order after the fork, and in the opposite order before it. So the monitors' sections
-/// end before anything is locked that a monitor's function may need, such as the mailbox of a hub.
+/// The order in which files register their fork handlers, as priorities of constructors. `pthread_atfork` runs the
+/// handlers in this order after a fork, and in reverse order before it. So the monitors' sections end before a lock is
+/// taken that a monitor's function may need, such as a hub's mailbox lock.
 enum {
     GEVENT_FORK_MAILBOX = 1001,
     GEVENT_FORK_SIGNALS = 1002,
     GEVENT_FORK_MONITORS = 1003,
 };
 
-/// `fork()`, which Swift does not import. The negated errno if it fails.
+/// Calls `fork()`, which Swift does not import. Returns a negated errno if it fails.
 int gevent_fork(void);
 
-/// The names of the monitors' threads, which a child does not miss.
+/// The name of every monitor's thread. These threads are not counted, because a child starts new ones.
 #define GEVENT_MONITOR_THREAD "gevent-monitor"
 
-/// How many threads this process has besides the calling one, monitors not counted; 0 if nobody tells.
+/// Returns the number of threads besides the calling one, not counting monitors; 0 if it is unknown.
 int gevent_other_threads(void);

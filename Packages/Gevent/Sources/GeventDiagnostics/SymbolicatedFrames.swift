@@ -1,50 +1,51 @@
-// Addresses as people read them: functions, files and lines.
+// Addresses as reports show them: functions with file and line.
 
 internal import CGevent
 internal import GeventCore
 internal import Glibc
 
-/// The frames of `addresses` by name, without the library's own.
+/// Returns the names of the frames at `addresses`, without the library's own frames.
 func symbolicated(_ addresses: [UInt]) -> [String] {
     var frames: [String] = []
     for case let address? in addresses.map({ UnsafeRawPointer(bitPattern: $0) }) {
-        for place in places(of: address) {
-            switch place.origin {
+        for frame in symbolicatedFrames(at: address) {
+            switch frame.origin {
             case .library, .thunk: continue
-            // Beyond the program's own functions there is what called main, without a name.
+            // Unnamed frames outside the program's functions are those that call main.
             case .unnamed where !frames.isEmpty: continue
-            case .program, .standardLibrary, .unnamed: frames.append(place.text)
+            case .program, .standardLibrary, .unnamed: frames.append(frame.text)
             }
         }
     }
     return frames
 }
 
-/// A function, as it is shown to people.
-struct Place: Sendable {
-    /// By name, with the line or how far into it.
+/// One function of a call stack, as a report shows it.
+struct SymbolicatedFrame: Sendable {
+    /// The function's name, with its file and line or the offset into it.
     let text: String
     let origin: Origin
 
     enum Origin: Sendable {
+        /// A function of the program, or of another library.
         case program
-        /// This library.
+        /// A function of this library.
         case library
-        /// Of the standard library's, for example a copy that was made for these very types.
+        /// A function of the standard library, for example a generic one specialized in the program.
         case standardLibrary
-        /// What the compiler puts between a caller and a closure.
+        /// A thunk that the compiler generated between a caller and a closure.
         case thunk
-        /// No symbol covers it.
+        /// No symbol contains the address.
         case unnamed
 
-        /// Classifies by the mangled symbol. The demangled form will not do: the closure of a caller that takes a
-        /// `Gevent.Hub` mentions the module as well.
+        /// Classifies by the mangled symbol. The demangled name is not enough: a program's closure that takes a
+        /// `Gevent.Hub` also contains the module's name.
         init(symbol: String?) {
             guard let symbol else {
                 self = .unnamed
                 return
             }
-            if symbol.hasPrefix("gevent_") || Self.bottoms.contains(symbol) {
+            if symbol.hasPrefix("gevent_") || Self.outermostFunctions.contains(symbol) {
                 self = .library
             } else if let module = declaringModule(ofMangled: symbol), libraryModules.contains(module) {
                 self = .library
@@ -57,14 +58,14 @@ struct Place: Sendable {
             }
         }
 
-        /// Where the stacks of greenlets, of the hub and of main begin.
-        private static let bottoms: Set = ["greenlet_entry", "root_entry", "__libc_start_call_main"]
+        /// The outermost functions on the stacks of greenlets, of the hub and of main.
+        private static let outermostFunctions: Set = ["greenlet_entry", "root_entry", "__libc_start_call_main"]
     }
 
     /// - Parameters:
-    ///   - symbol: mangled, if it is Swift's; nil if the name is unknown.
-    ///   - offset: from the start of the function, or of the file in memory if there is no symbol.
-    ///   - image: the name of the loaded file; nil if the address is in none.
+    ///   - symbol: the function's symbol, mangled if it is a Swift function; nil if unknown.
+    ///   - offset: the offset from the start of the function, or of the loaded file if there is no symbol.
+    ///   - image: the name of the loaded file that contains the address; nil if none does.
     init(symbol: String?, source: SourceLine?, offset: UInt, image: String?) {
         origin = Origin(symbol: symbol)
         guard let symbol else {
@@ -76,14 +77,14 @@ struct Place: Sendable {
     }
 }
 
-/// A line of a source file, which is named by the last component of its path.
+/// A line of a source file. The file is the last component of its path.
 struct SourceLine {
     let file: String
     let line: Int
 }
 
-/// The demangled form of `symbol`, without the optimizer's specialization prefixes, which are long and tell a reader
-/// nothing.
+/// Returns the demangled form of `symbol`, without the optimizer's specialization prefixes, which are long and not
+/// useful to a reader.
 private func readableName(of symbol: String, in source: SourceLine?) -> String {
     // SwiftPM renames the main function of an executable target to "<target>_main".
     if symbol.hasSuffix("_main") && source?.file == "main.swift" { return "main" }
@@ -93,7 +94,7 @@ private func readableName(of symbol: String, in source: SourceLine?) -> String {
     let prefixes = ["generic specialization <", "function signature specialization <"]
     while let prefix = prefixes.first(where: name.hasPrefix) {
         var rest = name.dropFirst(prefix.count)
-        // Skips to the closing bracket of the prefix. The bracket of an arrow closes nothing.
+        // Skips to the closing bracket of the prefix, ignoring the `>` of an arrow.
         var (depth, last) = (1, Character(" "))
         while depth > 0, let next = rest.popFirst() {
             depth += next == "<" ? 1 : next == ">" && last != "-" ? -1 : 0
@@ -105,23 +106,23 @@ private func readableName(of symbol: String, in source: SourceLine?) -> String {
     return String(name)
 }
 
-/// The Swift modules of this library. Reports leave their frames out. `ci/manifests` writes the list.
+/// The Swift modules of this library, whose frames reports omit. `ci/manifests` writes the list.
 let libraryModules: Set<String> = [
     "Gevent", "GeventCore", "GeventDiagnostics", "GeventEpoll", "GeventIO", "GeventLibev", "GeventLibuv", "GeventLoop",
     "GeventLoops", "GeventNet", "GeventOS", "GeventSettings", "GeventTesting",
 ]
 
-/// The module that declares the function with a mangled name; nil if it is not a Swift name.
+/// Returns the module that declares the function with a mangled name; nil if it is not a Swift name.
 ///
 /// A mangled name begins with the module and the types around the function: `$s6Gevent3HubC…`. A member that an
-/// extension adds has the extension's module next, and an `E`: `$s6Gevent3HubC5MyAppE…` is a function of `MyApp`. Not
-/// recognised are extensions with a generic constraint, and modules whose name the compiler abbreviates because it
-/// repeats a word; these count as members of the type's own module.
+/// extension adds has the extension's module next, and an `E`: `$s6Gevent3HubC5MyAppE…` is a function of `MyApp`.
+/// Extensions with a generic constraint are not recognized, nor are modules whose name the compiler abbreviates because
+/// it repeats a word. These count as members of the type's own module.
 func declaringModule(ofMangled symbol: String) -> String? {
     guard symbol.hasPrefix("$s") else { return nil }
     var rest = Substring(symbol.utf8.dropFirst(2))
 
-    /// A length and as many bytes.
+    /// Parses an identifier: its length in digits, then its bytes.
     func identifier() -> String? {
         let digits = rest.utf8.prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
         guard let length = Int(Substring(digits)), digits.first != UInt8(ascii: "0"),
@@ -135,11 +136,11 @@ func declaringModule(ofMangled symbol: String) -> String? {
     let module: String
     switch rest.utf8.first {
     case UInt8(ascii: "s"):
-        // The standard library has a letter of its own.
+        // `s` is short for the standard library.
         module = "Swift"
         rest = Substring(rest.utf8.dropFirst())
     case UInt8(ascii: "S"):
-        // So have its commonest types.
+        // `S` and a letter are short for one of its common types.
         module = "Swift"
         rest = Substring(rest.utf8.dropFirst(2))
     default:
@@ -149,7 +150,7 @@ func declaringModule(ofMangled symbol: String) -> String? {
     while let name = identifier() {
         switch rest.utf8.first {
         case UInt8(ascii: "E"): return name
-        // A class, structure, enumeration or protocol; the next name may be within it or extend it.
+        // A class, structure, enumeration or protocol. The next name may be nested in it or extend it.
         case UInt8(ascii: "C"), UInt8(ascii: "V"), UInt8(ascii: "O"), UInt8(ascii: "P"):
             rest = Substring(rest.utf8.dropFirst())
         default: return module
@@ -158,21 +159,21 @@ func declaringModule(ofMangled symbol: String) -> String? {
     return module
 }
 
-/// Names found so far, for the whole process, because a lookup is slow. A program has few addresses that calls return
-/// to, so the limit is for safety only.
-private let knownPlaces = ForkableMutex<[UnsafeRawPointer: [Place]]>([:])
-private let mostKnownPlaces = 16_384
+/// The cache of symbolicated frames by return address, shared by all threads because a lookup is slow. The limit is a
+/// precaution: few return addresses of a program appear in reports.
+private let frameCache = ForkableMutex<[UnsafeRawPointer: [SymbolicatedFrame]]>([:])
+private let frameCacheLimit = 16_384
 
-/// Whether the functions at `address` were looked up before, so that ``places(of:)`` returns at once. Any thread.
-func hasPlaces(of address: UnsafeRawPointer) -> Bool { knownPlaces.withLock { $0[address] != nil } }
+/// Returns whether the frames at `address` are cached, so that ``symbolicatedFrames(at:)`` returns at once. Any thread.
+func hasSymbolicatedFrames(at address: UnsafeRawPointer) -> Bool { frameCache.withLock { $0[address] != nil } }
 
-/// The functions that the call before `address` is in, innermost first: those inlined there, then the function itself.
-/// Any thread.
-func places(of address: UnsafeRawPointer) -> [Place] {
-    if let known = knownPlaces.withLock({ $0[address] }) { return known }
-    let found = lookUpPlaces(of: UInt(bitPattern: address))
-    knownPlaces.withLock {
-        if $0.count >= mostKnownPlaces { $0.removeAll() }
+/// Returns the functions that contain the call before `address`, innermost first: the inlined ones, then the function
+/// itself. Uses the cache. Any thread.
+func symbolicatedFrames(at address: UnsafeRawPointer) -> [SymbolicatedFrame] {
+    if let known = frameCache.withLock({ $0[address] }) { return known }
+    let found = lookUpFrames(at: UInt(bitPattern: address))
+    frameCache.withLock {
+        if $0.count >= frameCacheLimit { $0.removeAll() }
         $0[address] = found
     }
     return found
