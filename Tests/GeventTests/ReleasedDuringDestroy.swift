@@ -194,7 +194,7 @@ struct ReleasedDuringDestroy {
         }
         #expect(
             log == [
-                "captured released", "delayed: active false", "released: true", "late: active false, exit true",
+                "captured released", "delayed: active false", "late: active false, exit true", "released: true",
             ])
     }
 

@@ -113,9 +113,12 @@ def check_absent(name, text):
     for match in ABSENT.finditer(text):
         for word in re.split(r",\s*", match[1].strip()):
             kinds = "class|struct|enum|actor|protocol|func|typealias"
-            declaration = re.compile(rf"^\s*(?:public|open) [^({{=]*\b(?:{kinds}) {word}\b", re.MULTILINE)
+            # A declaration that is marked unavailable only explains that the feature is missing.
+            declaration = re.compile(
+                rf"^(@available\(\*, unavailable.*\n)?[ ]*(?:public|open) [^({{=]*\b(?:{kinds}) {word}\b", re.MULTILINE
+            )
             for file in toolchain.ROOT.glob("Packages/*/Sources/**/*.swift"):
-                if declaration.search(file.read_text(encoding="utf-8")):
+                if any(not found[1] for found in declaration.finditer(file.read_text(encoding="utf-8"))):
                     line = text.count("\n", 0, match.start()) + 1
                     yield f"{name}:{line}: error: {word} is no longer missing: {file.relative_to(toolchain.ROOT)}"
 

@@ -68,7 +68,7 @@ def run(build):
     page = "`GEVENT_NONSENSE`, `ci/test --nonsense`, `ci/nonsense`, `ci/test`, [a](ci/test), [b](ci/nonsense)\n"
     found = list(commands.check_prose("Page.md", page, {"GEVENT_LOOP"}))
     expect(page, len(found), 4)
-    page = "<!-- absent: NoSuchType,\nSocketAddress -->"
+    page = "<!-- absent: NoSuchType, select,\nSocketAddress -->"
     expect(page, ["SocketAddress is no longer missing" in problem for problem in commands.check_absent("Page.md", page)], [True])
     page = "```swift\n.package(url: \"https://github.com/swift-gevent/swift-gevent\", from: \"0.0.9\")\n```\n"
     expect(page, len(list(commands.check_version(markdown.blocks("Page.md", page)))), 1)
