@@ -1,6 +1,6 @@
-# Shared by the scripts in this folder, which source it. Bash; the caller has set -euo pipefail.
+# Functions shared by the scripts in this folder, which source this file. Bash; the caller has set -euo pipefail.
 
-# The repository, whatever the working directory of the caller.
+# The root of the repository.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 die() {
@@ -8,12 +8,12 @@ die() {
     exit 1
 }
 
-# Prints the comment at the top of the script, which is its manual: from the line after #! to the first empty line.
+# Prints the script's manual: the comment at its top, from the line after #! to the first empty line.
 usage() {
     awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
 }
 
-# need PACKAGE PROBE...: the package is missing unless one of the probes, a command or an absolute path, exists.
+# need PACKAGE PROBE...: records PACKAGE as missing unless one of the probes, a command or an absolute path, exists.
 MISSING_PACKAGES=()
 need() {
     local package=$1 probe
@@ -27,34 +27,34 @@ need() {
     MISSING_PACKAGES+=("$package")
 }
 
-# Installs what `need` found missing. Says nothing when there is nothing to do.
+# Installs the missing packages. Prints nothing if there are none.
 install_missing() {
     local as_root=()
     ((${#MISSING_PACKAGES[@]})) || return 0
     if ! command -v apt-get >/dev/null; then
-        die "missing: ${MISSING_PACKAGES[*]} (names of Debian's packages), and there is no apt-get here." \
-            "Install them your own way, then run this again."
+        die "missing: ${MISSING_PACKAGES[*]} (Debian's names of the packages), and apt-get is not available." \
+            "Install them in another way, then run this again."
     fi
     if [[ $(id -u) != 0 ]]; then
         if ! command -v sudo >/dev/null; then
-            die "missing: ${MISSING_PACKAGES[*]}, and you are neither root nor have sudo." \
-                "Ask someone who has: apt-get install --no-install-recommends ${MISSING_PACKAGES[*]}"
+            die "missing: ${MISSING_PACKAGES[*]}, and you neither are root nor have sudo." \
+                "Ask an administrator to run: apt-get install --no-install-recommends ${MISSING_PACKAGES[*]}"
         fi
         as_root=(sudo)
-        # Without a terminal nobody can answer sudo: let it fail at once rather than wait for a password.
+        # Without a terminal, sudo must fail at once instead of waiting for a password.
         [[ -t 0 ]] || as_root+=(-n)
     fi
-    # `env` because sudo does not hand variables on.
+    # `env`, because sudo does not pass variables on.
     as_root+=(env DEBIAN_FRONTEND=noninteractive)
     echo "installing: ${MISSING_PACKAGES[*]}"
     "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 -q update </dev/null ||
-        echo "apt-get update failed; trying with the lists that are there" >&2
+        echo "apt-get update failed; trying with the existing package lists" >&2
     "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 -q install -y --no-install-recommends \
         "${MISSING_PACKAGES[@]}" </dev/null || die "apt-get could not install ${MISSING_PACKAGES[*]}"
     MISSING_PACKAGES=()
 }
 
-# With --no-install: says what is missing, and stops.
+# With --no-install: lists the missing packages and exits.
 refuse_missing() {
     ((${#MISSING_PACKAGES[@]})) || return 0
     die "missing, and --no-install was given: ${MISSING_PACKAGES[*]}"

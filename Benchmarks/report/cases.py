@@ -11,11 +11,11 @@ SCRATCH = FOLDER / ".build"
 
 
 class Failed(Exception):
-    """Something that makes going on pointless; the text is for the user."""
+    """An error that ends the command; the text is for the user."""
 
 
 def progress(text=""):
-    """Shows on standard error what is going on: on one line if that is a terminal, which an empty text clears."""
+    """Shows the progress on standard error. On a terminal it uses one line, which an empty text clears."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text[:118]}", end="", file=sys.stderr, flush=True)
     elif text:
@@ -23,7 +23,7 @@ def progress(text=""):
 
 
 def output(*command, **options):
-    """What a command prints, or Failed with everything that it said."""
+    """Returns a command's output. Raises Failed with all its output if it fails."""
     words = [str(word) for word in command]
     result = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options)
     if result.returncode != 0:
@@ -43,26 +43,26 @@ def build(*products):
 
 
 def bound_to(processor):
-    """What a child process does before it begins, so that it runs on that processor; None for any."""
+    """A preexec_fn that binds a child process to the processor; None for any."""
     return None if processor is None else lambda: os.sched_setaffinity(0, {processor})
 
 
 def result_of(command, timeout, processor=None, environment=None):
-    """The JSON in the last line that a program prints; of a run that fails, "failed" with the reason, and nothing else."""
+    """The JSON in the last line of a program's output. For a run that fails, only "failed" with the reason."""
     try:
         result = subprocess.run(
             [str(word) for word in command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=timeout, preexec_fn=bound_to(processor),
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return {"failed": f"it was not over after {timeout} s"}
+        return {"failed": f"it did not end within {timeout} s"}
     if result.returncode != 0:
         return {"failed": f"status {result.returncode}: {result.stderr.strip()[-400:]}"}
     return json.loads(result.stdout.splitlines()[-1])
 
 
 class RunCase:
-    """The program that runs one case."""
+    """The program run-case, which runs one case."""
 
     def __init__(self, path=None):
         self.path = pathlib.Path(path) if path else build("run-case") / "run-case"
@@ -75,15 +75,15 @@ class RunCase:
         return self._lines("--list")
 
     def loops(self):
-        """The linked loops: name to what they say of themselves."""
+        """The linked loops: maps each name to its features."""
         return {loop["name"]: loop["features"] for loop in self._lines("--facts")[0]["loops"]}
 
     def reference(self):
-        """The reference loop alone: to be added to a report's Disturbance beside a run of something else."""
+        """Runs the reference loop alone, to be merged into the result of another program."""
         return self._lines("--reference")[0]
 
     def run(self, case, loop=None, quick=False, operations=None, instructions=False, settings=None, processor=None):
-        """One result, as run-case prints it. `settings` are environment variables of the run."""
+        """Runs a case and returns run-case's result. `settings` are environment variables of the run."""
         environment = {name: value for name, value in os.environ.items() if name != "GEVENT_LOOP"} | (settings or {})
         if loop:
             environment["GEVENT_LOOP"] = loop
@@ -94,8 +94,8 @@ class RunCase:
 
 
 def chosen(cases, pattern):
-    """Those whose id or title matches the regular expression."""
+    """The cases whose id or title matches the regular expression."""
     found = [case for case in cases if pattern.search(case["id"]) or pattern.search(case["title"])]
     if not found:
-        raise Failed(f"no case matches {pattern.pattern}; there are {', '.join(case['id'] for case in cases)}")
+        raise Failed(f"no case matches {pattern.pattern}; the cases are {', '.join(case['id'] for case in cases)}")
     return found

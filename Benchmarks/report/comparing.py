@@ -1,5 +1,4 @@
-"""What compare-loops and compare-peers share: their options, the rounds in which everybody takes turns, and where the
-results go."""
+"""Shared by compare-loops and compare-peers: their options, the rounds of measurements, and the output."""
 
 import datetime
 import json
@@ -15,14 +14,14 @@ from .model import Report
 
 
 def add_options(parser, budget, quick_budget, rounds, quick_rounds):
-    """Each pair of numbers is a default and that of --quick."""
+    """Adds the options. Each pair of numbers is a default and the default with --quick."""
     parser.add_argument("--filter", metavar="REGEX", default="", help="only cases whose name or title matches")
     parser.add_argument("--quick", action="store_true", help="a tenth of the operations, fewer rounds, no million")
     parser.add_argument("--rounds", type=int, help=f"how often each case runs; {rounds}, or {quick_rounds} if quick")
-    told = f"begin no round that would not be over by then; {budget}, or {quick_budget} if quick"
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help=told)
+    limit = f"start no round that would exceed this time; {budget}, or {quick_budget} if quick"
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help=limit)
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON; - is standard output, without a table")
-    parser.add_argument("--list", action="store_true", help="only say which cases there are")
+    parser.add_argument("--list", action="store_true", help="only list the cases")
     parser.set_defaults(command=parser.prog, defaults=[(budget, rounds), (quick_budget, quick_rounds)])
 
 
@@ -37,11 +36,11 @@ def parsed(parser):
     return options
 
 
-def compare(options, columns, cases, taking_part, run, notes=(), long=float("inf")):
+def compare(options, columns, cases, columns_of, run, notes=(), long=float("inf")):
     """Measures the cases, shows and writes the result, and returns the exit status.
 
-    `taking_part(case)` are the keys of columns, and `run(key, case)` is one result. What took more than `long` seconds
-    is not repeated.
+    `columns_of(case)` returns the keys of columns, and `run(key, case)` one result. A run that took more than `long`
+    seconds is not repeated.
     """
     skipped = [case["id"] for case in cases if options.quick and case.get("quickOperations") is None]
     report = Report(
@@ -53,12 +52,12 @@ def compare(options, columns, cases, taking_part, run, notes=(), long=float("inf
     )
     report.notes += notes
     if skipped:
-        report.notes.append(f"Left out by --quick: {', '.join(skipped)}.")
-    failures = _measure(report, taking_part, run, options, long)
+        report.notes.append(f"Skipped by --quick: {', '.join(skipped)}.")
+    failures = _measure(report, columns_of, run, options, long)
     report.settle()
     singles = [f"{row.id} on {key}" for row in report.rows for key, cell in row.cells.items() if cell.is_single]
     if singles:
-        report.notes.append(f"Measured once, since it takes long: {', '.join(singles)}.")
+        report.notes.append(f"Measured once, because it takes long: {', '.join(singles)}.")
     if options.json != "-":
         print(table.show(report))
     if options.json:
@@ -69,28 +68,28 @@ def compare(options, columns, cases, taking_part, run, notes=(), long=float("inf
     return 1 if failures else 0
 
 
-def _measure(report, taking_part, run, options, long):
-    """Fills the report's rows, round by round. Returns what failed."""
+def _measure(report, columns_of, run, options, long):
+    """Fills the report's rows, round by round. Returns the failures."""
     failures, started, expected = {}, time.monotonic(), 0
     for number in range(options.rounds):
         if number and time.monotonic() - started + expected > options.budget:
-            report.notes.append(f"Time was up after {number} of {options.rounds} rounds.")
+            report.notes.append(f"The time limit was reached after {number} of {options.rounds} rounds.")
             break
-        # What the next round takes: this one without what is not repeated.
+        # The expected duration of the next round: this one without runs that are not repeated.
         expected = 0
         for index, row in enumerate(report.rows):
-            columns = taking_part(row.case)
-            # Nobody is always first.
-            turn = number % len(columns)
-            for column in columns[turn:] + columns[:turn]:
+            columns = columns_of(row.case)
+            # Each round starts with another column.
+            first = number % len(columns)
+            for column in columns[first:] + columns[:first]:
                 cell = row.cell(column)
                 if cell.missing or cell.is_single:
                     continue
                 name = f"{row.id} {column}".rstrip()
                 running.progress(f"round {number + 1} of {options.rounds}, case {index + 1} of {len(report.rows)}: {name}")
-                begun = time.monotonic()
+                start = time.monotonic()
                 result = run(column, row.case)
-                seconds = time.monotonic() - begun
+                seconds = time.monotonic() - start
                 cell.missing = result.get("failed") or result.get("unavailable")
                 cell.is_single = seconds > long and not cell.missing
                 expected += 0 if cell.is_single else seconds

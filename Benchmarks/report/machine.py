@@ -1,4 +1,4 @@
-"""What the machine is."""
+"""A description of the machine."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ def _swift_version():
 
 
 def facts():
-    """What a figure depends on, as it goes into reports and baselines."""
+    """The properties of the machine that affect figures, for reports and baselines."""
     memory = _first_match(_read("/proc/meminfo"), r"^MemTotal:\s*(\d+) kB")
     cpu = _first_match(_read("/proc/cpuinfo"), r"^model name\s*:\s*(.+)$")
     return {

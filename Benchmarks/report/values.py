@@ -1,4 +1,4 @@
-"""Figures with their units, as people read them."""
+"""Formats figures with their units."""
 
 SCALES = {
     "ns": [(1e9, "s"), (1e6, "ms"), (1e3, "µs")],
@@ -8,14 +8,14 @@ SCALES = {
 
 
 def digits(number):
-    """Three significant digits, or all before the point."""
+    """Three significant digits, or all digits before the point."""
     if abs(number) >= 100:
         return f"{number:,.0f}"
     return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
 
 
 def show(value, unit):
-    """The value in the unit that suits it."""
+    """The value in a suitable unit."""
     size, name = next(((size, name) for size, name in SCALES.get(unit, []) if abs(value) >= size), (1, unit))
     number = value / size
     is_count = name in ("", "B", "bytes") and number == int(number)

@@ -253,7 +253,7 @@ private final class SocketProgram: KillableProgram {
             var errors: [any Error] = []
             hub.errorHandler = { error, _ in errors.append(error) }
             let living = LivingObjects()
-            let outcome = try runToTheEnd(SocketProgram(living), on: hub, living, arrange)
+            let outcome = try runToCompletion(SocketProgram(living), on: hub, living, arrange)
             #expect(living.remaining() == [])
             // Errors of the interrupted greenlet, and of clients whose listener was closed with it.
             #expect(errors.allSatisfy { $0 is Struck || $0 is Timeout || $0 is SocketError }, "\(errors)")
@@ -265,12 +265,12 @@ private final class SocketProgram: KillableProgram {
 
     @Test(arguments: Interruption.allCases)
     func interruptedAtEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption) { try Self.run($0) }
+        try checkEveryWait(by: interruption) { try Self.run($0) }
     }
 
     @Test(arguments: Interruption.kills)
     func interruptedJustBeforeEveryWaitItLeavesNothingBehind(interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.run($0) }
+        try checkEveryWait(by: interruption, justBefore: true) { try Self.run($0) }
     }
 
     /// Interrupts also between a wake and the resumption, and in the later waits of calls with several. Runs on virtual

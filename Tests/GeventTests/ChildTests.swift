@@ -18,12 +18,12 @@ private func errorCode(_ body: () throws -> Void) -> ChildError.Code? {
     }
 }
 
-/// A child that ends with `code` when it is told to.
+/// A child that exits with `code` when asked to.
 private final class WaitingChild {
     let pid: pid_t
     private let gate = try? Pipe()
 
-    /// `read` ends at the end of its input, which is the pipe.
+    /// `read` returns at the end of its input, which is the pipe.
     init(_ script: String) throws {
         let gate = try #require(gate)
         let input = dup(STDIN_FILENO)
@@ -35,7 +35,7 @@ private final class WaitingChild {
                 close(STDIN_FILENO)
             }
         }
-        // Not to be inherited: it is our closing that ends the child's input.
+        // Close-on-exec: the child must not inherit it, because our close ends the child's input.
         _ = fcntl(gate.writeEnd, F_SETFD, FD_CLOEXEC)
         _ = fcntl(gate.readEnd, F_SETFL, 0)
         dup2(gate.readEnd, STDIN_FILENO)
@@ -45,12 +45,12 @@ private final class WaitingChild {
     func end() { gate?.closeWriteEnd() }
 }
 
-/// With descriptors that stand for processes, and without, as on older kernels.
+/// With process descriptors (pidfds) and without, as on older kernels.
 private let ways = [true, false]
 
 @Suite("Children")
 struct ChildTests {
-    @Test("Fact 116: waiting for a child gives its process identifier and raw status", arguments: bothLoops, ways)
+    @Test("Waiting for a child returns its process ID and raw status", arguments: bothLoops, ways)
     func rawStatus(loop: TestLoop, usesDescriptors: Bool) throws {
         let before = openDescriptorCount()
         try withHub(on: loop) { hub in
@@ -71,7 +71,7 @@ struct ChildTests {
     }
 
     @Test(
-        "Fact 69: a child is waited for together with greenlets, events, results and semaphores", arguments: bothLoops)
+        "A child can be waited for together with greenlets, events, results and semaphores", arguments: bothLoops)
     func togetherWithOthers(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let child = try WaitingChild("exit 0")
@@ -91,12 +91,12 @@ struct ChildTests {
             let ready = try wait(all)
             #expect(ready.map { object in all.firstIndex { $0 === object } } == [3, 2, 4, 1, 0])
             #expect(watch.status?.exitCode == 0 && watch.linkCount == 0)
-            // Ready already, and asked for again.
+            // The watch is already ready. Ask again.
             #expect(try wait([watch, watch]).count == 2)
         }
     }
 
-    @Test("A status tells an exit from a signal, a stop and a continuation")
+    @Test("A status distinguishes exit, signal, stop and continue")
     func statuses() {
         func facts(_ raw: CInt) -> [String] {
             let status = ChildStatus(rawValue: raw)
@@ -114,7 +114,7 @@ struct ChildTests {
         #expect(facts(0xffff) == ["-", "-", "-", "continued", "-", "-", "continued"])
     }
 
-    @Test("A child that a signal ended, and one that had ended before anybody waited", arguments: bothLoops, ways)
+    @Test("Wait for a child ended by a signal, and for one that ended before the wait", arguments: bothLoops, ways)
     func signalled(loop: TestLoop, usesDescriptors: Bool) throws {
         try withHub(on: loop) { hub in
             hub.children.usesDescriptors = usesDescriptors
@@ -127,7 +127,7 @@ struct ChildTests {
         }
     }
 
-    @Test("No-hang looks and does not park: process 0 while none has ended", arguments: ways)
+    @Test("A no-hang wait does not park; it returns process 0 while no child has ended", arguments: ways)
     func noHang(usesDescriptors: Bool) throws {
         try withHub { hub in
             hub.children.usesDescriptors = usesDescriptors
@@ -145,9 +145,9 @@ struct ChildTests {
         }
     }
 
-    @Test("Waiting for any child gives the one that ends while somebody waits; without children it is an error")
+    @Test("A wait for any child returns the one that ends during the wait; without children it throws")
     func anyChild() async {
-        // In a process of its own, whose children are these and no others.
+        // Runs in its own process, so that it has no other children.
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
                 if errorCode({ _ = try waitPID(-1) }) != .notAChild { exit(1) }
@@ -175,7 +175,7 @@ struct ChildTests {
         }
     }
 
-    @Test("Of several children that were over before, a wait for any gives each once, and then it is an error")
+    @Test("A wait for any child returns each ended child once, then throws")
     func anyOfTheEnded() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -193,7 +193,7 @@ struct ChildTests {
         }
     }
 
-    @Test("Stops and continuations are told if asked for", arguments: bothLoops)
+    @Test("Stops and continuations are reported on request", arguments: bothLoops)
     func stops(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let child = try WaitingChild("exit 0")
@@ -206,7 +206,7 @@ struct ChildTests {
         }
     }
 
-    @Test("One that is no child of ours is a typed error, not a wait")
+    @Test("Waiting for a process that is not a child throws a typed error and does not park")
     func notOurs() throws {
         try withHub { _ in
             #expect(errorCode { _ = try waitPID(getpid()) } == .notAChild)
@@ -218,7 +218,7 @@ struct ChildTests {
         }
     }
 
-    @Test("A wait that is killed or times out leaves the status to the next", arguments: bothLoops, ways)
+    @Test("A wait that is killed or times out leaves the status to the next wait", arguments: bothLoops, ways)
     func interrupted(loop: TestLoop, usesDescriptors: Bool) throws {
         let before = openDescriptorCount()
         try withHub(on: loop) { hub in
@@ -235,7 +235,7 @@ struct ChildTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("A parked wait for a child keeps the hub waiting and is named in reports", arguments: ways)
+    @Test("A parked wait for a child keeps the hub waiting and appears in reports", arguments: ways)
     func reports(usesDescriptors: Bool) throws {
         try withHub(on: .configured) { hub in
             hub.children.usesDescriptors = usesDescriptors
@@ -251,7 +251,7 @@ struct ChildTests {
 
     // MARK: ChildWatch
 
-    @Test("A watch becomes ready once, for everybody who waits, and keeps the status", arguments: bothLoops, ways)
+    @Test("A watch becomes ready once, for all waiters, and keeps the status", arguments: bothLoops, ways)
     func watch(loop: TestLoop, usesDescriptors: Bool) throws {
         let before = openDescriptorCount()
         try withHub(on: loop) { hub in
@@ -281,7 +281,7 @@ struct ChildTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("A watch of a child that has ended is ready at once; a second watch of one child gets its status as well")
+    @Test("A watch of an ended child is ready at once; a second watch of a child gets its status too")
     func late() throws {
         try withHub(on: .configured) { _ in
             let child = try shell("exit 8")
@@ -295,7 +295,9 @@ struct ChildTests {
         }
     }
 
-    @Test("A watch keeps the hub waiting unless told otherwise, and reaps though nobody holds it", arguments: ways)
+    @Test(
+        "A watch keeps the hub waiting unless unreferenced, and reaps the child even if nothing holds the watch",
+        arguments: ways)
     func references(usesDescriptors: Bool) throws {
         try withHub(on: .configured) { hub in
             hub.children.usesDescriptors = usesDescriptors
@@ -309,7 +311,7 @@ struct ChildTests {
             spawn(after: .milliseconds(2)) { child.end() }
             #expect(try hub.join())
             #expect(gevent_child_has_ended(pid) == -ECHILD)
-            // Whoever is parked at it keeps the hub waiting all the same.
+            // A parked waiter keeps the hub waiting anyway.
             spawn { try watch.wait() }
             spawn(after: .milliseconds(2)) { quiet.end() }
             #expect(try hub.join())
@@ -317,10 +319,10 @@ struct ChildTests {
         }
     }
 
-    @Test("A cancelled watch leaves the child alone; so does a hub that is destroyed", arguments: ways)
+    @Test("Cancelling a watch, or destroying its hub, does not affect the child", arguments: ways)
     func cancelled(usesDescriptors: Bool) throws {
         let before = openDescriptorCount()
-        // For one thread after the other.
+        // Runs on two threads, one after the other.
         let smuggled = Smuggled(try WaitingChild("exit 4"))
         try withHub(on: .configured) { hub in
             let child = smuggled.value
@@ -337,12 +339,12 @@ struct ChildTests {
         smuggled.value.end()
         let status = try withHub { _ in try waitPID(smuggled.value.pid).status }
         #expect(status.exitCode == 4)
-        // The child's gate is open on our side still.
+        // Our end of the child's pipe is still open.
         #expect(openDescriptorCount() <= before + 1)
     }
 
-    @Test("A status that went to somebody else is an error for who watches", arguments: ways)
-    func reapedElsewhere(usesDescriptors: Bool) throws {
+    @Test("If another caller reaped the status, the waiter gets an error", arguments: ways)
+    func reapedByAnotherCaller(usesDescriptors: Bool) throws {
         try withHub(on: .configured) { hub in
             hub.children.usesDescriptors = usesDescriptors
             let child = try WaitingChild("exit 0")
@@ -355,7 +357,7 @@ struct ChildTests {
         }
     }
 
-    @Test("In a forked child the parent's children are nobody's to wait for")
+    @Test("A forked child cannot wait for its parent's children")
     func inForkedChild() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -374,7 +376,7 @@ struct ChildTests {
         }
     }
 
-    @Test("A hundred children end for those who wait, one by one, in whatever order")
+    @Test("A hundred waiters each get their child's status, in any order of exit")
     func many() throws {
         let before = openDescriptorCount()
         try withHub(on: .configured) { _ in

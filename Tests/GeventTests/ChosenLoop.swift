@@ -7,12 +7,12 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// `ci/test` runs this target once for each loop, and looks for what the first test prints: that the environment and
-/// the hub mean the same loop is then known from the hub itself.
-@Suite("The loop that was asked for")
+/// `ci/test` runs this target once for each loop and searches the output for the line of the first test. That line
+/// shows that the hub itself runs on the loop that the environment names.
+@Suite("The configured loop")
 struct ChosenLoopTests {
-    @Test("The tests run on the loop that GEVENT_LOOP names, and say so")
-    func saysSo() throws {
+    @Test("The tests run on the loop named by GEVENT_LOOP, and print its name")
+    func printsItsLoop() throws {
         let name = try withHub(on: .configured) { hub in
             try sleep(for: .microseconds(1))
             return hub.loopName
@@ -20,11 +20,11 @@ struct ChosenLoopTests {
         print("these tests ran on the loop \(name)")
     }
 
-    @Test("A hub on another loop than the environment names is an error, and no hub is left")
+    @Test("A hub on a loop other than the one in the environment throws, and no hub remains")
     func wrongLoop() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_LOOP", "epoll", 1)
-            // Whoever registers a name again replaces what was linked.
+            // Registering a name again replaces the linked loop.
             LoopBackend.register(LoopBackend(name: "epoll") { (_) throws(LoopError) in try VirtualLoop() })
             do {
                 try withHub(on: .configured) { _ in exit(1) }
@@ -34,7 +34,7 @@ struct ChosenLoopTests {
         }
     }
 
-    @Test("Of a list any may run", arguments: ["nonsense,epoll", " , ", ""])
+    @Test("Any loop in a list may be used", arguments: ["nonsense,epoll", " , ", ""])
     func list(value: String) async {
         await #expect(processExitsWith: .success) { [value] in
             setenv("GEVENT_LOOP", value, 1)

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// A counter that any thread may use.
+/// A thread-safe counter.
 final class Counter: Sendable {
     private let value = Atomic<Int>(0)
     var count: Int { value.load(ordering: .sequentiallyConsistent) }

@@ -10,7 +10,7 @@ import Testing
 
 private typealias Call = (Int32, @convention(c) (UnsafeMutableRawPointer?) -> Void, UnsafeMutableRawPointer?) -> Bool
 
-/// Runs `body` where `call` has an exception in flight.
+/// Runs `body` while `call` has an exception in flight.
 private func within(_ call: Call, _ number: Int, _ body: () -> Void) -> Bool {
     withoutActuallyEscaping(body) { body in
         var body = body
@@ -22,7 +22,7 @@ private func within(_ call: Call, _ number: Int, _ body: () -> Void) -> Bool {
 
 @Suite("C++ exceptions in flight")
 struct CxxExceptionTests {
-    @Test("The C++ runtime's words of this thread are found")
+    @Test("The C++ runtime's per-thread exception state is found")
     func found() throws {
         try withHub { hub in
             #expect(hub.pointer.pointee.cxx_exceptions != nil)
@@ -33,7 +33,7 @@ struct CxxExceptionTests {
         }
     }
 
-    @Test("A thousand greenlets that park in catch blocks each keep their exception")
+    @Test("A thousand greenlets parked in catch blocks each keep their exception")
     func manyInCatchBlocks() throws {
         try withHub { _ in
             let greenlets = (0..<1000).map { number in
@@ -51,7 +51,7 @@ struct CxxExceptionTests {
         }
     }
 
-    @Test("So do those that park in a destructor while an exception unwinds their stack")
+    @Test("A thousand greenlets parked in destructors during unwinding each keep their exception")
     func whileUnwinding() throws {
         try withHub { _ in
             let greenlets = (0..<100).map { number in
@@ -69,7 +69,7 @@ struct CxxExceptionTests {
         }
     }
 
-    @Test("A greenlet that begins, or goes on, while another is parked in a catch block sees nothing of it")
+    @Test("A greenlet parked in a catch block does not affect greenlets that start or resume")
     func isolation() throws {
         try withHub { hub in
             var seen: [Bool] = []
@@ -84,7 +84,7 @@ struct CxxExceptionTests {
                     seen.append(!cxx_has_exceptions())
                     let begun = spawn {
                         seen.append(cxx_has_exceptions())
-                        // One that begins on the stack of the other that has ended.
+                        // This greenlet starts on the stack of one that has ended.
                         spawn { seen.append(cxx_has_exceptions()) }
                         seen.append(!within(cxx_call_in_catch, 2) { try? sleep() })
                         seen.append(cxx_has_exceptions())
@@ -102,7 +102,7 @@ struct CxxExceptionTests {
         }
     }
 
-    @Test("Killed in a catch block, and handed control to there, it leaves nothing behind; main may park there, too")
+    @Test("A greenlet killed or switched to in a catch block leaves nothing behind; main may park there too")
     func killed() throws {
         try withHub { _ in
             let victim = spawn {

@@ -7,14 +7,14 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A document that a client chooses, nested as deep as Foundation accepts, must not end the process.
-// Sanitizers make frames several times as large.
+/// A document from a client, nested as deep as Foundation accepts, must not crash the process.
+// Stack frames are several times larger under sanitizers.
 @Suite("Deep documents on a default stack", .enabled(if: !isSanitized))
 struct DeepDocumentsTests {
-    /// Foundation's own limit is 512, and the outermost value counts.
+    /// Foundation's own limit is 512 levels, including the outermost value.
     private static let depth = 511
 
-    /// What Codable makes of a recursive type: one call of `init(from:)` or `encode(to:)` a level.
+    /// A recursive Codable type: one call of `init(from:)` or `encode(to:)` per level.
     private final class Node: Codable {
         var name: String?
         var next: Node?
@@ -38,7 +38,7 @@ struct DeepDocumentsTests {
 
     private func inGreenlet<Value>(_ body: @escaping () throws -> Value) throws -> Value { try spawn(body).get() }
 
-    @Test("JSONDecoder and JSONEncoder, on a recursive type")
+    @Test("JSONDecoder and JSONEncoder with a recursive type")
     func json() throws {
         try withHub { _ in
             let text = Data(Self.json.utf8)
@@ -49,7 +49,7 @@ struct DeepDocumentsTests {
         }
     }
 
-    @Test("JSONSerialization, there and back")
+    @Test("JSONSerialization, in both directions")
     func serialization() throws {
         try withHub { _ in
             let text = Data(

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Waiting for descriptors")
 struct DescriptorWaitTests {
-    @Test("A reader parks until there is something to read, a writer until there is room", arguments: bothLoops)
+    @Test("A reader parks until data arrives, a writer until the buffer has room", arguments: bothLoops)
     func readAndWrite(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let pipe = try Pipe()
@@ -30,13 +30,13 @@ struct DescriptorWaitTests {
             log.note("drain")
             while pipe.read() > 0 {}
             try writer.join()
-            // What is ready already takes no more than a look.
+            // A descriptor that is already ready costs one check.
             try waitWrite(pipe.writeEnd)
         }
         #expect(log == ["write", "read 3", "drain", "writable"])
     }
 
-    @Test("Bytes go through a pipe in order, whoever is faster", arguments: bothLoops)
+    @Test("Bytes pass through a pipe in order, whichever end is faster", arguments: bothLoops)
     func stream(loop: TestLoop) throws {
         let total = 1 << 20
         let received = try withHub(on: loop) { _ in
@@ -62,7 +62,7 @@ struct DescriptorWaitTests {
         #expect(received == total)
     }
 
-    @Test("Greenlets whose descriptors become ready between two polls wake in the order of readiness, on every loop")
+    @Test("Greenlets whose descriptors become ready between two polls are resumed in order of readiness, on every loop")
     func order() throws {
         let log = try logged(on: .configured) { log, _ in
             let pipes = try (0..<20).map { _ in try Pipe() }
@@ -73,7 +73,7 @@ struct DescriptorWaitTests {
                     log.note("\(index)")
                 }
             }
-            // All are registered with the kernel.
+            // All of them are registered with the kernel.
             try sleep(for: .milliseconds(1))
             for index in order { pipes[index].write() }
             try joinAll(readers)
@@ -82,7 +82,7 @@ struct DescriptorWaitTests {
         #expect(log.dropLast().description == log.last)
     }
 
-    @Test("A bad descriptor costs an error and no memory", arguments: bothLoops, [CInt.max, 0x4000_0000, -1, .min])
+    @Test("A bad descriptor throws and costs no memory", arguments: bothLoops, [CInt.max, 0x4000_0000, -1, .min])
     func badDescriptor(loop: TestLoop, number: CInt) throws {
         try withHub(on: loop) { hub in
             let before = residentBytes()
@@ -102,7 +102,7 @@ struct DescriptorWaitTests {
     }
 
     @Test(
-        "The end of the stream and a vanished reader wake the waiter, whose own call tells what it is",
+        "End of stream and a closed reader wake the waiter, whose own system call reports the condition",
         arguments: bothLoops)
     func hangUp(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
@@ -128,7 +128,8 @@ struct DescriptorWaitTests {
     }
 
     @Test(
-        "A second reader on one descriptor is concurrentUse; one reader and one writer are fine", arguments: bothLoops)
+        "A second reader of a descriptor throws concurrentUse; one reader and one writer may wait at once",
+        arguments: bothLoops)
     func concurrentUse(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             var ends: [CInt] = [-1, -1]
@@ -147,13 +148,15 @@ struct DescriptorWaitTests {
             var byte: UInt8 = 1
             _ = write(far, &byte, 1)
             try reader.join()
-            // The place is free again.
+            // Another greenlet may wait again.
             try waitRead(near)
         }
         #expect(log == ["true", "true", "writable", "readable"])
     }
 
-    @Test("Waiting on descriptor -1, on a closed one, or on a file throws and does not crash", arguments: bothLoops)
+    @Test(
+        "Waiting on descriptor -1, a closed descriptor or a regular file throws and does not crash",
+        arguments: bothLoops)
     func badDescriptors(loop: TestLoop) throws {
         @Sendable func code(_ body: () throws -> Void) -> LoopError.Code? {
             do { try body() } catch { return (error as? LoopError)?.code }
@@ -179,7 +182,7 @@ struct DescriptorWaitTests {
         }
     }
 
-    @Test("The timeout of a wait throws Timeout, or the error given for it; nothing stays behind", arguments: bothLoops)
+    @Test("A wait with a timeout throws Timeout or the given error, and leaves nothing behind", arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let pipe = try Pipe()
@@ -205,7 +208,7 @@ struct DescriptorWaitTests {
             ])
     }
 
-    @Test("WatchedDescriptor tells readiness from timeout by its result", arguments: bothLoops)
+    @Test("WatchedDescriptor returns whether it became ready or timed out", arguments: bothLoops)
     func watchedResults(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let pipe = try Pipe()
@@ -222,7 +225,7 @@ struct DescriptorWaitTests {
     }
 
     @Test(
-        "A descriptor closed in another greenlet wakes its waiters with EBADF, and every later wait too",
+        "Closing a descriptor in another greenlet resumes its waiters with EBADF, and every later wait throws it too",
         arguments: bothLoops)
     func closedWhileWaiting(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -254,7 +257,7 @@ struct DescriptorWaitTests {
         #expect(log == ["reader true closed", "writer true closed", "later true badDescriptor"])
     }
 
-    @Test("A number that was closed and opened again is another descriptor", arguments: bothLoops)
+    @Test("A descriptor number that was closed and reopened is a new descriptor", arguments: bothLoops)
     func reusedNumber(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             for round in 0..<3 {
@@ -266,7 +269,7 @@ struct DescriptorWaitTests {
                 pipe.write()
                 log.note("\(try watched.waitReadable())")
                 if round == 1 { try watched.close() } else { close(try watched.detach()) }
-                // The interest must not have survived: the same number waits for something else now.
+                // The old interest must be dropped: the same number now waits for something else.
                 let reopened = try WatchedDescriptor(dup(other.readEnd))
                 #expect(reopened.fileDescriptor == number)
                 log.note("\(try reopened.waitReadable(timeout: .milliseconds(1)))")
@@ -277,7 +280,7 @@ struct DescriptorWaitTests {
         #expect(log == (0..<3).flatMap { _ in ["false", "true", "false", "true"] })
     }
 
-    @Test("An event of an earlier life of a number wakes nobody")
+    @Test("An event of a closed descriptor wakes no waiter of a new one with the same number")
     func staleEvent() throws {
         let log = try logged(on: .custom { CountingLoop(try VirtualLoop()) }) { log, hub in
             let loop = try #require(hub.loop as? CountingLoop)
@@ -291,14 +294,14 @@ struct DescriptorWaitTests {
             #expect(reopened.fileDescriptor == number)
             loop.injected = [ReadyEvent(fileDescriptor: number, generation: generation, readiness: .read)]
             log.note("\(try reopened.waitReadable(timeout: .milliseconds(1)))")
-            // One of this life does.
+            // An event of the new descriptor does.
             loop.injected = [ReadyEvent(fileDescriptor: number, generation: loop.lastGeneration, readiness: .read)]
             log.note("\(try reopened.waitReadable(timeout: .milliseconds(1)))")
         }
         #expect(log == ["false", "true"])
     }
 
-    @Test("Interest is lazy: a connection that waits again and again is registered once")
+    @Test("Interest is lazy: a connection that waits repeatedly is registered once")
     func lazyInterest() throws {
         let calls = try withHub(on: .custom { CountingLoop(try VirtualLoop()) }) { hub in
             let loop = try #require(hub.loop as? CountingLoop)
@@ -311,12 +314,12 @@ struct DescriptorWaitTests {
                 try writer.join()
             }
             let calls = loop.interestCalls
-            // Data that nobody waits for is reported once, and then the interest goes.
+            // Data without a waiter is reported once. Then the interest is dropped.
             pipe.write()
             try sleep(for: .seconds(1))
             try sleep(for: .seconds(1))
             #expect(loop.interestCalls == calls + 1)
-            // It comes back with the next wait.
+            // The next wait sets it again.
             try #expect(watched.waitReadable())
             #expect(loop.interestCalls == calls + 2)
             return calls
@@ -344,7 +347,7 @@ struct DescriptorWaitTests {
         #expect(log == (0..<3).flatMap { _ in ["other: threw 0.001 seconds", "other: returned"] })
     }
 
-    @Test("A killed waiter frees its place, and readiness that came with the kill is not lost", arguments: bothLoops)
+    @Test("A killed waiter unregisters, and readiness that came with the kill is not lost", arguments: bothLoops)
     func killedWaiter(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let pipe = try Pipe()
@@ -364,7 +367,7 @@ struct DescriptorWaitTests {
 
     @Test("A thousand pipes at once", arguments: bothLoops)
     func thousandPipes(loop: TestLoop) throws {
-        // Two descriptors each; the usual soft limit is 1024.
+        // Each needs two descriptors; the usual soft limit is 1024.
         var limit = rlimit()
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         limit.rlim_cur = min(limit.rlim_max, max(limit.rlim_cur, 4096))
@@ -418,13 +421,13 @@ private func fillSocket(_ descriptor: CInt) {
     while write(descriptor, bytes, bytes.count) > 0 {}
 }
 
-/// Passes everything on, counts how often interest is set, and reports what a test wants reported.
+/// Forwards every call, counts how often interest is set, and reports events that a test injects.
 final class CountingLoop: Loop {
     static var backendName: String { "counting" }
     private let inner: VirtualLoop
     private(set) var interestCalls = 0
     private(set) var lastGeneration: UInt32 = 0
-    /// What the next poll reports besides.
+    /// Additional events for the next poll to report.
     var injected: [ReadyEvent] = []
 
     init(_ inner: VirtualLoop) { self.inner = inner }

@@ -31,7 +31,7 @@ struct DescriptorWatchTests {
         }
     }
 
-    @Test("It keeps the hub waiting while it is referenced and open", arguments: bothLoops)
+    @Test("A watch keeps the hub waiting while it is referenced and open", arguments: bothLoops)
     func referenced(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let pipe = try Pipe()
@@ -55,28 +55,28 @@ struct DescriptorWatchTests {
         }
     }
 
-    @Test("It lives while it is open, whoever holds it, and lets go of its closure when it goes")
+    @Test("A watch lives while it is open, even if nothing holds it, and releases its closure when it is released")
     func life() throws {
         try withHub(on: .configured) { hub in
             let pipe = try Pipe()
             weak var weakly: DescriptorWatch?
-            var gone = false
+            var released = false
             do {
-                let witness = Witness { gone = true }
+                let witness = Witness { released = true }
                 let watch = try DescriptorWatch(pipe.readEnd, on: hub, referenced: false) {
                     withExtendedLifetime(witness) { _ = pipe.read() }
                     weakly?.close()
                 }
                 weakly = watch
             }
-            #expect(weakly != nil && !gone)
+            #expect(weakly != nil && !released)
             pipe.write()
-            try waitUntil { gone }
+            try waitUntil { released }
             #expect(weakly == nil)
         }
     }
 
-    @Test("A descriptor that cannot be watched is an error, and nothing is left")
+    @Test("A descriptor that cannot be watched throws, and nothing remains")
     func refused() throws {
         try withHub(on: .configured) { hub in
             #expect(throws: LoopError.self) {

@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Errors")
 struct ErrorTests {
-    @Test("An error nobody catches is reported once to the error handler with its greenlet; others run on")
+    @Test("An uncaught error is reported once to the error handler with its greenlet; others keep running")
     func reportedOnce() throws {
         let log = try logged { log, hub in
             let failing = spawn {
@@ -26,8 +26,8 @@ struct ErrorTests {
             log == ["reported Boom of <Greenlet<()> \"failing\">", "other ends", "get: threw Boom", "get: threw Boom"])
     }
 
-    @Test("The error is reported although somebody joins and catches it, and whether or not it has links")
-    func reportedAllTheSame() throws {
+    @Test("The error is reported even if another greenlet joins and catches it, with or without links")
+    func reportedEvenIfCaught() throws {
         let log = try logged { log, hub in
             let failing = spawn { throw Boom() }
             failing.name = "failing"
@@ -38,7 +38,7 @@ struct ErrorTests {
         #expect(log.sorted() == ["get: threw Boom", "link", "reported Boom of <Greenlet<()> \"failing\">"])
     }
 
-    @Test("A raw greenlet's error is reported, its exit is not")
+    @Test("A raw greenlet's error is reported; its exit is not")
     func rawErrors() throws {
         let log = try logged { log, hub in
             let raw = spawnRaw { throw Boom() }
@@ -49,7 +49,7 @@ struct ErrorTests {
         #expect(log == ["reported Boom of <RawGreenlet \"raw\">"])
     }
 
-    @Test("A Timeout that nobody catches is reported like any error")
+    @Test("An uncaught Timeout is reported like any error")
     func uncaughtTimeout() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {
@@ -76,7 +76,7 @@ struct ErrorTests {
             try sleep(for: .milliseconds(2))
             log.note("\(before.duration(to: hub.now) >= .milliseconds(2))")
         }
-        #expect(log == ["reported Boom of nobody", "next callback", "true"])
+        #expect(log == ["reported Boom of no greenlet", "next callback", "true"])
     }
 
     @Test("An error handler that fails neither stops the hub nor loses the outcome; both errors are printed")
@@ -98,7 +98,7 @@ struct ErrorTests {
         #expect(output.contains("Boom: handler failure"))
     }
 
-    @Test("An error handler that parks is stopped by blockedInHub, and the hub goes on")
+    @Test("An error handler that parks is stopped by blockedInHub, and the hub keeps running")
     func parkingHandler() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in
@@ -111,7 +111,7 @@ struct ErrorTests {
         #expect(log == ["true", "1"])
     }
 
-    @Test("A description that tries to park while an error is printed is refused, and the error is printed")
+    @Test("A description that tries to park while its error is printed gets an error, and the error is printed")
     func parkingDescription() throws {
         final class Sleepy: Greenlet<Void> {
             override func run() throws { throw Boom() }
@@ -132,7 +132,7 @@ struct ErrorTests {
         #expect(log == ["gevent: sleepy, blockedInHub failed with Boom: Boom", "0"])
     }
 
-    @Test("The error handler is looked up at each error")
+    @Test("The error handler is read at each error")
     func handlerIsLookedUp() throws {
         let log = try logged { log, hub in
             for name in ["first", "second"] {
@@ -144,7 +144,7 @@ struct ErrorTests {
         #expect(log == ["first Boom", "second Boom"])
     }
 
-    @Test("Without a handler the error, the greenlet and where it was spawned are printed to standard error")
+    @Test("Without a handler the error, the greenlet and its spawn site are printed to standard error")
     func printedReport() async throws {
         let result = try await #require(
             processExitsWith: .success, observing: [\.standardErrorContent]
@@ -162,12 +162,13 @@ struct ErrorTests {
         #expect(output.contains("gevent: a hub callback failed with Boom: callback failure"))
     }
 
-    @Test("Errors of greenlets that end while the hub is destroyed are reported too")
+    @Test("Errors of greenlets that end during the hub's destruction are reported too")
     func reportedDuringDestroy() throws {
         let log = try onFreshThread {
             let log = Log()
             let hub = try Hub.start(on: VirtualLoop())
-            hub.errorHandler = { error, greenlet in log.note("reported \(error) of \(greenlet?.name ?? "nobody")") }
+            hub.errorHandler = { error, greenlet in log.note("reported \(error) of \(greenlet?.name ?? "no greenlet")")
+            }
             let greenlet = spawn {
                 do { try sleep(for: .seconds(1)) } catch { throw Boom("cleanup failed") }
             }
@@ -179,7 +180,7 @@ struct ErrorTests {
         #expect(log == ["reported cleanup failed of worker"])
     }
 
-    @Test("rethrowControl passes kills and timeouts on from a catch-all, and nothing else")
+    @Test("rethrowControl rethrows kills and timeouts from a catch-all, and nothing else")
     func rethrow() throws {
         let log = try logged { log, _ in
             func guarded(_ error: any Error) throws -> String {

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Event")
 struct EventTests {
-    @Test("Waiters wake in the order in which they came, when the setter parks and not before")
+    @Test("Waiters are resumed in the order in which they began to wait, and not before the setter parks")
     func order() throws {
         let log = try logged { log, _ in
             let event = Event()
@@ -22,7 +22,7 @@ struct EventTests {
         #expect(log == ["set", "0: true", "1: true", "2: true", "3: true", "4: true", "true 0"])
     }
 
-    @Test("set and clear without a switch wake all who waited, each with true, and nobody who comes later")
+    @Test("set and clear without a switch resume all waiters with true, and no later waiter")
     func setAndClear() throws {
         let log = try logged { log, hub in
             let event = Event()
@@ -49,12 +49,12 @@ struct EventTests {
                 }
             }
             try sleep()
-            // Due at once; fires when the hub next looks at its timers, which it does before it polls.
+            // Due at once; fires when the hub next checks its timers, before it polls.
             let timer = spawn(after: .zero) { log.note("timer") }
             event.set()
             try event.wait()
             log.note("3")
-            // Nobody is on the way any more, so this does not let anybody go first.
+            // No resumed waiter is pending now, so this wait yields to none.
             let before = hub.statistics.switchCount
             try event.wait()
             #expect(hub.statistics.switchCount == before)
@@ -63,7 +63,7 @@ struct EventTests {
         #expect(log == ["1", "2", "3", "timer"])
     }
 
-    @Test("What is set while the wait goes on, by a waiter it has woken, wakes those who came meanwhile")
+    @Test("A set by a resumed waiter wakes greenlets that began to wait meanwhile")
     func setByWaiter() throws {
         let log = try logged { log, _ in
             let event = Event()
@@ -84,7 +84,7 @@ struct EventTests {
         #expect(log == ["first", "<Event clear, 1 waiting>", "first again"])
     }
 
-    @Test("wait(timeout:) gives false when the time is up; a foreign Timeout passes through", arguments: bothLoops)
+    @Test("wait(timeout:) returns false on expiry; a foreign Timeout passes through", arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let event = Event()
@@ -96,7 +96,7 @@ struct EventTests {
         #expect(log == ["own: false", "foreign: true", "foreign: true"])
     }
 
-    @Test("A timeout of zero only looks, without a switch")
+    @Test("A timeout of zero checks the event without a switch")
     func zeroTimeout() throws {
         try withHub { hub in
             let event = Event()
@@ -109,7 +109,7 @@ struct EventTests {
         }
     }
 
-    @Test("set and then kill: the waiter wakes normally, and is killed where it parks next")
+    @Test("set, then kill: the wait succeeds, and the kill is raised at the next park")
     func setThenKill() throws {
         let log = try logged { log, _ in
             let event = Event()
@@ -125,7 +125,7 @@ struct EventTests {
         #expect(log == ["wait: true", "sleep: threw GreenletExit", "0"])
     }
 
-    @Test("Kill and then set: the waiter is killed, and no link stays behind")
+    @Test("kill, then set: the waiter is killed, and no link remains")
     func killThenSet() throws {
         let log = try logged { log, _ in
             let event = Event()
@@ -139,7 +139,7 @@ struct EventTests {
         #expect(log == ["0", "wait: threw GreenletExit"])
     }
 
-    @Test("With all greenlets parked forever on an event, main throws wouldBlockForever and the hub stays usable")
+    @Test("With all greenlets parked forever on an event, main throws wouldBlockForever and the hub remains usable")
     func blocksForever() throws {
         try withHub { _ in
             let event = Event()
@@ -153,7 +153,7 @@ struct EventTests {
         }
     }
 
-    @Test("Waiting in a hub callback is blockedInHub, but for an event that is set; setting one there works")
+    @Test("In a hub callback, waiting throws blockedInHub unless the event is set; setting an event works")
     func inHub() throws {
         let log = try logged { log, hub in
             let event = Event()
@@ -169,7 +169,7 @@ struct EventTests {
         #expect(log == ["true"])
     }
 
-    @Test("A raw link is called once, on the hub, never inside rawLink, in the order of registration")
+    @Test("A raw link is called once, on the hub, never inside rawLink, in order of registration")
     func rawLinks() throws {
         let log = try logged { log, hub in
             let event = Event()
@@ -198,20 +198,20 @@ struct EventTests {
             ])
     }
 
-    @Test("A cancelled callback is not called, also when an earlier one cancels it; cancelling twice is fine")
+    @Test("A cancelled callback is not called, even when an earlier callback cancels it; cancelling twice is harmless")
     func unlink() throws {
         let log = try logged { log, hub in
             let event = Event()
             var later: Registration?
             let first = event.rawLink { later!.cancel() }
-            let gone = event.rawLink { log.note("gone") }
+            let cancelled = event.rawLink { log.note("cancelled") }
             later = event.rawLink { log.note("later") }
             event.rawLink { throw Boom() }
             event.rawLink { try sleep() }
             event.rawLink { log.note("last") }
-            gone.cancel()
-            gone.cancel()
-            #expect(event.linkCount == 5 && first.isActive && !gone.isActive)
+            cancelled.cancel()
+            cancelled.cancel()
+            #expect(event.linkCount == 5 && first.isActive && !cancelled.isActive)
             event.set()
             _ = try hub.join()
             first.cancel()
@@ -220,11 +220,11 @@ struct EventTests {
             _ = try hub.join()
         }
         let refusal = log.dropFirst().first ?? ""
-        #expect(log.count == 3 && log[0] == "reported Boom of nobody" && log[2] == "last")
+        #expect(log.count == 3 && log[0] == "reported Boom of no greenlet" && log[2] == "last")
         #expect(refusal.hasPrefix("reported blockedInHub"))
     }
 
-    @Test("Used from another thread than the first one, it is wrongThread")
+    @Test("Use on a thread other than the first throws wrongThread")
     func wrongThread() throws {
         try withHub { _ in
             let event = Event()
@@ -252,10 +252,10 @@ struct EventTests {
                 try onFreshThread { event.value.set() }
             }
         }
-        #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and what it waits for"))
+        #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and the objects it waits for"))
     }
 
-    @Test("An event goes with its last reference, and so does what its links captured; waiting makes no cycle")
+    @Test("An event is released with its last reference, and so are captures of its links; waiting makes no cycle")
     func life() throws {
         try withHub { hub in
             weak var seen: Event?
@@ -285,7 +285,7 @@ struct EventTests {
         }
     }
 
-    @Test("Waiting allocates nothing that stays: a million waits on one event leave the hub as it was")
+    @Test("Waiting leaks no memory: a million waits on one event leave the hub unchanged")
     func steadyState() throws {
         try withHub { hub in
             let (ping, pong) = (Event(), Event())
@@ -306,7 +306,7 @@ struct EventTests {
         }
     }
 
-    @Test("Its description counts those who wait no further than somebody would read")
+    @Test("The description counts waiters only up to a readable limit")
     func longLine() throws {
         try withHub { _ in
             let event = Event()
@@ -319,7 +319,7 @@ struct EventTests {
         }
     }
 
-    @Test("An event survives its hub, and can then only be let go")
+    @Test("An event may outlive its hub, and can then only be released")
     func outlivesHub() throws {
         let event = Smuggled(Event())
         try withHub(allowingLeftovers: true) { _ in

@@ -8,35 +8,36 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// The library that `ci/faults/run` preloads, through which system calls of loops fail on request.
+/// The library that `ci/faults/run` preloads. It makes system calls of loops fail on request.
 private enum Faults {
-    /// Whether it is loaded.
+    /// Whether the library is loaded.
     static let areInjectable = address(of: "gevent_faults_arm") != nil
 
-    /// Has the calls of a kind fail: `skipping` of them work first, then `times` fail, those of libuv's own excepted.
+    /// Makes calls of a kind fail: the first `skipping` succeed, the next `times` fail. libuv's internal calls are
+    /// exempt.
     static func arm(_ fault: CallFault, skipping: Int, times: Int, alsoInLibuv: Bool? = nil) {
         typealias Function =
             @convention(c) (UnsafePointer<CChar>, CInt, CLong, CLong, UnsafePointer<CChar>) -> Void
         guard let address = address(of: "gevent_faults_arm") else { return }
-        // The type that ci/faults/inject.c gives it.
+        // The function's type in ci/faults/inject.c.
         let function = unsafeBitCast(address, to: Function.self)
-        // The wait is libuv's own call, and may be interrupted.
+        // libuv makes the wait itself, and the wait may be interrupted.
         let spares = !(alsoInLibuv ?? (fault.call == .wait))
         function(fault.call.rawValue, fault.error, skipping, times, spares ? "libuv" : "")
     }
 
-    /// Has all calls work again. Returns how many have failed.
+    /// Makes all calls succeed again. Returns how many have failed.
     @discardableResult
     static func disarm() -> Int {
         guard let address = address(of: "gevent_faults_disarm") else { return 0 }
-        // The type that ci/faults/inject.c gives it.
+        // The function's type in ci/faults/inject.c.
         return unsafeBitCast(address, to: (@convention(c) () -> CLong).self)()
     }
 
     private static func address(of symbol: String) -> UnsafeMutableRawPointer? { dlsym(nil, symbol) }
 }
 
-/// System calls of loops, as ci/faults/inject.c names them.
+/// System calls of loops, named as in ci/faults/inject.c.
 private enum Call: String, CaseIterable, CustomTestStringConvertible {
     case create = "epoll_create1"
     case add = "epoll_ctl(ADD)"
@@ -52,21 +53,21 @@ private enum Call: String, CaseIterable, CustomTestStringConvertible {
 
     var testDescription: String { rawValue }
 
-    /// The errors that it is made to fail with.
+    /// The errors to inject.
     var errors: [CInt] {
         switch self {
-        // What else there is does not happen to an eventfd, and a wake that the kernel refuses cannot be repeated.
+        // An eventfd has no other errors, and a wake that the kernel rejects cannot be retried.
         case .writeEvent: [EINTR]
-        // libuv cannot be kept from aborting: see `libuvAborts`.
+        // libuv aborts on every other error: see `libuvAborts`.
         case .wait where chosenLoop == "libuv": [EINTR]
         default: [ENOMEM, ENOSPC, EMFILE, EINTR, EIO]
         }
     }
 
-    /// How often in a row: once, and for as long as it lasts.
+    /// How many times in a row: once, and until the fault is lifted.
     func repetitions(of error: CInt) -> [Int] {
-        // A signal does not come with every call for ever. And a process without epoll descriptors for good is one that
-        // libev ends.
+        // No real signal interrupts every call forever. And libev ends a process that can never get an epoll
+        // descriptor.
         error == EINTR || self == .create ? [1, 3] : self == .writeEvent ? [1] : [1, 1_000_000]
     }
 }
@@ -80,17 +81,17 @@ private struct CallFault: CustomStringConvertible {
 
 private let chosenLoop = getenv("GEVENT_LOOP").map { String(cString: $0) } ?? "epoll"
 
-/// What became of a program that ran while calls failed.
+/// The result of a program that ran while calls failed.
 private struct FaultOutcome {
-    /// What was thrown into main, which went on waiting.
+    /// Errors thrown into main, which then waited again.
     var inMain: [any Error] = []
-    /// What greenlets ended with, and the hub's own watches reported.
+    /// Errors that ended greenlets, and errors reported by the hub's own watches.
     var inGreenlets: [any Error] = []
-    /// Greenlets that have not ended after seconds.
+    /// Greenlets that have not ended within seconds.
     var hanging = 0
     var polls = 0
 
-    /// What is wrong with it, when only this error may show up.
+    /// A description of what is wrong if only this error is allowed to occur.
     func complaint(_ error: CInt?) -> String? {
         if hanging > 0 { return "\(hanging) greenlets hang" }
         if polls > 5_000 { return "the hub spins: \(polls) polls" }
@@ -101,8 +102,8 @@ private struct FaultOutcome {
     }
 }
 
-/// Waits in all the ways in which a loop is used: for descriptors in both directions, for timers, for another thread,
-/// for a watch of the library's own, and beside a descriptor that was closed behind the hub's back.
+/// Waits in every way that uses a loop: for descriptors in both directions, for timers, for another thread, for one of
+/// the library's own watches, and next to a descriptor that was closed without the hub's knowledge.
 private func useLoop(_ hub: Hub) throws -> FaultOutcome {
     var outcome = FaultOutcome()
     hub.errorHandler = { error, _ in outcome.inGreenlets.append(error) }
@@ -183,7 +184,7 @@ private func useLoop(_ hub: Hub) throws -> FaultOutcome {
         } catch {
             outcome.inMain.append(error)
         }
-        // Main has had its chance to act: now the fault is over.
+        // Main has reacted. Lift the fault.
         if round == 3 { Faults.disarm() }
     }
     Faults.disarm()
@@ -195,7 +196,7 @@ private func useLoop(_ hub: Hub) throws -> FaultOutcome {
     return outcome
 }
 
-/// Makes a hub and uses it while calls fail, and again when they work. Returns how many failed.
+/// Makes a hub and uses it while calls fail, and again once they succeed. Returns how many failed.
 private func run(_ fault: CallFault, skipping: Int, times: Int) throws -> Int {
     let place = "call \(skipping + 1), \(times) times: \(fault)"
     let before = openDescriptorCount()
@@ -217,15 +218,15 @@ private func run(_ fault: CallFault, skipping: Int, times: Int) throws -> Int {
         hub.destroy()
         return count
     }
-    // With the hub its loop and the loop's waker are gone.
+    // The hub is destroyed, and with it its loop and the loop's waker.
     #expect(openDescriptorCount() == before, "\(place)")
     return count
 }
 
-/// `ci/faults/run` runs these; without the library that it loads they are skipped.
+/// `ci/faults/run` runs these tests. Without its preloaded library they are skipped.
 @Suite("Faults of system calls", .enabled(if: Faults.areInjectable, "ci/faults/run runs these"))
 struct FaultTests {
-    @Test("The injector injects: a call that is to fail does, with that error, and works afterwards")
+    @Test("The injector makes a call fail with the given error, and the call works afterwards")
     func selfTest() throws {
         for call in [Call.makeEvent, .makeTimer, .create] {
             Faults.arm(CallFault(call: call, error: EMFILE), skipping: 1, times: 1)
@@ -250,9 +251,9 @@ struct FaultTests {
         }
     }
 
-    @Test("Every call of the chosen loop is reached")
+    @Test("Every call that the chosen loop makes is reached")
     func reached() throws {
-        // What is not called: epoll has no timer descriptor and does not read its waker; the others make new epoll
+        // Exceptions: epoll has no timer descriptor and does not read its waker; the other loops replace their epoll
         // descriptors without dup3.
         let missing: Set<Call> = chosenLoop == "epoll" ? [.makeTimer, .setTimer, .readEvent] : [.replace]
         for call in Call.allCases {
@@ -262,7 +263,7 @@ struct FaultTests {
     }
 
     @Test(
-        "Whichever call fails, nothing hangs, spins or is lost, and the error is thrown where somebody waits",
+        "Whichever call fails, nothing hangs, spins or is lost, and the error is thrown at the waiter",
         arguments: Call.allCases)
     fileprivate func anyCall(call: Call) throws {
         var total = 0
@@ -279,7 +280,7 @@ struct FaultTests {
     }
 
     @Test(
-        "In a forked child too, while its loop is repaired",
+        "Calls may also fail in a forked child while its loop is repaired",
         arguments: [Call.create, .add, .makeEvent, .makeTimer, .replace])
     fileprivate func inForkedChild(call: Call) async {
         await #expect(processExitsWith: .success) { [name = call.rawValue as String] in
@@ -312,7 +313,7 @@ struct FaultTests {
         }
     }
 
-    @Test("A library that cannot make its own objects is an error of the start", arguments: [Call.create, .makeEvent])
+    @Test("If a library cannot make its own objects, starting the hub throws", arguments: [Call.create, .makeEvent])
     fileprivate func start(call: Call) throws {
         for error in call.errors {
             for skipping in 0..<6 {
@@ -327,7 +328,7 @@ struct FaultTests {
                     }
                     Faults.disarm()
                 }
-                // libuv itself leaves its epoll descriptor open when it cannot have the rest.
+                // libuv itself leaks its epoll descriptor when it fails to make the rest.
                 if chosenLoop != "libuv" {
                     #expect(openDescriptorCount() == before, "call \(skipping + 1): \(fault)")
                 }
@@ -336,7 +337,7 @@ struct FaultTests {
     }
 
     @Test(
-        "The limit that is documented: libuv aborts when its wait fails, where the other loops throw",
+        "Documented limit: libuv aborts when its wait fails, where the other loops throw",
         .enabled(if: chosenLoop == "libuv"))
     func libuvAborts() async {
         await #expect(processExitsWith: .signal(SIGABRT)) {

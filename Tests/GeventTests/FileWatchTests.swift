@@ -7,7 +7,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A directory of the test's own, gone with the object.
+/// A temporary directory, removed with the object.
 private final class Directory {
     let path: String
 
@@ -39,10 +39,10 @@ private final class Directory {
     }
 }
 
-/// On virtual time there would be nothing to see: what the file system does takes none.
+/// Runs on the real clock, because file system events do not follow virtual time.
 @Suite("File watches")
 struct FileWatchTests {
-    @Test("Fact 118: writing changes the attributes; unlinking makes them nil and keeps the previous ones")
+    @Test("Writing changes the attributes; unlinking makes them nil and keeps the previous ones")
     func writeAndUnlink() throws {
         let before = openDescriptorCount()
         try withHub(on: .configured) { hub in
@@ -52,7 +52,7 @@ struct FileWatchTests {
             #expect(watch.attributes?.size == 3 && watch.previous == nil)
             spawn(after: .milliseconds(1)) { directory.write("file", "longer") }
             while watch.attributes?.size != 6 { #expect(try watch.wait(timeout: .seconds(20))) }
-            // Truncated first, then written: the one before may be either.
+            // The write truncates first, so the previous attributes may be of either state.
             let written = watch.attributes
             spawn(after: .milliseconds(1)) { unlink("\(directory.path)/file") }
             while watch.attributes != nil { #expect(try watch.wait(timeout: .seconds(20))) }
@@ -63,8 +63,8 @@ struct FileWatchTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("A file is seen when it is created, replaced by a rename, changed in its mode, and moved away")
-    func lifeOfAName() throws {
+    @Test("A watch sees its file created, replaced by a rename, changed in its mode, and moved away")
+    func nameLifetime() throws {
         try withHub(on: .configured) { _ in
             let directory = try Directory()
             let path = "\(directory.path)/file"
@@ -77,26 +77,26 @@ struct FileWatchTests {
             try until { $0?.size == 2 }
             let first = watch.attributes
             #expect(watch.previous == nil || watch.previous?.size == 0)
-            // A change of another name in the directory is none of ours.
+            // A change to another name in the directory does not count.
             directory.write("other", "1234")
             #expect(try watch.wait(timeout: .milliseconds(20)) == false)
             spawnRaw { rename("\(directory.path)/other", path) }
             try until { $0?.size == 4 }
             #expect(watch.attributes?.inode != first?.inode && watch.previous == first)
-            // The new file is the one that is watched now.
+            // The new file is now the watched one.
             spawnRaw { chmod(path, 0o600) }
             try until { $0?.mode == UInt32(S_IFREG) | 0o600 }
             spawnRaw { rename(path, "\(directory.path)/elsewhere") }
             try until { $0 == nil }
             #expect(watch.previous?.size == 4)
-            // What it is called elsewhere is none of ours.
+            // Its new name elsewhere is not watched.
             chmod("\(directory.path)/elsewhere", 0o644)
             #expect(try watch.wait(timeout: .milliseconds(20)) == false)
             try watch.cancel()
         }
     }
 
-    @Test("The directories above need not exist: the file is seen when all of them have appeared, and again")
+    @Test("The parent directories need not exist: the watch sees the file once all of them appear, repeatedly")
     func missingDirectories() throws {
         try withHub(on: .configured) { _ in
             let directory = try Directory()
@@ -123,7 +123,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("A directory can be watched: its entries change it; and together with a file in it")
+    @Test("A directory can be watched, alone or together with a file in it: changes of its entries count")
     func directories() throws {
         try withHub(on: .configured) { _ in
             let directory = try Directory()
@@ -131,20 +131,20 @@ struct FileWatchTests {
             let inner = try FileWatch(path: "\(directory.path)/file")
             #expect(outer.path == directory.path)
             let start = outer.attributes
-            // Another tick of the file system's clock.
+            // Wait for another tick of the file system's clock.
             try sleep(for: .milliseconds(20))
             directory.write("file", "1")
             while inner.attributes?.size != 1 { #expect(try inner.wait(timeout: .seconds(20))) }
             while outer.attributes == start { #expect(try outer.wait(timeout: .seconds(20))) }
             try outer.cancel()
-            // What they shared is still watched for the other one.
+            // The other watch still needs the shared registration.
             spawnRaw { unlink("\(directory.path)/file") }
             while inner.attributes != nil { #expect(try inner.wait(timeout: .seconds(20))) }
             try inner.cancel()
         }
     }
 
-    @Test("No change is missed between two waits, and a zero timeout looks")
+    @Test("No change is missed between two waits, and a zero timeout only checks")
     func betweenWaits() throws {
         try withHub(on: .configured) { _ in
             let directory = try Directory()
@@ -156,7 +156,7 @@ struct FileWatchTests {
             #expect(watch.attributes?.size == 2)
             #expect(try watch.wait(timeout: .zero) == false)
             directory.write("file", "123")
-            // The hub sees it while nobody waits.
+            // The hub sees the change while no greenlet waits.
             while watch.attributes?.size != 3 { try sleep(for: .milliseconds(1)) }
             #expect(try watch.wait())
             #expect(try watch.wait(timeout: .milliseconds(1)) == false)
@@ -164,7 +164,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("Several greenlets wait for one change; killed or timed out, they leave nothing behind")
+    @Test("Several greenlets wait for one change; those killed or timed out leave nothing behind")
     func severalWaiters() throws {
         try withHub(on: .configured) { hub in
             let directory = try Directory()
@@ -182,7 +182,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("Closing wakes who waits with an error; the closed watch keeps what it knew")
+    @Test("Closing throws into waiters; the closed watch keeps its last attributes")
     func closing() throws {
         let before = openDescriptorCount()
         try withHub(on: .configured) { _ in
@@ -202,7 +202,7 @@ struct FileWatchTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("onChange runs in a greenlet, never twice at once, and its errors are reported and stop nothing")
+    @Test("onChange runs in a greenlet, never twice at once; its errors are reported and stop nothing")
     func closures() throws {
         let entries = try logged(on: .configured) { log, hub in
             let directory = try Directory()
@@ -230,7 +230,7 @@ struct FileWatchTests {
         #expect(entries.count == 1 && entries[0].hasPrefix("reported Boom of <RawGreenlet"))
     }
 
-    @Test("A watch without a closure ends with its last reference; one with a closure goes on until it is closed")
+    @Test("A watch without a closure ends with its last reference; a watch with a closure runs until it is closed")
     func references() throws {
         let before = openDescriptorCount()
         try withHub(on: .configured) { hub in
@@ -259,20 +259,20 @@ struct FileWatchTests {
             try weakly?.cancel()
             try sleep()
             #expect(weakly == nil)
-            // The hub takes along what is left.
+            // Destroying the hub closes the remaining watches.
             _ = try FileWatch(path: "\(directory.path)/file") { _ in }
         }
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("When the kernel loses events, every file is looked at")
+    @Test("When the kernel drops events, every file is checked")
     func overflow() throws {
         try withHub(on: .configured) { hub in
             let directory = try Directory()
             let watches = try (0..<3).map { try FileWatch(path: "\(directory.path)/file\($0)") }
             let busy = try FileWatch(path: directory.path)
             let most = try #require(Int(readAll("/proc/sys/fs/inotify/max_queued_events")))
-            // Alternating names, since equal events in a row become one.
+            // The names alternate, because the kernel merges equal consecutive events.
             for number in 0...most / 2 {
                 directory.write("busy\(number % 2)", "")
                 unlink("\(directory.path)/busy\(number % 2)")
@@ -285,7 +285,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("A path without a name is refused, and running out of descriptors is an error")
+    @Test("An empty path throws, and so does running out of descriptors")
     func refused() async throws {
         try withHub { _ in
             #expect(throws: SystemError.self) { try FileWatch(path: "") }
@@ -303,7 +303,7 @@ struct FileWatchTests {
                 do {
                     _ = try FileWatch(path: "/tmp")
                 } catch let error as SystemError {
-                    // Not exit: what sanitizers look at then, they need descriptors for.
+                    // Not `exit`: sanitizers need descriptors for their checks at exit.
                     _exit(error.errno == EMFILE ? 0 : 1)
                 }
                 _exit(2)
@@ -311,11 +311,11 @@ struct FileWatchTests {
         }
     }
 
-    @Test("A watch that cannot be made leaves nothing behind in the kernel, also when others go on")
+    @Test("A watch that cannot be made leaves nothing behind in the kernel, even while others continue")
     func refusedNextToOthers() throws {
         try withHub(on: .configured) { _ in
             let directory = try Directory()
-            // Not in the same directory, which is watched for this one.
+            // Uses another directory, because this one is already watched.
             let other = try FileWatch(path: "\(directory.path)/a/file")
             let before = kernelWatchCount()
             #expect(before == 1)
@@ -324,7 +324,7 @@ struct FileWatchTests {
             let error = #expect(throws: SystemError.self) { try FileWatch(path: "\(directory.path)/b/\(tooLong)") }
             #expect(error?.errno == ENAMETOOLONG)
             #expect(kernelWatchCount() == before)
-            // What is used by others is not taken from them.
+            // Registrations that other watches use remain.
             #expect(throws: SystemError.self) { try FileWatch(path: "\(directory.path)/\(tooLong)") }
             #expect(kernelWatchCount() == before)
             mkdir("\(directory.path)/a", 0o755)
@@ -334,7 +334,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("Relative paths are of the directory that was current when the watch was made")
+    @Test("A relative path is resolved against the directory that was current when the watch was made")
     func relative() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -350,7 +350,7 @@ struct FileWatchTests {
         }
     }
 
-    @Test("In a forked child a watch goes on by itself, and takes no event from the parent")
+    @Test("In a forked child a watch continues on its own, and takes no event from the parent")
     func forked() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -370,7 +370,7 @@ struct FileWatchTests {
     }
 }
 
-/// How many files and directories the kernel watches for this process.
+/// The number of files and directories that the kernel watches for this process.
 private func kernelWatchCount() -> Int {
     guard let directory = opendir("/proc/self/fdinfo") else { return -1 }
     defer { closedir(directory) }

@@ -9,19 +9,19 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Ends an exit test, which forks and so has a process of its own, with the number of what was not so.
+/// Exits an exit test, which has its own process because it forks, with the number of the failed check.
 private func require(_ condition: Bool, _ number: CInt) {
     if condition { return }
     printToStandardError("check \(number) failed\n")
     exit(number)
 }
 
-/// What several processes do, a byte for each time.
+/// A log shared by several processes: each note is one byte.
 private final class SharedLog {
     private let pipe: Pipe
     init() throws { pipe = try Pipe() }
     func note() { pipe.write() }
-    /// How many notes there are since the last call.
+    /// The number of notes since the last call.
     func take() -> Int { max(pipe.read(), 0) }
 }
 
@@ -29,7 +29,7 @@ private func checked(_ loop: some Loop) -> any Loop { CheckedLoop(loop, log: { _
 
 @Suite("Fork")
 struct ForkTests {
-    @Test("Fact 117: after a fork the loop works in the child, and the parent's is as it was")
+    @Test("After a fork the loop works in the child, and the parent's loop is unchanged")
     func bothLoopsWork() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -37,12 +37,12 @@ struct ForkTests {
                 let reader = spawn { try waitRead(pipe.readEnd) }
                 try sleep()
                 let code = try inChild {
-                    // What is parked exists here too.
+                    // The parked greenlet exists in the child too.
                     guard reader.isActive, hub.statistics.descriptorWaiters == 1 else { return 1 }
                     let own = try Pipe()
                     spawnRaw { own.write() }
                     try waitRead(own.readEnd)
-                    // And so is its registration, at the child's own loop.
+                    // So does its registration, in the child's own loop.
                     pipe.write()
                     try reader.get()
                     pipe.read()
@@ -63,7 +63,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Fact 117: nothing that a child does with its descriptors reaches the parent's loop, whoever forked")
+    @Test("A child's use of its descriptors never affects the parent's loop, whichever call forked")
     func parentUndisturbed() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -72,9 +72,9 @@ struct ForkTests {
                 let reader = spawn { try watched.waitReadable(timeout: .seconds(10)) }
                 try sleep(for: .milliseconds(1))
                 for fork in [inChild, inRawChild] {
-                    // The second kind has forgotten to call reinit().
+                    // The second kind of child does not call reinit().
                     let code = try fork {
-                        // Before anything that parks, the hub's next chance to look.
+                        // Runs before any call that parks, which is the hub's next chance to notice the fork.
                         try watched.close()
                         _ = try withSilentTimeout(.milliseconds(1)) { try waitRead(pipe.readEnd) }
                         hub.handle.post {}
@@ -91,9 +91,9 @@ struct ForkTests {
         }
     }
 
-    // ThreadSanitizer forgets the fibers in a forked child.
+    // ThreadSanitizer loses its fibers in a forked child.
     @Test(
-        "Whatever a child does first, its loop is repaired before it is used: no call breaks the loop's contract",
+        "Whatever a child does first, its loop is repaired before use: no call breaks the loop's contract",
         .enabled(if: !isSanitized))
     func contractInTheChild() async {
         await #expect(processExitsWith: .success) {
@@ -138,7 +138,7 @@ struct ForkTests {
                         return 0
                     }
                     require(code == 0, CInt(index + 1))
-                    // A greenlet that forks and ends: the child is back in the hub.
+                    // A greenlet that forks and ends: in the child the hub runs next.
                     let other = spawn {
                         let pid = plainFork()
                         if pid == 0 { return true }
@@ -158,14 +158,14 @@ struct ForkTests {
         }
     }
 
-    // ThreadSanitizer has a thread of its own.
+    // ThreadSanitizer runs a thread of its own.
     @Test(
-        "With other threads the first fork warns, unless the caller knows; a monitor's thread is no other",
+        "The first fork with other threads warns, unless the caller expects them; a monitor's thread does not count",
         .enabled(if: !isSanitized))
     func threads() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             try withHub(on: .configured) { hub in
-                // This one, and the process' first.
+                // This thread and the process's first thread.
                 require(gevent_other_threads() > 0, 1)
                 if case .parent(let pid) = try Gevent.fork(allowingThreads: true) {
                     Glibc.waitpid(pid, nil, 0)
@@ -177,7 +177,7 @@ struct ForkTests {
                     let code = try inChild {
                         if gevent_other_threads() != 0 { return 1 }
                         try hub.startMonitor()
-                        // It takes its name itself.
+                        // The thread sets its own name.
                         for _ in 0..<10_000 where gevent_other_threads() != 0 { try sleep(for: .milliseconds(1)) }
                         if gevent_other_threads() != 0 { return 2 }
                         return try onFreshThread { gevent_other_threads() } == 1 ? 0 : 3
@@ -193,7 +193,7 @@ struct ForkTests {
         #expect(warnings.first == lines.firstIndex(of: "first").map { $0 + 1 }, "\(lines)")
     }
 
-    @Test("Fact 78: a child that destroys its hub never runs or unwinds what was there before; the parent does, once")
+    @Test("A child that destroys its hub never runs or unwinds inherited greenlets; the parent does, once")
     func destroyedInTheChild() async {
         await #expect(processExitsWith: .success) {
             for isRaw in [false, true] {
@@ -211,7 +211,7 @@ struct ForkTests {
                         try waitRead(pipe.readEnd)
                     }
                     try sleep()
-                    // Ready, but not run since; queued; delayed; bare; a callback.
+                    // One ready greenlet that has not run since, one queued, one delayed, one raw, and one callback.
                     let yielding = spawn {
                         defer { acts.note() }
                         for _ in 0..<3 { try sleep() }
@@ -232,13 +232,13 @@ struct ForkTests {
                             defer { ended.append("joining") }
                             try parked.join()
                         }
-                        // Raw, and without a word to us, the hub learns of the fork when it is destroyed.
+                        // After a raw fork without reinit(), the hub notices the fork when it is destroyed.
                         hub.destroy()
                         guard own.isDead, joining.isDead else { return 1 }
                         guard parked.isDead, reader.isDead, yielding.isDead, queued.isDead, delayed.isDead else {
                             return 2
                         }
-                        // The thread has a new hub for the asking.
+                        // The thread gets a new hub on demand.
                         try sleep(for: .milliseconds(1))
                         Hub.current.destroy()
                         return 0
@@ -255,7 +255,7 @@ struct ForkTests {
         }
     }
 
-    @Test("A child that made greenlets of its own ends those when it destroys its hub")
+    @Test("A child that spawned greenlets ends them when it destroys its hub")
     func ownGreenletsEnd() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -277,7 +277,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Row 50: greenlets that are queued exist in both processes")
+    @Test("Queued greenlets exist in both processes")
     func queuedInBoth() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -300,7 +300,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Fact 79: after a raw fork and reinit() the child can sleep, time out, wait for descriptors and be posted to")
+    @Test("After a raw fork and reinit() the child can sleep, time out, wait for descriptors and be posted to")
     func reinitialized() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -327,7 +327,7 @@ struct ForkTests {
                     return posted ? 0 : 3
                 }
                 require(code == 0, 1)
-                // In the parent there is nothing to repair.
+                // The parent has nothing to repair.
                 let pipe = try Pipe()
                 let reader = spawn { try waitRead(pipe.readEnd) }
                 try sleep()
@@ -343,9 +343,9 @@ struct ForkTests {
         }
     }
 
-    @Test("Threads that a child makes post to its hub, and it never loses one")
+    @Test("A child's new threads post to its hub, and no post is lost")
     func postsInTheChild() async {
-        // ThreadSanitizer ends a process that starts threads after a fork with several of them.
+        // ThreadSanitizer ends a forked process that starts threads if its parent had several.
         if isSanitized { return }
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -367,7 +367,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Any greenlet may fork; in the child it goes on, and so does main")
+    @Test("Any greenlet may fork; in the child it continues, and so does main")
     func fromAGreenlet() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -388,7 +388,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Without a hub, fork makes none; from a callback of the hub it works as well")
+    @Test("fork without a hub makes none; fork from a hub callback works too")
     func withoutHub() async {
         await #expect(processExitsWith: .success) {
             try onFreshThread {
@@ -412,7 +412,7 @@ struct ForkTests {
         }
     }
 
-    @Test("A child of a child is repaired as well")
+    @Test("A grandchild's loop is repaired as well")
     func grandchild() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -436,7 +436,7 @@ struct ForkTests {
         }
     }
 
-    @Test("A signal to one of the two processes is handled in that one, and what the parent had got is the parent's")
+    @Test("A signal is handled in the process that receives it, and signals pending in the parent stay the parent's")
     func signals() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -446,7 +446,7 @@ struct ForkTests {
                 for fork in [inChild, inRawChild] {
                     let before = handled
                     let code = try fork {
-                        // Counted before the fork is noticed, if it is a raw one.
+                        // With a raw fork the signal is counted before the fork is noticed.
                         raise(SIGUSR1)
                         try waitUntil { handled > before }
                         try sleep(for: .milliseconds(2))
@@ -465,11 +465,11 @@ struct ForkTests {
         }
     }
 
-    @Test("What a service gives up in the child, because its use was the parent's, is not repaired there")
-    func servicesGivenUp() async {
+    @Test("A watch that a service drops in the child, because the parent made it, is not repaired there")
+    func droppedServices() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
-                // On kernels without descriptors for processes, what watches a child watches SIGCHLD too.
+                // Without process descriptors (older kernels), a child watch also watches SIGCHLD.
                 hub.children.usesDescriptors = false
                 let pid = try shell("exec sleep 1000")
                 let watch = try ChildWatch(pid: pid)
@@ -488,7 +488,7 @@ struct ForkTests {
         }
     }
 
-    @Test("The hubs of other threads do not exist in a child: posts to them are refused, their signals are let go")
+    @Test("In a child, posts to the hubs of other threads are refused, and their signal registrations are dropped")
     func otherHubs() async {
         await #expect(processExitsWith: .success) {
             let stop = Counter()
@@ -526,7 +526,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Timers, periodic ones too, go on in both")
+    @Test("Timers, periodic ones too, continue in both processes")
     func timers() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -545,7 +545,7 @@ struct ForkTests {
         }
     }
 
-    @Test("Forking leaves no descriptor behind in the parent, and in the child only as many as the parent has")
+    @Test("A fork leaks no descriptor in the parent, and the child has as many as the parent")
     func descriptors() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { _ in
@@ -562,7 +562,7 @@ struct ForkTests {
     }
 }
 
-/// A handle for another thread.
+/// Transfers a handle to another thread.
 private final class Handles: Sendable {
     private let stored = Mutex<HubHandle?>(nil)
     func store(_ handle: HubHandle) { stored.withLock { $0 = handle } }

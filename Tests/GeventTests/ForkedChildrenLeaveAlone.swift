@@ -8,7 +8,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Ends an exit test, which forks and so has a process of its own, with the number of what was not so.
+/// Exits an exit test, which has its own process because it forks, with the number of the failed check.
 private func require(_ condition: Bool, _ number: CInt) {
     if condition { return }
     printToStandardError("check \(number) failed\n")
@@ -17,9 +17,9 @@ private func require(_ condition: Bool, _ number: CInt) {
 
 private struct ErrorWithWitness: Error { let witness: Smuggled<Witness> }
 
-@Suite("What a forked child leaves alone when it destroys its hub")
+@Suite("A forked child that destroys its hub leaves inherited objects alone")
 struct ForkedChildrenLeaveAlone {
-    @Test("Values of greenlets from before the fork, and errors they wait for, are not released in the child")
+    @Test("A child does not release values of inherited greenlets or their pending errors")
     func valuesStay() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -56,7 +56,7 @@ struct ForkedChildrenLeaveAlone {
         }
     }
 
-    @Test("Fact 78: no greenlet from before the fork runs in the child, whatever parks when it is released there")
+    @Test("No inherited greenlet runs in the child, even if a release parks there")
     func nothingRuns() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -91,10 +91,10 @@ struct ForkedChildrenLeaveAlone {
     }
 
     @Test(
-        "The scope of a group that forked ends in the child without the members from before",
+        "In the child, the scope of a group that forked ends without the inherited members",
         .disabled(
             if: isSanitized,
-            "ThreadSanitizer forgets the fibers in the child of a greenlet that forks, and takes them for threads"))
+            "ThreadSanitizer loses its fibers in the child of a greenlet that forks, and takes them for threads"))
     func scopeEnds() async {
         await #expect(processExitsWith: .success) {
             let parent = getpid()
@@ -134,12 +134,12 @@ struct ForkedChildrenLeaveAlone {
         }
     }
 
-    @Test("What a child begins before its loop can be repaired is its own to end")
+    @Test("Objects that a child makes before its loop can be repaired belong to the child")
     func repairedLater() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
                 let code = try inChild {
-                    // Noticed, but not repaired.
+                    // The fork is noticed, but the loop is not repaired yet.
                     hub.pointer.pointee.is_forked = true
                     var ended = 0
                     let own = spawn {

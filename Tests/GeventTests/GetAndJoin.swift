@@ -5,7 +5,7 @@ import Testing
 @Suite("get and join")
 struct GetAndJoinTests {
     @Test(
-        "join returns nothing and throws nothing of the other's, on success, failure and timeout", arguments: bothLoops)
+        "join neither returns the outcome nor throws it, on success, failure and timeout", arguments: bothLoops)
     func joinIsSilent(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             hub.errorHandler = { _, _ in }
@@ -26,7 +26,7 @@ struct GetAndJoinTests {
     }
 
     @Test(
-        "A foreign Timeout that fires inside join or get passes through, and the link is removed", arguments: bothLoops)
+        "A foreign Timeout that fires inside join or get propagates, and the link is removed", arguments: bothLoops)
     func foreignTimeout(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let late = Greenlet { 1 }
@@ -41,7 +41,7 @@ struct GetAndJoinTests {
                 let caught = #expect(throws: Timeout.self) { try wait() }
                 log.note("\(name): \(caught === timeout)")
             }
-            // Were a link left behind, the end of `late` would cut this short.
+            // A leftover link would let the end of `late` cut this sleep short.
             late.start()
             let before = hub.now
             try sleep(for: .milliseconds(5))
@@ -54,7 +54,7 @@ struct GetAndJoinTests {
             ])
     }
 
-    @Test("A wait that ended does not disturb the next one: its own timeout is gone")
+    @Test("A finished wait does not disturb the next one: its timeout is cancelled")
     func noStaleTimeout() throws {
         let log = try logged { log, hub in
             let quick = spawn { try sleep(for: .seconds(1)) }
@@ -108,7 +108,7 @@ struct GetAndJoinTests {
             ample.start()
             try #expect(slow.get(timeout: ample) == 1)
             #expect(!ample.isPending, "cancelled with the wait, although it was pending before")
-            // On a finished greenlet it is not even looked at.
+            // A finished greenlet does not check it.
             try #expect(slow.get(timeout: ample) == 1)
             ample.start()
             try #expect(slow.get(timeout: ample) == 1)
@@ -138,7 +138,7 @@ struct GetAndJoinTests {
             ])
     }
 
-    @Test("A value comes back as it is, whatever its size and alignment, and goes with its greenlet")
+    @Test("A value is returned intact, whatever its size and alignment, and is released with its greenlet")
     func values() throws {
         try withHub { _ in
             try spawn {}.get()
@@ -147,7 +147,7 @@ struct GetAndJoinTests {
             #expect(try spawn { Int?.none }.get() == nil)
             #expect(try spawn { "longer than fifteen bytes" }.get() == "longer than fifteen bytes")
             #expect(try spawn { (1, 2) }.get() == (1, 2))
-            // No room in the greenlet itself: too large, and aligned too strictly.
+            // These do not fit in the greenlet's inline storage: too large, or over-aligned.
             #expect(try spawn { (1, 2, 3) }.get() == (1, 2, 3))
             #expect(try spawn { SIMD4<Double>(1, 2, 3, 4) }.get() == [1, 2, 3, 4])
             #expect(try spawn { [SIMD16<UInt8>(repeating: 9)] }.get() == [SIMD16(repeating: 9)])
@@ -158,12 +158,12 @@ struct GetAndJoinTests {
         }
     }
 
-    /// Of what the greenlet's value holds, when nobody holds the greenlet any more, and not before.
+    /// Checks that the greenlet's value is released together with the greenlet, and not before.
     private func expectRelease<Value>(_ wrap: @escaping (Witness) -> Value) throws {
         var releases = 0
         var greenlet: Greenlet<Value>? = spawn { wrap(Witness { releases += 1 }) }
         do {
-            // Each call returns a value of its own.
+            // Each call returns a new value.
             _ = try greenlet?.get()
             _ = try greenlet?.get()
             #expect(greenlet?.value != nil)
@@ -172,7 +172,7 @@ struct GetAndJoinTests {
         #expect(releases == 0)
         greenlet = nil
         #expect(releases == 1)
-        // Nothing is there to go, or to be had, without a value.
+        // Without a value there is nothing to release or return.
         for body in [{ throw GreenletExit() }, { throw Boom() }] as [() throws -> Value] {
             let failed = spawn(body)
             failed.hub?.errorHandler = { _, _ in }
@@ -181,7 +181,7 @@ struct GetAndJoinTests {
         }
     }
 
-    @Test("Joining or getting a finished greenlet does not switch")
+    @Test("join or get on a finished greenlet does not switch")
     func finishedDoesNotSwitch() throws {
         try withHub { hub in
             let greenlet = spawn { 1 }
@@ -208,7 +208,7 @@ struct GetAndJoinTests {
             #expect(hubErrorCode { try greenlet.join() } == .wouldBlockForever)
             #expect(hubErrorCode { _ = try greenlet.get() } == .wouldBlockForever)
             #expect(hubErrorCode { try joinAll([greenlet]) } == .wouldBlockForever)
-            // It can still be started, and its end does not wake whoever gave up waiting.
+            // The greenlet can still be started. Its end does not wake the waiter that gave up.
             greenlet.start()
             let before = hub.now
             try sleep(for: .milliseconds(2))
@@ -218,7 +218,7 @@ struct GetAndJoinTests {
         #expect(log == ["body", "slept well: true"])
     }
 
-    @Test("A greenlet that waits for one that was never started is waiting when somebody starts it")
+    @Test("A greenlet waiting for one that was never started keeps waiting until it is started")
     func joinUnstartedFromGreenlet() throws {
         let log = try logged { log, _ in
             let late = Greenlet { log.note("late") }
@@ -234,7 +234,7 @@ struct GetAndJoinTests {
         #expect(log == ["start", "late", "waiter"])
     }
 
-    @Test("Several wait for one, and go on in the order in which they began to wait")
+    @Test("Several waiters of one greenlet are resumed in the order in which they began to wait")
     func manyWaiters() throws {
         let log = try logged { log, _ in
             let slow = spawn {
@@ -247,7 +247,7 @@ struct GetAndJoinTests {
         #expect(log == (0..<5).map { "\($0): 7" })
     }
 
-    @Test("Joiners in a chain all go on")
+    @Test("A chain of joiners is resumed")
     func chain() throws {
         let sum = try withHub { _ in
             var last = spawn { () throws -> Int in
@@ -263,8 +263,8 @@ struct GetAndJoinTests {
         #expect(sum == 1001)
     }
 
-    @Test("Joining oneself is refused at once, as what would block forever", arguments: [nil, Duration.seconds(1)])
-    func joinOneself(timeout: Duration?) throws {
+    @Test("Joining the current greenlet throws wouldBlockForever at once", arguments: [nil, Duration.seconds(1)])
+    func joinSelf(timeout: Duration?) throws {
         let log = try logged { log, hub in
             var own: Greenlet<Void>?
             own = Greenlet {
@@ -280,7 +280,7 @@ struct GetAndJoinTests {
     }
 }
 
-/// A value whose memory the runtime knows the address of, so that it cannot be moved byte by byte.
+/// A value whose address the runtime records, so that it cannot be moved byte by byte.
 private struct Watching {
     let witness: Witness
     weak var watched: Witness?

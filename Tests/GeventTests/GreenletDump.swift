@@ -5,7 +5,7 @@ import Testing
 
 @Suite("Greenlet dump")
 struct DumpTests {
-    /// The lines without what differs from run to run: places and the summary.
+    /// The lines without the parts that vary between runs: places and the summary.
     private static func lines(_ text: String) -> [String] {
         withoutPlaces(text.split(separator: "\n").dropFirst())
     }
@@ -16,7 +16,7 @@ struct DumpTests {
         }
     }
 
-    @Test("It lists every live greenlet under its spawner, with what it does, what it waits for and since when")
+    @Test("It lists every live greenlet under its spawner, with its state, its wait and the duration of the wait")
     func everyGreenlet() throws {
         let dump = try withHub { hub in
             let gate = named(Greenlet {}, "gate")
@@ -57,8 +57,8 @@ struct DumpTests {
         #expect(dump.contains("spawned at "))
     }
 
-    @Test("It tells where each greenlet waits, by function, file and line, also below scopes and functions")
-    func whereTheyWait() throws {
+    @Test("It shows function, file and line of each wait, below scopes and functions too")
+    func waitPlaces() throws {
         let (dump, lines) = try withHub { hub in
             var lines: [String: UInt] = [:]
             func rest() throws {
@@ -97,7 +97,7 @@ struct DumpTests {
         #expect(!dump.contains("switch_stacks"))
     }
 
-    @Test("Children of a dead spawner stand at the root, and those of callbacks under the hub")
+    @Test("Children of a dead spawner appear at the root, and those of callbacks under the hub")
     func orphans() throws {
         let dump = try withHub { hub in
             var made: [Greenlet<Void>] = []
@@ -116,8 +116,8 @@ struct DumpTests {
             ])
     }
 
-    @Test("It works in a greenlet, in a callback and in main, and says who runs")
-    func whoRuns() throws {
+    @Test("It works in a greenlet, in a callback and in main, and marks the running greenlet")
+    func runningGreenlet() throws {
         let log = try logged { log, hub in
             try named(spawn { log.note(Self.lines(dumpGreenlets()).joined(separator: "; ")) }, "inner").join()
             hub.runCallback { log.note(Self.lines(dumpGreenlets()).joined(separator: "; ")) }
@@ -130,7 +130,7 @@ struct DumpTests {
             ])
     }
 
-    @Test("Locals are shown: those of the tree where it begins, those of greenlets with each")
+    @Test("It shows locals: a tree's at its root, a greenlet's own with each greenlet")
     func locals() throws {
         let user = SpawnTreeKey<String>("user")
         let dump = try withHub { hub in
@@ -163,7 +163,7 @@ struct DumpTests {
         #expect(lines.contains("local long = " + String(repeating: "x", count: 200) + "…"))
     }
 
-    @Test("The tree is there as data")
+    @Test("The tree is available as data")
     func asData() throws {
         let log = try logged { log, _ in
             let gate = Greenlet {}
@@ -183,13 +183,13 @@ struct DumpTests {
             )
             gate.start()
             try parent.join()
-            // As it is now, and not as it was.
+            // A new tree shows the current state.
             log.note("\(node.waitsFor == nil)")
         }
         #expect(log == ["[0] [1] 5", "true parked 2.0 seconds 1 0", "true 3", "true", "true"])
     }
 
-    @Test("A tree may be as deep as it has greenlets, and the report is bounded and says what it leaves out")
+    @Test("A tree may be as deep as there are greenlets; the report is bounded and states what it omits")
     func deep() throws {
         let count = isSanitized ? 5_000 : 100_000
         let log = try logged { log, hub in

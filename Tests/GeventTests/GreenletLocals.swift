@@ -9,12 +9,12 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// As programs have them: a global constant.
+/// A global constant, as in real programs.
 private let requestID = GreenletLocal("requestID") { "none" }
 
 @Suite("Greenlet locals")
 struct GreenletLocalTests {
-    @Test("Each greenlet has its own value, main, raw ones and the hub included, and it survives switches")
+    @Test("Each greenlet, including main, raw ones and the hub, has its own value, which survives switches")
     func ownValues() throws {
         let log = try logged { log, hub in
             requestID.value = "main"
@@ -49,7 +49,7 @@ struct GreenletLocalTests {
             ])
     }
 
-    @Test("The default is made once in each greenlet, when it is first read; remove() brings it back")
+    @Test("The default is made once in each greenlet, on the first read; remove() restores it")
     func lazyDefault() throws {
         let log = try logged { log, _ in
             let made = Counter()
@@ -78,42 +78,42 @@ struct GreenletLocalTests {
         #expect(log == ["true 999"])
     }
 
-    @Test("A value is freed when its greenlet ends, however it ends, even if the Greenlet lives on")
+    @Test("A value is released when its greenlet ends, in every way, even if the Greenlet object lives on")
     func freedWithTheGreenlet() throws {
         let log = try logged { log, _ in
             let local = GreenletLocal<Witness?> { nil }
-            let returning = spawn { local.value = Witness { log.note("first gone") } }
+            let returning = spawn { local.value = Witness { log.note("first released") } }
             try returning.join()
             log.note("returned")
             let killed = spawn {
-                local.value = Witness { log.note("second gone") }
+                local.value = Witness { log.note("second released") }
                 try sleep(for: .seconds(10))
             }
             try sleep()
             try killed.kill()
             log.note("killed")
             let raw = spawnRaw {
-                local.value = Witness { log.note("third gone") }
+                local.value = Witness { log.note("third released") }
                 throw GreenletExit()
             }
             try sleep()
             log.note("\(raw.isDead) \(returning.isDead)")
         }
-        #expect(log == ["first gone", "returned", "second gone", "killed", "third gone", "true true"])
+        #expect(log == ["first released", "returned", "second released", "killed", "third released", "true true"])
     }
 
-    @Test("Values are freed when the local goes, in every greenlet that lives on")
+    @Test("Values are released together with the local, in every live greenlet")
     func freedWithTheLocal() throws {
         let log = try logged { log, _ in
             let gate = Greenlet {}
             var local: GreenletLocal<Witness?>? = GreenletLocal { nil }
             let greenlets = (0..<3).map { number in
                 spawn {
-                    local!.value = Witness { log.note("gone \(number)") }
+                    local!.value = Witness { log.note("released \(number)") }
                     try gate.join()
                 }
             }
-            local!.value = Witness { log.note("main's gone") }
+            local!.value = Witness { log.note("main's released") }
             try sleep()
             log.note("dropped")
             local = nil
@@ -122,11 +122,11 @@ struct GreenletLocalTests {
             try joinAll(greenlets)
         }
         #expect(log.first == "dropped")
-        #expect(Set(log[1...4]) == ["gone 0", "gone 1", "gone 2", "main's gone"])
+        #expect(Set(log[1...4]) == ["released 0", "released 1", "released 2", "main's released"])
         #expect(log[5...] == ["freed"])
     }
 
-    @Test("Neither keeps the other alive")
+    @Test("Neither the local nor the greenlet retains the other")
     func noReferences() throws {
         let log = try logged { log, _ in
             weak var weakGreenlet: AnyGreenlet?
@@ -156,7 +156,7 @@ struct GreenletLocalTests {
             }
             use(100)
             use(10_000)
-            log.note("\(hub.locals.rosters.isEmpty)")
+            log.note("\(hub.locals.cellLists.isEmpty)")
             let table = gevent_hub_main(hub.pointer).pointee.locals!
             log.note("\(table.pointee.count) \(table.pointee.mask)")
         }
@@ -167,22 +167,22 @@ struct GreenletLocalTests {
         let local = Mutex<GreenletLocal<Witness?>?>(GreenletLocal { nil })
     }
 
-    @Test("Values of a local that goes on one thread are freed on the others as soon as their hubs run")
+    @Test("Values of a local released on one thread are released on other threads when their hubs next run")
     func acrossThreads() throws {
         let log = try logged { log, hub in
-            let (gone, used, dropped, seen) = (Counter(), Counter(), Counter(), Counter())
+            let (released, used, dropped, seen) = (Counter(), Counter(), Counter(), Counter())
             let holder = Holder()
-            holder.local.withLock { $0 }?.value = Witness { gone.add() }
+            holder.local.withLock { $0 }?.value = Witness { released.add() }
             let thread = TestThread {
                 do {
                     _ = try Hub.start(on: VirtualLoop())
-                    holder.local.withLock { $0 }?.value = Witness { gone.add() }
+                    holder.local.withLock { $0 }?.value = Witness { released.add() }
                     used.add()
                     while dropped.count == 0 { sched_yield() }
-                    // Main's is gone, and this thread's hub has not run yet.
-                    seen.add(gone.count)
+                    // Main's value is released, and this thread's hub has not run yet.
+                    seen.add(released.count)
                     try sleep(for: .seconds(1))
-                    seen.add(gone.count * 10)
+                    seen.add(released.count * 10)
                 } catch { Issue.record(error) }
             }
             while used.count == 0 { sched_yield() }
@@ -198,27 +198,27 @@ struct GreenletLocalTests {
         #expect(log == ["21"])
     }
 
-    @Test("A hub that is destroyed frees every value, those of main and of its callbacks too")
+    @Test("Destroying a hub releases every value, including those of main and callbacks")
     func freedWithTheHub() throws {
-        let gone = Counter()
+        let released = Counter()
         let local = GreenletLocal<Witness?>(inheriting: true) { nil }
         for _ in 0..<3 {
             try onFreshThread {
                 let hub = try Hub.start(on: VirtualLoop())
-                local.value = Witness { gone.add() }
-                hub.runCallback { local.value = Witness { gone.add() } }
+                local.value = Witness { released.add() }
+                hub.runCallback { local.value = Witness { released.add() } }
                 let parked = spawn { try Greenlet {}.join() }
-                // Never started: it has inherited main's.
+                // Never started: it has inherited main's value.
                 let never = Greenlet {}
                 try sleep()
                 hub.destroy()
                 withExtendedLifetime((parked, never)) {}
             }
         }
-        #expect(gone.count == 6)
+        #expect(released.count == 6)
     }
 
-    @Test("A change in place may last over a wait, and concerns the greenlet that makes it alone")
+    @Test("A change in place may last across a wait, and affects only the greenlet that makes it")
     func changedOverAWait() throws {
         let log = try logged { log, _ in
             func grow(_ array: inout [String]) throws {
@@ -237,7 +237,7 @@ struct GreenletLocalTests {
         #expect(log == ["[\"other\"]", "[\"before\", \"after\"] true"])
     }
 
-    @Test("Using a local while the same greenlet changes it in place traps")
+    @Test("Access to a local during its change in place by the same greenlet traps")
     func conflict() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -250,7 +250,7 @@ struct GreenletLocalTests {
             text(result.standardErrorContent).contains("a greenlet local was used while its value was being changed"))
     }
 
-    @Test("What values do while the hub is destroyed may start greenlets, which end without having run")
+    @Test("Greenlets that values start during the hub's destruction end without running")
     func startedWhileDestroyed() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -258,16 +258,16 @@ struct GreenletLocalTests {
             let local = GreenletLocal<Witness?> { nil }
             local.value = Witness {
                 let greenlet = spawn { log.note("ran") }
-                log.note("gone")
-                greenlet.rawLink { log.note("told of \($0.isSuccessful)") }
+                log.note("released")
+                greenlet.rawLink { log.note("notified of \($0.isSuccessful)") }
             }
             hub.destroy()
             return log.entries
         }
-        #expect(log == ["gone", "told of true"])
+        #expect(log == ["released", "notified of true"])
     }
 
-    @Test("What a value does when it goes may use locals: this one, others, and those that go with it")
+    @Test("A value's deinit may use locals: the same one, others, and ones being released with it")
     func reentrant() throws {
         let log = try logged { log, hub in
             let other = GreenletLocal { "other" }
@@ -281,16 +281,16 @@ struct GreenletLocalTests {
             let owned = GreenletLocal<GreenletLocal<Witness?>?> { nil }
             try spawn {
                 let inner = GreenletLocal<Witness?> { nil }
-                inner.value = Witness { log.note("inner gone") }
+                inner.value = Witness { log.note("inner released") }
                 owned.value = inner
             }.join()
             log.note("end")
         }
-        // The greenlet is over by then, so it is the hub that asks.
-        #expect(log == ["other true <HubGreenlet>", "replaced true", "inner gone", "end"])
+        // The greenlet has ended, so the access comes from the hub.
+        #expect(log == ["other true <HubGreenlet>", "replaced true", "inner released", "end"])
     }
 
-    @Test("A default closure may use other locals, and may assign the very one it makes a value for")
+    @Test("A default closure may use other locals, and may assign the local it makes a value for")
     func recursiveDefault() throws {
         let log = try logged { log, _ in
             let holder = IntHolder()
@@ -311,7 +311,7 @@ struct GreenletLocalTests {
         let local = Mutex<GreenletLocal<Int>?>(nil)
     }
 
-    @Test("A greenlet has as many locals as it likes", arguments: [2, 3, 1000])
+    @Test("A greenlet may have any number of locals", arguments: [2, 3, 1000])
     func many(count: Int) throws {
         let log = try logged { log, _ in
             var locals = (0..<count).map { number in GreenletLocal { number } }
@@ -331,7 +331,7 @@ struct GreenletLocalTests {
 
     // MARK: Inheriting
 
-    @Test("With inheriting, a greenlet begins with the value its spawner had when it made it, and changes its own")
+    @Test("An inheriting local starts with the spawner's value at creation; the greenlet changes its own copy")
     func inheriting() throws {
         let log = try logged { log, hub in
             let local = GreenletLocal("trace", inheriting: true) { ["root"] }
@@ -355,7 +355,7 @@ struct GreenletLocalTests {
             try sleep()
             local.remove()
             try spawn { log.note("\(local.value)") }.join()
-            log.note("\(local.hasValue) \(hub.pointer.pointee.spawn_duties & UInt32(GEVENT_SPAWN_INHERITS))")
+            log.note("\(local.hasValue) \(hub.pointer.pointee.spawn_flags & UInt32(GEVENT_SPAWN_INHERITS))")
         }
         #expect(
             log == [
@@ -365,7 +365,7 @@ struct GreenletLocalTests {
             ])
     }
 
-    @Test("What was inherited is freed if the greenlet never runs: killed, or never started")
+    @Test("An inherited value is released if the greenlet never runs: killed, or never started")
     func inheritedUnused() throws {
         let log = try logged { log, _ in
             let local = GreenletLocal<Witness?>(inheriting: true) { nil }
@@ -392,7 +392,7 @@ struct GreenletLocalTests {
 
 @Suite("Tables of locals")
 struct LocalTableTests {
-    @Test("A table holds what it was given, whatever is added and removed in whatever order")
+    @Test("A table holds what was added, whatever the order of additions and removals")
     func againstModel() throws {
         try withHub { hub in
             let table = gevent_locals_make(hub.pointer)!
@@ -400,7 +400,7 @@ struct LocalTableTests {
             var model: [UInt64: Int] = [:]
             var random = SeededNumbers(seed: 11)
             for step in 1...50_000 {
-                // Clusters, and keys that share their low bits.
+                // Clustered keys, and keys with equal low bits.
                 let key = UInt64.random(in: 1...24, using: &random) + 64 * UInt64.random(in: 0...3, using: &random)
                 if let value = model[key] {
                     #expect(gevent_locals_find(table, key) == UnsafeMutableRawPointer(bitPattern: value))

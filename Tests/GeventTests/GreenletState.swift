@@ -2,7 +2,7 @@ import Gevent
 import GeventTesting
 import Testing
 
-/// All that can be asked of a greenlet, as a list of what is true and what is there.
+/// All properties of a greenlet, as a list of those that are true or set.
 private func state<Output>(_ greenlet: Greenlet<Output>) -> String {
     var words: [String] = []
     if greenlet.isStarted { words.append("started") }
@@ -68,7 +68,7 @@ struct GreenletStateTests {
         #expect(words == "dead ready successful value=42 success(42)")
     }
 
-    @Test("After an error: ready, not successful, no value; the error is the very one thrown")
+    @Test("After an error: ready, not successful, no value; the error is the thrown instance")
     func afterError() throws {
         let log = try logged { log, _ in
             let thrown = BoomObject()
@@ -91,7 +91,7 @@ struct GreenletStateTests {
             ])
     }
 
-    @Test("get() twice gives the same value, or throws the same error")
+    @Test("get() twice returns the same value, or throws the same error")
     func getTwice() throws {
         try withHub { hub in
             hub.errorHandler = { _, _ in }
@@ -106,7 +106,7 @@ struct GreenletStateTests {
         }
     }
 
-    @Test("A nil value is told apart from no value")
+    @Test("A nil value differs from no value")
     func nilValue() throws {
         try withHub { _ in
             let greenlet = spawn { Int?.none }
@@ -171,9 +171,9 @@ struct GreenletStateTests {
         #expect(log == ["false", "false", "true"])
     }
 
-    // MARK: What it holds
+    // MARK: Lifetime
 
-    @Test("What the closure captured is released as soon as the body ends, even if the greenlet lives on")
+    @Test("Captures of the closure are released as soon as the body ends, even if the greenlet lives on")
     func capturesAreReleased() throws {
         let log = try logged { log, _ in
             func start(_ end: @escaping () throws -> Void) -> Greenlet<Void> {
@@ -195,7 +195,7 @@ struct GreenletStateTests {
         #expect(log == ["released", "returns", "released", "parks", "released", "exits"])
     }
 
-    @Test("What the closure captured is released before links and joiners hear of the end")
+    @Test("Captures of the closure are released before links and joiners are notified")
     func capturesAreReleasedFirst() throws {
         let log = try logged { log, hub in
             func start() -> Greenlet<Void> {
@@ -211,7 +211,7 @@ struct GreenletStateTests {
         #expect(log == ["body", "released", "raw link", "link"])
     }
 
-    @Test("What the closure captured is released when the greenlet is killed before it ran")
+    @Test("Captures of the closure are released when the greenlet is killed before it ran")
     func capturesOfTheUnstartedAreReleased() throws {
         let log = try logged { log, _ in
             func make() -> Greenlet<Void> {
@@ -229,7 +229,7 @@ struct GreenletStateTests {
         #expect(log == ["released", "killed", "released", "killed", "released", "killed"])
     }
 
-    @Test("What a killed greenlet's stack held is released when it unwinds")
+    @Test("Objects on a killed greenlet's stack are released when it unwinds")
     func stackIsUnwound() throws {
         let log = try logged { log, _ in
             let greenlet = spawn {
@@ -244,7 +244,7 @@ struct GreenletStateTests {
         #expect(log == ["deferred", "released", "killed"])
     }
 
-    @Test("A finished greenlet is released with its last reference; an abandoned unstarted one too")
+    @Test("A finished greenlet is released with its last reference; so is an unstarted one")
     func greenletsAreReleased() throws {
         final class Counted: Greenlet<Int> {
             let witness: Witness
@@ -282,7 +282,7 @@ struct GreenletStateTests {
         #expect(log == ["finished one", "1", "unstarted one", "2", "killed one", "3", "linked one", "4"])
     }
 
-    @Test("Main and the hub are recognised, and main is found from anywhere on its thread")
+    @Test("Main and the hub are identified, and main is reachable from anywhere on its thread")
     func mainAndHub() throws {
         let log = try logged { log, hub in
             func note(_ place: String) {
@@ -305,7 +305,7 @@ struct GreenletStateTests {
             ])
     }
 
-    @Test("A parked greenlet that nobody holds lives on until it ends")
+    @Test("A parked greenlet without references lives on until it ends")
     func theHubHoldsTheParked() throws {
         let log = try logged { log, hub in
             weak var seen: Greenlet<Void>?
@@ -317,16 +317,16 @@ struct GreenletStateTests {
                 seen = greenlet
                 try sleep()
             }
-            log.note(seen == nil ? "gone" : "parked")
+            log.note(seen == nil ? "released" : "parked")
             _ = try hub.join()
-            log.note(seen == nil ? "gone" : "parked")
+            log.note(seen == nil ? "released" : "parked")
         }
-        #expect(log == ["parked", "unwound", "gone"])
+        #expect(log == ["parked", "unwound", "released"])
     }
 
     // MARK: Identity
 
-    @Test("Greenlets of every kind are told apart by identity, and stand in sets")
+    @Test("Greenlets of every kind have identity and can be stored in sets")
     func identity() throws {
         try withHub { _ in
             let (one, other, raw) = (Greenlet { 1 }, Greenlet { 1 }, spawnRaw {})
@@ -342,7 +342,7 @@ struct GreenletStateTests {
 
     // MARK: Names
 
-    @Test("The description shows the name once it was set or its identifier was asked for")
+    @Test("The description shows the name once it is set or the identifier was read")
     func descriptions() throws {
         final class Fetcher: Greenlet<Void> {}
         final class Talkative: Greenlet<Void> {
@@ -364,7 +364,7 @@ struct GreenletStateTests {
         }
     }
 
-    @Test("The description of an unnamed greenlet gives its address")
+    @Test("The description of an unnamed greenlet contains its address")
     func address() throws {
         try withHub { _ in
             let greenlet = Greenlet { 1 }
@@ -373,7 +373,7 @@ struct GreenletStateTests {
         }
     }
 
-    @Test("The description is usable at any point of its life")
+    @Test("The description works at any point of the greenlet's life")
     func descriptionAnytime() throws {
         try withHub { _ in
             let greenlet = Greenlet { try sleep() }
@@ -389,7 +389,7 @@ struct GreenletStateTests {
         }
     }
 
-    @Test("What a greenlet releases last runs as the hub does: it cannot wait, and harms nobody")
+    @Test("A greenlet's last release runs on the hub: it cannot wait, and affects no other greenlet")
     func lastReleaseCannotPark() throws {
         final class Remains {
             let log: Log
@@ -404,7 +404,7 @@ struct GreenletStateTests {
             }
         }
         let log = try logged { log, _ in
-            // Nobody holds the greenlet, so its value goes with it, on its own stack.
+            // The greenlet has no other reference, so its value is released with it, on its own stack.
             spawn { Remains(log) }
             try sleep()
             // On the same stack.

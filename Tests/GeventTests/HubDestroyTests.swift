@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Destroying a hub")
 struct HubDestroyTests {
-    @Test("destroy() twice is fine, and the next use makes a new hub")
+    @Test("destroy() twice is harmless, and the next use makes a new hub")
     func destroyTwice() throws {
         try onFreshThread {
             let hub = try Hub.start()
@@ -22,7 +22,7 @@ struct HubDestroyTests {
         }
     }
 
-    @Test("destroy() unwinds every parked greenlet, ends the unstarted, and tells their links")
+    @Test("destroy() unwinds every parked greenlet, ends the unstarted, and notifies their links")
     func destroyUnwinds() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -51,7 +51,7 @@ struct HubDestroyTests {
             ])
     }
 
-    @Test("destroy() lets cleanup wait in vain: it is interrupted again until it ends")
+    @Test("During destroy(), waits in cleanup code are interrupted until the greenlet ends")
     func destroyInterruptsCleanup() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -68,7 +68,7 @@ struct HubDestroyTests {
             log == ["0: threw GreenletExit", "1: threw GreenletExit", "2: threw GreenletExit", "ends at 0"])
     }
 
-    @Test("destroy() unwinds everything although an error is pending in main")
+    @Test("destroy() unwinds everything even with an error pending in main")
     func destroyWithPendingError() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -90,7 +90,7 @@ struct HubDestroyTests {
     }
 
     @Test(
-        "A greenlet that never stops catching is abandoned; destroy() returns, and its Timeout is not pending",
+        "A greenlet that catches every error is abandoned; destroy() returns, and its Timeout is not pending",
         .disabled(if: isSanitized, "what it held is lost, as documented"))
     func abandoned() throws {
         try onFreshThread {
@@ -110,7 +110,7 @@ struct HubDestroyTests {
             hub.destroy()
             #expect(sleeper.isDead && spinner.isDead)
             #expect(!timeout.isPending)
-            // In the thread's next hub it can be used like any other.
+            // It can be used in the thread's next hub like any other.
             timeout.cancel()
             try #expect(withTimeout(.seconds(1)) { _ in 1 } == 1)
             timeout.start()
@@ -119,7 +119,7 @@ struct HubDestroyTests {
         }
     }
 
-    @Test("destroy() reports what is still to be reported, and tells links that are still to be told")
+    @Test("destroy() delivers pending reports and pending notifications of links")
     func destroyReports() throws {
         struct Oops: Error {}
         let log = try onFreshThread { () -> [String] in
@@ -140,14 +140,14 @@ struct HubDestroyTests {
         #expect(log.contains("linked"))
     }
 
-    @Test("destroy() under a timeout that has fired and was not raised yet")
+    @Test("destroy() inside a timeout that has fired but was not raised yet")
     func destroyUnderFiredTimeout() throws {
         try onFreshThread {
             let loop = try VirtualLoop()
             let hub = try Hub.start(on: loop)
             try withTimeout(.milliseconds(5)) { _ in
                 loop.advance(by: .milliseconds(10))
-                // The hub looks at its timers while main stands in the queue.
+                // The hub checks its timers while main is in the ready queue.
                 hub.runCallback {}
                 try sleep()
                 hub.destroy()
@@ -155,7 +155,7 @@ struct HubDestroyTests {
         }
     }
 
-    @Test("A job that is dropped with its hub may post when what it captured goes")
+    @Test("A job dropped with its hub may post from the deinit of its captures")
     func droppedJobsPost() throws {
         final class Replier: Sendable {
             let handle: HubHandle
@@ -187,7 +187,7 @@ struct HubDestroyTests {
         #expect(text(elsewhere.standardErrorContent).contains("wrongThread"))
     }
 
-    @Test("destroy() can stand in a defer, also when an error leaves the scope")
+    @Test("destroy() works in a defer, also when an error leaves the scope")
     func destroyInDefer() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -227,7 +227,7 @@ struct HubDestroyTests {
     func makeAndDestroy() throws {
         let before = openDescriptorCount()
         for _ in 0..<10 {
-            let isGone = try onFreshThread {
+            let isReleased = try onFreshThread {
                 weak var hub: Hub?
                 weak var greenlet: Greenlet<Void>?
                 try makeAndDestroyOne {
@@ -236,12 +236,12 @@ struct HubDestroyTests {
                 }
                 return hub == nil && greenlet == nil
             }
-            #expect(isGone)
+            #expect(isReleased)
         }
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("What belongs to a destroyed hub is refused in the thread's next one")
+    @Test("Objects of a destroyed hub are refused in the thread's next hub")
     func afterDestroy() throws {
         try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
@@ -251,7 +251,7 @@ struct HubDestroyTests {
             let pipe = try Pipe()
             let watched = try WatchedDescriptor(dup(pipe.readEnd))
             hub.destroy()
-            // The next hub's memory is often the last one's.
+            // The next hub often reuses the last one's memory.
             let next = try Hub.start(on: VirtualLoop())
             #expect(hubErrorCode { try greenlet.join() } == .destroyed)
             #expect(hubErrorCode { try greenlet.kill() } == .destroyed)

@@ -29,9 +29,9 @@ struct HubTests {
             log.note("\(hubErrorCode { try parked[0].join() } == .wouldBlockForever)")
             log.note("\(hubErrorCode { _ = try parked[1].get() } == .wouldBlockForever)")
             log.note("\(hubErrorCode { try joinAll(parked) } == .wouldBlockForever)")
-            // A timer saves it.
+            // A timer prevents the deadlock.
             try parked[0].join(timeout: .milliseconds(1))
-            // The hub stays usable, and the parked are unharmed.
+            // The hub remains usable, and the parked greenlets are unaffected.
             log.note("\(try spawn { 7 }.get())")
             try sleep(for: .milliseconds(1))
             never.start()
@@ -41,7 +41,7 @@ struct HubTests {
     }
 
     @Test("wouldBlockForever is thrown to main only: a greenlet that joins an unstarted one stays parked")
-    func onlyMainIsTold() throws {
+    func onlyMainThrows() throws {
         let log = try logged { log, _ in
             let never = Greenlet {}
             let waiter = spawn { log.outcome("waiter") { try never.join() } }
@@ -52,7 +52,7 @@ struct HubTests {
         #expect(log == ["true", "true", "waiter: threw GreenletExit"])
     }
 
-    @Test("The error reports every parked greenlet: what it waits for, since when, where it was spawned")
+    @Test("The error reports every parked greenlet: its wait, the duration and the spawn site")
     func deadlockReport() throws {
         let message = try withHub { hub in
             let never = Greenlet {}
@@ -76,7 +76,7 @@ struct HubTests {
         #expect(message.contains("HubTests"))
     }
 
-    @Test("How long somebody is parked is right in a hub without timers too")
+    @Test("The parked duration is correct in a hub without timers too")
     func parkedSince() throws {
         let message = try withHub { hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -99,13 +99,14 @@ struct HubTests {
         #expect(message.contains("<MainGreenlet> parked for 0 s"))
     }
 
-    @Test("A descriptor wait and a pending referenced Timeout are work; the hub waits for them", arguments: bothLoops)
+    @Test(
+        "Descriptor waits and pending referenced Timeouts count as work; the hub waits for them", arguments: bothLoops)
     func workThatCounts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let pipe = try Pipe()
             let reader = spawn { try waitRead(pipe.readEnd) }
             try sleep()
-            // Another thread writes: in this one nothing is ready and no timer runs.
+            // Another thread writes: this thread has nothing ready and no timer.
             let end = pipe.writeEnd
             try onFreshThread {
                 var byte: UInt8 = 1
@@ -123,7 +124,7 @@ struct HubTests {
     // MARK: hub.join
 
     @Test(
-        "hub.join() runs until nothing is left; it is repeatable, and the hub is usable in between",
+        "hub.join() runs until no work remains; it is repeatable, and the hub is usable in between",
         arguments: bothLoops)
     func hubJoin(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -141,7 +142,7 @@ struct HubTests {
         #expect(log == ["true"] + (0..<2).flatMap { ["\($0)", "true", "true", "used"] })
     }
 
-    @Test("hub.join() returns when only what can never wake is left, and the parked are unharmed")
+    @Test("hub.join() returns when only greenlets that can never wake remain, and those are unaffected")
     func hubJoinWithParked() throws {
         let log = try logged { log, hub in
             let never = Greenlet {}
@@ -155,7 +156,7 @@ struct HubTests {
     }
 
     @Test(
-        "hub.join(timeout:) is false when work remains, and the worker is unharmed; its timer keeps nothing waiting",
+        "hub.join(timeout:) is false when work remains; the worker is unaffected, and the timer keeps nothing waiting",
         arguments: bothLoops)
     func hubJoinTimeout(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -170,7 +171,7 @@ struct HubTests {
         #expect(log == ["false true", "true 1", "true"])
     }
 
-    @Test("hub.join() away from main is refused")
+    @Test("hub.join() outside main throws")
     func hubJoinAway() throws {
         let log = try logged { log, hub in
             try spawn { log.note("\(hubErrorCode { _ = try hub.join() } == .invalidSwitch)") }.join()
@@ -190,7 +191,7 @@ struct HubTests {
             log.outcome("timeout") { try withTimeout(.seconds(1)) { _ in try hub.join() } }
             log.note("\(worker.isActive)")
             log.outcome("join") { try hub.join() }
-            // It waits no more: a deadlock is an error again.
+            // It no longer waits: a deadlock is an error again.
             log.note("\(hubErrorCode { try Greenlet {}.join() } == .wouldBlockForever)")
         }
         #expect(log == ["join: threw Boom", "timeout: threw 1 second", "true", "join: true", "true"])
@@ -199,7 +200,7 @@ struct HubTests {
     // MARK: Callbacks
 
     @Test(
-        "A fresh hub runs a queued callback and returns; with nothing to do it returns at once; both repeatable",
+        "A new hub runs a queued callback and returns; without work it returns at once; both are repeatable",
         arguments: bothLoops)
     func freshHub(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -212,7 +213,7 @@ struct HubTests {
         #expect(log == ["0", "true", "true", "1", "true", "true"])
     }
 
-    @Test("A callback is active until it ran or was cancelled; cancelling prevents the call")
+    @Test("A callback is active until it has run or is cancelled; a cancelled callback is not called")
     func callbackToken() throws {
         let log = try logged { log, hub in
             let kept = hub.runCallback { log.note("kept") }
@@ -232,7 +233,7 @@ struct HubTests {
         #expect(log == ["kept", "false"])
     }
 
-    @Test("What a callback captured is released once it ran or was cancelled")
+    @Test("Captures of a callback are released once it has run or is cancelled")
     func callbackCaptures() throws {
         let log = try logged { log, hub in
             func body(_ name: String) -> () -> Void {
@@ -249,7 +250,7 @@ struct HubTests {
         #expect(log == ["stopped released", "ran", "ran released", "end"])
     }
 
-    @Test("Parking in a hub callback is blockedInHub, reported, and the hub survives")
+    @Test("Parking in a hub callback throws blockedInHub, which is reported; the hub survives")
     func parkingInCallback() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { error, greenlet in
@@ -275,7 +276,7 @@ struct HubTests {
         #expect(log == Array(repeating: "blockedInHub true", count: 12) + ["12", "1"])
     }
 
-    @Test("Waiting in a hub callback for objects, processes and files is blockedInHub too; a queue has its own errors")
+    @Test("In a hub callback, waits for objects, processes and files throw blockedInHub; a queue throws its own errors")
     func waitingInCallback() throws {
         let child = try shell("exec sleep 1000")
         defer {
@@ -308,7 +309,7 @@ struct HubTests {
             hub.runCallback { _ = try Queue<Int>().get() }
             try sleep()
             log.note("\(ways.count)")
-            // Nobody stands in a line: the permit and the element are still there for who asks.
+            // No waiter is registered: the permit and the element are still available.
             semaphore.release()
             log.note("\(try semaphore.acquire(timeout: .zero)) \(try full.get()) \(full.count)")
             try watch?.cancel()
@@ -329,7 +330,7 @@ struct HubTests {
             let handle = hub.handle
             let box = Smuggled((log: log, hold: hold))
             let thread = TestThread {
-                // Long enough for the hub to be in its poll, most of the time; either way nothing may be lost.
+                // Usually long enough for the hub to reach its poll. In either case no post may be lost.
                 Glibc.usleep(2000)
                 handle.post {
                     box.value.log.note("posted in \(AnyGreenlet.current)")
@@ -343,7 +344,7 @@ struct HubTests {
     }
 
     @Test(
-        "Posts of one thread arrive in their order, none is lost, and each wakes the hub if it must",
+        "Posts of one thread arrive in order, none is lost, and each wakes the hub if needed",
         arguments: bothLoops)
     func manyPosts(loop: TestLoop) throws {
         let count = 5000
@@ -363,7 +364,7 @@ struct HubTests {
                 }
             }
             log.hold = hold
-            // Only the posts can end this: the hub sleeps whenever there is none.
+            // Only posts can end this loop: the hub sleeps whenever there is none.
             _ = try hub.join()
             for poster in posters { poster.join() }
             return log.entries
@@ -372,7 +373,7 @@ struct HubTests {
         for thread in 0..<threads { #expect(received[thread] == Array(0..<count)) }
     }
 
-    @Test("A post runs in turn with what is ready, may spawn, and may not park")
+    @Test("A post runs in order with the ready queue, may spawn, and may not park")
     func postedJobs() throws {
         let log = try logged { log, hub in
             let box = Smuggled(log)
@@ -388,7 +389,7 @@ struct HubTests {
         #expect(log == ["job", "true", "spawned by the job"])
     }
 
-    @Test("What a job posts runs in the next iteration, so jobs that post forever stop nothing")
+    @Test("A job posted by a job runs in the next iteration, so endless posting stops nothing")
     func postsThatPost() throws {
         let log = try logged { log, hub in
             let rounds = Counter()
@@ -408,7 +409,7 @@ struct HubTests {
         #expect(log == ["slept", "1000"])
     }
 
-    @Test("A post to a hub that is gone is refused; what was posted and not run is released")
+    @Test("A post to a destroyed hub is refused; jobs that have not run are released")
     func postAfterDestroy() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -425,7 +426,7 @@ struct HubTests {
         #expect(log == ["released", "false"])
     }
 
-    @Test("A hold makes the hub wait for posts; cancelled, or dropped, it does not any more")
+    @Test("A hold keeps the hub waiting for posts until it is cancelled or dropped")
     func hold() throws {
         let log = try logged { log, hub in
             let never = Greenlet {}
@@ -461,12 +462,12 @@ struct HubTests {
         #expect(Set(serials.withLock { $0 }).count == 4)
     }
 
-    @Test("Hubs of many threads run side by side")
+    @Test("Hubs of many threads run at the same time")
     func sideBySide() throws {
         let total = Counter()
         let threads = (0..<8).map { _ in
             TestThread {
-                // A failure shows in the total.
+                // A failure changes the total.
                 try? withHub { _ in
                     let greenlets = (0..<100).map { number in
                         spawn {
@@ -483,9 +484,9 @@ struct HubTests {
         #expect(total.count == 8 * 4950)
     }
 
-    // MARK: Facts
+    // MARK: Properties
 
-    @Test("start(on:) is refused when the thread has a hub")
+    @Test("start(on:) throws if the thread has a hub")
     func startTwice() throws {
         try withHub { hub in
             #expect(hubErrorCode { try Hub.start(on: VirtualLoop()) } == .concurrentUse)
@@ -533,7 +534,7 @@ struct HubTests {
     }
 }
 
-/// Filled by jobs on one hub's thread.
+/// Filled by jobs, on one hub's thread only.
 private final class PostLog {
     var entries: [Int: [Int]] = [:]
     var hold: Registration?

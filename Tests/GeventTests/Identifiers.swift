@@ -8,11 +8,11 @@ import Testing
 
 @Suite("Identifiers")
 struct IdentifierTests {
-    @Test("Live greenlets of one hub have different identifiers, each the smallest free one when first asked for")
+    @Test("Live greenlets of one hub have distinct identifiers, each the smallest free one at the first read")
     func smallestFree() throws {
         try withHub { _ in
             var greenlets = (0..<5).map { _ in Greenlet {} }
-            // In the order of asking, not of making.
+            // In the order of reads, not of creation.
             #expect(greenlets[3].minimalID == 0)
             #expect(greenlets[1].minimalID == 1)
             #expect(greenlets[4].minimalID == 2)
@@ -23,7 +23,7 @@ struct IdentifierTests {
         }
     }
 
-    @Test("The name takes the identifier too, and main and raw greenlets share the numbers")
+    @Test("Reading the name assigns the identifier too, and main and raw greenlets share the numbers")
     func sharedNumbers() throws {
         try withHub { _ in
             let greenlet = Greenlet {}
@@ -35,7 +35,7 @@ struct IdentifierTests {
         }
     }
 
-    @Test("An identifier is unique among living objects: one that has ended keeps it until it goes")
+    @Test("An identifier is unique among live objects: an ended greenlet keeps it until it is released")
     func keptUntilReleased() throws {
         try withHub { _ in
             do {
@@ -48,7 +48,7 @@ struct IdentifierTests {
         }
     }
 
-    @Test("Hubs count for themselves")
+    @Test("Hubs number their greenlets independently")
     func perHub() throws {
         for _ in 0..<2 {
             let first = try withHub { _ in Greenlet {}.minimalID }
@@ -56,7 +56,7 @@ struct IdentifierTests {
         }
     }
 
-    @Test("The pool gives the smallest free number, whatever was given back in whatever order")
+    @Test("The pool returns the smallest free number, whatever the order of releases")
     func poolAgainstModel() {
         var pool = IdentifierPool()
         var taken: Set<Int> = []

@@ -6,7 +6,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-@Suite("Idle, and sleeps that nothing waits for")
+@Suite("Idle, and unreferenced sleeps")
 struct IdleTests {
     @Test("idle returns when nothing else is runnable", arguments: bothLoops)
     func afterAll(loop: TestLoop) throws {
@@ -26,7 +26,7 @@ struct IdleTests {
         #expect(entries == ["A1", "B1", "callback", "A2", "B2", "A3", "B3", "idle"])
     }
 
-    @Test("Ready descriptors and due timers go first", arguments: bothLoops)
+    @Test("Ready descriptors and due timers run before idle waiters", arguments: bothLoops)
     func afterEvents(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
             let pipe = try Pipe()
@@ -51,7 +51,7 @@ struct IdleTests {
         #expect(Set(entries.prefix(2)) == ["readable", "due"] && entries.last == "idle" && entries.count == 3)
     }
 
-    @Test("idle with nothing else in the hub returns, and does not wait for what is not due", arguments: bothLoops)
+    @Test("idle with no other work returns, and does not wait for later timers", arguments: bothLoops)
     func alone(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             for _ in 0..<10 { try idle() }
@@ -64,7 +64,7 @@ struct IdleTests {
         }
     }
 
-    @Test("Of several that wait for idleness one goes on at a time, in turn")
+    @Test("Idle waiters are resumed one at a time, in order")
     func several() throws {
         let entries = try logged { log, hub in
             let greenlets = ["A", "B"].map { name in
@@ -72,7 +72,7 @@ struct IdleTests {
                     for round in 1...2 {
                         try idle()
                         log.note("\(name)\(round)")
-                        // Work of one comes before the idleness of the next.
+                        // The work of one runs before the next idle waiter resumes.
                         spawn { log.note("work of \(name)\(round)") }
                     }
                 }
@@ -85,7 +85,7 @@ struct IdleTests {
             ])
     }
 
-    @Test("Fact 6: while a hub callback queues itself again, timers and descriptors go on, and idle waits")
+    @Test("While a hub callback requeues itself, timers and descriptors are served, and idle waits")
     func endlessCallback() throws {
         let entries = try logged(on: .configured) { log, hub in
             var goesOn = true
@@ -129,7 +129,7 @@ struct IdleTests {
         }
     }
 
-    @Test("A post from another thread goes before idleness")
+    @Test("A post from another thread runs before idle waiters")
     func posts() throws {
         try withHub(on: .configured) { hub in
             var posted = false
@@ -141,7 +141,7 @@ struct IdleTests {
         }
     }
 
-    @Test("A sleep that is not referenced blocks forever if nothing else is alive", arguments: bothLoops)
+    @Test("An unreferenced sleep blocks forever if it is the only work", arguments: bothLoops)
     func unreferenced(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             #expect(hubErrorCode { try sleep(for: .milliseconds(1), referenced: false) } == .wouldBlockForever)
@@ -150,7 +150,7 @@ struct IdleTests {
             #expect(try hub.join())
             #expect(sleeping.isActive)
             try sleeping.kill()
-            // Beside something that is referenced it is like any other.
+            // Next to referenced work it behaves like any sleep.
             let short = spawn { try sleep(for: .milliseconds(1), referenced: false) }
             try sleep(for: .milliseconds(20))
             #expect(short.isSuccessful)

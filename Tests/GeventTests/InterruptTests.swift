@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Ctrl-C")
 struct InterruptTests {
-    @Test("Row 53: SIGINT is raised in main wherever it is parked, and nowhere else", arguments: bothLoops)
+    @Test("SIGINT is raised in main wherever it is parked, and in no other greenlet", arguments: bothLoops)
     func whereverMainIs(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
             let registration = try installSIGINTHandler()
@@ -39,7 +39,7 @@ struct InterruptTests {
             ])
     }
 
-    @Test("A main that runs meets it at its next park, once, however often it came")
+    @Test("A running main gets it at its next park, once, however many were sent")
     func atTheNextPark() throws {
         let entries = try logged { log, hub in
             let registration = try installSIGINTHandler()
@@ -52,12 +52,12 @@ struct InterruptTests {
         #expect(entries == ["first: threw KeyboardInterrupt", "second: returned"])
     }
 
-    @Test("The interrupt is a control error, so rethrowControl passes it on")
+    @Test("The interrupt is a control error, so rethrowControl rethrows it")
     func controlError() {
         #expect(throws: KeyboardInterrupt.self) { try rethrowControl(KeyboardInterrupt()) }
     }
 
-    @Test("Row 51: shutdown takes the handler away and runs the hub until nothing is left")
+    @Test("shutdown removes the handler and runs the hub until no work remains")
     func shuttingDown() async {
         await #expect(processExitsWith: .signal(SIGINT)) {
             dieQuietly()
@@ -72,7 +72,7 @@ struct InterruptTests {
                 }
                 try Gevent.shutdown()
                 if ended != 3 { exit(1) }
-                // Again the default action.
+                // The default action applies again.
                 var interrupt = sigset_t()
                 sigemptyset(&interrupt)
                 sigaddset(&interrupt, SIGINT)
@@ -83,7 +83,7 @@ struct InterruptTests {
         }
     }
 
-    @Test("Row 51: shutdown is for main only, and does nothing without a hub")
+    @Test("shutdown works in main only, and does nothing without a hub")
     func shutdownElsewhere() throws {
         try onFreshThread {
             try Gevent.shutdown()
@@ -98,14 +98,14 @@ struct InterruptTests {
         }
     }
 
-    @Test("A program that does not answer is killed by a SIGINT a second after the first")
+    @Test("A SIGINT a second after the first ends a program that has not reacted")
     func unanswered() async {
         await #expect(processExitsWith: .signal(SIGINT)) {
             dieQuietly()
             try withHub(on: .configured) { _ in
                 try installSIGINTHandler()
                 raise(SIGINT)
-                // The same one twice, as from a parent that passes it on, is one.
+                // A duplicate, as from a parent that forwards the signal, counts once.
                 raise(SIGINT)
                 Glibc.usleep(1_100_000)
                 raise(SIGINT)
@@ -115,7 +115,7 @@ struct InterruptTests {
     }
 
     @Test(
-        "Fact 52: an interrupt that ends a greenlet or a callback is raised in main, and reported nowhere",
+        "An interrupt that ends a greenlet or a callback is raised in main and not reported",
         arguments: bothLoops)
     func endsAGreenlet(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
@@ -136,7 +136,7 @@ struct InterruptTests {
             ])
     }
 
-    @Test("Fact 52: an interrupt that main does not catch goes through its body like any error, and the hub stays")
+    @Test("An interrupt that main does not catch propagates like any error, and the hub remains")
     func uncaught() throws {
         #expect(throws: KeyboardInterrupt.self) {
             try withHub { _ in

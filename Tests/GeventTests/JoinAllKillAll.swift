@@ -4,7 +4,7 @@ import Testing
 
 @Suite("joinAll and killAll")
 struct JoinAllKillAllTests {
-    /// A greenlet that ends after that many virtual seconds with its name.
+    /// Spawns a greenlet that ends after that many virtual seconds and returns its name.
     static func named(_ name: String, _ seconds: Int) -> Greenlet<String> {
         spawn {
             try sleep(for: .seconds(seconds))
@@ -23,7 +23,7 @@ struct JoinAllKillAllTests {
         #expect(names == ["a", "b", "c"])
     }
 
-    @Test("joinAll gives those that are over already first, in the order in which they ended")
+    @Test("joinAll returns already ended greenlets first, in the order in which they ended")
     func endedBefore() throws {
         let names = try withHub { _ in
             let greenlets = [Self.named("c", 3), Self.named("b", 2), Self.named("a", 1), Self.named("d", 4)]
@@ -33,7 +33,7 @@ struct JoinAllKillAllTests {
         #expect(names == ["a", "b", "c", "d"])
     }
 
-    @Test("The timeout of joinAll is silent and gives the partial list", arguments: bothLoops)
+    @Test("joinAll returns the partial list on timeout, without an error", arguments: bothLoops)
     func joinAllTimeout(loop: TestLoop) throws {
         let names = try withHub(on: loop) { _ in
             let slow = spawn { () throws -> String in
@@ -48,7 +48,7 @@ struct JoinAllKillAllTests {
         #expect(names == ["quick", "slow"])
     }
 
-    @Test("A zero timeout gives what is over, without a switch")
+    @Test("A zero timeout returns the ended greenlets, without a switch")
     func joinAllZero() throws {
         try withHub { hub in
             let over = spawn { 1 }
@@ -62,12 +62,12 @@ struct JoinAllKillAllTests {
     }
 
     @Test(
-        "joinAll(throwingErrors: true) throws the failure that came first in time, at once, and the others run on",
+        "joinAll(throwingErrors: true) throws the earliest failure at once; the others keep running",
         arguments: bothLoops)
     func firstFailureInTime(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             hub.errorHandler = { _, _ in }
-            // The others end only after joinAll has: each begins its time when the gate opens.
+            // The others end only after joinAll returns: each starts its delay when the gate opens.
             let gate = Event()
             func failing(_ name: String, _ milliseconds: Int) -> Greenlet<String> {
                 spawn {
@@ -92,8 +92,8 @@ struct JoinAllKillAllTests {
         #expect(log == ["joinAll: threw first", "active 3", "4", "afterwards: threw first"])
     }
 
-    @Test("joinAll goes by when its members ended, also if a link before its own delays the telling of one")
-    func endedAndNotToldYet() throws {
+    @Test("joinAll orders by the time of the end, even if an earlier link delays a notification")
+    func endedBeforeNotification() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
             let first = spawn {
@@ -106,7 +106,7 @@ struct JoinAllKillAllTests {
             }
             first.name = "first"
             second.name = "second"
-            // From this closure on, the links of `first` are told in a callback.
+            // From this closure on, a callback notifies the links of `first`.
             first.link { _ in }
             for count in 1...2 {
                 spawn { log.note("\(try joinAll([second, first], count: count).map(\.name))") }
@@ -117,11 +117,11 @@ struct JoinAllKillAllTests {
         #expect(log == [#"["first"]"#, "throwing: threw first", #"["first", "second"]"#])
     }
 
-    @Test("A joinAll whose time is up counts who ended before it goes on, and killAll does not throw then")
+    @Test("A joinAll that times out counts members that end before it resumes, and killAll does not throw then")
     func endedAsTimeIsUp() throws {
         let log = try logged { log, _ in
             let victim = spawn {
-                // The first of three that wait for the same moment, so it has ended when the others go on.
+                // The first of three that wait for the same moment, so it has ended when the others resume.
                 Timeout(.seconds(1), throwing: GreenletExit()).start()
                 do { try sleep(for: .seconds(1000)) } catch { try sleep(for: .seconds(1000)) }
             }
@@ -134,7 +134,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["killAll: returned", "1"])
     }
 
-    @Test("Exits are no failures for joinAll")
+    @Test("joinAll does not count exits as failures")
     func exitsAreNoFailures() throws {
         let count = try withHub { _ in
             let killed = spawn { try sleep(for: .seconds(1)) }
@@ -159,7 +159,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["2: ab at 2", "0:  at 2", "-1:  at 2", "99: abc at 3"])
     }
 
-    @Test("Duplicates count, and are returned, each time; an empty collection returns at once")
+    @Test("Duplicates are counted and returned each time; an empty collection returns at once")
     func duplicates() throws {
         try withHub { _ in
             let greenlet = Self.named("a", 1)
@@ -182,7 +182,7 @@ struct JoinAllKillAllTests {
         }
     }
 
-    @Test("A joinAll that is interrupted leaves no link behind")
+    @Test("An interrupted joinAll leaves no link behind")
     func interruptedJoinAll() throws {
         let log = try logged { log, hub in
             let greenlets = (1...3).map { Self.named("\($0)", $0 * 10) }
@@ -217,7 +217,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["a ends at 1", "b ends at 1", "true"])
     }
 
-    @Test("killAll ends every member that has not run first, without a switch, and then throws into the rest in order")
+    @Test("killAll ends every unstarted member first, without a switch, then throws into the others in order")
     func killAllOrder() throws {
         let log = try logged { log, hub in
             let parked = (0..<3).map { number in
@@ -239,7 +239,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["true true false", "unstarted", "parked 2", "parked 0", "parked 1"])
     }
 
-    @Test("killAll(timeout:) throws Timeout when a member survives, and not otherwise", arguments: bothLoops)
+    @Test("killAll(timeout:) throws Timeout if and only if a member survives", arguments: bothLoops)
     func killAllTimeout(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let stubborn = spawn {
@@ -295,7 +295,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["Boom Boom Boom"])
     }
 
-    @Test("A member that calls killAll kills the others and is interrupted on the spot")
+    @Test("A member that calls killAll kills the others and is interrupted immediately")
     func killAllFromMember() throws {
         let log = try logged { log, _ in
             var group: [Greenlet<Void>] = []
@@ -317,7 +317,7 @@ struct JoinAllKillAllTests {
         #expect(log == ["1 ends", "0 ends", "2 ends", "true"])
     }
 
-    @Test("Main among the members is interrupted on the spot, whatever the others do")
+    @Test("Main as a member is interrupted immediately, whatever the others do")
     func killAllWithMain() throws {
         let log = try logged { log, _ in
             let main = AnyGreenlet.current
@@ -337,7 +337,7 @@ struct JoinAllKillAllTests {
             ])
     }
 
-    @Test("A killAll that is interrupted leaves no link behind")
+    @Test("An interrupted killAll leaves no link behind")
     func interruptedKillAll() throws {
         let log = try logged { log, hub in
             let stubborn = spawn {

@@ -63,13 +63,13 @@ struct KillTests {
     func killAfterDelay() throws {
         let log = try logged { log, hub in
             let greenlet = spawn(after: .seconds(1)) { log.note("body") }
-            // Same deadline, started earlier in the queue of that moment: it finds the other one scheduled.
+            // Same deadline, started earlier: when this one runs, the other has been woken.
             let killer = Greenlet { try greenlet.kill() }
             killer.start(after: .seconds(1))
             try sleep(for: .seconds(2))
             log.note("\(greenlet.isDead) \(killer.isSuccessful)")
         }
-        // The first of the two to be started runs first, so here the body wins.
+        // The first of the two to be started runs first, so the body runs here.
         #expect(log == ["body", "true true"])
         let reversed = try logged { log, hub in
             var greenlet: Greenlet<Void>?
@@ -82,7 +82,7 @@ struct KillTests {
         #expect(reversed == ["true"])
     }
 
-    @Test("A second kill is harmless and leaves the outcome as it was")
+    @Test("A second kill is harmless and leaves the outcome unchanged")
     func secondKill() throws {
         let log = try logged { log, _ in
             let parked = spawn { try sleep(for: .seconds(1)) }
@@ -100,7 +100,7 @@ struct KillTests {
         #expect(log == ["true GreenletExit", "true no exit", "true no exit"])
     }
 
-    @Test("Two kills that arrive before the victim has seen the first are one")
+    @Test("Two kills delivered before the victim has seen the first count as one")
     func twoKillsAreOne() throws {
         let log = try logged { log, _ in
             let victim = spawn {
@@ -115,7 +115,7 @@ struct KillTests {
         #expect(log == ["0: threw GreenletExit", "1: returned"])
     }
 
-    @Test("Killed with an error that is no exit: not successful, get() throws it, no value")
+    @Test("Killed with an error that is not an exit: not successful, get() throws it, no value")
     func killWithError() throws {
         let log = try logged { log, hub in
             let error = BoomObject()
@@ -138,7 +138,7 @@ struct KillTests {
             log == ["parked", "unstarted"].map { "reported GeventTests.BoomObject of <Greenlet<Int> \"\($0)\">" })
     }
 
-    @Test("kill(blocking: false) has no effect until the caller parks; then it has")
+    @Test("kill(blocking: false) takes effect only when the caller parks")
     func nonBlocking() throws {
         let log = try logged { log, _ in
             let victim = spawn { log.outcome("victim") { try sleep(for: .seconds(1)) } }
@@ -178,7 +178,7 @@ struct KillTests {
         #expect(log == ["caught", "true", "get: survived"])
     }
 
-    @Test("A blocking self-kill unwinds on the spot; code after it does not run")
+    @Test("A blocking self-kill unwinds immediately; the code after it does not run")
     func selfKill() throws {
         let log = try logged { log, _ in
             var own: Greenlet<Void>?
@@ -196,13 +196,13 @@ struct KillTests {
         #expect(log == ["before", "deferred", "OwnExit"])
     }
 
-    @Test("A non-blocking self-kill is raised at the next park, or never if there is none")
+    @Test("A non-blocking self-kill is raised at the next park, or never if the greenlet does not park")
     func nonBlockingSelfKill() throws {
         let log = try logged { log, _ in
             var own: Greenlet<Void>?
             own = Greenlet {
                 try own!.kill(blocking: false)
-                log.note("goes on")
+                log.note("continues")
                 log.outcome("sleep") { try sleep() }
                 try Gevent.kill(own!)
                 log.note("ends")
@@ -212,10 +212,10 @@ struct KillTests {
             log.note("\(own!.exit == nil)")
             own = nil
         }
-        #expect(log == ["goes on", "sleep: threw GreenletExit", "ends", "true"])
+        #expect(log == ["continues", "sleep: threw GreenletExit", "ends", "true"])
     }
 
-    @Test("A victim that was woken already takes what it was woken for; the kill comes at its next park")
+    @Test("A victim that was already woken completes its wait; the kill is raised at its next park")
     func wokenThenKilled() throws {
         let log = try logged { log, _ in
             let source = spawn {
@@ -226,7 +226,7 @@ struct KillTests {
                 log.outcome("get") { try source.get() }
                 log.outcome("next") { try sleep(for: .seconds(1)) }
             }
-            // In the queue behind `source` and before `victim` goes on: it has been woken by then.
+            // Queued after `source` and before the victim resumes, so the victim has been woken by then.
             let killer = spawn {
                 try sleep()
                 log.note("\(source.isReady)")
@@ -237,7 +237,7 @@ struct KillTests {
         #expect(log == ["true", "get: 5", "next: threw GreenletExit"])
     }
 
-    @Test("A victim that was killed first stays killed when what it waited for comes, and no link stays behind")
+    @Test("A victim killed before its wait completes stays killed, and no link remains")
     func killedThenWoken() throws {
         let log = try logged { log, hub in
             let source = spawn {
@@ -246,7 +246,7 @@ struct KillTests {
             }
             let victim = spawn {
                 log.outcome("get") { try source.get() }
-                // Were the link still there, this would end when the source does.
+                // A leftover link would end this wait when the source ends.
                 try? sleep(for: .seconds(10))
                 log.note("slept until \(hub.now.nanoseconds / 1_000_000_000)")
             }
@@ -257,7 +257,7 @@ struct KillTests {
         #expect(log == ["get: threw GreenletExit", "slept until 10"])
     }
 
-    @Test("A greenlet that has yielded resumes first; the kill is raised at its next switch point")
+    @Test("A greenlet that yielded resumes first; the kill is raised at its next park")
     func yieldedThenKilled() throws {
         let log = try logged { log, _ in
             let victim = spawn {
@@ -270,7 +270,7 @@ struct KillTests {
         #expect(log == ["yield: returned", "next: threw GreenletExit"])
     }
 
-    @Test("A kill may come too late: the body ends first")
+    @Test("A kill may be too late: the body ends first")
     func tooLate() throws {
         let log = try logged { log, _ in
             let victim = spawn {
@@ -305,7 +305,7 @@ struct KillTests {
         #expect(log == ["in catch: returned", "in defer: returned", "true", "true, exit"])
     }
 
-    @Test("A kill during the cleanup of an earlier one is raised there")
+    @Test("A kill during the cleanup of an earlier kill is raised there")
     func killDuringCleanup() throws {
         let log = try logged { log, _ in
             let victim = spawn {
@@ -319,7 +319,7 @@ struct KillTests {
         #expect(log == ["first: threw GreenletExit", "second: threw GreenletExit"])
     }
 
-    @Test("A kill interrupts somebody else's kill that waits")
+    @Test("A kill interrupts another greenlet's blocking kill")
     func killedKiller() throws {
         let log = try logged { log, hub in
             let victim = spawn {
@@ -343,14 +343,14 @@ struct KillTests {
             spawn { try kill(main, throwing: Boom()) }
             log.outcome("parked") { try sleep(for: .seconds(1000)) }
             try kill(main)
-            log.note("goes on")
+            log.note("continues")
             log.outcome("next") { try sleep() }
             log.outcome("and then") { try sleep() }
         }
-        #expect(log == ["parked: threw Boom", "goes on", "next: threw GreenletExit", "and then: returned"])
+        #expect(log == ["parked: threw Boom", "continues", "next: threw GreenletExit", "and then: returned"])
     }
 
-    @Test("A raw greenlet is killed before it runs, while it is parked, and after its end")
+    @Test("A raw greenlet can be killed before it runs, while it is parked, and after its end")
     func killRaw() throws {
         let log = try logged { log, _ in
             let unstarted = spawnRaw { log.note("body") }
@@ -366,7 +366,7 @@ struct KillTests {
         #expect(log == ["true", "parked: threw GreenletExit", "true"])
     }
 
-    @Test("An infinite loop of try? sleep() survives a kill: the library cannot help it, and says so")
+    @Test("An infinite loop of try? sleep() survives a kill: a documented limit")
     func swallowedKill() throws {
         let log = try logged { log, _ in
             let victim = spawn {
@@ -381,9 +381,9 @@ struct KillTests {
     }
 }
 
-@Suite("Kills and what else is thrown at the same time")
+@Suite("Kills that coincide with other errors")
 struct KillAndTimeoutTests {
-    @Test("A kill is not taken for an exit that a timeout has thrown and will take back")
+    @Test("A kill is distinct from the exit of a timeout, which is withdrawn on cancel")
     func killBesideATimeoutsExit() throws {
         let log = try onFreshThread { () -> [String] in
             let loop = try VirtualLoop()
@@ -393,7 +393,7 @@ struct KillAndTimeoutTests {
             let victim = spawn {
                 let timeout = Timeout(.milliseconds(10), throwing: GreenletExit())
                 timeout.start()
-                // Ended by its own timeout, and before it runs the other timeout fires and the kill comes.
+                // Its own timeout woke it. Before it runs, the other timeout fires and the kill is delivered.
                 try never.join(timeout: .milliseconds(9))
                 timeout.cancel()
                 log.note("resumed")

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Killed at every possible point")
 struct KillEverywhereTests {
-    /// Runs the program, interrupts it as `arrange` says, and returns how it ended. What is left behind is an error of
+    /// Runs the program, interrupts it as `arrange` specifies, and returns its outcome. Leftovers are errors of
     /// `withHub`, or of the checks here.
     private static func run(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, WaitingProgram, Greenlet<Void>) -> Void
@@ -29,14 +29,14 @@ struct KillEverywhereTests {
         _ hub: Hub, _ living: LivingObjects, _ arrange: (Hub, WaitingProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
         let program = WaitingProgram(living)
-        let outcome = try runToTheEnd(program, on: hub, living, arrange)
+        let outcome = try runToCompletion(program, on: hub, living, arrange)
         #expect(program.witnesses == 0)
         #expect(!program.somethingIsStillTaken)
         return outcome
     }
 
-    /// The same with the processes that the program starts if it is told to. Not under a sanitizer: ThreadSanitizer
-    /// defers signals, and under it the hub waited for ever for the SIGCHLD of a stopped child.
+    /// The same, with child processes if requested. Not under a sanitizer: ThreadSanitizer defers signals, and the hub
+    /// then waited forever for the SIGCHLD of a stopped child.
     private static func runWithProcesses(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, WaitingProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
@@ -47,32 +47,32 @@ struct KillEverywhereTests {
     }
 
     @Test(
-        "Interrupted while parked at the n-th wait, for every n, it ends by that and leaves nothing behind",
+        "Interrupted while parked at the n-th wait, for every n, it ends with that error and leaves nothing behind",
         arguments: Interruption.allCases)
     func atEveryWait(interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption) { try Self.runWithProcesses($0) }
+        try checkEveryWait(by: interruption) { try Self.runWithProcesses($0) }
     }
 
-    @Test("The same on a real clock, where all these waits take their time")
+    @Test("The same on a real clock, where all these waits take real time")
     func atEveryWaitInRealTime() throws {
-        try requireTheEndAtEveryWait(by: .kill) { try Self.runWithProcesses(on: .configured, $0) }
+        try checkEveryWait(by: .kill) { try Self.runWithProcesses(on: .configured, $0) }
     }
 
     @Test(
-        "Interrupted just before the n-th wait, for every n, it ends by that and leaves nothing behind",
+        "Interrupted just before the n-th wait, for every n, it ends with that error and leaves nothing behind",
         arguments: Interruption.kills)
     func beforeEveryWait(interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.runWithProcesses($0) }
+        try checkEveryWait(by: interruption, justBefore: true) { try Self.runWithProcesses($0) }
     }
 
     @Test(
-        "Interrupted after the n-th round of the hub, for every n, it ends by that and leaves nothing behind",
+        "Interrupted after the n-th round of the hub, for every n, it ends with that error and leaves nothing behind",
         arguments: Interruption.kills)
     func afterEveryRound(interruption: Interruption) throws {
         try requireTheEndAfterEveryRound(by: interruption) { try Self.run($0) }
     }
 
-    @Test("Hit by a foreign Timeout after every fraction of its time, it leaves nothing behind")
+    @Test("Interrupted by a foreign Timeout after every fraction of its time, it leaves nothing behind")
     func timeoutAtEveryMoment() throws {
         for microseconds in stride(from: 0, through: 60_000, by: 250) {
             _ = try Self.run { hub, program, victim in
@@ -85,7 +85,7 @@ struct KillEverywhereTests {
         }
     }
 
-    /// What main alone may wait for.
+    /// The waits that only main may make.
     private static let waitsOfMain: [@Sendable (Hub) throws -> Void] = [
         { _ = try $0.join() }, { _ = try $0.join(timeout: .seconds(1)) },
         { _ in _ = try Gevent.wait(timeout: .seconds(1)) }, { _ in try shutdown() },
@@ -109,7 +109,7 @@ struct KillEverywhereTests {
         }
     }
 
-    @Test("A hub destroyed in the middle of it leaves nothing behind")
+    @Test("A hub destroyed during the program leaves nothing behind")
     func destroyedInTheMiddle() throws {
         for round in 0..<60 {
             let before = openDescriptorCount()

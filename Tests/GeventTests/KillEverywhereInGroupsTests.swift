@@ -6,14 +6,14 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A program that is made of scopes, and counts what it has open.
+/// A program made of nested scopes, which counts the scopes that are open.
 private final class ScopedProgram: KillableProgram {
-    /// What has been entered and not left.
+    /// The number of scopes entered and not yet left.
     var open = 0
-    /// Called before each wait, of whomever.
+    /// Called before each wait of any greenlet.
     var beforeWait: () -> Void = {}
     var finished = false
-    /// Whoever outlives a scope.
+    /// Greenlets that outlive a scope.
     var outlived = 0
 
     private func wait(_ body: () throws -> Void) throws {
@@ -41,7 +41,7 @@ private final class ScopedProgram: KillableProgram {
             }
             group.spawn(after: .milliseconds(1)) { try self.wait { try sleep() } }
             try self.wait { try sleep(for: .milliseconds(1)) }
-            // Cleans up for some time, and spawns a sibling last thing.
+            // Cleans up for some time, and spawns a sibling at the very end.
             group.spawn {
                 defer { group.spawn { try self.wait { try sleep() } } }
                 do {
@@ -81,7 +81,7 @@ private final class ScopedProgram: KillableProgram {
 
 @Suite("Scopes killed at every possible point")
 struct KillEverywhereInGroupsTests {
-    /// Runs the program, kills it as `arrange` says, and returns how it ended.
+    /// Runs the program, kills it as `arrange` specifies, and returns its outcome.
     private static func run(
         on loop: TestLoop = .virtual, _ arrange: @escaping @Sendable (Hub, ScopedProgram, Greenlet<Void>) -> Void
     ) throws -> KilledRun {
@@ -94,26 +94,26 @@ struct KillEverywhereInGroupsTests {
             victim.start()
             try victim.join()
             #expect(program.outlived == 0)
-            // withGreenlet's own second interruption may leave its greenlet, already killed, to end by itself.
+            // withGreenlet's second interruption may leave its greenlet, already killed, to end on its own.
             _ = try hub.join()
             #expect(program.open == 0)
             expectNothingLeft(in: hub)
-            // What ends a greenlet here by force is an exit, but for the failures that were arranged.
+            // Every greenlet ended from outside ends with an exit, except for the arranged failures.
             #expect(errors.allSatisfy { $0 is Boom || $0 is Struck }, "\(errors)")
             program.beforeWait = {}
-            // A member's failure that came first is what the scope throws on.
+            // If a member failed first, the scope throws that failure.
             return KilledRun(victim, finished: program.finished, reported: errors)
         }
     }
 
     @Test("Interrupted while it or a member is parked at the n-th wait, for every n", arguments: Interruption.kills)
     func atEveryWait(interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption) { try Self.run($0) }
+        try checkEveryWait(by: interruption) { try Self.run($0) }
     }
 
     @Test("Interrupted just before the n-th wait, for every n", arguments: bothLoops, Interruption.kills)
     func beforeEveryWait(loop: TestLoop, interruption: Interruption) throws {
-        try requireTheEndAtEveryWait(by: interruption, justBefore: true) { try Self.run(on: loop, $0) }
+        try checkEveryWait(by: interruption, justBefore: true) { try Self.run(on: loop, $0) }
     }
 
     @Test("Killed again at the m-th wait after the n-th, for every n and many m")
@@ -139,7 +139,7 @@ struct KillEverywhereInGroupsTests {
         try requireTheEndAfterEveryRound(by: interruption) { try Self.run($0) }
     }
 
-    @Test("Hit by a foreign Timeout after every fraction of its time")
+    @Test("Interrupted by a foreign Timeout after every fraction of its time")
     func timeoutAtEveryMoment() throws {
         for microseconds in stride(from: 0, through: 12_000, by: 125) {
             _ = try Self.run { hub, program, victim in
@@ -152,7 +152,7 @@ struct KillEverywhereInGroupsTests {
         }
     }
 
-    @Test("A member that fails at the n-th wait, for every n, ends what is linked to it by scopes and nothing else")
+    @Test("A member that fails at the n-th wait, for every n, ends only greenlets linked to it by scopes")
     func failureAtEveryWait() throws {
         for target in 0..<(try waitCount { try Self.run($0) }) {
             let reached = try withHub { hub in
@@ -179,7 +179,7 @@ struct KillEverywhereInGroupsTests {
         }
     }
 
-    @Test("A hub destroyed in the middle of it leaves nothing behind")
+    @Test("A hub destroyed during the program leaves nothing behind")
     func destroyedInTheMiddle() throws {
         for round in 0..<40 {
             let left = try onFreshThread {

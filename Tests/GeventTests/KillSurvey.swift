@@ -9,19 +9,19 @@ import Testing
 
 /// A way to interrupt a greenlet.
 enum Interruption: CaseIterable, CustomTestStringConvertible {
-    /// By an exit.
+    /// Kills with an exit.
     case kill
-    /// By an error that is no exit.
+    /// Kills with an error that is not an exit.
     case failure
-    /// By an exit that is raised wherever it waits from then on.
+    /// Kills with an exit that is raised at every later wait.
     case stickyKill
-    /// By a Timeout of its own, which comes as soon as it waits.
+    /// Starts a Timeout in the victim, due at its next wait.
     case timeout
 
-    /// Those that anybody can cause at any time.
+    /// The interruptions that any greenlet can cause at any time.
     static let kills: [Interruption] = [.kill, .failure, .stickyKill]
 
-    /// Interrupts `victim`, which a timeout takes to be the current greenlet.
+    /// Interrupts `victim`. A timeout needs the victim to be the current greenlet.
     func strike(_ victim: AnyGreenlet) throws {
         switch self {
         case .kill: try Gevent.kill(victim)
@@ -33,14 +33,14 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
         }
     }
 
-    /// The same in `victim` itself, so that it happens once that has parked, or, if it does not park, when it does
-    /// next.
+    /// Arranges the interruption from the victim itself: it happens once the victim has parked or, if it does not park
+    /// now, at its next park.
     func strikeOnceParked(_ victim: AnyGreenlet, on hub: Hub) throws {
-        // Callbacks and timers take their turn after the victim has left the CPU.
+        // Callbacks and timers run after the victim has left the CPU.
         if self == .timeout { try strike(victim) } else { hub.runCallback { try strike(victim) } }
     }
 
-    /// Whether it is this that came of it.
+    /// Whether the outcome is the one that this interruption causes.
     func isCause(of error: (any Error)?) -> Bool {
         switch self {
         case .kill, .stickyKill: error is any GreenletExitError
@@ -59,27 +59,27 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
     }
 }
 
-/// What nobody catches.
+/// An error that nothing catches.
 struct Struck: Error {}
 
-/// What somebody means to interrupt.
+/// A program to be interrupted.
 protocol KillableProgram: AnyObject {
-    /// It has come to its end.
+    /// Whether the program has completed.
     var finished: Bool { get }
-    /// What has been entered and not left.
+    /// The number of scopes entered and not yet left.
     var open: Int { get }
     /// Called before each wait.
     var beforeWait: () -> Void { get set }
     func run() throws
 }
 
-/// How a program went whose main greenlet somebody meant to interrupt.
+/// The outcome of a program whose main greenlet was to be interrupted.
 struct KilledRun {
-    /// It came to its end all the same.
+    /// Whether it completed anyway.
     let isFinished: Bool
-    /// What it ended by otherwise.
+    /// The error that ended it, if another one.
     private let error: (any Error)?
-    /// What was thrown in it and gave way to another error.
+    /// An error thrown in it that another error replaced.
     private let reported: [any Error]
 
     init(_ victim: Greenlet<Void>, finished: Bool, reported: [any Error] = []) {
@@ -95,7 +95,8 @@ struct KilledRun {
     var description: String { isFinished ? "finished" : "ended by \(error.map { "\($0)" } ?? "nothing")" }
 }
 
-/// Every greenlet that is started, and whatever else is named, as long as it lives. Confined to the thread of one hub.
+/// Tracks every greenlet that is started, and other objects on request, while they are alive. Confined to one hub's
+/// thread.
 final class LivingObjects {
     private struct Place { weak var object: AnyObject? }
     private var places: [Place] = []
@@ -107,14 +108,14 @@ final class LivingObjects {
 
     func watch(_ object: AnyObject) { places.append(Place(object: object)) }
 
-    /// What is left of them. No more greenlets are added.
+    /// Returns the objects still alive. Adds no more greenlets.
     func remaining() -> [String] {
         registration?.cancel()
         return places.compactMap(\.object).map { "\($0)" }
     }
 }
 
-/// Requires that nothing of a program is left in its hub: no stack, timer, wait, interest, hold or service.
+/// Requires that a program leaves nothing in its hub: no stack, timer, wait, interest, hold or service.
 func expectNothingLeft(in hub: Hub, sourceLocation: SourceLocation = #_sourceLocation) {
     let statistics = hub.statistics
     let counts = [
@@ -126,12 +127,12 @@ func expectNothingLeft(in hub: Hub, sourceLocation: SourceLocation = #_sourceLoc
         "watched descriptors": (0..<CInt(openDescriptorLimit)).count { isWatched($0, by: hub) },
     ]
     #expect(counts.filter { $0.value != 0 } == [:], sourceLocation: sourceLocation)
-    // What is ended is ended at once: the longest sleeps of all programs, of a second and more, are never slept out. On
-    // a real clock that says nothing.
+    // Greenlets end immediately: the longest sleeps of all programs, a second and more, are never completed. A real
+    // clock can't show that.
     if hub.loop is VirtualLoop { #expect(hub.now.nanoseconds < 900_000_000, sourceLocation: sourceLocation) }
 }
 
-/// More descriptors than a test ever has.
+/// More descriptors than any test opens.
 private let openDescriptorLimit = 1024
 
 private func isWatched(_ fileDescriptor: CInt, by hub: Hub) -> Bool {
@@ -139,9 +140,9 @@ private func isWatched(_ fileDescriptor: CInt, by hub: Hub) -> Bool {
     return entry.reader != nil || entry.writer != nil || entry.watch != nil || entry.armed != 0 || entry.woken != 0
 }
 
-/// Runs a program whose main greenlet is interrupted as `arrange` says until its hub has nothing to do any more, and
-/// requires that nothing of it is left there.
-func runToTheEnd<Program: KillableProgram>(
+/// Runs a program until its hub has no work, with its main greenlet interrupted as `arrange` specifies, and requires
+/// that it leaves nothing behind.
+func runToCompletion<Program: KillableProgram>(
     _ program: Program, on hub: Hub, _ living: LivingObjects, sourceLocation: SourceLocation = #_sourceLocation,
     _ arrange: (Hub, Program, Greenlet<Void>) -> Void
 ) throws -> KilledRun {
@@ -158,9 +159,9 @@ func runToTheEnd<Program: KillableProgram>(
     return KilledRun(victim, finished: program.finished)
 }
 
-/// Requires that the interruption at each of the `count` moments that an undisturbed run has ends the program. `run`
-/// interrupts it at the given one. At the last `tooLate` of them the last wait may be over, and nothing is left that
-/// could raise it.
+/// Requires that an interruption at each of the `count` moments of an undisturbed run ends the program. `run`
+/// interrupts it at the given moment. At the last `tooLate` moments the last wait may have ended, so that nothing
+/// raises the error.
 func requireTheEnd(
     by interruption: Interruption, atEvery moment: String, of count: Int, tooLate: Int = 0,
     sourceLocation: SourceLocation = #_sourceLocation, _ run: (Int) throws -> KilledRun
@@ -176,11 +177,11 @@ func requireTheEnd(
     }
 }
 
-/// Runs a new program, arranged as it is told.
+/// Runs a new program, prepared by the closure.
 typealias ProgramRun =
     (_ arrange: @escaping @Sendable (Hub, any KillableProgram, Greenlet<Void>) -> Void) throws -> KilledRun
 
-/// How many waits an undisturbed run has.
+/// The number of waits in an undisturbed run.
 func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: ProgramRun) throws -> Int {
     let waits = Counter()
     let undisturbed = try run { _, program, _ in program.beforeWait = { waits.add() } }
@@ -188,8 +189,8 @@ func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: Progra
     return waits.count
 }
 
-/// The same at each wait: once the victim, or whoever waits there, has parked, or just before.
-func requireTheEndAtEveryWait(
+/// Interrupts at each wait: once the victim, or whichever greenlet waits there, has parked, or just before.
+func checkEveryWait(
     by interruption: Interruption, justBefore: Bool = false, sourceLocation: SourceLocation = #_sourceLocation,
     _ run: ProgramRun
 ) throws {
@@ -209,7 +210,7 @@ func requireTheEndAtEveryWait(
     }
 }
 
-/// The same after each round of the hub that an undisturbed run has.
+/// Interrupts after each round of the hub in an undisturbed run.
 func requireTheEndAfterEveryRound(
     by interruption: Interruption, sourceLocation: SourceLocation = #_sourceLocation, _ run: ProgramRun
 ) throws {
@@ -218,7 +219,7 @@ func requireTheEndAfterEveryRound(
         RoundCounter.start(on: hub, until: { program.finished }) { _ in rounds.add() > 0 }
     }
     try #require(undisturbed.isFinished, sourceLocation: sourceLocation)
-    // In the last round the victim has been woken already, and comes to its end.
+    // In the last round the victim has been woken and will complete.
     try requireTheEnd(
         by: interruption, atEvery: "round", of: rounds.count, tooLate: 1, sourceLocation: sourceLocation
     ) { target in
@@ -231,7 +232,7 @@ func requireTheEndAfterEveryRound(
     }
 }
 
-/// Counts the rounds of a hub in which anything happened: one callback each time the ready queue is gone through.
+/// Counts the rounds of a hub that had work: one callback for each pass through the ready queue.
 final class RoundCounter {
     private(set) var count = 0
     private let hub: Hub
@@ -239,8 +240,8 @@ final class RoundCounter {
     private let atRound: (Int) throws -> Bool
     private var lastSwitchCount: UInt64 = 0
 
-    /// Calls `atRound` in each round until it returns false or `isOver`. An interruption meets every order of events
-    /// then.
+    /// Calls `atRound` in each round until it returns false or `isOver`, so an interruption meets every order of
+    /// events.
     @discardableResult
     static func start(on hub: Hub, until isOver: @escaping () -> Bool, _ atRound: @escaping (Int) throws -> Bool)
         -> RoundCounter
@@ -266,7 +267,7 @@ final class RoundCounter {
         }
     }
 
-    /// Since the last callback others have run, or are about to.
+    /// Whether other greenlets have run since the last callback, or are about to.
     private var somethingHappened: Bool {
         let statistics = hub.statistics
         // The callback itself counts as one.

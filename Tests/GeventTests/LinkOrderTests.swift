@@ -6,10 +6,10 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// What greenlets cause happens in the order in which they caused it, whatever else is linked to them.
+/// Effects of greenlets happen in the order of their causes, whatever else is linked to them.
 @Suite("Order of links")
 struct LinkOrderTests {
-    @Test("Links made on a greenlet that is over run when the caller yields once, whatever was linked before them")
+    @Test("Links made on an ended greenlet run when the caller yields once, whatever was linked before them")
     func oneYieldAfterTheEnd() throws {
         let log = try logged { log, _ in
             let greenlet = spawn { 1 }
@@ -28,7 +28,7 @@ struct LinkOrderTests {
     }
 
     @Test(
-        "A link that is not met, or that runs on the hub, does not let links of a later end overtake those behind it",
+        "A skipped link, or one that runs on the hub, does not let links of a later end overtake those behind it",
         arguments: ["unmet", "raw", "waitable", "receiver"])
     func nothingOvertakes(_ before: String) throws {
         let log = try logged { log, hub in
@@ -61,7 +61,7 @@ struct LinkOrderTests {
             log == ["joined first", "link of first", "raw link of first", "link of second", "raw link of second"])
     }
 
-    @Test("What a member of a group releases as it is ended may link to the failure that ended it")
+    @Test("A deinit run by the end of a group's member may link to the failure that ended it")
     func linksMadeWhileNotifying() throws {
         let log = try logged { log, hub in
             hub.quietErrors = [Boom.self]
@@ -76,7 +76,7 @@ struct LinkOrderTests {
                     try sleep(for: .seconds(5))
                 }
             }
-            // Each has links of its own.
+            // Each greenlet has its own links.
             let others = ["a", "b", "c"].map { name in
                 let greenlet = spawn { try sleep(for: .seconds(1)) }
                 greenlet.link { _ in log.note(name) }
@@ -88,8 +88,8 @@ struct LinkOrderTests {
         #expect(log == ["group: threw Boom", "linked first", "linked last", "a", "b", "c"])
     }
 
-    @Test("Until its turn comes a link of a greenlet that is over can be removed, alone or with all others")
-    func removedBeforeItsTurn() throws {
+    @Test("A pending link of an ended greenlet can be removed, alone or with all others")
+    func removedBeforeItRuns() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}
             try greenlet.join()

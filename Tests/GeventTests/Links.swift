@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Links")
 struct LinkTests {
-    @Test("Links run in the order in which they were made, also a thousand of them")
+    @Test("Links run in the order in which they were made, even a thousand of them")
     func order() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep() }
@@ -20,7 +20,7 @@ struct LinkTests {
         #expect(log == (0..<1000).map(String.init))
     }
 
-    @Test("Links that run in greenlets of their own begin in the order in which they were made")
+    @Test("Links that run in their own greenlets start in the order in which they were made")
     func orderOfGreenlets() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep() }
@@ -36,7 +36,7 @@ struct LinkTests {
         #expect(log == (0..<1000).map(String.init))
     }
 
-    @Test("Links of all kinds begin in the order in which they were made", arguments: ["ends", "is killed", "is over"])
+    @Test("Links of all kinds start in the order in which they were made", arguments: ["ends", "is killed", "is over"])
     func orderOfKinds(_ when: String) throws {
         let log = try logged { log, hub in
             let result = AsyncResult<Int>()
@@ -61,7 +61,7 @@ struct LinkTests {
         #expect(log == ["link false", "raw", "value", "waitable", "link false", "link true", "last"])
     }
 
-    @Test("On a greenlet that is over a link runs as soon as the caller yields, of whatever kind")
+    @Test("A link of any kind on an ended greenlet runs as soon as the caller yields")
     func afterDeathAtOnce() throws {
         let log = try logged { log, _ in
             let greenlet = spawn { 1 }
@@ -82,13 +82,15 @@ struct LinkTests {
             log == ["made", "link", "after link", "made", "value", "after value", "made", "raw", "after raw"])
     }
 
-    @Test("A link's greenlet is the hub's child, whoever runs when it is told, and inherits nothing from that one")
+    @Test(
+        "A link's greenlet is the hub's child, whichever greenlet runs at the notification, and inherits nothing from it"
+    )
     func spawnerOfLinks() throws {
         let log = try logged { log, hub in
             let local = GreenletLocal(inheriting: true) { "default" }
             func watch(_ greenlet: Greenlet<Void>) {
                 greenlet.link { _ in
-                    log.note("\(AnyGreenlet.current.spawningGreenlet?.description ?? "nobody") \(local.value)")
+                    log.note("\(AnyGreenlet.current.spawningGreenlet?.description ?? "no greenlet") \(local.value)")
                 }
             }
             try spawn {
@@ -106,7 +108,7 @@ struct LinkTests {
         #expect(log == Array(repeating: "<HubGreenlet> default", count: 3))
     }
 
-    @Test("Links that were told before the hub is destroyed are called all the same")
+    @Test("Links notified before the hub is destroyed are still called")
     func destroyedMeanwhile() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -126,7 +128,7 @@ struct LinkTests {
         #expect(log == ["link", "raw", "unwound"])
     }
 
-    @Test("A link is given the greenlet, whose outcome is recorded by then")
+    @Test("A link receives the greenlet, whose outcome is already recorded")
     func argument() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { 42 }
@@ -173,7 +175,7 @@ struct LinkTests {
         }
         #expect(
             log == [
-                "reported raw of nobody", "second raw", "reported link of <RawGreenlet \"link\">", "second link",
+                "reported raw of no greenlet", "second raw", "reported link of <RawGreenlet \"link\">", "second link",
             ])
     }
 
@@ -206,7 +208,7 @@ struct LinkTests {
         #expect(log == ["blockedInHub", "blockedInHub", "after", "1"])
     }
 
-    @Test("linkValue is called on success and silent death, linkError on failure, link on each")
+    @Test("linkValue is called on success and on an exit, linkError on failure, link on both")
     func conditions() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -243,7 +245,7 @@ struct LinkTests {
             ])
     }
 
-    @Test("The same closure linked twice is called twice, each registration with its own token")
+    @Test("A closure linked twice is called twice, each registration with its own token")
     func twice() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep() }
@@ -258,7 +260,7 @@ struct LinkTests {
         #expect(log == ["called", "called"])
     }
 
-    @Test("Cancelling a link that is no longer linked does nothing")
+    @Test("Cancelling a link that is no longer registered does nothing")
     func unlink() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep() }
@@ -277,7 +279,7 @@ struct LinkTests {
         #expect(log == ["kept"])
     }
 
-    @Test("During notification a link removed by an earlier one is not called, a link added by one is")
+    @Test("During notification a link removed by an earlier link is not called, and an added link is")
     func changesDuringNotification() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}
@@ -296,7 +298,7 @@ struct LinkTests {
         #expect(log == ["first", "last", "added raw", "added link"])
     }
 
-    @Test("A link in a greenlet of its own can still remove a later one, and add one")
+    @Test("A link in its own greenlet can still remove a later link, and add one")
     func changesFromLinkGreenlets() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}
@@ -312,7 +314,7 @@ struct LinkTests {
         #expect(log == ["first", "added"])
     }
 
-    @Test("What a link captured is released once it has run, was removed, or was not meant")
+    @Test("Captures of a link are released once it has run, was removed, or was skipped")
     func capturesAreReleased() throws {
         let log = try logged { log, hub in
             func callback(_ name: String) -> (Greenlet<Void>) -> Void {
@@ -334,7 +336,7 @@ struct LinkTests {
     }
 
     @Test(
-        "What a link captured that was not meant goes on the hub, where it can link but not park, whoever ended the greenlet"
+        "Captures of a skipped link are released on the hub, where they can link but not park, however the greenlet ended"
     )
     func unmetLinkIsReleasedOnTheHub() throws {
         let log = try logged { log, hub in
@@ -390,7 +392,7 @@ struct LinkTests {
         #expect(log == ["destroyed", "released", "end"])
     }
 
-    @Test("A link on a greenlet that is joined: the joiner and the link both hear of it")
+    @Test("A link and a joiner on one greenlet are both notified")
     func linkAndJoin() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {

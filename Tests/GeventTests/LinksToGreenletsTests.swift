@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Links to greenlets")
 struct LinksToGreenletsTests {
-    @Test("The end of a greenlet is raised as LinkedExited where the linked one waits, with the outcome")
+    @Test("The end of a greenlet is raised as LinkedExited at the linked greenlet's wait, with the outcome")
     func kinds() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -41,7 +41,7 @@ struct LinksToGreenletsTests {
             ])
     }
 
-    @Test("LinkedExited names the greenlet and passes through rethrowControl")
+    @Test("LinkedExited contains the greenlet, and rethrowControl rethrows it")
     func caughtAsBase() throws {
         try withHub { _ in
             let greenlet = spawnLinked { 1 }
@@ -56,7 +56,7 @@ struct LinksToGreenletsTests {
         }
     }
 
-    @Test("link(to:) on a condition is raised only on that end; silent death counts as a value")
+    @Test("link(to:) with a condition raises only on that kind of end; an exit counts as a value")
     func conditions() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -73,18 +73,18 @@ struct LinksToGreenletsTests {
             }
             try ends("success") { spawn {} }
             try ends("failure") { spawn { throw Boom() } }
-            try ends("silent death") { spawn { throw GreenletExit() } }
+            try ends("thrown exit") { spawn { throw GreenletExit() } }
         }
         #expect(
             log == [
                 "success exit: completed", "success value: completed", "success error: nothing",
                 "failure exit: failed: Boom", "failure value: nothing", "failure error: failed: Boom",
-                "silent death exit: was killed: GreenletExit", "silent death value: was killed: GreenletExit",
-                "silent death error: nothing",
+                "thrown exit exit: was killed: GreenletExit", "thrown exit value: was killed: GreenletExit",
+                "thrown exit error: nothing",
             ])
     }
 
-    @Test("spawnLinked raises in the spawner what it asked for, and nothing else")
+    @Test("spawnLinked raises in the spawner what the spawner requested, and nothing else")
     func spawnLinkedConditions() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -117,7 +117,7 @@ struct LinksToGreenletsTests {
         #expect(log[4] == "value, error: returned")
     }
 
-    @Test("Linked to the current greenlet after the end, the call itself throws; no link stays behind")
+    @Test("Linking the current greenlet to an ended one throws from the call itself; no link remains")
     func synchronous() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { 1 }
@@ -136,7 +136,7 @@ struct LinksToGreenletsTests {
             ])
     }
 
-    @Test("Linked to another greenlet after the end, it is raised there, asynchronously")
+    @Test("Linking another greenlet to an ended one raises the error there, asynchronously")
     func asynchronousForOthers() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { _, _ in }
@@ -147,7 +147,7 @@ struct LinksToGreenletsTests {
             try sleep()
             log.outcome("link") { _ = try ended.link(to: receiver) }
             try receiver.join()
-            // Also to main, from elsewhere.
+            // Works for main too, from another greenlet.
             let main = AnyGreenlet.current
             spawn { log.outcome("link to main") { _ = try ended.link(to: main) } }
             log.outcome("main") { try sleep(for: .seconds(1)) }
@@ -159,7 +159,7 @@ struct LinksToGreenletsTests {
             ])
     }
 
-    @Test("Delivery to a receiver that has not run yet kills it before it runs; a dead receiver is ignored")
+    @Test("Delivery to a receiver that has not run yet kills it; a dead receiver is ignored")
     func unstartedAndDead() throws {
         let log = try logged { log, hub in
             let unstarted = Greenlet { log.note("never") }
@@ -186,22 +186,22 @@ struct LinksToGreenletsTests {
             ])
     }
 
-    @Test("Links to greenlets and closures are told in registration order")
+    @Test("Links to greenlets and closures are notified in order of registration")
     func order() throws {
         let log = try logged { log, hub in
-            hub.errorHandler = { error, greenlet in log.note(greenlet?.name ?? "nobody") }
+            hub.errorHandler = { error, greenlet in log.note(greenlet?.name ?? "no greenlet") }
             let source = Greenlet {}
             source.rawLink { _ in log.note("raw 1") }
             let receivers = (0..<20).map { number in
                 let receiver = Greenlet {}
                 receiver.name = "\(number)"
-                receiver.rawLink { _ in log.note("told \(number)") }
+                receiver.rawLink { _ in log.note("notified \(number)") }
                 return receiver
             }
             for receiver in receivers { try source.link(to: receiver) }
             source.rawLink { _ in
                 log.note("raw 2")
-                // All receivers have been ended by now.
+                // All receivers have ended by now.
                 log.note("\(receivers.allSatisfy(\.isDead))")
             }
             source.start()
@@ -209,11 +209,11 @@ struct LinksToGreenletsTests {
         }
         let last = log.firstIndex(of: "raw 2")
         #expect(log.first == "raw 1" && last != nil)
-        #expect(log.filter { $0.hasPrefix("told") } == (0..<20).map { "told \($0)" })
+        #expect(log.filter { $0.hasPrefix("notified") } == (0..<20).map { "notified \($0)" })
         #expect(log.contains("true"))
     }
 
-    @Test("A receiver that was woken already takes what it was woken for; LinkedExited comes at its next park")
+    @Test("A receiver that was already woken completes its wait; LinkedExited is raised at its next park")
     func wokenReceiver() throws {
         let log = try logged { log, hub in
             let source = Greenlet { 2 }
@@ -225,7 +225,7 @@ struct LinksToGreenletsTests {
             source.name = "source"
             try source.link(to: receiver)
             try sleep()
-            // The link is told by a callback that comes behind the end of the joined one and before the receiver.
+            // The notification is a callback queued after the end of the joined greenlet and before the receiver.
             source.start()
             joined.start()
             _ = try hub.join()
@@ -251,7 +251,7 @@ struct LinksToGreenletsTests {
             ])
     }
 
-    @Test("A link keeps neither side alive, also when two greenlets are linked to each other")
+    @Test("A link retains neither side, also when two greenlets are linked to each other")
     func leaks() throws {
         try withHub { hub in
             weak var weakSource: Greenlet<Void>?
@@ -279,18 +279,18 @@ struct LinksToGreenletsTests {
         }
     }
 
-    @Test("A receiver that is gone by then is ignored")
-    func receiverIsGone() throws {
+    @Test("A receiver that has been released is ignored")
+    func receiverIsReleased() throws {
         let log = try logged { log, hub in
             let source = spawn { try sleep(for: .seconds(1)) }
             try source.link(to: Greenlet {})
-            source.rawLink { _ in log.note("told") }
+            source.rawLink { _ in log.note("notified") }
             _ = try hub.join()
         }
-        #expect(log == ["told"])
+        #expect(log == ["notified"])
     }
 
-    @Test("A greenlet linked to a hub that is destroyed meanwhile leaves nothing behind")
+    @Test("A greenlet linked to a hub that is destroyed leaves nothing behind")
     func destroyed() throws {
         try onFreshThread {
             weak var witness: Greenlet<Void>?
@@ -307,7 +307,7 @@ struct LinksToGreenletsTests {
         }
     }
 
-    @Test("The hub cannot be linked to or killed, and a foreign greenlet is wrongThread")
+    @Test("The hub cannot be linked to or killed, and a greenlet of another thread throws wrongThread")
     func misuse() throws {
         try withHub { hub in
             let greenlet = spawn { try sleep(for: .seconds(1)) }
@@ -342,7 +342,7 @@ struct LinksToGreenletsTests {
         #expect(text(result.standardErrorContent).contains("nothing can be thrown into the hub"))
     }
 
-    @Test("hasLinks tells of registrations, not of those who wait; unlinkAll removes them, and nobody else")
+    @Test("hasLinks reports registrations, not waiters; unlinkAll removes registrations, and no waiter")
     func hasLinksAndUnlinkAll() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { try sleep(for: .seconds(1)) }
@@ -380,7 +380,7 @@ struct LinksToGreenletsTests {
         #expect(log.contains("released"))
     }
 
-    @Test("unlinkAll during notification removes what has not been told")
+    @Test("unlinkAll during notification removes links that were not notified yet")
     func unlinkAllDuringNotification() throws {
         let log = try logged { log, hub in
             let greenlet = spawn {}

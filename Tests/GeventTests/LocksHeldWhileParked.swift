@@ -8,7 +8,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Globals whose initialisers let other greenlets run before they are done. Each is used by one test process only.
+/// Globals whose initializers let other greenlets run before they finish. Each is used in one test process only.
 private enum Lazy {
     static let sleeps: Int = slowly { try sleep(for: .seconds(60)) }
     static let yields: Int = slowly { while true { try sleep() } }
@@ -19,7 +19,7 @@ private func slowly(_ wait: () throws -> Void) -> Int {
     return 1
 }
 
-/// In a process of the test's own: starts a monitor that prints the report of a deadlock and ends the process with 7.
+/// Runs in the test's own process: starts a monitor that prints the report of a deadlock and exits the process with 7.
 private func endAtDeadlock(_ hub: Hub) throws {
     alarm(60)
     let monitor = try hub.startMonitor()
@@ -38,10 +38,10 @@ private func named<Value>(_ name: String, _ body: @escaping () throws -> Value) 
     return greenlet
 }
 
-@Suite("Locks that a greenlet holds while it is parked", .enabled(if: !isSanitized))
+@Suite("Locks held by a parked greenlet", .enabled(if: !isSanitized))
 struct LocksHeldWhileParked {
     @Test(
-        "A global whose initialiser parks, touched by a second greenlet: the monitor names the initialiser and both",
+        "A second greenlet uses a global whose initializer parks: the monitor names the initializer and both greenlets",
         arguments: ["sleeps", "yields", "main holds", "main waits"])
     func initializer(kind: String) async throws {
         let result = try await #require(processExitsWith: .exitCode(7), observing: [\.standardErrorContent]) {
@@ -78,19 +78,19 @@ struct LocksHeldWhileParked {
             printed.contains("\n\(holder) is suspended in that, on this very thread, so both wait for ever."),
             "\(printed)")
         let places = printed.split(separator: "\n").filter { $0.hasPrefix("    suspended at ") }
-        // From the closure that parks out to the initializer.
+        // The frames from the closure that parks out to the initializer.
         #expect(places.first?.contains("closure") == true, "\(printed)")
         #expect(places.contains { $0.contains("(slowly in ") }, "\(printed)")
         #expect(places.last?.contains("one-time initialization function for \(variable) (") == true, "\(printed)")
         #if DEBUG
             let greenlet = kind == "main holds" ? "the main greenlet \"first of all\"" : "a greenlet \"first\""
             let warning = "gevent: \(greenlet) waits in one-time initialization function for \(variable) ("
-            // Once, however often it yields.
+            // The report appears once, however often the greenlet yields.
             #expect(printed.ranges(of: warning).count == 1, "\(printed)")
         #endif
     }
 
-    @Test("A mutex of the C library that a parked greenlet holds: the monitor names all that may hold it")
+    @Test("A parked greenlet holds a mutex of the C library: the monitor names all possible holders")
     func mutex() async throws {
         let result = try await #require(processExitsWith: .exitCode(7), observing: [\.standardErrorContent]) {
             try withHub(on: .configured) { hub in
@@ -116,7 +116,7 @@ struct LocksHeldWhileParked {
         #expect(printed.contains(" use: <MainGreenlet>, <Greenlet<()> \"first\">.\n"), "\(printed)")
     }
 
-    @Test("Nobody is accused who merely waits for a lock that another thread holds")
+    @Test("A greenlet that waits for a lock held by another thread is not blamed")
     func otherThread() throws {
         try withHub(on: .configured) { hub in
             let monitor = try hub.startMonitor()
@@ -145,8 +145,8 @@ struct LocksHeldWhileParked {
         }
     }
 
-    /// The library's own locks are of another kind: their second user does not stop, the process does.
-    @Test("A Mutex that is held over a call that parks ends the process when a second greenlet wants it")
+    /// The library's own locks differ: a second user ends the process instead of blocking.
+    @Test("A Mutex held across a parking call ends the process when a second greenlet locks it")
     func swiftMutex() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()

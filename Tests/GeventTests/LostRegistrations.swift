@@ -7,14 +7,14 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A virtual loop that loses registrations, or refuses them, when a test says so.
+/// A virtual loop that loses or refuses registrations on request.
 private final class ForgetfulLoop: Loop {
     static var backendName: String { "forgetful" }
 
     private let base: VirtualLoop
-    /// Thrown by every registration while it is not nil.
+    /// The error that every registration throws while it is not nil.
     var refusal: CInt?
-    /// Reported as lost by the next poll.
+    /// The descriptors to report as lost at the next poll.
     var lost: [CInt: UInt32] = [:]
     private(set) var registrations: [CInt: UInt32] = [:]
 
@@ -33,7 +33,7 @@ private final class ForgetfulLoop: Loop {
         registrations[fileDescriptor] = generation
     }
 
-    /// Forgets everything that is registered, as if the kernel had refused it late.
+    /// Drops all registrations, as if the kernel had refused them late.
     func loseAll() {
         lost = registrations
         registrations = [:]
@@ -60,9 +60,9 @@ private final class ForgetfulLoop: Loop {
 @available(*, unavailable)
 extension ForgetfulLoop: Sendable {}
 
-@Suite("Registrations that a loop refuses or loses")
+@Suite("Registrations refused or lost by the loop")
 struct LostRegistrationTests {
-    /// Runs `body` on a forgetful loop. Errors that nobody catches are logged.
+    /// Runs `body` on a forgetful loop. Uncaught errors are logged.
     private func forgetful(_ body: @escaping @Sendable (Log, Hub, ForgetfulLoop) throws -> Void) throws -> [String] {
         try logged(on: .custom { try ForgetfulLoop() }) { log, hub in
             try body(log, hub, try #require(hub.loop as? ForgetfulLoop))
@@ -74,7 +74,7 @@ struct LostRegistrationTests {
         return "\(error.code) \(error.errno == ENOSPC ? "ENOSPC" : "\(error.errno)") on \(error.fileDescriptor ?? -1)"
     }
 
-    @Test("A registration that is lost and cannot be had again throws the reason into all who wait for it")
+    @Test("A lost registration that cannot be repeated throws the reason into all its waiters")
     func lost() throws {
         let log = try forgetful { [self] log, _, loop in
             var ends: [CInt] = [-1, -1]
@@ -116,7 +116,7 @@ struct LostRegistrationTests {
         #expect(log == ["reader: true", "writer: true", "others carry on: true", "readable"])
     }
 
-    @Test("A registration that is lost for a moment is made again, and nobody notices")
+    @Test("A registration lost for a moment is repeated, and no waiter notices")
     func lostForAMoment() throws {
         let log = try forgetful { log, _, loop in
             let pipe = try Pipe()
@@ -134,7 +134,7 @@ struct LostRegistrationTests {
         #expect(log == ["waits: true, registered: true", "readable"])
     }
 
-    @Test("Refused on the spot, a registration throws into its waiter and into the one in the other direction")
+    @Test("A registration refused at once throws into its waiter and into the waiter of the other direction")
     func refused() throws {
         let log = try forgetful { [self] log, _, loop in
             var ends: [CInt] = [-1, -1]
@@ -157,7 +157,7 @@ struct LostRegistrationTests {
         #expect(log == ["main: true", "reader: true", "writable"])
     }
 
-    @Test("Refused when interest is taken back in one direction, it throws into the one who waits in the other")
+    @Test("A refusal to drop interest in one direction throws into the waiter of the other")
     func refusedWhenReduced() throws {
         let log = try forgetful { [self] log, hub, loop in
             var ends: [CInt] = [-1, -1]
@@ -166,7 +166,7 @@ struct LostRegistrationTests {
             defer { close(far) }
             let watched = try WatchedDescriptor(ends[0])
             let number = watched.fileDescriptor
-            // Interest in writing stays armed, and an event that nobody wants takes it back.
+            // Interest in writing stays set; an event without a waiter drops it.
             _ = try watched.waitWritable()
             let reader = spawn { () throws -> Void in
                 do { _ = try watched.waitReadable() } catch {
@@ -183,7 +183,7 @@ struct LostRegistrationTests {
         #expect(log == ["reader: true", "waits: false"])
     }
 
-    @Test("A watch of the library's own reports the error once, and is registered again when that is possible")
+    @Test("One of the library's own watches reports the error once, and registers again when possible")
     func watch() throws {
         let log = try forgetful { log, hub, loop in
             func milliseconds(_ hub: Hub) -> Int64 { hub.now.nanoseconds / 1_000_000 }
@@ -205,7 +205,7 @@ struct LostRegistrationTests {
             pipe.write()
             try sleep(for: .milliseconds(1))
             watch.close()
-            // Closed while it is tried again, it is tried no more.
+            // Closing it during its retries stops them.
             let other = try DescriptorWatch(pipe.readEnd, on: hub, referenced: false) {}
             loop.refusal = ENOSPC
             loop.loseAll()

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Misuse")
 struct MisuseTests {
-    @Test("A greenlet used from another thread is wrongThread, not a hang")
+    @Test("Using a greenlet on another thread throws wrongThread and does not hang")
     func wrongThread() throws {
         try withHub { _ in
             let live = spawn {
@@ -21,7 +21,7 @@ struct MisuseTests {
             try ended.join()
             let raw = spawnRaw { try sleep(for: .seconds(1)) }
             let greenlets = Smuggled((live: live, unstarted: unstarted, ended: ended, raw: raw))
-            // Once on a thread without a hub, once on one with its own.
+            // Once on a thread without a hub, once on a thread with its own hub.
             for hasHub in [false, true] {
                 try onFreshThread {
                     if hasHub { try sleep() }
@@ -56,7 +56,7 @@ struct MisuseTests {
                 try onFreshThread { greenlet.value.start() }
             }
         }
-        #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and what it waits for"))
+        #expect(text(result.standardErrorContent).contains("wrongThread: a greenlet and the objects it waits for"))
     }
 
     @Test("link() on another thread stops the program with a message that says so")
@@ -98,7 +98,7 @@ struct MisuseTests {
         #expect(text(result.standardErrorContent).contains("wrongThread"))
     }
 
-    @Test("A hub joined on another thread, and a descriptor used there, are wrongThread")
+    @Test("Joining a hub on another thread, or using its descriptor there, throws wrongThread")
     func hubElsewhere() throws {
         try withHub { hub in
             let pipe = try Pipe()
@@ -112,8 +112,8 @@ struct MisuseTests {
         }
     }
 
-    @Test("A subclass that overrides nothing says so")
-    func noBody() async throws {
+    @Test("A subclass without an override of run() reports that")
+    func withoutRun() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
             final class Empty: Greenlet<Int> {}
@@ -126,7 +126,7 @@ struct MisuseTests {
         #expect(text(result.standardErrorContent).contains("Empty was made without a body and does not override run()"))
     }
 
-    @Test("In a task there can be no hub, also for a call that a synchronous helper hides")
+    @Test("A hub cannot exist in a task, even if a synchronous helper hides the call")
     func inATask() async {
         func helper() -> [HubError.Code?] {
             [
@@ -144,7 +144,7 @@ struct MisuseTests {
 
     // MARK: Settings
 
-    @Test("An unknown GEVENT_LOOP is an error that names what is linked")
+    @Test("An unknown GEVENT_LOOP throws an error that lists the linked loops")
     func unknownLoop() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
             try onFreshThread {
@@ -166,7 +166,7 @@ struct MisuseTests {
         #expect(output.contains("linked: epoll"))
     }
 
-    @Test("What cannot throw stops the program with the same message")
+    @Test("A function that cannot throw stops the program with the same message")
     func unknownLoopInSpawn() async throws {
         let result = try await #require(processExitsWith: .exitCode(78), observing: [\.standardErrorContent]) {
             try onFreshThread {
@@ -180,7 +180,9 @@ struct MisuseTests {
         #expect(output.hasPrefix("gevent: ") && output.split(separator: "\n").count == 1)
     }
 
-    @Test("What a helper hides in a task, and cannot throw, stops the program with one line that says why")
+    @Test(
+        "A function that cannot throw, called by a helper in a task, stops the program with one line that states the reason"
+    )
     func unthrowableInATask() async throws {
         let result = try await #require(processExitsWith: .exitCode(70), observing: [\.standardErrorContent]) {
             func helper() { spawn {} }
@@ -191,7 +193,7 @@ struct MisuseTests {
         #expect(output.split(separator: "\n").count == 1)
     }
 
-    @Test("A list of loops takes the first that is usable")
+    @Test("A list of loops selects the first usable one")
     func listOfLoops() async {
         await #expect(processExitsWith: .success) {
             try onFreshThread {
@@ -202,7 +204,7 @@ struct MisuseTests {
         }
     }
 
-    @Test("A loop that is linked and cannot be started is an error with its reason, or is passed over in a list")
+    @Test("A linked loop that fails to start throws an error with the reason, or is skipped in a list")
     func brokenLoop() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
             try onFreshThread {
@@ -211,7 +213,7 @@ struct MisuseTests {
                         throw LoopError(.unsupported, operation: "broken_init", message: "not on this kernel")
                     })
                 setenv("GEVENT_LOOP", "epoll", 1)
-                // Code goes before the environment.
+                // Settings made in code override the environment.
                 try Gevent.configuration.set(.loop, to: "broken")
                 do {
                     try Hub.start()
@@ -240,7 +242,7 @@ struct MisuseTests {
         }
     }
 
-    @Test("Once a hub has been made, another loop is too late")
+    @Test("After the first hub is made, selecting another loop throws")
     func loopTooLate() async throws {
         let result = try await #require(processExitsWith: .exitCode(3), observing: [\.standardErrorContent]) {
             try onFreshThread {
@@ -258,7 +260,7 @@ struct MisuseTests {
         #expect(text(result.standardErrorContent).hasPrefix("GEVENT_LOOP cannot be changed to \"libuv\" any more"))
     }
 
-    @Test("A bad value of another setting is an error too, and a change after the first hub is too late")
+    @Test("An invalid value of another setting throws too, and so does a change after the first hub")
     func otherSettings() async {
         await #expect(processExitsWith: .success) {
             try onFreshThread {
@@ -269,7 +271,7 @@ struct MisuseTests {
                 } catch let error as ConfigurationError {
                     if error.setting != "GEVENT_STACK_SIZE" { exit(2) }
                 }
-                // The code may correct what the environment got wrong.
+                // Code may correct an invalid value from the environment.
                 try Gevent.configuration.set(.stackSize, to: 128 << 10)
                 try Hub.start()
                 // Rounded up, never down.

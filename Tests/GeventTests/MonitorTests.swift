@@ -9,7 +9,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// What a monitor said, for any thread.
+/// A thread-safe list of the monitor's reports.
 final class Reports<Element: Sendable>: Sendable {
     private let list = ForkableMutex<[Element]>([])
     var all: [Element] { list.withLock { $0 } }
@@ -21,9 +21,9 @@ private let longest = Duration.seconds(30)
 
 private func realTime() -> Duration { .nanoseconds(gevent_monotonic_time()) }
 
-/// Keeps its thread busy, without a call, until `isOver`.
+/// Keeps its thread busy, without calls, until `isOver`.
 @inline(never)
-private func burnTheProcessor(until isOver: () -> Bool) {
+private func spinCPU(until isOver: () -> Bool) {
     let start = realTime()
     while !isOver(), realTime() - start < longest {}
 }
@@ -35,7 +35,7 @@ private func blockInLibc(until isOver: () -> Bool) {
     while !isOver(), realTime() - start < longest { Glibc.usleep(250_000) }
 }
 
-/// Blocks its thread in one call that a signal would cut short, and returns for how long.
+/// Blocks its thread in one call that a signal would interrupt, and returns the duration.
 @inline(never)
 private func blockOnce(in call: String) -> Duration {
     let start = realTime()
@@ -52,32 +52,32 @@ private func blockOnce(in call: String) -> Duration {
     return realTime() - start
 }
 
-/// What libc is to call back with.
+/// The callback for libc.
 private final class Condition {
     let isOver: () -> Bool
     init(_ isOver: @escaping () -> Bool) { self.isOver = isOver }
 }
 
-/// Keeps its thread busy in what libc calls back, until `isOver`.
+/// Keeps its thread busy in a callback from libc, until `isOver`.
 @inline(never)
 private func searchInLibc(until isOver: @escaping () -> Bool) {
     let condition = Condition(isOver)
     withExtendedLifetime(condition) {
-        // The function is called with what is searched for.
+        // libc passes the search key to the function.
         _ = bsearch(Unmanaged.passUnretained(condition).toOpaque(), [1], 1, MemoryLayout<Int>.stride) { key, _ in
-            burnTheProcessor(until: Unmanaged<Condition>.fromOpaque(key!).takeUnretainedValue().isOver)
+            spinCPU(until: Unmanaged<Condition>.fromOpaque(key!).takeUnretainedValue().isOver)
             return 0
         }
     }
 }
 
-/// The first report that shows `function`. Where a function is interrupted in its first or last instructions, frame
-/// records do not tell everything, so one report may not.
+/// The first report that shows `function`. One report may not: frame records are incomplete while a function is in its
+/// first or last instructions.
 private func firstReport(of function: String, in reports: Reports<BlockingReport>) -> BlockingReport? {
     reports.all.first { isSanitized || $0.backtrace.contains { $0.contains(function) } }
 }
 
-/// A hub with a monitor that reports, and does not print, what takes longer than `limit`.
+/// A hub with a monitor that reports anything longer than `limit`, without printing it.
 private func withMonitor(
     limit: Duration = .milliseconds(20), on loop: TestLoop = .configured,
     _ body: @escaping @Sendable (Hub, Monitor, Reports<BlockingReport>) throws -> Void
@@ -96,15 +96,14 @@ private func withMonitor(
 struct MonitorTests {
     // MARK: Blocking
 
-    /// Fact 135.
-    @Test("A greenlet that runs for too long is reported with its name and its own backtrace", arguments: bothLoops)
+    @Test("A greenlet that runs for too long is reported with its name and backtrace", arguments: bothLoops)
     func spinning(on loop: TestLoop) throws {
         try withMonitor(on: loop) { hub, _, reports in
-            let greenlet = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
-            // What a terminal would obey is not printed.
+            let greenlet = spawn { spinCPU { firstReport(of: "spinCPU", in: reports) != nil } }
+            // Terminal control characters are not printed.
             greenlet.name = "the\nbusy\u{1B} one"
             try greenlet.join()
-            let report = try #require(firstReport(of: "burnTheProcessor", in: reports))
+            let report = try #require(firstReport(of: "spinCPU", in: reports))
             #expect(report.culprit == .greenlet)
             #expect(report.greenlet == "<Greenlet<()> \"the busy\u{FFFD} one\">")
             #expect(report.duration >= .milliseconds(20))
@@ -117,14 +116,13 @@ struct MonitorTests {
         }
     }
 
-    /// Fact 135.
-    @Test("A greenlet that blocks in the C library is reported with the caller of it")
+    @Test("A greenlet that blocks in the C library is reported with its caller")
     func blocking() throws {
         try withMonitor { _, _, reports in
             let greenlet = spawn { blockInLibc { firstReport(of: "blockInLibc", in: reports) != nil } }
             try greenlet.join()
             let report = try #require(firstReport(of: "blockInLibc", in: reports))
-            // Without a name it is called as its description calls it.
+            // An unnamed greenlet appears with its description.
             #expect(report.greenlet == greenlet.description)
             if !isSanitized {
                 #expect(report.backtrace.contains { $0.contains("closure") && $0.contains("blocking") }, "\(report)")
@@ -133,7 +131,7 @@ struct MonitorTests {
     }
 
     @Test(
-        "A call that blocks the thread takes its whole time, and the report names its caller",
+        "A call that blocks the thread is not cut short, and the report names its caller",
         arguments: ["usleep", "nanosleep", "poll", "select"])
     func undisturbed(call: String) throws {
         try withMonitor(limit: .milliseconds(10)) { _, _, reports in
@@ -151,8 +149,7 @@ struct MonitorTests {
         }
     }
 
-    /// Fact 135.
-    @Test("Who calls the C library is reported when that calls back, whether or not libc keeps frame records")
+    @Test("The caller of the C library is reported when libc calls back, with or without frame records in libc")
     func callingBack() throws {
         @Sendable func showsCallers(_ report: BlockingReport) -> Bool {
             let outer = report.backtrace.drop { !$0.contains("bsearch") }
@@ -164,14 +161,13 @@ struct MonitorTests {
         }
     }
 
-    /// Fact 135.
-    @Test("It is reported once in each period while it lasts")
+    @Test("A blocked greenlet is reported once in each period")
     func again() throws {
         try withMonitor { _, _, reports in
-            try spawn { burnTheProcessor { reports.count >= 3 } }.join()
+            try spawn { spinCPU { reports.count >= 3 } }.join()
             let durations = reports.all.prefix(3).map(\.duration)
             #expect(durations.count == 3)
-            // Each is later than the one before by a period at least.
+            // Each report is at least one period later than the one before.
             for (earlier, later) in zip(durations, durations.dropFirst()) {
                 #expect(later - earlier >= .milliseconds(20))
             }
@@ -181,22 +177,21 @@ struct MonitorTests {
     @Test("Main is reported as main, and a callback of the hub as the hub")
     func mainAndHub() throws {
         try withMonitor { hub, monitor, reports in
-            burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil }
-            let first = try #require(firstReport(of: "burnTheProcessor", in: reports))
+            spinCPU { firstReport(of: "spinCPU", in: reports) != nil }
+            let first = try #require(firstReport(of: "spinCPU", in: reports))
             #expect(first.culprit == .main)
             #expect(first.greenlet == "<MainGreenlet>")
             #expect(first.description.hasPrefix("the main greenlet, <MainGreenlet>, has run for"))
             let ofHub = Reports<BlockingReport>()
             monitor.onBlocking { if $0.culprit == .hub { ofHub.note($0) } }
-            hub.runCallback { burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofHub) != nil } }
+            hub.runCallback { spinCPU { firstReport(of: "spinCPU", in: ofHub) != nil } }
             try sleep(for: .milliseconds(1))
-            let last = try #require(firstReport(of: "burnTheProcessor", in: ofHub))
+            let last = try #require(firstReport(of: "spinCPU", in: ofHub))
             #expect(last.description.hasPrefix("a callback of the hub, <HubGreenlet>, has run for"))
         }
     }
 
-    /// Fact 135.
-    @Test("A hub that sleeps in a poll is not reported, however long")
+    @Test("A hub that sleeps in a poll is never reported")
     func asleep() throws {
         try withMonitor(limit: .milliseconds(100)) { hub, monitor, reports in
             let sleeper = spawn { try sleep(for: .seconds(60)) }
@@ -204,7 +199,7 @@ struct MonitorTests {
             let looks = Counter()
             let handle = monitor.handle
             try monitor.addFunction(period: .milliseconds(100)) { _ in
-                // As many looks as it takes to be sure that it looked during the poll.
+                // Enough checks to be sure that one of them fell into the poll.
                 guard looks.add() == 5 else { return }
                 handle.post {
                     do { try kill(waking.value) } catch { Issue.record(error) }
@@ -216,7 +211,7 @@ struct MonitorTests {
         }
     }
 
-    @Test("Greenlets that switch are not reported, however long they go on")
+    @Test("Greenlets that switch are never reported")
     func switching() throws {
         try withMonitor(limit: .milliseconds(100)) { _, monitor, reports in
             let looks = Counter()
@@ -229,7 +224,7 @@ struct MonitorTests {
         }
     }
 
-    @Test("Reports are printed unless that is turned off; hooks are called either way")
+    @Test("Reports are printed unless printing is disabled; hooks are called in both cases")
     func printing() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             setenv("GEVENT_MONITOR_THREAD_ENABLE", "1", 1)
@@ -239,12 +234,12 @@ struct MonitorTests {
                 #expect(monitor.maxBlockingTime == .milliseconds(20))
                 let reports = Reports<BlockingReport>()
                 monitor.onBlocking { reports.note($0) }
-                let loud = spawn { burnTheProcessor { firstReport(of: "burnTheProcessor", in: reports) != nil } }
+                let loud = spawn { spinCPU { firstReport(of: "spinCPU", in: reports) != nil } }
                 loud.name = "loud"
                 try loud.join()
                 monitor.printsBlockingReports = false
                 let before = reports.count
-                let quiet = spawn { burnTheProcessor { reports.count > before + 1 } }
+                let quiet = spawn { spinCPU { reports.count > before + 1 } }
                 quiet.name = "quiet"
                 try quiet.join()
                 #expect(reports.all.contains { $0.greenlet.contains("quiet") })
@@ -252,28 +247,28 @@ struct MonitorTests {
         }
         let printed = text(result.standardErrorContent)
         #expect(printed.contains("gevent: <Greenlet<()> \"loud\"> has run for"))
-        // With sanitizers the first report will do, whatever it names.
-        #expect(isSanitized || printed.contains("burnTheProcessor"))
+        // With sanitizers the first report suffices, whatever it names.
+        #expect(isSanitized || printed.contains("spinCPU"))
         #expect(!printed.contains("quiet"))
     }
 
-    @Test("A handler that the program installed for the signal is called for its own signals, and only for them")
+    @Test("The program's own handler of the signal is called for the program's signals only")
     func chained() async throws {
         await #expect(processExitsWith: .success) {
             signal(SIGURG) { _ in calls.add() }
             try withMonitor { _, monitor, reports in
-                try spawn { burnTheProcessor { reports.count > 0 } }.join()
+                try spawn { spinCPU { reports.count > 0 } }.join()
                 #expect(calls.count == 0)
                 raise(SIGURG)
                 #expect(calls.count == 1)
-                // One that comes later takes the signal over; the report lacks the backtrace. Nothing is asked for
-                // meanwhile: a sample on its way would be the later one's, and ThreadSanitizer holds signals back.
+                // A handler installed later takes over the signal, and the report lacks the backtrace. The test takes
+                // no sample meanwhile: one in flight would reach the later handler, and ThreadSanitizer delays signals.
                 monitor.maxBlockingTime = longest
                 try sleep(for: .milliseconds(50))
                 signal(SIGURG) { _ in calls.add() }
                 monitor.maxBlockingTime = .milliseconds(20)
                 let before = reports.count
-                let greenlet = spawn { burnTheProcessor { reports.count > before + 1 } }
+                let greenlet = spawn { spinCPU { reports.count > before + 1 } }
                 greenlet.name = "unseen"
                 try greenlet.join()
                 let report = try #require(reports.all.last)
@@ -286,7 +281,7 @@ struct MonitorTests {
 
     // MARK: Life
 
-    @Test("There is one monitor for each hub, and it ends with it or before")
+    @Test("A hub has at most one monitor, which ends with the hub or before")
     func life() throws {
         let before = threadCount()
         try withHub { hub in
@@ -305,7 +300,7 @@ struct MonitorTests {
         #expect(becomes(before))
     }
 
-    @Test("A hub that is gone has no monitor, and a foreign thread starts none")
+    @Test("A destroyed hub has no monitor, and another thread cannot start one")
     func misuse() throws {
         try withHub { hub in
             let smuggled = Smuggled(hub)
@@ -315,38 +310,38 @@ struct MonitorTests {
         }
     }
 
-    @Test("A monitor that outlives its hub does nothing, and lets go of what it was given")
+    @Test("A monitor that outlives its hub does nothing, and releases its functions")
     func outlived() throws {
-        let gone = Counter()
+        let released = Counter()
         let kept = Mutex<Monitor?>(nil)
         try withHub { hub in
             let monitor = try hub.startMonitor()
-            let witness = Smuggled(Witness { gone.add() })
+            let witness = Smuggled(Witness { released.add() })
             try monitor.addFunction(period: .seconds(1)) { _ in _ = witness }
             monitor.onBlocking { _ in _ = witness }
             monitor.onMemory { _ in _ = witness }
             kept.withLock { $0 = monitor }
         }
-        #expect(gone.count == 1)
+        #expect(released.count == 1)
         let monitor = try #require(kept.withLock { $0 })
         monitor.maxBlockingTime = .seconds(1)
         #expect(monitor.maxBlockingTime == .seconds(1))
         #expect(!monitor.handle.post {})
     }
 
-    @Test("A forked child has a monitor of its own", .enabled(if: !isSanitized))
+    @Test("A forked child can start its own monitor", .enabled(if: !isSanitized))
     func forked() async throws {
         await #expect(processExitsWith: .success) {
             try withMonitor { hub, monitor, reports in
-                try spawn { burnTheProcessor { reports.count > 0 } }.join()
+                try spawn { spinCPU { reports.count > 0 } }.join()
                 let child = plainFork()
                 if child == 0 {
                     alarm(60)
                     for service in hub.services { service.hubDidFork() }
                     let ofChild = Reports<BlockingReport>()
                     monitor.onBlocking { ofChild.note($0) }
-                    burnTheProcessor { firstReport(of: "burnTheProcessor", in: ofChild) != nil }
-                    let isSeen = firstReport(of: "burnTheProcessor", in: ofChild) != nil
+                    spinCPU { firstReport(of: "spinCPU", in: ofChild) != nil }
+                    let isSeen = firstReport(of: "spinCPU", in: ofChild) != nil
                     hub.stopMonitor()
                     _exit(isSeen && hub.monitor == nil ? 0 : 1)
                 }
@@ -357,9 +352,9 @@ struct MonitorTests {
         }
     }
 
-    /// A server that forks its workers first thing does this. Each try is a process of its own: what the Swift runtime
-    /// does only once, it does there under its locks.
-    @Test("A child that is forked right after the hub was made goes on, with its monitor", .enabled(if: !isSanitized))
+    /// A server that forks its workers at the start does this. Each attempt is a separate process, because the Swift
+    /// runtime does some things only once, under its locks.
+    @Test("A child forked right after the hub was made continues, with its monitor", .enabled(if: !isSanitized))
     func forkedAtStart() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_MONITOR_THREAD_ENABLE", "1", 1)
@@ -378,7 +373,7 @@ struct MonitorTests {
                             hub.stopMonitor()
                             return 0
                         }
-                        // 90: the alarm ended it.
+                        // 90: the alarm ended the child.
                         return code ?? 90
                     }
                     if code != 0 { return code ?? 91 }
@@ -389,20 +384,20 @@ struct MonitorTests {
         }
     }
 
-    @Test("A fork waits for a report that is being made: the child can make its own", .enabled(if: !isSanitized))
+    @Test("A fork waits for a report in progress, so the child can make its own", .enabled(if: !isSanitized))
     func forkedDuringReports() async {
         await #expect(processExitsWith: .success) {
             try withMonitor(limit: .milliseconds(1)) { hub, _, reports in
                 let parked = spawn { try sleep(for: .seconds(60)) }
                 try sleep()
                 for _ in 0..<20 {
-                    // Making one takes longer than that, so the next is on its way.
+                    // Making a report takes longer than that, so the next one is in progress.
                     let before = reports.count
-                    burnTheProcessor { reports.count > before }
+                    spinCPU { reports.count > before }
                     let code = try inChild {
                         guard dumpGreenlets().contains("forkedDuringReports") else { return 1 }
                         let before = reports.count
-                        burnTheProcessor { reports.count > before }
+                        spinCPU { reports.count > before }
                         hub.stopMonitor()
                         return 0
                     }
@@ -414,7 +409,7 @@ struct MonitorTests {
         }
     }
 
-    @Test("A fork waits for a function of the monitor, and such a function may fork", .enabled(if: !isSanitized))
+    @Test("A fork waits for a function of the monitor, and the function itself may fork", .enabled(if: !isSanitized))
     func forkedDuringFunctions() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
@@ -428,7 +423,7 @@ struct MonitorTests {
                 for _ in 0..<5 {
                     let before = begun.count
                     while begun.count == before { try sleep(for: .milliseconds(1)) }
-                    // As the child has them, they tell whether it was forked in the middle of a call.
+                    // The child's copies show whether the fork happened during a call.
                     let code = try inRawChild { begun.count == ended.count ? 0 : 1 }
                     if code != 0 { exit(code ?? 90) }
                 }
@@ -446,13 +441,13 @@ struct MonitorTests {
         }
     }
 
-    @Test("A monitor that a child starts before its hub is repaired is one thread", .enabled(if: !isSanitized))
+    @Test("A monitor started in a child before its hub is repaired has one thread", .enabled(if: !isSanitized))
     func begunInChild() async {
         await #expect(processExitsWith: .success) {
             try withHub(on: .configured) { hub in
                 let code = try inRawChild {
                     try hub.startMonitor()
-                    // Repaired in this poll, if it was not before.
+                    // The loop is repaired in this poll at the latest.
                     try sleep(for: .milliseconds(1))
                     guard threadCount() == 2 else { return 1 }
                     hub.stopMonitor()
@@ -465,7 +460,7 @@ struct MonitorTests {
 
     // MARK: Functions
 
-    @Test("A function is called once in each period, on the monitor's thread, until it is cancelled")
+    @Test("A function is called once per period, on the monitor's thread, until it is cancelled")
     func functions() throws {
         try withHub(on: .configured) { hub in
             let monitor = try hub.startMonitor()
@@ -483,7 +478,7 @@ struct MonitorTests {
             function.cancel()
             function.cancel()
             #expect(!function.isActive)
-            // What was being called has been: a second function, which is due later, shows that the first is not.
+            // No call of the first function is in progress: the second, which is due later, has run.
             let later = Counter()
             try monitor.addFunction(period: .milliseconds(5)) { _ in later.add() }
             while later.count < 2 { try sleep(for: .milliseconds(1)) }
@@ -493,7 +488,7 @@ struct MonitorTests {
         }
     }
 
-    @Test("A period of zero or less is refused", arguments: [Duration.zero, .seconds(-1)])
+    @Test("A period of zero or less throws", arguments: [Duration.zero, .seconds(-1)])
     func badPeriods(period: Duration) throws {
         try withHub { hub in
             let monitor = try hub.startMonitor()
@@ -506,22 +501,21 @@ struct MonitorTests {
                 == "badPeriod: -1 s is no period for a monitor; it takes more than zero")
     }
 
-    @Test("A hook that was cancelled is not called, and others are")
+    @Test("A cancelled hook is not called, and others are")
     func cancelledHooks() throws {
         try withMonitor { _, monitor, reports in
             let others = Reports<BlockingReport>()
             let hook = monitor.onBlocking { others.note($0) }
             hook.cancel()
             hook.cancel()
-            try spawn { burnTheProcessor { reports.count > 0 } }.join()
+            try spawn { spinCPU { reports.count > 0 } }.join()
             #expect(others.count == 0)
         }
     }
 
     // MARK: Memory
 
-    /// Fact 138.
-    @Test("Memory: one event when the limit is exceeded, more only while it grows, one when it is back under")
+    @Test("Memory: one event when the limit is exceeded, further events only on growth, one when it is back under")
     func memoryEvents() {
         var watch = MemoryWatch(limit: 100)
         let events = [50, 100, 101, 101, 90 + 15, 103, 104, 100, 100, 200].map { watch.judge($0) }
@@ -533,15 +527,14 @@ struct MonitorTests {
             ])
     }
 
-    /// Fact 138.
-    @Test("The monitor reads the memory and tells the hooks")
+    @Test("The monitor reads the memory and notifies the hooks")
     func memoryHooks() throws {
         try withHub(on: .configured) { hub in
             let monitor = try hub.startMonitor()
             let events = Reports<MemoryEvent>()
             monitor.onMemory { events.note($0) }
             let readings = Counter()
-            // Not known, within, above, the same, back.
+            // Unknown, within, above, unchanged, back under.
             let script: [Int?] = [nil, 10, 30, 30, 20]
             try monitor.watchMemory(limit: 20, every: .milliseconds(2)) {
                 let number = readings.add() - 1
@@ -553,7 +546,7 @@ struct MonitorTests {
                 events.all == [
                     .exceeded(usage: 30, limit: 20), .recovered(usage: 20, limit: 20, previous: 30),
                 ])
-            // What the kernel says is believable, and any process needs more than a byte.
+            // The kernel's figure is plausible, and any process uses more than a byte.
             try monitor.watchMemory(limit: 1, every: .milliseconds(2))
             while events.count < 3 { try sleep(for: .milliseconds(1)) }
             guard case .exceeded(let usage, limit: 1) = events.all[2] else {
@@ -565,10 +558,10 @@ struct MonitorTests {
     }
 }
 
-/// Counts the signals of a test's own.
+/// Counts the test's own signals.
 private let calls = Counter()
 
-/// Whether that many threads are there: one that was joined may be listed for a moment longer.
+/// Whether that many threads exist: a joined thread may still be listed for a moment.
 private func becomes(_ count: Int) -> Bool {
     for _ in 0..<10_000 {
         if threadCount() == count { return true }
@@ -577,7 +570,7 @@ private func becomes(_ count: Int) -> Bool {
     return false
 }
 
-/// How many threads this process has.
+/// The number of threads of this process.
 private func threadCount() -> Int {
     guard let directory = opendir("/proc/self/task") else { return -1 }
     defer { closedir(directory) }

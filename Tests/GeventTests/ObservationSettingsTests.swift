@@ -7,7 +7,7 @@ struct ObservationSettingsTests {
         try Configuration(environment: environment).resolve()
     }
 
-    @Test("By default nothing watches and nothing is written")
+    @Test("By default there is no monitor and no trace")
     func defaults() throws {
         let resolved = try resolve([:])
         #expect(!resolved.monitorThreadEnable)
@@ -19,7 +19,7 @@ struct ObservationSettingsTests {
         #expect(!resolved.reportOnSIGUSR2)
     }
 
-    @Test("What the variables say is in force")
+    @Test("Values from the environment take effect")
     func variables() throws {
         let resolved = try resolve([
             "GEVENT_MONITOR_THREAD_ENABLE": "yes", "GEVENT_MONITOR_PRINT_BLOCKING_REPORTS": "0",
@@ -32,7 +32,7 @@ struct ObservationSettingsTests {
     }
 
     @Test(
-        "Times are seconds unless a unit is given",
+        "Times are in seconds unless a unit is given",
         arguments: [
             ("0.1", 100), ("1", 1000), (".25", 250), ("100ms", 100), ("2s", 2000), (" 2 S ", 2000), ("1500us", 1.5),
             ("1m", 60000), ("0.5min", 30000), ("1h", 3_600_000), ("1ms", 1),
@@ -43,7 +43,7 @@ struct ObservationSettingsTests {
     }
 
     @Test(
-        "A time that is not one, or out of range, is an error",
+        "An invalid time, or one out of range, throws",
         arguments: ["ms", "soon", "-1", "0", "0.5ms", "2h", "1e3", "1.2.3", "99999999999999999999", "5 parsecs"])
     func badTimes(text: String) throws {
         let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_MAX_BLOCKING_TIME": text]) }
@@ -55,7 +55,7 @@ struct ObservationSettingsTests {
     }
 
     @Test(
-        "The slack of timers is a time up to 100 ms, and 0 for none",
+        "The timer slack is a time up to 100 ms, or 0 for none",
         arguments: [
             (nil, 500), ("", 500), ("0", 0), ("0ms", 0), ("200us", 200), ("1ms", 1000), ("0.001", 1000),
             ("100ms", 100_000),
@@ -65,7 +65,7 @@ struct ObservationSettingsTests {
         #expect(try resolve(environment).timerSlack == .microseconds(microseconds))
     }
 
-    @Test("A slack that is no time, or too long, is an error", arguments: ["none", "-1ms", "101ms", "1"])
+    @Test("An invalid or excessive slack throws", arguments: ["none", "-1ms", "101ms", "1"])
     func badTimerSlack(text: String) throws {
         let error = try #require(throws: ConfigurationError.self) { try resolve(["GEVENT_TIMER_SLACK": text]) }
         #expect(error.code == .invalidValue)
@@ -75,14 +75,14 @@ struct ObservationSettingsTests {
                 + "as 200us, 0.5ms or 0.001 (seconds); the default is \"500us\".")
     }
 
-    @Test("Memory is looked at every two seconds at most")
+    @Test("Memory is checked every two seconds at most")
     func memoryPeriod() throws {
         #expect(try resolve(["GEVENT_MONITOR_MEMORY_PERIOD": "2"]).monitorMemoryPeriod == .seconds(2))
         #expect(throws: ConfigurationError.self) { try resolve(["GEVENT_MONITOR_MEMORY_PERIOD": "1.9"]) }
     }
 
     @Test(
-        "The most memory is bytes or none",
+        "The memory limit is a number of bytes or none",
         arguments: [
             ("none", nil), ("", nil), ("NONE", nil), ("0", nil), ("1000", 1000), ("500mb", 500 << 20),
             ("2GiB", 2 << 30),
@@ -92,12 +92,12 @@ struct ObservationSettingsTests {
         #expect(try resolve(["GEVENT_MONITOR_MEMORY_MAX": text]).monitorMemoryMax == bytes)
     }
 
-    @Test("A most of memory that is none is an error", arguments: ["much", "-1", "1.5gb", "9223372036854775807g"])
+    @Test("An invalid memory limit throws", arguments: ["much", "-1", "1.5gb", "9223372036854775807g"])
     func badMemoryMax(text: String) throws {
         #expect(throws: ConfigurationError.self) { try resolve(["GEVENT_MONITOR_MEMORY_MAX": text]) }
     }
 
-    @Test("What is set in code is what is in force, times and sizes included")
+    @Test("Values set in code take effect, including times and sizes")
     func inCode() throws {
         let configuration = Configuration(environment: [:])
         try configuration.set(.maxBlockingTime, to: .milliseconds(250))

@@ -8,13 +8,13 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// How late timers, descriptors and posts are when the hub is busy with something else.
+/// Tests how late timers, descriptors and posts are when the hub is busy with other work.
 @Suite("Pacing of the hub")
 struct PacingTests {
-    /// A greenlet that sleeps for a millisecond over and over, and how late it ever woke.
+    /// A greenlet that sleeps for a millisecond repeatedly, and its largest delay.
     ///
-    /// On a real clock that is the processor time which the hub's thread used from one wake to the next: what the hub
-    /// did in between, however busy other programs keep the machine.
+    /// On a real clock the delay is the CPU time that the hub's thread used from one wake to the next: the hub's work
+    /// in between, independent of the load of the machine.
     private final class Ticker {
         private(set) var worst = Duration.zero
         private(set) var tickCount = 0
@@ -34,20 +34,20 @@ struct PacingTests {
             }
         }
 
-        /// What was seen so far does not count.
+        /// Discards the delays seen so far.
         func startAnew() { (worst, tickCount) = (.zero, 0) }
 
         func stop() throws { try greenlet?.kill() }
     }
 
-    /// The smallest of up to three results; fewer if one is small enough.
+    /// The smallest of up to three results. Stops early at a small one.
     private func best(under limit: Duration, _ attempt: () throws -> Duration) rethrows -> Duration {
         var best = try attempt()
         for _ in 0..<2 where best >= limit { best = min(best, try attempt()) }
         return best
     }
 
-    // MARK: Turns that take long
+    // MARK: Slow greenlets
 
     @Test("Fifty greenlets that compute a millisecond between yields delay a timer by the switch interval, not a round")
     func computingYielders() throws {
@@ -70,7 +70,7 @@ struct PacingTests {
         }
     }
 
-    @Test("Slow turns among many quick ones are noticed too, once they have been slow before")
+    @Test("Slow greenlets among many quick ones are detected too, once they have been slow before")
     func mixedYielders() throws {
         try withHub { hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -94,39 +94,41 @@ struct PacingTests {
         }
     }
 
-    @Test("Slow turns are looked at one by one, quick ones 128 at a time, and each is learned anew")
+    @Test("The hub checks the clock after each slow greenlet, after 128 quick ones, and relearns the pace each time")
     func clockPace() {
-        func looks(_ pace: inout ClockPace, turns: Int, nanosecondsEach: Int64) -> [Int] {
-            var looks: [Int] = []
+        func checks(_ pace: inout ClockPace, turns: Int, nanosecondsEach: Int64) -> [Int] {
+            var checks: [Int] = []
             var left = turns
             pace.begin()
             while left > 0 {
                 let count = min(pace.count, left)
-                looks.append(count)
+                checks.append(count)
                 left -= count
                 pace.looked(turns: count, elapsed: Int64(count) * nanosecondsEach, tolerance: 1000)
             }
             pace.end()
-            return looks
+            return checks
         }
         var pace = ClockPace()
-        #expect(looks(&pace, turns: 511, nanosecondsEach: 1) == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128])
-        #expect(looks(&pace, turns: 13, nanosecondsEach: 300) == [1, 2, 4, 3, 3])
-        #expect(looks(&pace, turns: 7, nanosecondsEach: 300) == [1, 2, 3, 1])
-        #expect(looks(&pace, turns: 3, nanosecondsEach: 5000) == [1, 1, 1])
-        #expect(looks(&pace, turns: 5, nanosecondsEach: 1) == [1, 1, 1, 1, 1])
-        #expect(looks(&pace, turns: 5, nanosecondsEach: 1) == [1, 2, 2])
-        for _ in 0..<6 { _ = looks(&pace, turns: 5, nanosecondsEach: 1) }
-        #expect(looks(&pace, turns: 255, nanosecondsEach: 1) == [1, 2, 4, 8, 16, 32, 64, 128])
+        #expect(checks(&pace, turns: 511, nanosecondsEach: 1) == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128])
+        #expect(checks(&pace, turns: 13, nanosecondsEach: 300) == [1, 2, 4, 3, 3])
+        #expect(checks(&pace, turns: 7, nanosecondsEach: 300) == [1, 2, 3, 1])
+        #expect(checks(&pace, turns: 3, nanosecondsEach: 5000) == [1, 1, 1])
+        #expect(checks(&pace, turns: 5, nanosecondsEach: 1) == [1, 1, 1, 1, 1])
+        #expect(checks(&pace, turns: 5, nanosecondsEach: 1) == [1, 2, 2])
+        for _ in 0..<6 { _ = checks(&pace, turns: 5, nanosecondsEach: 1) }
+        #expect(checks(&pace, turns: 255, nanosecondsEach: 1) == [1, 2, 4, 8, 16, 32, 64, 128])
     }
 
-    // MARK: Whom timers wake
+    // MARK: Greenlets woken by timers
 
-    @Test("Whom a timer wakes runs before what was ready, those of several timers in the order of their deadlines")
+    @Test(
+        "A greenlet woken by a timer runs before the ready ones; those of several timers run in order of their deadlines"
+    )
     func timersFirst() throws {
         let log = try logged { log, hub in
             let loop = try #require(hub.loop as? VirtualLoop)
-            // The hub looks after each turn.
+            // The hub checks the timers after each greenlet.
             hub.switchInterval = .zero
             for number in 1...3 {
                 spawn {
@@ -146,11 +148,11 @@ struct PacingTests {
             }
             try joinAll(spinners)
         }
-        // All timers are due after the first.
+        // All timers are due after the first greenlet.
         #expect(log.prefix(6) == ["spinner 0", "slept 1", "delayed 2", "slept 2", "slept 3", "spinner 1"])
     }
 
-    @Test("Greenlets that compute whenever a timer wakes them leave half of the time to those that yield")
+    @Test("Greenlets that compute at each timer wake leave half of the time to those that yield")
     func timersDoNotStarve() throws {
         try withHub { hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -181,11 +183,11 @@ struct PacingTests {
         }
     }
 
-    @Test("An event that was set long ago takes no turn, also if timers have put others in front")
+    @Test("Waiters of an event set earlier keep their position, even if timers put other greenlets first")
     func earlierWakingsAreKnown() throws {
         let log = try logged { log, hub in
             let loop = try #require(hub.loop as? VirtualLoop)
-            // The hub looks after each turn.
+            // The hub checks the timers after each greenlet.
             hub.switchInterval = .zero
             let event = Event()
             let waiters = (0..<2).map { _ in spawn { try event.wait() } }
@@ -200,7 +202,7 @@ struct PacingTests {
             try sleep()
             event.set()
             spawn {
-                // The waiters have run, and timers are due as soon as the hub looks.
+                // The waiters have run, and timers are due at the hub's next check.
                 loop.advance(by: .milliseconds(10))
                 try sleep()
                 log.note("yielded")
@@ -213,7 +215,7 @@ struct PacingTests {
 
     // MARK: Posts
 
-    @Test("A flood of posts delays a timer by little more than the switch interval, and is worked off in order")
+    @Test("A flood of posts delays a timer by little more than the switch interval, and runs in order")
     func floodOfPosts() throws {
         try withHub { hub in
             let loop = Smuggled(try #require(hub.loop as? VirtualLoop))
@@ -239,7 +241,7 @@ struct PacingTests {
         }
     }
 
-    @Test("Threads that post without a pause delay a ticker by less than 20 ms")
+    @Test("Threads that post continuously delay a ticker by less than 20 ms")
     func threadsThatPost() throws {
         let worst = try best(under: .milliseconds(20)) {
             try withHub(on: .configured) { hub in
@@ -268,7 +270,7 @@ struct PacingTests {
         let log = try logged { log, hub in
             let handle = hub.handle
             log.note("\((0..<3).map { _ in handle.post(limit: 2) {} })")
-            // Others are not limited, but count.
+            // Posts without a limit are accepted, but count.
             log.note(
                 "\(handle.post {}) \(handle.post(limit: 3) {}) \(handle.post(limit: 4) {}) \(handle.post(limit: 0) {})")
             log.note("\(hub.statistics.waitingPosts) of \(hub.statistics.postCount)")
@@ -279,7 +281,7 @@ struct PacingTests {
         #expect(log == ["[true, true, false]", "true false true false", "4 of 4", "0 of 4, true"])
     }
 
-    @Test("What a job captured is released when the job has run, not with the last of a burst")
+    @Test("Captures of a job are released when the job has run, not at the end of a burst")
     func jobsAreReleased() throws {
         let log = try logged { log, hub in
             let box = Smuggled(log)
@@ -295,7 +297,7 @@ struct PacingTests {
 
     // MARK: Timer slack
 
-    @Test("Many timers at random moments share wakes; none is early, and each is at most as late as it may be")
+    @Test("Timers at random moments share wakes; none is early, and each is late by at most the slack")
     func timersTogether() throws {
         try withHub(on: .configured) { hub in
             #expect(hub.timerSlack == 500_000)
@@ -312,12 +314,12 @@ struct PacingTests {
             }
             try joinAll(sleepers)
             #expect(early == 0)
-            // A wake for nearly each timer otherwise, at 20 a millisecond.
+            // Without slack nearly every timer would have its own wake, 20 per millisecond.
             #expect(hub.statistics.pollCount - before < 1000)
         }
     }
 
-    @Test("On virtual time every timer is exact, however near others are")
+    @Test("On virtual time every timer is exact, however close the others are")
     func virtualTimers() throws {
         let times = try withHub { hub in
             var times: [Int64] = []
@@ -333,7 +335,7 @@ struct PacingTests {
         #expect(times == (1...40).map { 10_000 * Int64($0) })
     }
 
-    // MARK: Crowds of descriptors
+    // MARK: Many descriptors
 
     /// Keeps the thread busy.
     private static func compute(_ length: Duration, _ hub: Hub) {
@@ -341,7 +343,7 @@ struct PacingTests {
         while hub.now < end {}
     }
 
-    @Test("A ticker stays in time beside hundreds of ready descriptors whose greenlets compute")
+    @Test("A ticker stays on time next to hundreds of ready descriptors whose greenlets compute")
     func crowd() throws {
         let count = 400
         let rounds = 3
@@ -367,10 +369,10 @@ struct PacingTests {
         #expect(worst < .milliseconds(20))
     }
 
-    @Test("An event whose turn comes late does not end a wait that began after the poll")
+    @Test("A late event does not end a wait that started after the poll")
     func lateEvents() throws {
         let log = try logged(on: .configured) { log, hub in
-            // More than are handed out at a time.
+            // More than the hub delivers at a time.
             let pipes = try (0..<400).map { _ in try Pipe() }
             for pipe in pipes { pipe.write() }
             let last = pipes[399]
@@ -383,7 +385,7 @@ struct PacingTests {
                         try waitRead(pipe.readEnd)
                         guard isFirst else { return }
                         isFirst = false
-                        // Takes what the other one was going to read.
+                        // Reads the data that the other greenlet was about to read.
                         try waiter.kill()
                         last.read()
                         spawn {

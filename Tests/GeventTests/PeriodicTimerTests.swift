@@ -11,7 +11,7 @@ private func milliseconds(_ hub: Hub) -> Int64 { hub.now.nanoseconds / 1_000_000
 
 @Suite("Periodic timers")
 struct PeriodicTimerTests {
-    @Test("Ticks come at the start plus multiples of the interval, each in a greenlet of its own")
+    @Test("Ticks fire at the start plus multiples of the interval, each in its own greenlet")
     func grid() throws {
         let entries = try logged { log, hub in
             let start = milliseconds(hub)
@@ -32,7 +32,7 @@ struct PeriodicTimerTests {
         #expect(entries == ["10", "20", "30"])
     }
 
-    @Test("The first tick may come at another time; a negative one is now")
+    @Test("The first tick may have another delay; a negative one means now")
     func firstTick() throws {
         let entries = try logged { log, hub in
             let late = every(.milliseconds(10), startingAfter: .milliseconds(3)) {
@@ -47,7 +47,9 @@ struct PeriodicTimerTests {
         #expect(entries == ["early 0", "late 3", "late 13", "early 20", "late 23"])
     }
 
-    @Test("Nothing adds up: after 9,000 ticks of an interval that is no whole nanosecond, they are where they belong")
+    @Test(
+        "Rounding does not add up: after 9,000 ticks of an interval with a fraction of a nanosecond, ticks are on the grid"
+    )
     func noDrift() throws {
         try withHub { hub in
             let start = hub.now
@@ -60,7 +62,7 @@ struct PeriodicTimerTests {
         }
     }
 
-    @Test("Never two at a time: ticks that come while one runs are skipped and counted, and the grid stays")
+    @Test("Ticks never overlap: those that fire during a tick are skipped and counted, and the grid remains")
     func skipping() throws {
         let entries = try logged { log, hub in
             var running = 0
@@ -79,7 +81,7 @@ struct PeriodicTimerTests {
         #expect(entries == ["10", "40", "70"])
     }
 
-    @Test("Ticks that a busy hub could not look at are skipped and counted, not made up for")
+    @Test("Ticks missed by a busy hub are skipped and counted, not made up for")
     func busyHub() throws {
         try withHub(on: .custom { try VirtualLoop(advancesAutomatically: false) }) { hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -94,7 +96,7 @@ struct PeriodicTimerTests {
         }
     }
 
-    @Test("An error is reported to the hub's error handler, and the timer stays")
+    @Test("An error is reported to the hub's error handler, and the timer continues")
     func errors() throws {
         let entries = try logged { log, hub in
             let timer = every(.milliseconds(10)) { throw Boom() }
@@ -105,7 +107,7 @@ struct PeriodicTimerTests {
         #expect(entries.count == 2 && entries.allSatisfy { $0.hasPrefix("reported Boom of <RawGreenlet") })
     }
 
-    @Test("A timer keeps the hub waiting, unless it is not referenced", arguments: bothLoops)
+    @Test("A timer keeps the hub waiting unless it is unreferenced", arguments: bothLoops)
     func references(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let idle = every(.milliseconds(1), referenced: false) {}
@@ -119,7 +121,7 @@ struct PeriodicTimerTests {
             #expect(try hub.join())
             #expect(ticks == 5)
             #expect(!idle.isReferenced && timer?.isReferenced == false)
-            // It may be changed, and the next tick comes when it would have come.
+            // The flag may change, and the next tick fires at its old time.
             let due = hub.now.advanced(by: .milliseconds(40))
             var late: [PeriodicTimer] = []
             late.append(
@@ -135,7 +137,7 @@ struct PeriodicTimerTests {
         }
     }
 
-    @Test("It goes on though nobody holds it, until its hub is destroyed; a tick that has not begun is cancelled too")
+    @Test("A timer without references runs until its hub is destroyed; a tick that has not started is cancelled too")
     func life() throws {
         let alive = Counter()
         try withHub(allowingLeftovers: true) { hub in
@@ -146,7 +148,7 @@ struct PeriodicTimerTests {
             every(.milliseconds(10)) { withExtendedLifetime(kept) { ticks += 1 } }
             try sleep(for: .milliseconds(25))
             #expect(ticks == 2)
-            // Due at the same time, and started before.
+            // Due at the same time, and started earlier.
             let canceller = Timeout.startNew(.milliseconds(1), throwing: Boom())
             let timer = every(.milliseconds(3), startingAfter: .milliseconds(1)) {
                 withExtendedLifetime(cancelled) { _ = Issue.record("it was cancelled") }
@@ -158,7 +160,7 @@ struct PeriodicTimerTests {
         #expect(alive.count == 0)
     }
 
-    @Test("The hub's time limit on real clocks: not early, ever", arguments: [TestLoop.configured])
+    @Test("On real clocks a tick is never early", arguments: [TestLoop.configured])
     func notEarly(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let start = hub.now
@@ -170,7 +172,7 @@ struct PeriodicTimerTests {
         }
     }
 
-    @Test("An interval that is not positive stops the program with a message that says so")
+    @Test("An interval of zero or less stops the program with a message that says so")
     func badInterval() async throws {
         for interval in [0, -1] {
             let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
@@ -182,10 +184,10 @@ struct PeriodicTimerTests {
         }
     }
 
-    @Test("A tick whose greenlet is killed before it runs is one tick, and the next one comes")
+    @Test("A tick killed before it runs counts as a tick, and the next one fires")
     func killedTick() throws {
         let log = try logged { log, hub in
-            // Asleep since before the timer was made, so it wakes first and finds the tick's greenlet in the queue.
+            // This sleep started before the timer, so it wakes first and finds the tick's greenlet queued.
             let killer = spawn {
                 try sleep(for: .milliseconds(1))
                 for node in GreenletTree.current().nodes where node.greenlet is RawGreenlet { try kill(node.greenlet) }

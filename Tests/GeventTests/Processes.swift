@@ -7,7 +7,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Starts `/bin/sh` with a script, and returns its process identifier.
+/// Starts `/bin/sh` with a script, and returns its process ID.
 func shell(_ script: String) throws -> pid_t {
     var pid: pid_t = 0
     var arguments = ["sh", "-c", script].map { (text: String) in strdup(text) }
@@ -27,14 +27,14 @@ func inChild(_ body: () throws -> CInt) throws -> CInt? {
     }
 }
 
-/// The same by libc's own call, as a C library would do it.
+/// Forks with libc's own call, as a C library would.
 func inRawChild(_ body: () throws -> CInt) throws -> CInt? {
     let pid = gevent_fork()
     if pid == 0 { runAndExit(body) }
     return exitCode(of: pid)
 }
 
-/// Without parking: nothing else happens in this process meanwhile.
+/// Waits without parking, so no other greenlet runs meanwhile.
 func exitCode(of pid: pid_t) -> CInt? {
     var raw: CInt = 0
     while Glibc.waitpid(pid, &raw, 0) < 0 && errno == EINTR {}
@@ -56,7 +56,7 @@ private func runAndExit(_ body: () throws -> CInt) -> Never {
     }
 }
 
-/// Leaves no descriptor to be opened, in a process of the test's own. Returns what has to be closed to change that.
+/// Exhausts the process's descriptors, in the test's own process. Returns those to close to lift the limit.
 func takeAllDescriptors() -> [CInt] {
     var limit = rlimit()
     let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)

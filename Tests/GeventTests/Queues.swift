@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Queues")
 struct QueueTests {
-    @Test("Elements come out in the order in which they went in, also when the ring wraps and grows")
+    @Test("Elements are returned in the order in which they were put, also when the ring wraps and grows")
     func firstInFirstOut() throws {
         try withHub { hub in
             let queue = SimpleQueue<Int>()
@@ -34,7 +34,7 @@ struct QueueTests {
         }
     }
 
-    @Test("put on a full queue parks; putters go on in order; elements keep their order")
+    @Test("put on a full queue parks; putters resume in order; elements keep their order")
     func fullQueue() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Int>(maxSize: 2)
@@ -72,7 +72,7 @@ struct QueueTests {
         #expect(log == ["0: a", "1: b", "2: c", "1"])
     }
 
-    @Test("A producer and a consumer of different speeds pass everything on, at any size", arguments: [nil, 1, 2, 128])
+    @Test("A producer and a consumer of different speeds pass all elements, at any size", arguments: [nil, 1, 2, 128])
     func producerAndConsumer(maxSize: Int?) throws {
         try withHub { _ in
             let queue = SimpleQueue<Int>(maxSize: maxSize)
@@ -100,7 +100,7 @@ struct QueueTests {
             let all = try consumers.map { try $0.get() }
             let expected = (0..<3).flatMap { producer in (0..<500).map { producer * 1000 + $0 } }
             #expect(all.joined().sorted() == expected)
-            // What one producer put, one consumer gets in that order.
+            // Each consumer gets the elements of one producer in that producer's order.
             for got in all {
                 for producer in 0..<3 {
                     let part = got.filter { $0 / 1000 == producer }
@@ -110,8 +110,8 @@ struct QueueTests {
         }
     }
 
-    @Test("With all getters gone, the element stays in the queue")
-    func gettersGone() throws {
+    @Test("With no getter left, the element stays in the queue")
+    func withoutGetters() throws {
         try withHub { _ in
             let queue = SimpleQueue<Int>()
             let killed = spawn { try queue.get() }
@@ -126,7 +126,7 @@ struct QueueTests {
     }
 
     @Test(
-        "A getter killed after it was served has the element, and is killed where it parks next; nobody is left waiting"
+        "A getter killed after it was served has the element and is killed at its next park; no waiter is left"
     )
     func servedThenKilled() throws {
         let log = try logged { log, _ in
@@ -146,7 +146,7 @@ struct QueueTests {
         #expect(log == ["first: 1", "sleep: threw GreenletExit", "second: 2", "0"])
     }
 
-    @Test("A putter killed while it waits leaves no element behind; one killed after its element went in has put it")
+    @Test("A putter killed while it waits leaves no element; one killed after its element was added has put it")
     func putterKilled() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Witness>(maxSize: 1)
@@ -170,7 +170,7 @@ struct QueueTests {
         #expect(log == ["waiting: threw GreenletExit", "served: returned", "sleep: threw GreenletExit"])
     }
 
-    @Test("put, get and peek give up when their time is up; a foreign Timeout passes through", arguments: bothLoops)
+    @Test("put, get and peek throw on timeout; a foreign Timeout passes through", arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let full = SimpleQueue<Int>(maxSize: 1, [0])
@@ -186,7 +186,7 @@ struct QueueTests {
             for wait in waits { log.note("\(letsForeignTimeoutPass(wait))") }
             #expect(hub.statistics.pendingTimers == 0)
             #expect(full.count == 1 && empty.isEmpty)
-            // The short ways are open again.
+            // The fast path is enabled again.
             try empty.put(5)
             try #expect(empty.get() == 5)
             try #expect(full.get() == 0)
@@ -198,7 +198,7 @@ struct QueueTests {
             ])
     }
 
-    @Test("Without waiting, put and get say at once that they cannot, without a switch")
+    @Test("Without blocking, put and get throw at once, without a switch")
     func notBlocking() throws {
         try withHub { hub in
             let queue = SimpleQueue<Int>(maxSize: 1)
@@ -218,7 +218,7 @@ struct QueueTests {
         }
     }
 
-    @Test("In a hub callback, put and get hand over to parked peers instead of failing, and never park")
+    @Test("In a hub callback, put and get serve parked peers instead of failing, and never park")
     func inHub() throws {
         let log = try logged { log, hub in
             let queue = SimpleQueue<Int>(maxSize: 1)
@@ -247,7 +247,7 @@ struct QueueTests {
             ])
     }
 
-    @Test("peek parks, removes nothing and frees no putter; with nobody else it would block forever")
+    @Test("peek parks, removes nothing and wakes no putter; with no other work it would block forever")
     func peek() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Int>(maxSize: 1)
@@ -273,7 +273,7 @@ struct QueueTests {
         #expect(log == ["peek 0: 1", "peek 1: 1", "get: 1", "behind: 2"])
     }
 
-    @Test("maxSize 0 or nil is unbounded; count is the number of elements")
+    @Test("maxSize 0 or nil means unbounded; count is the number of elements")
     func sizes() throws {
         try withHub { _ in
             for queue in [SimpleQueue<Int>(), SimpleQueue<Int>(maxSize: 0), SimpleQueue<Int>(maxSize: nil, [])] {
@@ -282,7 +282,7 @@ struct QueueTests {
                 #expect(queue.count == 1000 && !queue.isFull)
                 #expect(queue.description == "<SimpleQueue 1000>")
             }
-            // More elements than there is room for are there from the start.
+            // The initial elements exceed the limit.
             let queue = Queue<Int>(maxSize: 2, 0..<5)
             #expect(queue.count == 5 && queue.isFull && queue.description == "<Queue 5 of 2>")
             #expect(throws: QueueError.full) { try queue.putNowait(6) }
@@ -291,7 +291,7 @@ struct QueueTests {
         }
     }
 
-    @Test("maxSize may change at run time: with more room those who wait go on, with less nothing is dropped")
+    @Test("maxSize may change at run time: more room resumes waiters, less room drops nothing")
     func changingMaxSize() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Int>(maxSize: 1)
@@ -319,7 +319,7 @@ struct QueueTests {
         #expect(log == ["0", "1", "2", "more", "none", "3", "4", "5"])
     }
 
-    @Test("A negative maxSize is refused")
+    @Test("A negative maxSize throws")
     func negativeMaxSize() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -328,7 +328,7 @@ struct QueueTests {
         #expect(text(result.standardErrorContent).contains("a queue's maxSize is nil, 0 or positive, not -1"))
     }
 
-    @Test("A copy has the same limit and elements, and is a queue of its own")
+    @Test("A copy has the same limit and elements, and is independent")
     func copying() throws {
         try withHub { _ in
             let simple = SimpleQueue<Int>(maxSize: 5, [1, 2, 3])
@@ -362,7 +362,7 @@ struct QueueTests {
         }
     }
 
-    @Test("join goes on when the last task is done, and not before")
+    @Test("join resumes when the last task is done, and not before")
     func joinTasks() throws {
         let log = try logged { log, _ in
             let queue = Queue<Int>(maxSize: 2)
@@ -385,7 +385,7 @@ struct QueueTests {
             log == ["done 1", "early: false", "done 2", "done 3", "done 4", "other: true", "join: true"])
     }
 
-    @Test("Elements that are dropped after they were reported as done leave nothing to join")
+    @Test("Elements dropped after they were reported as done leave nothing to join")
     func doneBeforeDropped() throws {
         try withHub { _ in
             let queue = Queue<Int>([1, 2])
@@ -397,7 +397,7 @@ struct QueueTests {
         }
     }
 
-    @Test("One report of a done task too many is refused")
+    @Test("Reporting one task too many as done throws")
     func tooManyDone() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -410,7 +410,7 @@ struct QueueTests {
         #expect(text(result.standardErrorContent).contains("taskDone was called more often than elements were put"))
     }
 
-    @Test("Killed or timed out in join, nothing stays behind")
+    @Test("A kill or timeout in join leaves nothing behind")
     func joinInterrupted() throws {
         try withHub { hub in
             let queue = Queue<Int>([1])
@@ -426,7 +426,7 @@ struct QueueTests {
 
     // MARK: Shutting down
 
-    @Test("After shutdown puts fail at once, gets take what is left and then fail")
+    @Test("After shutdown puts fail at once; gets take the remaining elements, then fail")
     func shutdown() throws {
         try withHub { _ in
             let queue = Queue<Int>(maxSize: 2, [1, 2])
@@ -441,13 +441,13 @@ struct QueueTests {
             #expect(throws: QueueError.shutDown) { try queue.getNowait() }
             #expect(throws: QueueError.shutDown) { try queue.peek() }
             try #expect(queue.next() == nil)
-            // What was taken is still to be reported done.
+            // A taken element must still be reported as done.
             #expect(queue.unfinishedTasks == 2)
             queue.shutdown()
         }
     }
 
-    @Test("shutdown throws at everyone who is parked, immediate or not", arguments: [false, true])
+    @Test("shutdown throws into every parked greenlet, immediate or not", arguments: [false, true])
     func shutdownParked(immediate: Bool) throws {
         let log = try logged { log, hub in
             let (empty, full) = (SimpleQueue<Int>(), SimpleQueue<Int>(maxSize: 1, [0]))
@@ -472,7 +472,7 @@ struct QueueTests {
             ])
     }
 
-    @Test("Immediate shutdown drops the elements, counts them as done and releases join")
+    @Test("Immediate shutdown drops the elements, counts them as done and resumes join")
     func shutdownImmediate() throws {
         let log = try logged { log, _ in
             let queue = Queue<Witness>()
@@ -489,7 +489,7 @@ struct QueueTests {
             _ = try drained.get()
             drained.shutdown()
             drained.shutdown(immediate: true)
-            // What a worker has taken it still has to report.
+            // An element that a worker has taken must still be reported as done.
             #expect(drained.unfinishedTasks == 1)
             drained.taskDone()
             log.outcome("drained") { try drained.join() }
@@ -497,7 +497,7 @@ struct QueueTests {
         #expect(log == ["join: true", "drained: true"])
     }
 
-    @Test("A getter that was served and then sees a shutdown has its element")
+    @Test("A getter that was served before a shutdown has its element")
     func servedThenShutDown() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Int>()
@@ -526,9 +526,9 @@ struct QueueTests {
         #expect(log == ["1", "2", "3", "end"])
     }
 
-    // MARK: Misuse and life
+    // MARK: Misuse and lifetime
 
-    @Test("What would block forever names the queue; another thread is wrongThread")
+    @Test("wouldBlockForever names the queue; use on another thread throws wrongThread")
     func misuse() throws {
         try withHub { _ in
             let queue = Queue<Int>(maxSize: 1)
@@ -554,7 +554,7 @@ struct QueueTests {
         }
     }
 
-    @Test("A queue goes with its last reference, with what is in it; waiting makes no cycle")
+    @Test("A queue is released with its last reference, including its elements; waiting makes no cycle")
     func life() throws {
         try withHub { _ in
             weak var seen: Queue<Witness>?
@@ -582,7 +582,7 @@ struct QueueTests {
         }
     }
 
-    @Test("Elements of any size go through, also those that need more than a word and those that need none")
+    @Test("Elements of any size are passed on, including those larger than a word and empty ones")
     func elementSizes() throws {
         try withHub { _ in
             struct Large { var words = InlineWords(), text = "" }

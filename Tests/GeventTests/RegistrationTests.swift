@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Registrations")
 struct RegistrationTests {
-    /// One of each kind, in force.
+    /// One active registration of each kind.
     private func all(_ hub: Hub, _ greenlet: Greenlet<Void>) throws -> [Registration] {
         let monitor = try hub.startMonitor()
         return [
@@ -21,7 +21,7 @@ struct RegistrationTests {
         ]
     }
 
-    @Test("Each kind is in force until it is cancelled, and may be cancelled again")
+    @Test("Each kind is active until it is cancelled, and may be cancelled again")
     func cancelled() throws {
         try withHub { hub in
             let greenlet = Greenlet {}
@@ -48,7 +48,7 @@ struct RegistrationTests {
         }
     }
 
-    @Test("Cancelling on another thread stops the program with a message, but for a monitor's")
+    @Test("Cancelling on another thread stops the program with a message, except for a monitor's registration")
     func elsewhere() async throws {
         for index in 0..<14 {
             let result = try await #require(

@@ -7,23 +7,23 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Ends an exit test with the number of what was not so.
+/// Exits an exit test with the number of the failed check.
 private func require(_ condition: Bool, _ number: CInt) {
     if condition { return }
     printToStandardError("check \(number) failed\n")
     exit(number)
 }
 
-/// What runs because something is released, or told, while a hub is destroyed. The hubs of these tests stand outside of
-/// `withHub`, which destroys its own.
+/// Tests code that runs because of a release or a notification while a hub is destroyed. The hubs of these tests are
+/// outside of `withHub`, which destroys its own.
 @Suite("Released while the hub is destroyed")
 struct ReleasedDuringDestroy {
-    @Test("What is dropped from the queue and parks in its deinit is refused, and nothing in the queue runs or is lost")
+    @Test("A deinit that parks while the queue is dropped gets an error, and nothing in the queue runs or is lost")
     func parksWhenDropped() throws {
         let log = try onFreshThread {
             let log = Log()
             let hub = try Hub.start(on: VirtualLoop())
-            // The ring has held greenlets, which must not be found in it again.
+            // The ring has held greenlets. They must not be found in it again.
             for _ in 0..<7 {
                 for _ in 0..<200 { spawn {} }
                 try sleep()
@@ -54,7 +54,7 @@ struct ReleasedDuringDestroy {
             ])
     }
 
-    @Test("A callback that is dropped and parks in its deinit is refused too")
+    @Test("A dropped callback that parks in a deinit gets an error too")
     func callbackParks() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -69,7 +69,7 @@ struct ReleasedDuringDestroy {
         #expect(log == Array(repeating: "sleep: threw \(HubError.blockedInHub)", count: 3))
     }
 
-    @Test("Greenlets that unwind may park while the hub is destroyed, as ever")
+    @Test("Greenlets that unwind may park while the hub is destroyed, as always")
     func unwindingParks() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -85,7 +85,7 @@ struct ReleasedDuringDestroy {
         #expect(log == ["clean-up: returned"])
     }
 
-    @Test("A local of main is main's while main destroys the hub")
+    @Test("Main keeps its locals while it destroys the hub")
     func localsOfMain() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -102,9 +102,9 @@ struct ReleasedDuringDestroy {
         #expect(log == ["7"])
     }
 
-    @Test("A Timeout that is started and forgotten during a destroy goes with the hub")
+    @Test("A Timeout started and dropped during a destroy is released with the hub")
     func forgottenTimeout() throws {
-        let (wasPending, isGone) = try onFreshThread {
+        let (wasPending, isReleased) = try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
             var found: Bool?
             weak var started: Timeout?
@@ -117,11 +117,11 @@ struct ReleasedDuringDestroy {
             return (found, started == nil)
         }
         #expect(wasPending == true)
-        #expect(isGone)
+        #expect(isReleased)
     }
 
     @Test(
-        "What a raw link attaches at the very end of a destroy is closed: a signal has its default action again")
+        "A signal registration made by a raw link at the end of a destroy is closed: the default action is restored")
     func lateService() async {
         await #expect(processExitsWith: .success) {
             try onFreshThread {
@@ -140,7 +140,7 @@ struct ReleasedDuringDestroy {
         }
     }
 
-    @Test("What is attached while services close is closed")
+    @Test("Registrations made while services close are closed")
     func attachedWhileClosing() throws {
         final class Service: HubService {
             let log: Log
@@ -165,7 +165,7 @@ struct ReleasedDuringDestroy {
         #expect(log == ["first", "second"])
     }
 
-    @Test("What a raw link starts at the very end of a destroy is over, told and gone")
+    @Test("A greenlet started by a raw link at the end of a destroy is ended, notified and released")
     func lateStarts() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -176,7 +176,7 @@ struct ReleasedDuringDestroy {
             local.value = Witness {
                 let first = spawn {}
                 let captured = Witness { log.note("captured released") }
-                first.link { _ in withExtendedLifetime(captured) { log.note("told in a greenlet") } }
+                first.link { _ in withExtendedLifetime(captured) { log.note("notified in a greenlet") } }
                 first.rawLink { (_: Greenlet<Void>) in
                     let second = spawn { log.note("late ran") }
                     second.rawLink { (ended: Greenlet<Void>) in
@@ -189,19 +189,19 @@ struct ReleasedDuringDestroy {
                 }
             }
             hub.destroy()
-            log.note("gone: \(late == nil && delayed == nil)")
+            log.note("released: \(late == nil && delayed == nil)")
             return log.entries.sorted()
         }
         #expect(
             log == [
-                "captured released", "delayed: active false", "gone: true", "late: active false, exit true",
+                "captured released", "delayed: active false", "late: active false, exit true", "released: true",
             ])
     }
 
     @Test(
-        "A link that starts its greenlet anew each time does not keep a destroy from ending",
+        "A link that starts a new greenlet each time does not keep a destroy from ending",
         .disabled(if: isSanitized, "the last of them is lost, as there is no end to them"))
-    func startedAnew() throws {
+    func restarted() throws {
         let isOver = try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
             func go() {
@@ -215,7 +215,7 @@ struct ReleasedDuringDestroy {
         #expect(isOver)
     }
 
-    @Test("What a released spawn callback starts never runs, and is over")
+    @Test("A greenlet started by the release of a spawn callback never runs, and is ended")
     func releasedSpawnCallback() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -232,10 +232,10 @@ struct ReleasedDuringDestroy {
             spawn {}
             try sleep()
             hub.destroy()
-            log.note("gone: \(late == nil), hub: \(Hub.exists)")
+            log.note("released: \(late == nil), hub: \(Hub.exists)")
             return log.entries
         }
-        #expect(log == ["over: true", "gone: true, hub: false"])
+        #expect(log == ["over: true", "released: true, hub: false"])
     }
 
     @Test("A destroy within a destroy has no effect")
@@ -256,12 +256,12 @@ struct ReleasedDuringDestroy {
         #expect(log == ["in a body: returned", "in a local: returned", "hub: false"])
     }
 
-    @Test("Handlers that capture their hub go with it, and may look at it when they go")
-    func handlersGo() throws {
-        let (isGone, looks) = try onFreshThread {
+    @Test("Handlers that capture their hub are released with it, and may read it in a deinit")
+    func handlersAreReleased() throws {
+        let (isReleased, looks) = try onFreshThread {
             weak var weakHub: Hub?
             var looks = 0
-            // In functions of their own, so that nothing else holds what they make by the time of the destroy.
+            // Separate functions, so that no temporary retains these objects at the time of the destroy.
             @inline(never)
             func capture(_ hub: Hub) {
                 let first = Witness { [weak hub] in
@@ -285,11 +285,11 @@ struct ReleasedDuringDestroy {
             try makeAndDestroy()
             return (weakHub == nil, looks)
         }
-        #expect(isGone)
+        #expect(isReleased)
         #expect(looks == 3)
     }
 
-    @Test("Until the end of a destroy, errors of its raw links are reported")
+    @Test("Errors of raw links are reported until the end of a destroy")
     func lateErrors() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -304,7 +304,7 @@ struct ReleasedDuringDestroy {
     }
 
     @Test(
-        "A group outlives an owner that cannot be ended: members that are dropped after it are told to nobody",
+        "A group outlives an owner that cannot be ended: members dropped after it notify nothing",
         .disabled(if: isSanitized, "what the owner's frames held is lost, as documented"))
     func abandonedOwner() throws {
         let members = try onFreshThread {
@@ -326,10 +326,10 @@ struct ReleasedDuringDestroy {
     }
 }
 
-/// The address of the process' handler; 0 for the default.
+/// The address of the process's handler; 0 for the default action.
 private func handler(of number: CInt) -> UInt {
     var action = sigaction()
     sigaction(number, nil, &action)
-    // A C function pointer or null, which is what an address is.
+    // A C function pointer or null has the layout of an address.
     return unsafeBitCast(action.__sigaction_handler.sa_handler, to: UInt.self)
 }

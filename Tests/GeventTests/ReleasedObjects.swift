@@ -3,22 +3,22 @@ import GeventTesting
 import Glibc
 import Testing
 
-// What the library lets go of may be the last hold on an object whose deinit calls back into the library.
+// Tests releases by the library of the last reference to an object whose deinit calls back into the library.
 
 /// Holds a value that is not Sendable. Confined to the thread of one hub.
 private final class Slot<Value> {
     var value: Value?
 }
 
-/// A failure that holds something. Invariant: it stays on the thread of one hub.
+/// A failure that retains an object. Invariant: it stays on the thread of one hub.
 private final class HoldingError: Error, @unchecked Sendable {
     private let witness: Witness
     init(_ witness: Witness) { self.witness = witness }
 }
 
-@Suite("What goes when a greenlet ends")
+@Suite("Releases at the end of a greenlet")
 struct ReleasedByGreenletsTests {
-    @Test("The value of a local that goes finds the whole outcome of its greenlet")
+    @Test("The deinit of a local's value sees its greenlet's final outcome")
     func localFindsOutcome() throws {
         let log = try logged { log, _ in
             let local = GreenletLocal<Witness?> { nil }
@@ -36,7 +36,7 @@ struct ReleasedByGreenletsTests {
         #expect(log.dropFirst() == ["ready true, successful false", "get: threw Boom"])
     }
 
-    @Test("So does what an error holds that was thrown into it too late to be raised")
+    @Test("So does the deinit of an error thrown too late to be raised")
     func pendingErrorFindsOutcome() throws {
         let log = try logged { log, _ in
             let slot = Slot<Greenlet<Int>>()
@@ -46,7 +46,7 @@ struct ReleasedByGreenletsTests {
                     throwing: HoldingError(
                         Witness {
                             log.outcome("get") { try slot.value?.get(blocking: false) }
-                            // The stack is nobody's by now.
+                            // The stack has no owner by now.
                             log.note("\(hubErrorCode { try sleep() } == .blockedInHub)")
                         }))
                 throw Boom()
@@ -56,7 +56,7 @@ struct ReleasedByGreenletsTests {
         #expect(log.dropFirst() == ["get: threw Boom", "true"])
     }
 
-    @Test("What a body captured that never ran finds the outcome too")
+    @Test("The deinit of captures of a body that never ran sees the outcome too")
     func bodyFindsOutcome() throws {
         let log = try logged { log, _ in
             let slot = Slot<Greenlet<Int>>()
@@ -73,14 +73,14 @@ struct ReleasedByGreenletsTests {
         #expect(log == ["get: threw GreenletExit", "killed"])
     }
 
-    @Test("While what a body captured parks as it goes, the greenlet is over for everyone, and its links are told")
+    @Test("While a deinit of captures parks, the greenlet has ended for all others, and its links are notified")
     func bodyParks() throws {
         let log = try logged { log, _ in
             let slot = Slot<Greenlet<Int>>()
             do {
                 let witness = Witness {
                     try? sleep(for: .milliseconds(20))
-                    log.note("gone")
+                    log.note("released")
                 }
                 slot.value = Greenlet {
                     withExtendedLifetime(witness) {}
@@ -88,24 +88,24 @@ struct ReleasedByGreenletsTests {
                 }
             }
             let greenlet = try #require(slot.value)
-            greenlet.rawLink { (_: Greenlet<Int>) in log.note("told") }
+            greenlet.rawLink { (_: Greenlet<Int>) in log.note("notified") }
             spawn { try greenlet.kill() }
             try sleep(for: .milliseconds(5))
             log.note("exit \(greenlet.exit.map { "\($0)" } ?? "none")")
             log.outcome("get") { try greenlet.get() }
             try sleep(for: .milliseconds(30))
         }
-        #expect(log == ["told", "exit GreenletExit", "get: threw GreenletExit", "gone"])
+        #expect(log == ["notified", "exit GreenletExit", "get: threw GreenletExit", "released"])
     }
 
-    @Test("A raw greenlet that never ran is over for everyone while what it captured parks")
+    @Test("A raw greenlet that never ran has ended for all others while a deinit of its captures parks")
     func rawBodyParks() throws {
         let log = try logged { log, _ in
             let slot = Slot<RawGreenlet>()
             do {
                 let witness = Witness {
                     try? sleep(for: .milliseconds(20))
-                    log.note("gone")
+                    log.note("released")
                 }
                 slot.value = RawGreenlet { withExtendedLifetime(witness) {} }
             }
@@ -120,10 +120,10 @@ struct ReleasedByGreenletsTests {
             }
             try sleep(for: .milliseconds(30))
         }
-        #expect(log == ["true", "gone", "killed"])
+        #expect(log == ["true", "released", "killed"])
     }
 
-    @Test("A link that is added by what goes is told once, behind those that stood there")
+    @Test("A link added by a deinit is notified once, after the existing links")
     func linksAddedMeanwhile() throws {
         let log = try logged { log, _ in
             let local = GreenletLocal<Witness?> { nil }
@@ -141,7 +141,7 @@ struct ReleasedByGreenletsTests {
         #expect(log == ["first", "second"])
     }
 
-    @Test("A member whose local links to it as it goes still fails its scope")
+    @Test("A member linked by the deinit of its local still fails its scope")
     func failureOfMember() throws {
         let log = try logged { log, _ in
             let local = GreenletLocal<Witness?> { nil }
@@ -161,7 +161,7 @@ struct ReleasedByGreenletsTests {
         #expect(log == ["scope: threw Boom"])
     }
 
-    @Test("After the end of its hub a tree is shown without the places that the hub had recorded")
+    @Test("After the end of its hub a tree is shown without the places recorded by the hub")
     func treeAfterDestroy() throws {
         let texts = try withHub(allowingLeftovers: true) { hub in
             let event = Event()
@@ -180,11 +180,11 @@ struct ReleasedByGreenletsTests {
     }
 }
 
-@Suite("What goes when something is replaced or removed")
+@Suite("Releases on replacement or removal")
 struct ReplacedObjectsTests {
     private static let key = SpawnTreeKey<Witness>("value")
 
-    @Test("What the value of a tree's old store spawns as it goes belongs to the new tree")
+    @Test("A greenlet spawned by the deinit of a tree's old store belongs to the new tree")
     func newTree() throws {
         let log = try logged { log, _ in
             try spawn {
@@ -194,7 +194,7 @@ struct ReplacedObjectsTests {
                 current.spawnTreeLocals![Self.key] = Witness { slot.value = spawn {} }
                 let store = SpawnTreeLocals()
                 current.spawnTreeLocals = store
-                // Whatever was given back is in use again.
+                // All released records are in use again.
                 let timeouts = (0..<20).map { _ in Timeout(.seconds(100)) }
                 for timeout in timeouts { timeout.start() }
                 defer { for timeout in timeouts { timeout.cancel() } }
@@ -206,7 +206,7 @@ struct ReplacedObjectsTests {
         #expect(log == ["spawner true, store true"])
     }
 
-    @Test("A value that leaves a tree's store may look at the store")
+    @Test("A value removed from a tree's store may read the store in its deinit")
     func storedValue() throws {
         let log = try logged { log, _ in
             let store = SpawnTreeLocals()
@@ -217,7 +217,7 @@ struct ReplacedObjectsTests {
         #expect(log == ["empty false", "empty true"])
     }
 
-    @Test("What a callback linked to an event captured may unlink it as it goes")
+    @Test("A callback linked to an event may be unlinked by the deinit of its captures")
     func waitLink() throws {
         let log = try logged { log, _ in
             let event = Event()
@@ -235,7 +235,7 @@ struct ReplacedObjectsTests {
         #expect(log == ["active false, links 0"])
     }
 
-    @Test("What a link to a greenlet captured may unlink it as it goes, whether it was removed or is not told")
+    @Test("A link to a greenlet may be unlinked by the deinit of its captures, whether removed or skipped")
     func greenletLink() throws {
         let log = try logged { log, _ in
             for removes in [true, false] {
@@ -258,23 +258,23 @@ struct ReplacedObjectsTests {
         #expect(log == ["links false", "links false"])
     }
 
-    @Test("What a spawn callback captured may remove it as it goes")
+    @Test("A spawn callback may be removed by the deinit of its captures")
     func spawnCallback() throws {
         let log = try logged { log, _ in
             let slot = Slot<Registration>()
             do {
                 let witness = Witness {
                     slot.value?.cancel()
-                    log.note("gone")
+                    log.note("released")
                 }
                 slot.value = AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime(witness) {} }
             }
             try #require(slot.value).cancel()
         }
-        #expect(log == ["gone"])
+        #expect(log == ["released"])
     }
 
-    @Test("What a hub callback captured may look at it as it goes")
+    @Test("A hub callback may be read by the deinit of its captures")
     func hubCallback() throws {
         let log = try logged { log, hub in
             let slot = Slot<Registration>()
@@ -290,8 +290,8 @@ struct ReplacedObjectsTests {
 
 @Suite("Many errors thrown into one greenlet")
 struct ManyPendingErrorsTests {
-    /// Throws `count` errors into the current greenlet and catches them all. Returns the CPU time it took and whether
-    /// they came in order.
+    /// Throws `count` errors into the current greenlet and catches them all. Returns the CPU time used and whether they
+    /// arrived in order.
     private static func takeErrors(_ count: Int) throws -> (nanoseconds: Int, inOrder: Bool) {
         let start = cpuTime()
         for index in 0..<count { try kill(AnyGreenlet.current, throwing: Numbered(number: index)) }
@@ -304,7 +304,7 @@ struct ManyPendingErrorsTests {
                 inOrder = inOrder && error.number == index
             }
         }
-        // None is left.
+        // No pending error remains.
         try sleep()
         return (cpuTime() - start, inOrder)
     }
@@ -317,7 +317,7 @@ struct ManyPendingErrorsTests {
         return time.tv_sec * 1_000_000_000 + time.tv_nsec
     }
 
-    @Test("They come in order, and ten times as many do not cost a hundred times as much")
+    @Test("They are raised in order, and their cost is linear in their number")
     func linear() throws {
         let (few, many, inOrder) = try withHub { _ in
             _ = try Self.takeErrors(100)
@@ -329,7 +329,7 @@ struct ManyPendingErrorsTests {
         #expect(many < few * 40)
     }
 
-    @Test("Errors added while others are taken keep their order")
+    @Test("Errors added while others are raised keep their order")
     func mixed() throws {
         let log = try withHub { _ in
             var taken: [Int] = []
@@ -350,7 +350,7 @@ struct ManyPendingErrorsTests {
     }
 
     @Test(
-        "Among many errors a second kill is none, a sticky one takes the place of the first, and nothing comes behind it"
+        "A second kill is ignored; a sticky kill replaces the first, and no error follows it"
     )
     func kills() throws {
         let log = try logged { log, _ in
@@ -377,7 +377,7 @@ struct ManyPendingErrorsTests {
             ])
     }
 
-    @Test("A timeout takes back what it threw from among other errors")
+    @Test("A timeout withdraws its own error from among others")
     func retracted() throws {
         let log = try logged { log, _ in
             let timeouts = (0..<3).map { _ in Timeout(.milliseconds(1)) }

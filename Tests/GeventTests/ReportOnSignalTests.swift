@@ -5,7 +5,7 @@ import Testing
 
 @Suite("The report on SIGUSR2")
 struct ReportOnSignalTests {
-    @Test("With GEVENT_REPORT_ON_SIGUSR2 the signal prints what every greenlet waits for, and the program goes on")
+    @Test("With GEVENT_REPORT_ON_SIGUSR2 the signal prints every greenlet's wait, and the program continues")
     func printed() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_REPORT_ON_SIGUSR2", "yes", 1)
@@ -28,13 +28,13 @@ struct ReportOnSignalTests {
         }
     }
 
-    @Test("Without the setting the signal does what it always did")
+    @Test("Without the setting the signal has its default action")
     func off() async {
         await #expect(processExitsWith: .signal(SIGUSR2)) {
             setenv("SWIFT_BACKTRACE", "enable=no", 1)
             try withHub(on: .configured) { _ in
                 try sleep()
-                // Threads made by a dispatch queue block most signals, and what they make inherits that.
+                // Threads of a dispatch queue block most signals, and their child processes inherit that.
                 var signals = sigset_t()
                 sigemptyset(&signals)
                 sigaddset(&signals, SIGUSR2)

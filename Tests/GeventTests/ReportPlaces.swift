@@ -7,9 +7,9 @@ import Testing
 @_spi(GeventInternals) @testable import GeventDiagnostics
 @testable import GeventOS
 
-@Suite("Whose functions reports show")
+@Suite("Functions shown in reports")
 struct ReportPlacesTests {
-    @Test("The module of a function is read from its mangled name, and that of an extension wins")
+    @Test("The module of a function is read from its mangled name; an extension's module has priority")
     func modules() {
         let expected: [(String, String?)] = [
             ("$s6Gevent3HubC4pollyyF", "Gevent"),
@@ -32,7 +32,9 @@ struct ReportPlacesTests {
         }
     }
 
-    @Test("The library's own functions are told from a program's, also of a program that extends or resembles it")
+    @Test(
+        "The library's functions are distinguished from a program's, even if the program extends or resembles the library"
+    )
     func origins() {
         let expected: [(String?, SymbolicatedFrame.Origin)] = [
             ("$s9GeventNet12StreamServerC5startyyKF", .library), ("$s10GeventLoop0aB0V3runyyF", .library),
@@ -48,12 +50,12 @@ struct ReportPlacesTests {
         #expect(libraryModules.contains(String(#fileID.prefix { $0 != "/" })) == false)
     }
 
-    @Test("What the library spawned is shown with the place where the program made it do so")
+    @Test("A greenlet spawned by the library is shown with the program's call that caused it")
     func spawnedByTheLibrary() throws {
         try withHub { _ in
             let (parent, child) = (Greenlet<Void> {}, Greenlet<Void> {})
             let site = try #require(child.readableSpawnSite)
-            // As if all of the child's frames were the library's: it has the chain of sites, and no frame of its own.
+            // The child's own frames are missing, as if all were the library's: it has only the chain of sites.
             var bare = site.pointee
             bare.frame_count = 0
             bare.parent = parent.readableSpawnSite
@@ -67,7 +69,7 @@ struct ReportPlacesTests {
         }
     }
 
-    @Test("A report in steps says the same, and shows greenlets that run meanwhile as they are then")
+    @Test("A report made in steps has the same content, and shows greenlets that run meanwhile in their newest state")
     func inSteps() throws {
         try withHub { hub in
             let sleepers = (0..<5).map { number in

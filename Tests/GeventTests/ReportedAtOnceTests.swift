@@ -7,10 +7,10 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A failure is reported as its greenlet ends, so no way in which a process can end loses the report.
-@Suite("Reported at once")
+/// A failure is reported as its greenlet ends, so no kind of process exit loses the report.
+@Suite("Immediate reports")
 struct ReportedAtOnceTests {
-    @Test("A failure is reported before anything else runs, also that of a greenlet that never ran")
+    @Test("A failure is reported before anything else runs, even that of a greenlet that never ran")
     func beforeAnythingElse() throws {
         let log = try logged { log, _ in
             let failing = spawn { throw Boom() }
@@ -37,14 +37,14 @@ struct ReportedAtOnceTests {
             ])
     }
 
-    @Test("The handler runs on the hub, where it cannot park, whoever ended the greenlet")
+    @Test("The handler runs on the hub, where it cannot park, however the greenlet ended")
     func onTheHub() throws {
         let log = try withHub { hub in
             let log = Log()
             hub.errorHandler = { error, greenlet in
                 let parking = hubErrorCode { try sleep() }?.rawValue ?? "parked"
-                log.note("\(error) of \(greenlet?.name ?? "nobody"): \(AnyGreenlet.current), \(parking)")
-                // Links made now are behind those made before.
+                log.note("\(error) of \(greenlet?.name ?? "no greenlet"): \(AnyGreenlet.current), \(parking)")
+                // Links made now follow those made before.
                 (greenlet as? Greenlet<Void>)?.link { _ in log.note("late link") }
                 spawn { log.note("spawned by the handler") }
             }
@@ -54,7 +54,7 @@ struct ReportedAtOnceTests {
                 greenlet.link { _ in log.note("early link") }
                 return greenlet
             }
-            // By main before the hub has run at all, by a greenlet, and in a callback.
+            // Ended by main before the hub has run at all, by a greenlet, and in a callback.
             try unstarted("a").kill(throwing: Boom())
             try hub.join()
             try spawn { try unstarted("b").kill(throwing: Boom()) }.join()
@@ -77,7 +77,7 @@ struct ReportedAtOnceTests {
                 })
     }
 
-    @Test("A dump that the handler makes shows the greenlets that live, and not the one that has failed")
+    @Test("A dump in the handler shows the live greenlets, without the failed one")
     func dumpInTheHandler() throws {
         let log = try withHub { hub in
             let log = Log()
@@ -96,14 +96,14 @@ struct ReportedAtOnceTests {
         #expect(log == ["false true true"])
     }
 
-    @Test("A kill from the error handler reaches the greenlet that ran when the failure was reported")
+    @Test("A kill from the error handler reaches the greenlet that was running at the report")
     func handlerKillsTheKiller() throws {
         let log = try withHub { hub in
             let log = Log()
             let killer = Greenlet {
                 let unstarted = Greenlet {}
                 try unstarted.kill(throwing: Boom())
-                log.note("goes on")
+                log.note("continues")
                 try sleep(for: .seconds(1))
                 log.note("never")
             }
@@ -116,19 +116,19 @@ struct ReportedAtOnceTests {
             log.note("\(killer.exit.map { "\($0)" } ?? "none")")
             return log.entries
         }
-        #expect(log == ["reported Boom", "goes on", "GreenletExit"])
+        #expect(log == ["reported Boom", "continues", "GreenletExit"])
     }
 
-    @Test("A handler whose own kill makes another greenlet fail is told of that too")
+    @Test("A handler whose kill makes another greenlet fail is called for that failure too")
     func nested() throws {
         let log = try withHub { hub in
             let log = Log()
             let second = Greenlet {}
             second.name = "second"
             hub.errorHandler = { error, greenlet in
-                log.note("begin \(greenlet?.name ?? "nobody")")
+                log.note("begin \(greenlet?.name ?? "no greenlet")")
                 try second.kill(throwing: Boom(), blocking: false)
-                log.note("end \(greenlet?.name ?? "nobody")")
+                log.note("end \(greenlet?.name ?? "no greenlet")")
             }
             spawn { throw Boom() }.name = "first"
             try hub.join()
@@ -137,7 +137,7 @@ struct ReportedAtOnceTests {
         #expect(log == ["begin first", "begin second", "end second", "end first"])
     }
 
-    @Test("The failure that a scope does not throw on is reported before the scope ends")
+    @Test("A scope's failures that it does not throw are reported before it ends")
     func inAGroup() throws {
         let log = try logged { log, _ in
             log.outcome("group") {

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("AsyncResult")
 struct AsyncResultTests {
-    @Test("get gives the value to all waiters, present and future, in the order in which they came")
+    @Test("get returns the value to all waiters, present and future, in the order in which they began to wait")
     func value() throws {
         let log = try logged { log, hub in
             let result = AsyncResult<Int>()
@@ -25,7 +25,7 @@ struct AsyncResultTests {
         #expect(log == ["0: 7", "1: 7", "2: 7", "later: 7 7 7"])
     }
 
-    @Test("get throws the stored error to all waiters, present and future; wait gives nil for an error")
+    @Test("get throws the stored error to all waiters, present and future; wait returns nil for an error")
     func error() throws {
         let log = try logged { log, _ in
             let result = AsyncResult<Int>()
@@ -58,7 +58,7 @@ struct AsyncResultTests {
         }
     }
 
-    @Test("set twice: the last outcome wins as a whole, also for those who waited and have not run yet")
+    @Test("With two calls of set, the last outcome wins, also for waiters that have not run yet")
     func lastWins() throws {
         let log = try logged { log, _ in
             let result = AsyncResult<Int>()
@@ -75,7 +75,9 @@ struct AsyncResultTests {
         #expect(log == ["waiter: 2", "later: 2"])
     }
 
-    @Test("Its own timeout makes get throw and wait give nil; a foreign one passes through both", arguments: bothLoops)
+    @Test(
+        "On its own timeout get throws and wait returns nil; a foreign Timeout passes through both",
+        arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let result = AsyncResult<Int>()
@@ -100,7 +102,9 @@ struct AsyncResultTests {
             ])
     }
 
-    @Test("A waiter killed after the result came has it, and is killed where it parks next; one killed before is gone")
+    @Test(
+        "A waiter killed after the result was set has it and is killed at its next park; one killed before never gets it"
+    )
     func kills() throws {
         let log = try logged { log, _ in
             let result = AsyncResult<Int>()
@@ -171,7 +175,7 @@ struct AsyncResultTests {
         }
     }
 
-    @Test("Setting one in a hub callback works; getting one there is blockedInHub unless it is ready")
+    @Test("Setting a result in a hub callback works; getting one there throws blockedInHub unless it is ready")
     func inHub() throws {
         try withHub { hub in
             let result = AsyncResult<Int>()
@@ -184,7 +188,7 @@ struct AsyncResultTests {
         }
     }
 
-    @Test("What would block forever names the result; another thread is wrongThread")
+    @Test("wouldBlockForever names the result; use on another thread throws wrongThread")
     func misuse() throws {
         try withHub { _ in
             let result = AsyncResult<Int>()
@@ -206,7 +210,7 @@ struct AsyncResultTests {
         }
     }
 
-    @Test("A result goes with its last reference, with what is in it; waiting and linking make no cycle")
+    @Test("A result is released with its last reference, including its value; waiting and linking make no cycle")
     func life() throws {
         try withHub { hub in
             weak var seen: AsyncResult<Witness>?
@@ -237,7 +241,7 @@ struct AsyncResultTests {
 
 @Suite("Waiter")
 struct WaiterTests {
-    @Test("A value or an error given before get is kept, until clear")
+    @Test("A value or an error set before get is kept until clear")
     func keeps() throws {
         try withHub { hub in
             let waiter = Waiter<Int>()
@@ -259,7 +263,7 @@ struct WaiterTests {
         }
     }
 
-    @Test("A getter that is parked goes on with what is given, from a greenlet or a hub callback")
+    @Test("A parked getter resumes with the value, from a greenlet or a hub callback")
     func wakes() throws {
         let log = try logged { log, hub in
             let waiter = Waiter<Int>()
@@ -275,7 +279,7 @@ struct WaiterTests {
         #expect(log == ["get: 1", "get: threw Boom"])
     }
 
-    @Test("A second getter at the same time is refused; one at a time may try again")
+    @Test("A second concurrent getter is refused; a later one may try again")
     func secondGetter() throws {
         try withHub { _ in
             let waiter = Waiter<Int>()
@@ -290,7 +294,7 @@ struct WaiterTests {
         }
     }
 
-    @Test("Killed or timed out, a getter leaves nothing behind, and what comes then is kept for the next")
+    @Test("A killed or timed out getter leaves nothing behind, and a later value is kept for the next getter")
     func interrupted() throws {
         let log = try logged { log, hub in
             let waiter = Waiter<Int>()
@@ -301,7 +305,7 @@ struct WaiterTests {
             }
             try sleep()
             getter.deliver(Boom("kill"))
-            // Its wait is over, though it has not run yet: this must not end another one.
+            // The wait has ended, although the getter has not run yet: this must not end another wait.
             waiter.resume(returning: 4)
             try getter.join()
             log.outcome("next") { try waiter.get() }
@@ -313,7 +317,7 @@ struct WaiterTests {
         #expect(log == ["killed: threw kill", "slept until 1", "next: 4", "nil", "next: 6"])
     }
 
-    @Test("Given and then killed, a getter has what it was given, and is killed where it parks next")
+    @Test("A getter killed after it received a value has it, and is killed at its next park")
     func givenThenKilled() throws {
         let log = try logged { log, _ in
             let waiter = Waiter<Int>()
@@ -328,7 +332,7 @@ struct WaiterTests {
         #expect(log == ["get: 1", "sleep: threw GreenletExit"])
     }
 
-    @Test("What would block forever names it; another thread, and the hub, are refused")
+    @Test("wouldBlockForever names it; use on another thread, and in the hub, throws")
     func misuse() throws {
         try withHub { hub in
             let waiter = Waiter<Int>()
@@ -341,7 +345,7 @@ struct WaiterTests {
         }
     }
 
-    @Test("A waiter goes with its last reference, with what is in it")
+    @Test("A waiter is released with its last reference, including its value")
     func life() throws {
         try withHub { _ in
             weak var seen: Waiter<Witness>?

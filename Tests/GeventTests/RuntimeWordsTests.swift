@@ -8,7 +8,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A value whose mutating method parks, as a client's `receive()` does.
+/// A value whose mutating method parks, like a client's `receive()`.
 private struct Connection {
     var received = 0
 
@@ -29,12 +29,12 @@ private enum Local {
     @TaskLocal static var name = "none"
 }
 
-/// Keeps an access to `value` open while `body` runs.
+/// Keeps an access to `value` active while `body` runs.
 private func modify<Value>(_ value: inout Value, _ body: () throws -> Void) rethrows { try body() }
 
-@Suite("The runtime's thread-local words travel with the greenlet")
+@Suite("The runtime's thread-local words belong to the greenlet")
 struct RuntimeWordsTests {
-    @Test("The words are found on this system, so nothing is degraded")
+    @Test("The words are found on this system, so no feature is disabled")
     func found() throws {
         try withHub { _ in
             #expect(RuntimeFacts.current.accessTracking == .swapped)
@@ -44,7 +44,7 @@ struct RuntimeWordsTests {
 
     // MARK: Exclusivity
 
-    @Test("Two greenlets that park inside mutating accesses of their own do not disturb each other")
+    @Test("Two greenlets parked inside mutating accesses of their own do not affect each other")
     func interleavedAccesses() throws {
         let sum = try withHub { _ in
             let greenlets = (0..<50).map { number in
@@ -76,7 +76,7 @@ struct RuntimeWordsTests {
         #expect(log == ["seen 1", "received 2"])
     }
 
-    @Test("Accesses that end in another order than they began end well")
+    @Test("Accesses that end in a different order than they started end correctly")
     func anyOrder() throws {
         let log = try logged { log, hub in
             let clients = (0..<4).map { _ in Client() }
@@ -87,7 +87,7 @@ struct RuntimeWordsTests {
                     log.note("\(number)")
                 }
             }
-            // Accesses come and go in main meanwhile.
+            // Main starts and ends accesses meanwhile.
             for _ in 0..<20 {
                 let client = Client()
                 try modify(&client.items) { try sleep(for: .milliseconds(700)) }
@@ -98,13 +98,13 @@ struct RuntimeWordsTests {
         #expect(log == ["3", "2", "1", "0", "[[0], [1], [2], [3]]"])
     }
 
-    @Test("A greenlet begins without anybody else's accesses, and one that ends with a kill leaves none")
+    @Test("A greenlet starts without other greenlets' accesses, and one that ends with a kill leaves none")
     func killedInsideAccess() throws {
         try withHub { _ in
             let client = Client()
             let receiver = spawn { _ = try client.connection.receive() }
             try sleep()
-            // Started while the spawner has an access open: it does not inherit that.
+            // Started while the spawner has an active access, which it does not inherit.
             try modify(&client.items) { try spawn { client.items.append(1) }.join() }
             try receiver.kill()
             for _ in 0..<10 { try #expect(client.connection.receive() > 0) }
@@ -112,7 +112,7 @@ struct RuntimeWordsTests {
     }
 
     @Test(
-        "A program that does overlap its own accesses still dies of it, also on a greenlet", .enabled(if: isDebugBuild))
+        "Overlapping accesses of one greenlet still trap", .enabled(if: isDebugBuild))
     func realOverlap() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -164,12 +164,12 @@ struct RuntimeWordsTests {
         }
     }
 
-    @Test("A greenlet does not inherit the task-locals of whoever spawned it, and main keeps its own")
+    @Test("A greenlet does not inherit its spawner's task-locals, and main keeps its own")
     func noInheritance() throws {
         let log = try logged { log, _ in
             try Local.$name.withValue("main's") {
                 try spawn { log.note(Local.name) }.join()
-                // On the stack of the one that just ended.
+                // Runs on the stack of the greenlet that just ended.
                 try spawn { log.note(Local.name) }.join()
                 log.note(Local.name)
             }
@@ -210,7 +210,7 @@ struct RuntimeWordsTests {
 
     // MARK: errno
 
-    @Test("errno survives a switch, and a greenlet begins with none")
+    @Test("errno survives a switch, and a greenlet starts with 0")
     func errnoSurvives() throws {
         let log = try logged { log, _ in
             errno = 42

@@ -51,7 +51,7 @@ struct SchedulingTests {
 
     @Test("Three-way sleep() loops are strictly round-robin", arguments: bothLoops)
     func roundRobin(loop: TestLoop) throws {
-        // More rounds than the hub grants handovers at a time, so that the hub has its turns in between.
+        // More rounds than the hub grants handovers at a time, so that the hub runs in between.
         let rounds = 2000
         let log = try logged(on: loop) { log, _ in
             let greenlets = ["A", "B", "C"].map { name in
@@ -67,8 +67,8 @@ struct SchedulingTests {
         #expect(log == (0..<rounds).flatMap { _ in ["A", "B", "C"] })
     }
 
-    @Test("Main and a greenlet that yield take turns")
-    func mainTakesTurns() throws {
+    @Test("Main and a greenlet that yield alternate")
+    func mainAlternates() throws {
         let log = try logged { log, _ in
             let other = spawn {
                 for _ in 0..<3 {
@@ -100,7 +100,7 @@ struct SchedulingTests {
         #expect(log == ["spawner", "child", "grandchild"])
     }
 
-    @Test("A hub callback that queues itself again forever stops neither timers nor descriptors", arguments: bothLoops)
+    @Test("A hub callback that requeues itself forever delays neither timers nor descriptors", arguments: bothLoops)
     func callbackStorm(loop: TestLoop) throws {
         final class Storm {
             var isOver = false
@@ -127,7 +127,7 @@ struct SchedulingTests {
         #expect(log == ["readable", "woke"])
     }
 
-    @Test("Greenlets that yield forever stop neither timers nor descriptors", arguments: bothLoops)
+    @Test("Greenlets that yield forever delay neither timers nor descriptors", arguments: bothLoops)
     func yieldStorm(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let spinners = (0..<3).map { _ in spawn { while true { try sleep() } } }
@@ -145,7 +145,7 @@ struct SchedulingTests {
         #expect(log == ["readable", "woke"])
     }
 
-    @Test("The switch interval, 5 ms unless set, bounds how late a timer is behind turns that take long")
+    @Test("The switch interval, 5 ms by default, bounds how late a timer is behind slow greenlets")
     func switchInterval() throws {
         try withHub { hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -166,7 +166,7 @@ struct SchedulingTests {
                 return due.duration(to: hub.now)
             }
             #expect(hub.switchInterval == .milliseconds(5))
-            // The interval, the turns between two looks at the clock, and those that were before main in the queue.
+            // The interval, the greenlets between two clock checks, and those ahead of main in the ready queue.
             try #expect(lateness() < .milliseconds(5 + 4 + 3))
             hub.switchInterval = .milliseconds(200)
             try #expect((.milliseconds(100)..<(.milliseconds(400))).contains(lateness()))
@@ -185,7 +185,7 @@ struct SchedulingTests {
         "sleep(for:) with zero or a negative duration is a yield", arguments: [Duration.zero, .seconds(-5)], bothLoops)
     func negativeSleep(duration: Duration, loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
-            // In turn with what only yields: a wait for the loop would come behind.
+            // Runs in order with greenlets that only yield: a wait for the loop would come later.
             spawn {
                 log.note("other")
                 try sleep()
@@ -234,11 +234,11 @@ struct SchedulingTests {
     }
 
     @Test(
-        "Sleepers wake in the order of their deadlines, and equal deadlines in the order started", arguments: bothLoops)
+        "Sleepers wake in order of their deadlines, and equal deadlines in the order started", arguments: bothLoops)
     func deadlineOrder(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let start = hub.now
-            // On a real clock two calls have two deadlines; the order is that of the calls all the same.
+            // On a real clock two calls have two deadlines; the order is still that of the calls.
             let greenlets = [(3, "c1"), (1, "a1"), (2, "b1"), (3, "c2"), (1, "a2"), (1, "a3")].map { delay, name in
                 spawn {
                     try sleep(for: .milliseconds(delay))
@@ -264,7 +264,7 @@ struct SchedulingTests {
     }
 
     @Test(
-        "spawn(after:) with no delay still waits for the hub's next look at its timers", arguments: [0, -1], bothLoops)
+        "spawn(after:) with no delay still waits until the hub next checks its timers", arguments: [0, -1], bothLoops)
     func noDelay(seconds: Int, loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let later = spawn(after: .seconds(seconds)) { log.note("later") }
@@ -291,7 +291,7 @@ struct SchedulingTests {
         #expect(log == ["ran", "0"])
     }
 
-    @Test("A later start() does not hurry start(after:), and start(after:) does not delay start()")
+    @Test("A later start() does not speed up start(after:), and start(after:) does not delay start()")
     func startAndStartAfter() throws {
         let log = try logged { log, hub in
             let late = Greenlet { log.note("late at \(hub.now.nanoseconds)") }
@@ -306,7 +306,7 @@ struct SchedulingTests {
         #expect(log == ["soon at 0", "late at 5"])
     }
 
-    @Test("Inside a greenlet current is that greenlet, in main the main greenlet, in a hub callback the hub")
+    @Test("In a greenlet current is that greenlet, in main the main greenlet, in a hub callback the hub")
     func current() throws {
         let log = try logged { log, hub in
             let main = AnyGreenlet.current
@@ -323,7 +323,7 @@ struct SchedulingTests {
         #expect(log == ["<MainGreenlet>", "<HubGreenlet>"])
     }
 
-    @Test("current stays right over switches in every direction")
+    @Test("current remains correct across switches in every direction")
     func currentAfterSwitches() throws {
         try withHub { _ in
             let greenlets = (0..<5).map { _ in
@@ -339,7 +339,7 @@ struct SchedulingTests {
         }
     }
 
-    @Test("A subclass overrides run() and is started like any greenlet")
+    @Test("A subclass overrides run() and starts like any greenlet")
     func subclass() throws {
         final class Adder: Greenlet<Int> {
             let numbers: [Int]
@@ -360,11 +360,11 @@ struct SchedulingTests {
         #expect(sum == 6)
     }
 
-    @Test("A subclass has its outcome recorded, its links told and its error reported like any greenlet")
+    @Test("A subclass's outcome is recorded, its links notified and its error reported, like any greenlet's")
     func failingSubclass() throws {
         final class Failing: Greenlet<Int> {
             override func run() throws -> Int {
-                // Unqualified, these would be the members.
+                // Unqualified names would refer to members.
                 let other = Gevent.spawn { try sleep(for: .seconds(1000)) }
                 try sleep()
                 try Gevent.kill(other)
@@ -389,7 +389,7 @@ struct SchedulingTests {
             log == ["reported Boom of a failing one", "link: Boom, true", "get: threw Boom", "link: GreenletExit"])
     }
 
-    @Test("Making a greenlet schedules nothing, and keeps no hub waiting")
+    @Test("Making a greenlet schedules nothing, and does not keep the hub waiting")
     func makingSchedulesNothing() throws {
         let log = try logged { log, hub in
             let made = Greenlet { log.note("ran") }
@@ -410,7 +410,7 @@ struct SchedulingTests {
         #expect(text == "1 2.5 three")
     }
 
-    @Test("A greenlet spawns, waits and is waited for at any depth")
+    @Test("Greenlets can spawn, wait and be joined at any depth")
     func nestedSpawns() throws {
         @Sendable func depth(_ n: Int) throws -> Int { n == 0 ? 0 : try spawn { try depth(n - 1) }.get() + 1 }
         let reached = try withHub { _ in try depth(200) }

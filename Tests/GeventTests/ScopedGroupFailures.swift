@@ -7,7 +7,7 @@ import Testing
 
 @Suite("Failures in scoped groups")
 struct ScopedGroupFailureTests {
-    @Test("The first failure, in time, ends the siblings by GreenletExit and is thrown on, not reported")
+    @Test("The earliest failure ends the siblings with GreenletExit; the scope throws it, and it is not reported")
     func firstFailure() throws {
         let log = try logged { log, hub in
             let start = hub.now
@@ -44,7 +44,7 @@ struct ScopedGroupFailureTests {
             ])
     }
 
-    @Test("A failing greenlet interrupts the body where it waits; the body may clean up, and the failure is thrown on")
+    @Test("A failing greenlet interrupts the body's wait; the body may clean up, and the scope throws the failure")
     func interruptsBody() throws {
         let log = try logged { log, hub in
             log.outcome("scope") {
@@ -76,13 +76,14 @@ struct ScopedGroupFailureTests {
             ])
     }
 
-    @Test("A body that never waits again does not see the interruption, and neither does what comes after the scope")
-    func interruptionIsTakenBack() throws {
+    @Test("A body that never waits again does not get the interruption, nor does code after the scope")
+    func interruptionIsWithdrawn() throws {
         let log = try logged { log, hub in
             log.outcome("scope") {
                 try withGroup { group in
                     let other = spawn { 1 }
-                    // Ends, and wakes the body, before the child fails: the interruption finds it ready.
+                    // This greenlet ends and wakes the body before the child fails, so the interruption finds the body
+                    // ready.
                     group.spawn { throw Boom() }
                     log.outcome("join") { try other.join() }
                     log.note("body ends")
@@ -94,7 +95,7 @@ struct ScopedGroupFailureTests {
     }
 
     @Test(
-        "get() of a failed greenlet, and of one ended for it, inside the body: one error, thrown on, nothing reported")
+        "get() of a failed greenlet, and of one ended because of it, in the body: one error, thrown and not reported")
     func getInBody() throws {
         let log = try logged { log, hub in
             log.outcome("the failed one") {
@@ -123,7 +124,7 @@ struct ScopedGroupFailureTests {
         #expect(log == ["the failed one", "the failed one, later", "a sibling"].map { "\($0): threw Boom" })
     }
 
-    @Test("When the body throws, its greenlets are ended and waited for, and its error is thrown on")
+    @Test("When the body throws, its greenlets are ended and joined, and the scope throws the body's error")
     func bodyThrows() throws {
         let log = try logged { log, hub in
             log.outcome("scope") {
@@ -143,7 +144,7 @@ struct ScopedGroupFailureTests {
         #expect(log == ["child: threw GreenletExit", "child ends", "scope: threw Boom"])
     }
 
-    @Test("Failures after the one that is thrown on are reported")
+    @Test("Failures after the thrown one are reported")
     func laterFailures() throws {
         let log = try logged { log, hub in
             log.outcome("a child's first") {
@@ -178,7 +179,7 @@ struct ScopedGroupFailureTests {
             ])
     }
 
-    @Test("A silent death is no failure; killed with another error is one")
+    @Test("An exit is not a failure; a kill with another error is")
     func exitsAndKills() throws {
         let log = try logged { log, hub in
             log.outcome("exits") {

@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Scoped groups whose caller is interrupted")
 struct ScopedGroupInterruptionTests {
-    @Test("A kill of the caller ends the greenlets, in the body and in the final wait alike")
+    @Test("A kill of the caller ends the greenlets, both in the body and in the final wait")
     func callerIsKilled() throws {
         let log = try logged { log, hub in
             for place in ["body", "final wait"] {
@@ -32,7 +32,7 @@ struct ScopedGroupInterruptionTests {
     }
 
     @Test(
-        "A kill and a failure at the same time: the kill is thrown on and the failure reported",
+        "A kill and a failure at the same time: the scope throws the kill and reports the failure",
         arguments: [true, false])
     func killAndFailure(killComesFirst: Bool) throws {
         let log = try logged { log, hub in
@@ -63,7 +63,7 @@ struct ScopedGroupInterruptionTests {
             ])
     }
 
-    @Test("A second kill does not end the wait for greenlets that are ending: it hurries them and is raised afterwards")
+    @Test("A second kill does not end the wait for ending greenlets: it interrupts them again and is raised afterwards")
     func secondKill() throws {
         let log = try logged { log, hub in
             let start = hub.now
@@ -97,7 +97,7 @@ struct ScopedGroupInterruptionTests {
             ])
     }
 
-    @Test("A third kill hurries them once more, and the caller sees one of two kills it has not seen")
+    @Test("A third kill interrupts them once more, and the caller gets one of the two kills it has not seen")
     func thirdKill() throws {
         let log = try logged { log, hub in
             let start = hub.now
@@ -160,7 +160,7 @@ struct ScopedGroupInterruptionTests {
     }
 
     @Test(
-        "A timeout around the scope ends it and passes through",
+        "A timeout around the scope ends it and propagates",
         arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
@@ -180,7 +180,7 @@ struct ScopedGroupInterruptionTests {
             ])
     }
 
-    @Test("A second timeout does not end the wait for greenlets that are ending; its scope takes it back unseen")
+    @Test("A second timeout does not end the wait for ending greenlets; its scope withdraws it unseen")
     func secondTimeout() throws {
         let log = try logged { log, hub in
             log.outcome("nested") {

@@ -9,7 +9,7 @@ import Testing
 
 @Suite("Misuse of scoped groups")
 struct ScopedGroupMisuseTests {
-    @Test("Spawning into a group whose scope is over stops the program with a message that says so")
+    @Test("Spawning into a group after its scope stops the program with a message that says so")
     func spawnAfterwards() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -38,7 +38,7 @@ struct ScopedGroupMisuseTests {
         #expect(text(result.standardErrorContent).contains("wrongThread"))
     }
 
-    @Test("In a hub callback a scope is blockedInHub, and its body does not run")
+    @Test("In a hub callback a scope throws blockedInHub, and its body does not run")
     func inTheHub() throws {
         try withHub { hub in
             var code: HubError.Code?

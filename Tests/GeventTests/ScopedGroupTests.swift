@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Scoped groups")
 struct ScopedGroupTests {
-    @Test("The scope returns the body's value once all its greenlets are over")
+    @Test("The scope returns the body's value once all its greenlets have ended")
     func joins() throws {
         let log = try logged { log, hub in
             let value = try withGroup { group in
@@ -44,7 +44,7 @@ struct ScopedGroupTests {
         #expect(log == ["1", "other", "2 0", "end", "other"])
     }
 
-    @Test("Children can spawn siblings, also in their last moments, and the scope waits for them")
+    @Test("Children can spawn siblings up to their last statement, and the scope waits for them")
     func siblings() throws {
         let log = try logged { log, hub in
             try withGroup { group in
@@ -59,7 +59,7 @@ struct ScopedGroupTests {
         #expect(log == ["0", "1", "2", "3", "4", "5", "end"])
     }
 
-    @Test("killAll ends who is there; the group goes on")
+    @Test("killAll ends the current members; the group stays usable")
     func killAllMembers() throws {
         let log = try logged { log, hub in
             try withGroup { group in
@@ -125,7 +125,7 @@ struct ScopedGroupTests {
             ])
     }
 
-    @Test("Spawned into a group that is ending: over at once, with an exit, and never run")
+    @Test("A greenlet spawned into an ending group ends at once, with an exit, and never runs")
     func spawnWhileEnding() throws {
         let log = try logged { log, hub in
             log.outcome("scope") {
@@ -144,7 +144,7 @@ struct ScopedGroupTests {
         #expect(log == ["true false true true", "scope: threw Boom"])
     }
 
-    @Test("Scopes nest: a failure ends the inner one inside out, and each error is thrown by the scope it belongs to")
+    @Test("Scopes nest: a failure ends scopes from the inside out, and each error is thrown by its own scope")
     func nesting() throws {
         let log = try logged { log, hub in
             log.outcome("outer") {
@@ -177,7 +177,8 @@ struct ScopedGroupTests {
         )
     }
 
-    @Test("Greenlets of the scope that nobody can wake: main is told, they are ended, and main's error is the deadlock")
+    @Test(
+        "If nothing can wake a scope's greenlets, main is notified, they are ended, and main throws wouldBlockForever")
     func deadlock() throws {
         let log = try logged { log, hub in
             let never = Greenlet {}
@@ -197,7 +198,7 @@ struct ScopedGroupTests {
                     throw Boom()
                 }
             }
-            // That main was told is not left over for later.
+            // Main's deadlock is not pending for later.
             log.outcome("afterwards") { try sleep(for: .seconds(1)) }
         }
         #expect(
@@ -221,7 +222,7 @@ struct ScopedGroupTests {
         #expect(message.contains("in a wait for the end of <GreenletGroup of 1>"))
     }
 
-    @Test("A hub destroyed inside the scope, or around it, leaves nothing behind")
+    @Test("A hub destroyed inside or around the scope leaves nothing behind")
     func destroyed() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -254,7 +255,7 @@ struct ScopedGroupTests {
             ])
     }
 
-    @Test("Group, greenlets and what they captured are gone after the scope, whichever way it ended")
+    @Test("Group, greenlets and captures are released after the scope, however it ended")
     func leaks() throws {
         try withHub { hub in
             hub.errorHandler = { _, _ in }
@@ -280,7 +281,7 @@ struct ScopedGroupTests {
                     if ending == 4 { try group.killAll(blocking: false, sticky: true) }
                 }
                 #expect(weakGroup == nil && witnesses == 0)
-                // One that was ended unstarted stands in the ready queue until its turn comes.
+                // A greenlet ended before it ran stays in the ready queue until the hub reaches it.
                 try sleep()
                 #expect(weakChild == nil)
             }

@@ -1,4 +1,4 @@
-/// The same numbers for the same seed, on every machine: SplitMix64.
+/// A random number generator with the same sequence for a seed on every machine: SplitMix64.
 struct SeededNumbers: RandomNumberGenerator {
     private var state: UInt64
 

@@ -27,7 +27,7 @@ struct SemaphoreTests {
         }
     }
 
-    @Test("acquire(timeout:) and acquire(blocking: false) give false; a foreign Timeout throws", arguments: bothLoops)
+    @Test("acquire(timeout:) and acquire(blocking: false) return false; a foreign Timeout throws", arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let semaphore = Semaphore(0)
@@ -65,7 +65,7 @@ struct SemaphoreTests {
         #expect(log == ["0", "1", "0", "2", "4", "5", "0"])
     }
 
-    @Test("A running greenlet may take the permit between release and wake-up; the waiter still gets the next one")
+    @Test("A running greenlet may take the permit between release and wake-up; the waiter gets the next one")
     func barging() throws {
         let log = try logged { log, hub in
             let semaphore = Semaphore(0)
@@ -80,11 +80,11 @@ struct SemaphoreTests {
             semaphore.release()
             try #expect(semaphore.acquire(blocking: false))
             try #expect(semaphore.acquire(blocking: false))
-            // 0 and 1 were chosen for nothing, and stand before 2 and 3 again.
+            // 0 and 1 were woken without a permit, and are ahead of 2 and 3 again.
             try sleep()
             try sleep()
             log.note("passed over, \(semaphore.linkCount) waiting")
-            // What was passed over is handed the next permit: nobody can take that.
+            // A waiter that was passed over is handed the next permit: no other greenlet can take it.
             #expect(semaphore.release() == 0)
             try #expect(!semaphore.acquire(blocking: false))
             try sleep()
@@ -95,7 +95,7 @@ struct SemaphoreTests {
         #expect(log == ["passed over, 4 waiting", "0", "1", "2", "3"])
     }
 
-    @Test("One who releases and takes again at once, for ever, does not starve those who wait")
+    @Test("A greenlet that releases and reacquires at once, forever, does not starve waiters")
     func noStarvation() throws {
         let log = try logged { log, _ in
             let semaphore = Semaphore(1)
@@ -125,15 +125,15 @@ struct SemaphoreTests {
     @Test("A chain of greenlets that acquire, spawn the next and end, terminates")
     func chain() throws {
         try withHub(allowingLeftovers: true) { _ in
-            // Two chains alternate between taking the permit and giving it back, each link in a greenlet of its own; a
-            // third greenlet only wants the permit once, which stops them.
+            // Two chains alternate between taking and releasing the permit, each link in its own greenlet. A third
+            // greenlet needs the permit once and then stops them.
             let semaphore = Semaphore(1)
             var isOver = false
             var links = 0
             func acquireThenSpawn() throws {
                 links += 1
-                // Far more than it takes: chains that starve the third are cut here, and it is the permit that it
-                // lacks.
+                // Far more rounds than needed: chains that starve the third greenlet stop here, and the test fails
+                // because it never got the permit.
                 if isOver || links > 1000 { return }
                 try semaphore.acquire()
                 spawn { try releaseThenSpawn() }
@@ -149,7 +149,7 @@ struct SemaphoreTests {
                 try semaphore.acquire()
                 isOver = true
             }
-            // The chains end as soon as the last one has its turn; one of them may be left waiting.
+            // The chains end as soon as the third greenlet runs; one of them may still be waiting.
             do { try joinAll([first, second, last]) } catch let error as HubError where error.code == .wouldBlockForever
             {}
             #expect(last.isSuccessful && last.isReady && isOver)
@@ -158,7 +158,8 @@ struct SemaphoreTests {
     }
 
     @Test(
-        "A waiter killed after being chosen has the permit, and passes it on as it unwinds; one killed before is gone")
+        "A waiter killed after being chosen has the permit, and releases it while unwinding; one killed before never gets it"
+    )
     func kills() throws {
         let log = try logged { log, _ in
             let semaphore = Semaphore(0)
@@ -193,7 +194,7 @@ struct SemaphoreTests {
             semaphore.release()
             try next.join()
             log.note("\(semaphore.counter) \(semaphore.linkCount)")
-            // And killed while it waits for the second time.
+            // Also when killed during its second wait.
             let again = spawn { log.outcome("again") { try semaphore.acquire() } }
             try sleep()
             semaphore.release()
@@ -205,7 +206,7 @@ struct SemaphoreTests {
         #expect(log == ["waiter: threw GreenletExit", "next: true", "0 0", "again: threw GreenletExit"])
     }
 
-    @Test("The time of one who was passed over goes on")
+    @Test("The timeout of a waiter that was passed over keeps counting")
     func passedOverTimesOut() throws {
         let log = try logged { log, hub in
             let semaphore = Semaphore(0)
@@ -224,7 +225,7 @@ struct SemaphoreTests {
         #expect(log == ["waiter: false", "3"])
     }
 
-    @Test("wait() gives how many acquires would succeed and takes no permit")
+    @Test("wait() returns how many acquires would succeed and takes no permit")
     func waitTakesNothing() throws {
         let log = try logged { log, _ in
             let semaphore = Semaphore(2)
@@ -236,7 +237,7 @@ struct SemaphoreTests {
             let behind = spawn { log.outcome("behind") { try semaphore.wait() } }
             try sleep()
             semaphore.release()
-            // The watcher stands before the acquirer, so it still sees the permit; behind it there is none left.
+            // The watcher is ahead of the acquirer, so it still sees the permit; behind it no permit is left.
             try joinAll([watcher, acquirer])
             log.note("\(behind.isReady) \(semaphore.counter)")
             semaphore.release()
@@ -252,7 +253,7 @@ struct SemaphoreTests {
             log == ["free: 2", "watcher: 1", "acquirer: true", "false 0", "behind: 1", "quick: 0"])
     }
 
-    @Test("A wait() that finds a permit comes after those who were woken before")
+    @Test("A wait() that finds a permit resumes after waiters woken earlier")
     func waitDuringNotification() throws {
         let log = try logged { log, _ in
             let semaphore = Semaphore(0)
@@ -265,7 +266,7 @@ struct SemaphoreTests {
         #expect(log == ["0: 1", "1: 1", "own: 1"])
     }
 
-    @Test("A semaphore made before any hub works in whichever thread uses it first, and making one makes no hub")
+    @Test("A semaphore made before any hub works on the first thread that uses it; making one makes no hub")
     func beforeAnyHub() throws {
         let semaphore = Smuggled(Semaphore(1))
         try onFreshThread {
@@ -283,7 +284,7 @@ struct SemaphoreTests {
         try onFreshThread { #expect(hubErrorCode { try semaphore.value.acquire() } == .destroyed) }
     }
 
-    @Test("A negative start is refused")
+    @Test("A negative initial count throws")
     func negativeStart() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -292,7 +293,7 @@ struct SemaphoreTests {
         #expect(text(result.standardErrorContent).contains("begins with no less than 0 permits, not with -1"))
     }
 
-    @Test("In a hub callback, release works, acquire takes what is free, and does not wait")
+    @Test("In a hub callback, release works, and acquire takes a free permit but does not wait")
     func inHub() throws {
         try withHub { hub in
             let semaphore = Semaphore(1)
@@ -308,7 +309,7 @@ struct SemaphoreTests {
         }
     }
 
-    @Test("withPermit gives the permit back whichever way its block ends")
+    @Test("withPermit releases the permit however its block ends")
     func withPermit() throws {
         try withHub { _ in
             let semaphore = Semaphore(1)
@@ -331,7 +332,7 @@ struct SemaphoreTests {
         #expect(log == ["first", "<Semaphore 1>"])
     }
 
-    @Test("What would block forever names the semaphore")
+    @Test("wouldBlockForever names the semaphore")
     func report() throws {
         try withHub { _ in
             let semaphore = Semaphore(0)
@@ -342,7 +343,7 @@ struct SemaphoreTests {
         }
     }
 
-    @Test("A semaphore goes with its last reference; waiting makes no cycle")
+    @Test("A semaphore is released with its last reference; waiting makes no cycle")
     func life() throws {
         try withHub { _ in
             weak var seen: Semaphore?

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// The example that prints the settings in force, if it was built beside this test.
+/// The example program that prints the current settings, if it was built next to this test.
 private let geventInfo: String? = {
     var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
     let length = readlink("/proc/self/exe", &buffer, buffer.count)
@@ -11,7 +11,7 @@ private let geventInfo: String? = {
     return access(program, X_OK) == 0 ? program : nil
 }()
 
-/// Why this system cannot run a set-user-ID program for another user; nil if it can.
+/// The reason why this system cannot run a set-user-ID program for another user; nil if it can.
 private let obstacle: String? = {
     if geventInfo == nil { return "gevent-info was not built" }
     if isSanitized { return "LeakSanitizer does not work in a set-user-ID program" }
@@ -31,11 +31,11 @@ private let obstacle: String? = {
 @Suite("Set-user-ID programs")
 struct SetUserIDTests {
     @Test(
-        "They ignore what the environment says about settings, as it is the caller's",
+        "They ignore settings from the environment, which the caller controls",
         .enabled(if: obstacle == nil, "\(obstacle ?? "")"))
     func environment() throws {
         let program = try #require(geventInfo)
-        // 0: as it should be. 2: the plain program does not take the setting, so the test shows nothing.
+        // 0: correct. 2: the plain program ignores the setting, so the test proves nothing.
         let script = """
             set -e
             directory=$(mktemp -d /tmp/gevent-set-user-id-XXXXXX)

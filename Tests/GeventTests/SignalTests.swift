@@ -7,7 +7,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Waits, in a greenlet, until something has become true.
+/// Waits, in a greenlet, until the condition is true.
 func waitUntil(_ condition: () -> Bool) throws {
     while !condition() { try sleep(for: .milliseconds(1)) }
 }
@@ -21,7 +21,7 @@ private func disposition(of number: CInt) -> Bool {
 @Suite("Signals")
 struct SignalTests {
     @Test(
-        "Fact 115: the handler runs in a greenlet of its own, and may park; it stays in place", arguments: bothLoops)
+        "A handler runs in its own greenlet and may park; it stays registered", arguments: bothLoops)
     func inAGreenlet(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
             var seen: [AnyGreenlet] = []
@@ -44,7 +44,7 @@ struct SignalTests {
         #expect(entries == ["handled", "handled", "handled"])
     }
 
-    @Test("Fact 115: a registration does not keep the loop alive, unless it is referenced", arguments: bothLoops)
+    @Test("A registration does not keep the loop alive unless it is referenced", arguments: bothLoops)
     func referenced(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let registration = try onSignal(SIGUSR1) {}
@@ -61,7 +61,7 @@ struct SignalTests {
         }
     }
 
-    @Test("Fact 115: an error from the handler is raised in main, and the handler stays", arguments: bothLoops)
+    @Test("An error from the handler is raised in main, and the handler remains", arguments: bothLoops)
     func errors(loop: TestLoop) throws {
         let entries = try logged(on: loop) { log, hub in
             var count = 0
@@ -93,7 +93,7 @@ struct SignalTests {
         #expect(entries == ["handled"])
     }
 
-    @Test("Each delivery is one greenlet, however many come before the hub looks")
+    @Test("Each delivery runs one greenlet, however many signals arrive before the hub checks")
     func counted() throws {
         try withHub(on: .configured) { _ in
             var handled = 0
@@ -106,7 +106,7 @@ struct SignalTests {
         }
     }
 
-    @Test("Several registrations for a signal each get it, in their order; each is cancelled alone")
+    @Test("Several registrations for a signal each get it, in order; each is cancelled alone")
     func several() throws {
         let entries = try logged { log, hub in
             let first = try onSignal(SIGUSR1) { log.note("first") }
@@ -121,7 +121,7 @@ struct SignalTests {
         #expect(entries == ["first", "second", "second"])
     }
 
-    @Test("A registration is not told of what came before it, nor of what came before it was cancelled")
+    @Test("A registration gets no signal from before it, and none after its cancellation")
     func onlyWhileRegistered() throws {
         let entries = try logged { log, hub in
             let first = try onSignal(SIGUSR1) { log.note("first") }
@@ -165,7 +165,7 @@ struct SignalTests {
         #expect(handled.count == 15)
     }
 
-    @Test("A hub that sleeps is woken by a signal that another thread gets", arguments: [TestLoop.configured])
+    @Test("A sleeping hub is woken by a signal that another thread receives", arguments: [TestLoop.configured])
     func wakesSleepingHub(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let main = AnyGreenlet.current
@@ -180,7 +180,7 @@ struct SignalTests {
         }
     }
 
-    @Test("What the process did about a signal before is restored with the last registration of all hubs")
+    @Test("The process's previous signal action is restored with the last registration of all hubs")
     func restored() async {
         await #expect(processExitsWith: .success) {
             #expect(disposition(of: SIGUSR1))
@@ -197,9 +197,9 @@ struct SignalTests {
                 guard disposition(of: SIGUSR1) else { exit(3) }
                 try onSignal(SIGUSR1) {}
             }
-            // A hub that goes takes its registrations along.
+            // A destroyed hub cancels its registrations.
             guard disposition(of: SIGUSR1) else { exit(4) }
-            // Somebody else's handler in our place is left alone.
+            // A handler that replaced ours is left alone.
             try withHub { _ in
                 let registration = try onSignal(SIGUSR1) {}
                 signal(SIGUSR1) { _ in }
@@ -209,7 +209,7 @@ struct SignalTests {
         }
     }
 
-    @Test("Signals that no program can be told of are refused, and leave nothing behind")
+    @Test("Signals that cannot be delivered to a program are refused, and leave nothing behind")
     func refused() throws {
         let before = openDescriptorCount()
         try withHub { _ in
@@ -227,7 +227,7 @@ struct SignalTests {
             #expect(code(0) == .noSuchSignal)
             #expect(code(-1) == .noSuchSignal)
             #expect(code(65) == .noSuchSignal)
-            // The C library's own.
+            // A signal that the C library uses itself.
             #expect(code(32) == .noSuchSignal)
             for number in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS] {
                 #expect(code(number) == .synchronous)
@@ -238,7 +238,7 @@ struct SignalTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("Registrations leave no descriptor behind, cancelled or not, and the hub lets go of their closures")
+    @Test("Registrations leak no descriptor, cancelled or not, and the hub releases their closures")
     func leavesNothing() throws {
         let before = openDescriptorCount()
         let alive = Counter()
@@ -257,7 +257,7 @@ struct SignalTests {
         #expect(openDescriptorCount() == before)
     }
 
-    @Test("Running out of descriptors is an error, and the next try works")
+    @Test("Running out of descriptors throws, and the next attempt works")
     func outOfDescriptors() async {
         await #expect(processExitsWith: .success) {
             try withHub { _ in
@@ -275,7 +275,7 @@ struct SignalTests {
         }
     }
 
-    @Test("A handler runs next to children that are waited for: SIGCHLD belongs to everybody", arguments: bothLoops)
+    @Test("A handler for SIGCHLD runs in addition to waits for children", arguments: bothLoops)
     func childSignals(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             var signals = 0
@@ -299,7 +299,7 @@ struct SignalTests {
         #expect(text(result.standardErrorContent).contains("wrongThread"))
     }
 
-    @Test("Code that a signal interrupts finds its errno as it was")
+    @Test("Code interrupted by a signal keeps its errno")
     func errnoKept() throws {
         try withHub { _ in
             let registration = try onSignal(SIGUSR1) {}

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("Spawn callbacks")
 struct SpawnCallbackTests {
-    /// A subclass, which is started like any other.
+    /// A subclass, which starts like any greenlet.
     final class Worker: Greenlet<Int> {
         override func run() throws -> Int { 7 }
     }
@@ -38,7 +38,7 @@ struct SpawnCallbackTests {
             ])
     }
 
-    @Test("Two registrations are two calls, each of them removed for itself; removing twice is fine")
+    @Test("Two registrations make two calls, and each is removed alone; removing twice is harmless")
     func registrations() throws {
         let log = try logged { log, _ in
             let closure: (JoinableGreenlet) -> Void = { _ in log.note("called") }
@@ -57,7 +57,7 @@ struct SpawnCallbackTests {
         #expect(log == ["called", "called", "-", "called", "-"])
     }
 
-    @Test("A callback may remove itself and others, and those it removes are not called any more")
+    @Test("A callback may remove itself and others; removed callbacks are no longer called")
     func removedWhileCalled() throws {
         let log = try logged { log, _ in
             var callbacks: [Registration] = []
@@ -75,7 +75,7 @@ struct SpawnCallbackTests {
         #expect(log.count == 1)
     }
 
-    @Test("What a callback ends before its turn never runs", arguments: [false, true])
+    @Test("A greenlet ended by a callback before its first run never runs", arguments: [false, true])
     func endedByACallback(isDelayed: Bool) throws {
         let log = try logged { log, _ in
             let callback = AnyGreenlet.addSpawnCallback { greenlet in
@@ -92,7 +92,7 @@ struct SpawnCallbackTests {
         #expect(log == ["true true false", "Optional(GreenletExit)"])
     }
 
-    @Test("A callback that starts greenlets is called for those too, and they run before the one it was called for")
+    @Test("Greenlets started by a callback trigger callbacks too, and run before the greenlet of the outer call")
     func startsOthers() throws {
         let log = try logged { log, _ in
             var depth = 0
@@ -107,21 +107,21 @@ struct SpawnCallbackTests {
         #expect(log == ["inner", "inner", "outer", "3"])
     }
 
-    @Test("Registrations belong to their thread, and go with its hub")
+    @Test("Registrations belong to their thread, and are released with its hub")
     func perHub() throws {
         let log = try logged { log, hub in
             _ = hub
             let calls = Counter()
-            let gone = Counter()
+            let released = Counter()
             try onFreshThread {
                 _ = try Hub.start(on: VirtualLoop())
-                let witness = Witness { gone.add() }
+                let witness = Witness { released.add() }
                 AnyGreenlet.addSpawnCallback { _ in withExtendedLifetime(witness) { _ = calls.add() } }
                 spawn {}
                 Hub.current.destroy()
             }
             spawn {}
-            log.note("\(calls.count) \(gone.count)")
+            log.note("\(calls.count) \(released.count)")
         }
         #expect(log == ["1 1"])
     }

@@ -13,7 +13,7 @@ private let depth = SpawnTreeKey<Int>("depth")
 
 @Suite("Spawn tree")
 struct SpawnTreeTests {
-    // MARK: Who spawned whom
+    // MARK: Spawners
 
     @Test("The spawner is the greenlet that made it: main, another one, a raw one, or the hub for callbacks")
     func spawner() throws {
@@ -26,7 +26,7 @@ struct SpawnTreeTests {
             }
             log.note("\(outer.spawningGreenlet === main)")
             let made = try outer.get()
-            // Who starts it does not matter.
+            // The greenlet that starts it is irrelevant.
             made.start()
             log.note("\(made.spawningGreenlet === outer)")
             let raw = spawnRaw {
@@ -43,7 +43,7 @@ struct SpawnTreeTests {
         #expect(log == ["true", "true", "true", "true", "true", "true <HubGreenlet>", "true"])
     }
 
-    @Test("It is a weak reference: nothing is kept alive by what it spawned")
+    @Test("The spawner is a weak reference: a spawned greenlet retains nothing")
     func weakSpawner() throws {
         let log = try logged { log, _ in
             var child: Greenlet<Void>?
@@ -52,7 +52,7 @@ struct SpawnTreeTests {
                 let parent = spawn { child = Greenlet {} }
                 try parent.join()
                 spawner = parent
-                // Over, but there.
+                // Ended, but not released.
                 log.note("\(child!.spawningGreenlet === parent)")
             }
             log.note("\(spawner == nil) \(child!.spawningGreenlet == nil)")
@@ -85,9 +85,9 @@ struct SpawnTreeTests {
         }
     }
 
-    // MARK: Where
+    // MARK: Spawn sites
 
-    @Test("The stack tells where it was made, and then where its spawner was")
+    @Test("The stack shows the spawn site, followed by the spawner's spawn site")
     func stack() throws {
         let text = try withHub { _ in
             try spawn { try spawn { AnyGreenlet.current.spawningStack!.description }.get() }.get()
@@ -99,7 +99,7 @@ struct SpawnTreeTests {
         #expect(lines.filter { $0.contains("SpawnTreeTests.stack()") }.count >= 2)
     }
 
-    @Test("It tells the file and the line, also of a function that was inlined")
+    @Test("It shows file and line, also of an inlined function")
     func stackLines() throws {
         let (frames, inner, outer) = try withHub { _ in
             var inner: UInt = 0
@@ -116,10 +116,10 @@ struct SpawnTreeTests {
         #expect(frames.dropFirst().first?.hasSuffix("(SpawnTree.swift:\(outer))") == true)
     }
 
-    @Test("Equal places are one record; main, the hub and raw greenlets have none")
+    @Test("Equal sites share one record; main, the hub and raw greenlets have none")
     func records() throws {
         let log = try logged { log, hub in
-            // A number the compiler does not know, so that it is one place.
+            // The compiler does not know the count, so it does not unroll the loop: one site.
             var greenlets: [Greenlet<Void>] = []
             while greenlets.count < hub.statistics.spawnCount + 3 { greenlets.append(Greenlet {}) }
             log.note("\(greenlets[0].spawningStack! == greenlets[2].spawningStack!)")
@@ -131,7 +131,7 @@ struct SpawnTreeTests {
         #expect(log == ["true", "false", "true true", "true"])
     }
 
-    /// Spawns a chain of greenlets, each from the one before, and returns the number of levels of each.
+    /// Spawns a chain of greenlets, each from the one before, and returns each one's number of levels.
     private static func chain(_ length: Int) throws -> [Int] {
         var levels: [Int] = []
         func next(_ left: Int) {
@@ -143,7 +143,7 @@ struct SpawnTreeTests {
         return levels
     }
 
-    @Test("As many levels are kept as the limit says, ten unless it is set")
+    @Test("The limit sets the number of recorded levels, ten by default")
     func limit() throws {
         defer { AnyGreenlet.spawningStackLimit = 10 }
         #expect(AnyGreenlet.spawningStackLimit == 10)
@@ -162,7 +162,7 @@ struct SpawnTreeTests {
             ])
     }
 
-    @Test("A greenlet that spawns its successor for ever comes to a constant number of records and no memory")
+    @Test("A greenlet that spawns its successor forever uses a constant number of records and no memory")
     func successors() throws {
         let counts = try withHub { hub in
             var left = 100_000
@@ -181,13 +181,13 @@ struct SpawnTreeTests {
         #expect(counts[0] < 40)
     }
 
-    @Test("More chains than are kept are cut, and more places than are kept are not recorded")
+    @Test("Chains beyond the limit are cut, and sites beyond the limit are not recorded")
     func cap() throws {
         let found = try withHub { hub in
             var sites = gevent_spawn_sites()
             defer { gevent_spawn_sites_destroy(&sites) }
-            let most = Int(GEVENT_SPAWN_SITES_MOST)
-            // As many spawners as there are not in any program.
+            let most = Int(GEVENT_SPAWN_SITES_MAX)
+            // More spawners than any real program has.
             let spawners = UnsafeMutableBufferPointer<gevent_spawn_site>.allocate(capacity: 3 * most)
             defer { spawners.deallocate() }
             spawners.initialize(repeating: gevent_spawn_site())
@@ -245,8 +245,8 @@ struct SpawnTreeTests {
             ])
     }
 
-    @Test("A store is there whoever asks for it first: the child before the parent, or from outside")
-    func firstAsker() throws {
+    @Test("A store exists whichever access comes first: from the child, from the parent, or from outside")
+    func firstAccess() throws {
         let log = try logged { log, _ in
             let event = Greenlet {}
             var child: Greenlet<Void>?
@@ -259,13 +259,13 @@ struct SpawnTreeTests {
             log.note("\(store === parent.spawnTreeLocals) \(store != nil)")
             event.start()
             try joinAll([parent, child!])
-            // Over, they still have it.
+            // They have ended, and still have the store.
             log.note("\(store === parent.spawnTreeLocals) \(store === child!.spawnTreeLocals)")
         }
         #expect(log == ["true true", "true true"])
     }
 
-    @Test("Assigning a store begins a new tree there: what was spawned before keeps the old one")
+    @Test("Assigning a store starts a new tree: greenlets spawned before keep the old store")
     func assigned() throws {
         let log = try logged { log, _ in
             let gate = Greenlet {}
@@ -278,7 +278,7 @@ struct SpawnTreeTests {
                 let after = spawn { try gate.join() }
                 log.note("\(before.spawnTreeLocals === old) \(after.spawnTreeLocals === fresh)")
                 log.note("\(current.spawnTreeLocals === fresh)")
-                // Both are still its children.
+                // Both are still children of it.
                 log.note("\(before.spawningGreenlet === current) \(after.spawningGreenlet === current)")
                 current.spawnTreeLocals = nil
                 log.note("\(current.spawnTreeLocals !== fresh) \(current.spawnTreeLocals != nil)")
@@ -294,15 +294,15 @@ struct SpawnTreeTests {
         #expect(log == ["true true", "true", "true true", "true true", "true", "true true"])
     }
 
-    @Test("The store goes with the last of its tree, and no earlier")
-    func storeGoes() throws {
+    @Test("The store is released with the last greenlet of its tree, and no earlier")
+    func storeIsReleased() throws {
         let log = try logged { log, _ in
             let key = SpawnTreeKey<Witness>("witness")
             let gate = Greenlet {}
             var last: Greenlet<Void>?
             do {
                 let parent = spawn {
-                    AnyGreenlet.current.spawnTreeLocals![key] = Witness { log.note("gone") }
+                    AnyGreenlet.current.spawnTreeLocals![key] = Witness { log.note("released") }
                     spawn { last = spawn { try gate.join() } }
                 }
                 try parent.join()
@@ -315,31 +315,31 @@ struct SpawnTreeTests {
             last = nil
             log.note("end")
         }
-        #expect(log == ["kept", "over", "gone", "end"])
+        #expect(log == ["kept", "over", "released", "end"])
     }
 
-    @Test("A long-lived greenlet that begins a tree for each request keeps none of them")
+    @Test("A long-lived greenlet that starts a tree for each request retains none of them")
     func requests() throws {
         let log = try logged { log, hub in
-            let gone = Counter()
+            let released = Counter()
             let key = SpawnTreeKey<Witness>("witness")
             try spawn {
                 for _ in 0..<1000 {
                     let store = SpawnTreeLocals()
-                    store[key] = Witness { gone.add() }
+                    store[key] = Witness { released.add() }
                     AnyGreenlet.current.spawnTreeLocals = store
-                    // The one before has ended when the next begins.
+                    // The previous tree has ended when the next one starts.
                     try spawn { _ = AnyGreenlet.current.spawnTreeLocals![key] }.join()
                 }
                 // The last one is still in use.
-                log.note("\(gone.count)")
+                log.note("\(released.count)")
             }.join()
-            log.note("\(gone.count)")
+            log.note("\(released.count)")
         }
         #expect(log == ["999", "1000"])
     }
 
-    @Test("A store is what its keys make of it: typed, and each key is another one")
+    @Test("A store is defined by its keys, which are typed and distinct")
     func keys() throws {
         let store = SpawnTreeLocals()
         let other = SpawnTreeKey<String>("user")
@@ -366,12 +366,12 @@ struct SpawnTreeTests {
             for _ in 0..<20 { try work() }
             return [before, freeRecordCount(hub)]
         }
-        // As many records as a chain of three takes at once, and no more.
+        // No more records than a chain of three uses at once.
         #expect(counts[0] == counts[1])
         #expect(counts[0] < 20)
     }
 
-    @Test("With GEVENT_TRACK_GREENLET_TREE off there is no spawner, no stack and no store, and all else works")
+    @Test("With GEVENT_TRACK_GREENLET_TREE off there is no spawner, stack or store; everything else works")
     func off() async {
         await #expect(processExitsWith: .success) {
             setenv("GEVENT_TRACK_GREENLET_TREE", "0", 1)
@@ -396,7 +396,7 @@ private func withoutTracking() throws {
     try child.join()
 }
 
-/// How many of the hub's records wait to be used again.
+/// The number of the hub's records that are free for reuse.
 private func freeRecordCount(_ hub: Hub) -> Int {
     var count = 0
     var record = hub.pointer.pointee.free_records

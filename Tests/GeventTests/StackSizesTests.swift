@@ -8,15 +8,15 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// The address space of the stack that runs, without its guard.
+/// The address space of the current stack, without its guard.
 private func usableSize() -> Int {
     let context = AnyGreenlet.current.context!
     return context.pointee.stack_high! - context.pointee.stack_low!
 }
 
-@Suite("Stacks of other sizes than the default")
+@Suite("Stacks of non-default sizes")
 struct StackSizesTests {
-    @Test("A greenlet gets a stack of at least the size that was asked for, rounded up to a power of two")
+    @Test("A greenlet gets a stack of at least the requested size, rounded up to a power of two")
     func sizes() throws {
         try withHub { hub in
             let small = try spawn(stackSize: 16 << 10) { usableSize() }.get()
@@ -27,7 +27,7 @@ struct StackSizesTests {
             #expect((8 << 20..<9 << 20).contains(large))
             let most = try spawn(stackSize: 64 << 20) { usableSize() }.get()
             #expect((64 << 20..<68 << 20).contains(most))
-            // The default asked for by name is the default.
+            // Requesting the default size gives a default stack.
             let before = gevent_hub_stack_count(hub.pointer)
             let usual = try spawn(stackSize: 1 << 20) { usableSize() }.get()
             let unasked = try spawn { usableSize() }.get()
@@ -36,7 +36,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("Every way to make a greenlet takes a size")
+    @Test("Every way to make a greenlet accepts a size")
     func everyWay() throws {
         final class Sized: Greenlet<Int> {
             override func run() -> Int { usableSize() }
@@ -60,7 +60,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("A large stack has room for recursion that the default has not")
+    @Test("A large stack has room for recursion that the default stack has not")
     func recursion() throws {
         try withHub { _ in
             let depth = 40_000
@@ -69,7 +69,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("An overflow of a stack of its own size names the greenlet")
+    @Test("An overflow of a stack of non-default size names the greenlet")
     func overflow() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -82,7 +82,9 @@ struct StackSizesTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in a small one"))
     }
 
-    @Test("A size out of bounds stops the program with the bounds", arguments: [0, 16_383, (64 << 20) + 1])
+    @Test(
+        "A size out of range stops the program with a message that contains the range",
+        arguments: [0, 16_383, (64 << 20) + 1])
     func bounds(size: Int) async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             [size = size as Int] in
@@ -93,7 +95,7 @@ struct StackSizesTests {
         #expect(report.contains("a stack of \(size) bytes: stackSize takes 16384 (16 KiB) to 67108864 (64 MiB)"))
     }
 
-    @Test("Each size reuses stacks of its own, whichever greenlets follow each other")
+    @Test("Each size reuses its own stacks, in any order of greenlets")
     func reuse() throws {
         try withHub { hub in
             let sizes = [16 << 10, 64 << 10, 256 << 10, 1 << 20]
@@ -117,7 +119,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("A greenlet that parks deeper than a smaller size has room for is in order")
+    @Test("A greenlet may park at a depth for which a smaller stack has no room")
     func deepBesideSmall() throws {
         try withHub { _ in
             let small = spawn(stackSize: 16 << 10) { try sleep(for: .seconds(5)) }
@@ -129,7 +131,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("They are in reports, are killed unstarted, and end with their hub")
+    @Test("These greenlets appear in reports, can be killed unstarted, and end with their hub")
     func hub() throws {
         try withHub { hub in
             let parked = spawn(stackSize: 64 << 10) { try sleep(for: .seconds(100)) }
@@ -149,7 +151,7 @@ struct StackSizesTests {
         }
     }
 
-    @Test("Memory of stacks of other sizes goes back to the system, too")
+    @Test("Memory of stacks of other sizes is returned to the system too")
     func trim() throws {
         try withHub { hub in
             let greenlets = (0..<3000).map { _ in spawn(stackSize: 64 << 10) { try sleep(for: .seconds(1)) } }
@@ -177,8 +179,8 @@ struct StackSizesTests {
         }
     }
 
-    // ThreadSanitizer forgets the fibers in a forked child.
-    @Test("In a forked child, what was queued before belongs to the parent", .enabled(if: !isSanitized))
+    // ThreadSanitizer loses its fibers in a forked child.
+    @Test("In a forked child, stacks queued before the fork belong to the parent", .enabled(if: !isSanitized))
     func forked() throws {
         try withHub(on: .configured) { hub in
             var count = 0

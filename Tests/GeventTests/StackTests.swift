@@ -8,7 +8,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Recurses until `depth`; the frame is about as large as that of ordinary code.
+/// Recurses until `depth`, with a frame about as large as that of ordinary code.
 @inline(never)
 func recurse(_ depth: Int, _ work: (Int) -> Int = { $0 }) -> Int {
     if depth == 0 { return work(0) }
@@ -16,19 +16,19 @@ func recurse(_ depth: Int, _ work: (Int) -> Int = { $0 }) -> Int {
     return work(below) + 1
 }
 
-/// Keeps recursion from being turned into a loop.
+/// Keeps the compiler from turning recursion into a loop.
 func endless() -> Int { recurse(.max) { $0 &* 3 } }
 
-/// Where this stack is now.
+/// The current stack pointer.
 @inline(never)
 private func stackAddress() -> UInt {
     withUnsafeTemporaryAllocation(byteCount: 16, alignment: 16) { UInt(bitPattern: $0.baseAddress!) }
 }
 
-/// Lets the hub look at idle stacks twice, which is when it takes their memory.
+/// Lets the hub check idle stacks twice; at the second check it releases their memory.
 private func becomeIdle() throws { for _ in 0..<4 { try sleep(for: .seconds(2)) } }
 
-/// How much of a stack is in memory, counted from its top to the lowest page that is.
+/// The resident size of a stack, from its top to the lowest resident page.
 private func residentDepth(_ context: UnsafeMutablePointer<gevent_context>) -> Int {
     let high = context.pointee.stack_high!
     return high - gevent_first_resident_page(context.pointee.stack_low, high)
@@ -55,7 +55,7 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the deep one"))
     }
 
-    @Test("The name may be given while the greenlet runs, and long names are cut")
+    @Test("The name may be set while the greenlet runs, and long names are cut")
     func overflowName() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -72,7 +72,7 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in long long long"))
     }
 
-    @Test("An unnamed greenlet on a stack that a named one used is not called by that name")
+    @Test("An unnamed greenlet on a reused stack does not appear under the name of the previous one")
     func overflowUnnamed() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -86,7 +86,7 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in an unnamed greenlet"))
     }
 
-    @Test("So does an overflow where stacks are guarded by mprotect, and on a small stack")
+    @Test("An overflow is reported likewise with stacks guarded by mprotect, and on a small stack")
     func overflowOfSmallStack() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -113,7 +113,7 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("greenlet stack overflow in the hub"))
     }
 
-    @Test("A frame that steps over the guard onto another stack is reported as soon as it parks, and nothing else runs")
+    @Test("A frame that skips the guard into another stack is reported at the next park, and nothing else runs")
     func jumpAndPark() async throws {
         let result = try await #require(processExitsWith: .signal(SIGABRT), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -136,7 +136,7 @@ struct StackTests {
         #expect(!report.contains("another greenlet ran"))
     }
 
-    @Test("So is one that yields, and one that hands control to another greenlet")
+    @Test("It is also reported at a yield and at a direct switch to another greenlet")
     func jumpAndSwitch() async throws {
         for isHandover in [false, true] {
             let result = try await #require(
@@ -158,7 +158,7 @@ struct StackTests {
         }
     }
 
-    @Test("A frame that fits a stack runs, and so does a call next to a larger one that is not used")
+    @Test("A frame that fits a stack runs, and so does a call next to an unused larger frame")
     func largeFrames() throws {
         let results = try withHub { _ in
             let neighbours = (0..<3).map { number in
@@ -173,7 +173,7 @@ struct StackTests {
         #expect(results == [true, true, true, true])
     }
 
-    @Test("A crash that is no overflow is not called one")
+    @Test("A crash that is not an overflow is not reported as one")
     func otherCrash() async throws {
         let result = try await #require(processExitsWith: .signal(SIGSEGV), observing: [\.standardErrorContent]) {
             dieQuietly()
@@ -184,12 +184,12 @@ struct StackTests {
         #expect(!text(result.standardErrorContent).contains("overflow"))
     }
 
-    @Test("Recursion that fits a stack of the default size runs, and leaves the neighbours alone")
+    @Test("Recursion that fits a stack of the default size runs, and does not touch the neighbours")
     func deepRecursion() throws {
         let results = try withHub { _ in
             let greenlets = (0..<20).map { number in
                 spawn {
-                    // Some 100 KiB in a debug build.
+                    // About 100 KiB in a debug build.
                     let depth = 600 + number
                     let before = recurse(depth)
                     try sleep()
@@ -201,7 +201,7 @@ struct StackTests {
         #expect(results == Array(repeating: true, count: 20))
     }
 
-    @Test("A greenlet that parks deep in a recursion goes on there")
+    @Test("A greenlet that parks deep in a recursion resumes there")
     func parkDeep() throws {
         let sum = try withHub { _ in
             let greenlets = (0..<50).map { number in spawn { try parkAtDepth(number * 4) } }
@@ -210,7 +210,7 @@ struct StackTests {
         #expect(sum == (0..<50).reduce(0) { $0 + $1 * 4 })
     }
 
-    @Test("An error is thrown through many frames of a greenlet's stack")
+    @Test("An error propagates through many frames of a greenlet's stack")
     func throwDeep() throws {
         let log = try logged { log, _ in
             let victim = spawn { log.outcome("deep") { try parkAtDepth(200) } }
@@ -222,7 +222,7 @@ struct StackTests {
 
     // MARK: Reuse
 
-    @Test("Greenlets that run one after the other share one stack")
+    @Test("Greenlets that run one after another share one stack")
     func oneAfterTheOther() throws {
         let count = try withHub { hub in
             for number in 0..<1000 { try #expect(spawn { number }.get() == number) }
@@ -244,7 +244,7 @@ struct StackTests {
         #expect(count < 10)
     }
 
-    @Test("Greenlets that are killed before they ran have no stacks of their own")
+    @Test("Greenlets killed before they ran have no stacks")
     func noStackForTheUnstarted() throws {
         let count = try withHub { hub in
             let greenlets = (0..<100).map { _ in spawn {} }
@@ -252,11 +252,11 @@ struct StackTests {
             _ = try hub.join()
             return slotCount(hub)
         }
-        // The one on which they are found dead.
+        // The hub discards them on this one.
         #expect(count <= 1)
     }
 
-    @Test("Parked greenlets have stacks of their own, aligned, and given back at the end")
+    @Test("Parked greenlets have their own aligned stacks, which are released at the end")
     func ownStacks() throws {
         try withHub { hub in
             var addresses: Set<UInt> = []
@@ -276,7 +276,7 @@ struct StackTests {
         }
     }
 
-    @Test("What idle stacks held goes back to the system, and they can be used again")
+    @Test("Memory of idle stacks is returned to the system, and the stacks can be reused")
     func trim() throws {
         try withHub { hub in
             func wave(_ count: Int) throws {
@@ -289,7 +289,7 @@ struct StackTests {
                 for (number, greenlet) in greenlets.enumerated() { try #expect(greenlet.get() == number) }
             }
             try wave(4000)
-            // The hub trims a part of them each time it has nothing to do.
+            // The hub trims some of them each time it is idle.
             for _ in 0..<10 { try sleep(for: .seconds(1)) }
             #expect(hub.statistics.idleStacks <= 1024)
             try wave(4000)
@@ -297,7 +297,7 @@ struct StackTests {
         }
     }
 
-    @Test("A greenlet that waits for long gives the depth of its stack back, keeps its frames, and the mark remains")
+    @Test("A greenlet in a long wait releases the memory below its frames and keeps the frames; the mark remains")
     func shedParked() throws {
         try withHub { hub in
             let gate = Greenlet {}
@@ -324,7 +324,7 @@ struct StackTests {
         }
     }
 
-    @Test("A free stack that is kept gives all but its top back once it is idle, and can be used again")
+    @Test("A free stack releases all memory but its top once idle, and can be reused")
     func shedFree() throws {
         try withHub { hub in
             func wave() throws {
@@ -345,7 +345,7 @@ struct StackTests {
         }
     }
 
-    @Test("No step of it takes long, and it comes to an end")
+    @Test("Each step of the trimming is short, and the trimming ends")
     func shedInSteps() throws {
         try withHub { hub in
             let count = 300
@@ -357,8 +357,8 @@ struct StackTests {
             }
             try sleep()
             var now = hub.now.nanoseconds
-            // Stacks are looked at first, and shed if they are still idle the next time. Each step moves on by 256
-            // slots at most, and by 16 if there is something to shed.
+            // A stack is checked first, and trimmed if still idle at the next check. Each step advances by at most 256
+            // slots, or by 16 if there is something to trim.
             var steps = 0
             while case let next = gevent_hub_shed_stacks(hub.pointer, now), next != .max {
                 steps += 1
@@ -366,19 +366,19 @@ struct StackTests {
             }
             #expect(steps >= count / 256 + count / 16)
             #expect(greenlets.allSatisfy { residentDepth($0.context!) < 64 << 10 })
-            // Nothing has run, so nothing is left to do, however much time passes.
+            // Nothing has run, so nothing is left to trim, however much time passes.
             #expect(gevent_hub_shed_stacks(hub.pointer, now + 1_000_000_000_000) == .max)
             try joinAll(greenlets)
         }
     }
 
-    // MARK: Running out
+    // MARK: Running out of stacks
 
-    @Test("Without a stack for it a greenlet ends with outOfStacks, and the others carry on")
+    @Test("Without a stack a greenlet ends with outOfStacks, and the others continue")
     func limit() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { error, greenlet in
-                log.note("reported \((error as? HubError)?.code.rawValue ?? "?") of \(greenlet?.name ?? "nobody")")
+                log.note("reported \((error as? HubError)?.code.rawValue ?? "?") of \(greenlet?.name ?? "no greenlet")")
             }
             hub.pointer.pointee.stacks.limit = 3
             let greenlets = (0..<5).map { number in
@@ -393,7 +393,7 @@ struct StackTests {
             for greenlet in greenlets {
                 do { log.note("\(try greenlet.get())") } catch let error as HubError { log.note(error.code.rawValue) }
             }
-            // There is room again.
+            // Stacks are available again.
             log.note("\(try spawn { 7 }.get())")
             log.note(greenlets[4].error.map { "\($0)" } ?? "none")
         }
@@ -407,7 +407,7 @@ struct StackTests {
     }
 
     @Test(
-        "A process out of address space says so, and the greenlets that have stacks carry on",
+        "A process out of address space reports it, and the greenlets that have stacks continue",
         .disabled(if: isSanitized, "a sanitizer has taken the address space"))
     func addressSpace() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
@@ -434,7 +434,7 @@ struct StackTests {
         #expect(text(result.standardErrorContent).contains("the system has no memory or address space for another"))
     }
 
-    @Test("Where the kernel has no guard markers, stacks are guarded by mprotect and their number is limited")
+    @Test("Without guard markers in the kernel, stacks are guarded by mprotect and their number is limited")
     func protection() async {
         await #expect(processExitsWith: .success) {
             gevent_stacks_force_mprotect(true)
@@ -453,7 +453,7 @@ struct StackTests {
         }
     }
 
-    // MARK: Many
+    // MARK: Many greenlets
 
     @Test("Twenty thousand sleeping greenlets all wake, in a handful of memory maps")
     func many() throws {
@@ -479,10 +479,9 @@ struct StackTests {
     }
 }
 
-// What fills the frames below has no name there: a debug build would fill that of a variable with zeros at the start.
+// The functions below fill their frames without named variables: a debug build would zero a variable first.
 
-/// Runs `park` from a frame that is larger than a stack of the default size and its guard, of which nothing is touched
-/// unless `fills`.
+/// Runs `park` from a frame larger than a default stack and its guard. Touches none of the frame unless `fills`.
 @inline(never)
 private func parkInLargeFrame(fills: Bool = false, _ park: () throws -> Void) throws -> Int {
     if fills { return sum(of: InlineArray<1_100_000, UInt8>(repeating: 1)) }

@@ -23,7 +23,7 @@ struct StatisticsTests {
             let pending = hub.statistics
             cancelled.cancel()
             log.note("\(pending.spawnCount - before.spawnCount) spawned")
-            // Main runs.
+            // Main is running.
             log.note("\(pending.parkedGreenlets) parked of \(pending.liveGreenlets), \(pending.pendingTimers) timers")
             log.note("\(pending.firedTimers - before.firedTimers) fired")
             log.note("\(pending.pollCount > before.pollCount) \(pending.switchCount > before.switchCount)")
@@ -35,7 +35,7 @@ struct StatisticsTests {
         #expect(log == ["5 spawned", "3 parked of 3, 1 timers", "3 fired", "true true", "true true", "0 false"])
     }
 
-    @Test("Main counts as parked while it waits, and a killed greenlet no more")
+    @Test("Main counts as parked while it waits, and a killed greenlet no longer counts")
     func parked() throws {
         let log = try logged { log, hub in
             let sleeper = spawn { try sleep(for: .seconds(9)) }
@@ -49,7 +49,7 @@ struct StatisticsTests {
         #expect(log == ["2", "0", "0"])
     }
 
-    @Test("A stack's high-water mark grows with what is touched, and costs no memory to ask for")
+    @Test("A stack's high-water mark grows with use, and reading it costs no memory")
     func highWaterMark() throws {
         let log = try logged { log, hub in
             let gate = Greenlet {}
@@ -72,20 +72,20 @@ struct StatisticsTests {
     }
 }
 
-/// Writes to as much of the stack: a KiB in each frame.
+/// Writes to that much of the stack, a KiB per frame.
 @inline(never)
 private func touch(kibibytes: Int) -> Int {
     withUnsafeTemporaryAllocation(byteCount: 1024, alignment: 16) { buffer in
         for index in buffer.indices { buffer[index] = 0xff }
         let below = kibibytes <= 0 ? 0 : touch(kibibytes: kibibytes - 1)
-        // Looked at afterwards, so that the frame is needed until then.
+        // Read afterwards, so that the frame stays in use until then.
         return below + Int(buffer[kibibytes % 1024])
     }
 }
 
 @Suite("assertSwitches")
 struct AssertSwitchesTests {
-    @Test("It fails when the block did not switch, and returns what the block returns when it did")
+    @Test("It throws if the block did not switch, and otherwise returns the block's value")
     func failsWithoutASwitch() throws {
         let log = try logged { log, _ in
             log.outcome("nothing") { try assertSwitches { 1 } }
@@ -99,7 +99,7 @@ struct AssertSwitchesTests {
             let ended = spawn {}
             try ended.join()
             log.outcome("no wait") { try assertSwitches { try ended.join() } }
-            // The report is made on the hub's stack, and no other greenlet gets a turn.
+            // The report is made on the hub's stack, and no other greenlet runs.
             log.outcome("report") { try assertSwitches { try Greenlet {}.kill(throwing: Boom()) } }
         }
         #expect(
@@ -111,7 +111,7 @@ struct AssertSwitchesTests {
         #expect(log[4].hasPrefix("reported Boom"))
     }
 
-    @Test("It adds nothing when the block threw")
+    @Test("It adds no error when the block threw")
     func passesErrorsOn() throws {
         let log = try logged { log, _ in
             log.outcome("thrown") { try assertSwitches { throw Boom() } }
@@ -120,7 +120,7 @@ struct AssertSwitchesTests {
         #expect(log == ["thrown: threw Boom", "limited: threw Boom"])
     }
 
-    @Test("With a limit only a block that took longer has to have switched")
+    @Test("With a limit, only a block that exceeds it must have switched")
     func limited() throws {
         let log = try logged { log, hub in
             let loop = try #require(hub.loop as? VirtualLoop)
@@ -141,11 +141,11 @@ struct AssertSwitchesTests {
             ])
     }
 
-    @Test("With hubOnly a switch to another greenlet is none")
+    @Test("With hubOnly a switch to another greenlet does not count")
     func hubOnly() throws {
         let log = try logged { log, _ in
             let other = spawn { for _ in 0..<10 { try sleep() } }
-            // The hub has to have granted some turns before, or it would run now.
+            // The hub must have granted some handovers before, or it would run now.
             try sleep()
             log.outcome("any") { try assertSwitches { try sleep() } }
             log.outcome("a greenlet") { try assertSwitches(hubOnly: true) { try sleep() } }
@@ -158,7 +158,7 @@ struct AssertSwitchesTests {
             ])
     }
 
-    @Test("It nests: each block is judged by itself")
+    @Test("It nests: each block is judged independently")
     func nested() throws {
         let log = try logged { log, _ in
             log.outcome("outer") {
@@ -175,13 +175,13 @@ struct AssertSwitchesTests {
             ])
     }
 
-    @Test("With hubOnly a switch to another greenlet does not do, by whichever way; raw greenlets begun so are counted")
+    @Test("With hubOnly no direct switch counts, by whichever call; starts of raw greenlets are counted")
     func handover() throws {
         try withHub { hub in
             try sleep(for: .milliseconds(1))
             let main = AnyGreenlet.current
             let raw = RawGreenlet { try main.switchTo() }
-            // There and back, past the hub.
+            // Switches to the raw greenlet and back without the hub.
             #expect(throws: NoSwitchError.self) { try assertSwitches(hubOnly: true) { try raw.switchTo() } }
             try raw.kill()
             let before = hub.statistics.spawnCount

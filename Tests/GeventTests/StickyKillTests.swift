@@ -60,7 +60,7 @@ struct StickyKillTests {
         }
     }
 
-    @Test("So does every wait for an event, a result, a permit, an element or several of them")
+    @Test("So does every wait for an event, a result, a permit, an element or several objects")
     func everyObject() throws {
         try Self.expectThrownAtEvery { _ in
             let (event, result, semaphore, waiter) = (Event(), AsyncResult<Int>(), Gevent.Semaphore(0), Waiter<Int>())
@@ -87,9 +87,9 @@ struct StickyKillTests {
         }
     }
 
-    @Test("So does every wait for what happens outside: the end of a process, the change of a file")
+    @Test("So does every wait for an external event: the end of a process, the change of a file")
     func everyOutsideEvent() throws {
-        // In a group of its own, so that a wait for any child of that group sees no other.
+        // Uses its own process group, so that a wait for any child of the group sees no other.
         let child = try shell("exec setsid sleep 1000")
         defer {
             kill(child, SIGKILL)
@@ -121,8 +121,8 @@ struct StickyKillTests {
         }
     }
 
-    /// Runs the waits one after the other in a greenlet that a sticky kill has reached, and requires that each throws
-    /// its error. `prepare` is given a way to say what comes last.
+    /// Runs the waits one after another in a greenlet with a sticky kill, and requires that each throws its error.
+    /// `prepare` receives a closure that sets the last action.
     private static func expectThrownAtEvery(
         _ prepare: @escaping @Sendable ((@escaping () throws -> Void) -> Void) throws -> [(String, () throws -> Void)]
     ) throws {
@@ -146,7 +146,7 @@ struct StickyKillTests {
         #expect(log == names.map { "\($0): threw OwnExit" })
     }
 
-    @Test("What needs no wait still works under a sticky error")
+    @Test("Calls that need no wait still work under a sticky error")
     func withoutWaiting() throws {
         let log = try logged { log, hub in
             let over = spawn { 3 }
@@ -163,7 +163,7 @@ struct StickyKillTests {
         #expect(log == ["sleep: threw GreenletExit", "get: 3", "empty group: 4", "spawn: true", "spawned"])
     }
 
-    @Test("Sticky or not, a victim that has not run never runs; dead ones are left alone")
+    @Test("Sticky or not, a victim that has not run never runs; dead greenlets are unaffected")
     func unstartedAndDead() throws {
         try withHub { _ in
             let unstarted = Greenlet { 1 }
@@ -179,7 +179,7 @@ struct StickyKillTests {
         }
     }
 
-    @Test("A victim that was woken already takes what it was woken for")
+    @Test("A victim that was already woken completes its wait")
     func wokenVictim() throws {
         let log = try logged { log, hub in
             let joined = Greenlet { 1 }
@@ -190,7 +190,7 @@ struct StickyKillTests {
             }
             try sleep()
             joined.start()
-            // Main comes between the end of the joined one and the victim.
+            // Main runs between the end of the joined greenlet and the victim.
             try sleep()
             try victim.kill(blocking: false, sticky: true)
             _ = try hub.join()
@@ -198,7 +198,7 @@ struct StickyKillTests {
         #expect(log == ["get: 1", "sleep: threw GreenletExit", "sleep: threw GreenletExit"])
     }
 
-    @Test("What was thrown before comes first; kills and timeouts that come later are never raised")
+    @Test("Errors pending before it are raised first; later kills and timeouts are never raised")
     func otherErrors() throws {
         let log = try logged { log, hub in
             let victim = spawn {
@@ -225,7 +225,7 @@ struct StickyKillTests {
                 for number in 0..<3 { log.outcome("\(number)") { try sleep(for: .seconds(5)) } }
             }
             try sleep()
-            // The victim is ready behind these, so the hub looks at its timers first.
+            // The victim is queued behind these, so the hub checks its timers first.
             for _ in 0..<10 {
                 spawn {
                     log.note("pending \(timeout.isPending)")
@@ -243,7 +243,7 @@ struct StickyKillTests {
                 == (0..<3).map { "\($0): threw GreenletExit" } + ["main: threw timeout"])
     }
 
-    @Test("A sticky exit takes the place of a plain one that was not raised yet")
+    @Test("A sticky exit replaces a plain exit that was not raised yet")
     func upgrade() throws {
         let log = try logged { log, hub in
             let victim = spawn {
@@ -258,7 +258,7 @@ struct StickyKillTests {
         #expect(log == ["0: threw OwnExit", "1: threw OwnExit"])
     }
 
-    @Test("A sticky self-kill unwinds on the spot and stays")
+    @Test("A sticky self-kill unwinds immediately and remains")
     func selfKill() throws {
         let log = try logged { log, hub in
             var own: Greenlet<Void>?
@@ -278,7 +278,7 @@ struct StickyKillTests {
             ])
     }
 
-    @Test("Raw greenlets, main and the members of killAll are killed stickily too")
+    @Test("Raw greenlets, main and the members of killAll can be killed stickily too")
     func everyVictim() throws {
         let log = try logged { log, hub in
             func stubborn(_ name: String) -> () -> Void {
@@ -293,7 +293,7 @@ struct StickyKillTests {
             try killAll(members, sticky: true)
             try kill(.current, throwing: OwnExit(), sticky: true)
             stubborn("main")()
-            // Main has no end to wait for.
+            // Main never ends, so there is nothing to wait for.
             AnyGreenlet.current.dropPendingErrors()
             log.outcome("main") { try sleep() }
         }
@@ -303,7 +303,7 @@ struct StickyKillTests {
             } + ["main 0: threw OwnExit", "main 1: threw OwnExit", "main: returned"])
     }
 
-    @Test("destroy() ends greenlets with a sticky error like others, and main's own goes with the hub")
+    @Test("destroy() ends greenlets with a sticky error like others, and main's own is dropped with the hub")
     func destroy() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -322,8 +322,8 @@ struct StickyKillTests {
         #expect(log == ["0: threw OwnExit", "1: threw OwnExit", "2: threw OwnExit", "true"])
     }
 
-    @Test("The way in which yields are cheap is taken again once the victim is over")
-    func attentionIsOver() throws {
+    @Test("Yields use the fast path again once the victim has ended")
+    func fastPathIsRestored() throws {
         try withHub { hub in
             let before = hub.pointer.pointee.slow_path_reasons
             for ending in 0..<3 {

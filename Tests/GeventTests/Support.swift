@@ -3,13 +3,13 @@ public import GeventTesting
 import Glibc
 public import Testing
 
-/// What happened, in order. Confined to the thread of one hub.
+/// A log of events, in order. Confined to the thread of one hub.
 final class Log {
     private(set) var entries: [String] = []
 
     func note(_ entry: String) { entries.append(entry) }
 
-    /// Notes how `body` ended: its value, or what it threw.
+    /// Notes the outcome of `body`: its value, or the error it threw.
     func outcome(_ label: String, of body: () throws -> some Any) {
         do {
             let value = try body()
@@ -19,7 +19,7 @@ final class Log {
         }
     }
 
-    /// The same for what returns nothing.
+    /// The same for a body without a value.
     func outcome(_ label: String, of body: () throws -> Void) {
         do {
             try body()
@@ -30,8 +30,8 @@ final class Log {
     }
 }
 
-/// Runs `body` as the main greenlet of a hub of its own, and returns what it logged. Errors that nobody catches are
-/// logged too, so none can go unnoticed.
+/// Runs `body` as the main greenlet of its own hub, and returns its log. Uncaught errors are logged too, so none is
+/// missed.
 func logged(
     on loop: TestLoop = .virtual, allowingLeftovers: Bool = false,
     _ body: @escaping @Sendable (Log, Hub) throws -> Void
@@ -39,14 +39,14 @@ func logged(
     try withHub(on: loop, allowingLeftovers: allowingLeftovers) { hub in
         let log = Log()
         hub.errorHandler = { error, greenlet in
-            log.note("reported \(error) of \(greenlet.map(\.description) ?? "nobody")")
+            log.note("reported \(error) of \(greenlet.map(\.description) ?? "no greenlet")")
         }
         try body(log, hub)
         return log.entries
     }
 }
 
-/// The loops on which a fact about time or descriptors is checked.
+/// The loops for tests of time or descriptors.
 let bothLoops: [TestLoop] = [.virtual, .configured]
 
 extension TestLoop: CustomTestStringConvertible {
@@ -69,12 +69,12 @@ struct Boom: Error, Hashable, CustomStringConvertible {
 /// A failure with identity.
 final class BoomObject: Error, Sendable {}
 
-/// An exit of the test's own.
+/// An exit defined by the tests.
 struct OwnExit: GreenletExitError, Hashable, CustomStringConvertible {
     var description: String { "OwnExit" }
 }
 
-/// What `body` throws, or nil.
+/// Returns the error that `body` throws, or nil.
 func thrownError(_ body: () throws -> Void) -> (any Error)? {
     do {
         try body()
@@ -84,7 +84,7 @@ func thrownError(_ body: () throws -> Void) -> (any Error)? {
     }
 }
 
-/// The code of the HubError that `body` throws, or nil if it throws something else or nothing.
+/// Returns the code of the HubError that `body` throws, or nil if it throws another error or none.
 func hubErrorCode(_ body: () throws -> Void) -> HubError.Code? {
     do {
         try body()
@@ -94,7 +94,7 @@ func hubErrorCode(_ body: () throws -> Void) -> HubError.Code? {
     }
 }
 
-/// Whether a Timeout started around `body` passes through it, as itself.
+/// Whether a Timeout started around `body` propagates through it unchanged.
 func letsForeignTimeoutPass(_ body: () throws -> Void) -> Bool {
     let timeout = Timeout(.milliseconds(1))
     timeout.start()
@@ -107,20 +107,20 @@ func letsForeignTimeoutPass(_ body: () throws -> Void) -> Bool {
     }
 }
 
-/// An object whose life is watched.
+/// An object whose lifetime is observed.
 final class Witness {
     private let atEnd: () -> Void
     init(_ atEnd: @escaping () -> Void = {}) { self.atEnd = atEnd }
     deinit { atEnd() }
 }
 
-/// Carries what is confined to a thread to another one: only misuse does, and misuse is what is tested with it.
+/// Carries a thread-confined value to another thread. Used only by tests of that misuse.
 struct Smuggled<Value>: @unchecked Sendable {
     let value: Value
     init(_ value: Value) { self.value = value }
 }
 
-/// A thread of the test's own, which it has to join.
+/// A thread that the test must join.
 final class TestThread {
     private final class Body {
         let run: @Sendable () -> Void
@@ -142,7 +142,7 @@ final class TestThread {
     func join() { pthread_join(thread, nil) }
 }
 
-/// A non-blocking pipe whose ends are closed at the latest when it goes.
+/// A non-blocking pipe whose ends are closed on deinit at the latest.
 final class Pipe {
     private(set) var readEnd: CInt
     private(set) var writeEnd: CInt
@@ -164,14 +164,14 @@ final class Pipe {
         _ = Glibc.write(writeEnd, bytes, count)
     }
 
-    /// Returns how many bytes there were.
+    /// Returns the number of bytes.
     @discardableResult
     func read(_ most: Int = 1 << 17) -> Int {
         var bytes = [UInt8](repeating: 0, count: most)
         return Glibc.read(readEnd, &bytes, most)
     }
 
-    /// Writes until nothing more fits.
+    /// Writes until the pipe is full.
     func fill() {
         let bytes = [UInt8](repeating: 7, count: 4096)
         while Glibc.write(writeEnd, bytes, bytes.count) > 0 {}
@@ -193,7 +193,7 @@ private let firstHub: Void = {
     do { try withHub(on: .configured) { _ in } } catch { Issue.record(error) }
 }()
 
-/// How many descriptors this process has open.
+/// The number of open descriptors of this process.
 func openDescriptorCount() -> Int {
     firstHub
     guard let directory = opendir("/proc/self/fd") else { return -1 }
@@ -202,11 +202,11 @@ func openDescriptorCount() -> Int {
     while let entry = readdir(directory) {
         if entry.pointee.d_name.0 != CChar(UInt8(ascii: ".")) { count += 1 }
     }
-    // The directory itself was one of them.
+    // Do not count the directory's own descriptor.
     return count - 1
 }
 
-/// The memory that this process occupies.
+/// The resident memory of this process.
 func residentBytes() -> Int {
     guard let file = fopen("/proc/self/statm", "r") else { return -1 }
     defer { fclose(file) }
@@ -219,10 +219,10 @@ func residentBytes() -> Int {
 /// Whether the process runs under a sanitizer that reserves most of the address space and slows everything down.
 let isSanitized = dlsym(nil, "__asan_init") != nil || dlsym(nil, "__tsan_init") != nil
 
-/// What a child that is about to crash does first: dies by the plain signal, without a backtrace that takes seconds.
+/// Makes a child that is about to crash die by the plain signal, without Swift's backtrace, which takes seconds.
 func dieQuietly() {
     for number in [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGABRT] { signal(number, SIG_DFL) }
 }
 
-/// What a child wrote.
+/// The output of a child.
 func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }

@@ -6,9 +6,9 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-@Suite("Switching by hand")
+@Suite("Direct switches")
 struct SwitchingTests {
-    @Test("switchTo starts a raw greenlet at once, before whatever is ready, and returns when that one ends")
+    @Test("switchTo starts a raw greenlet at once, before ready greenlets, and returns when it ends")
     func startAndEnd() throws {
         let log = try logged { log, hub in
             spawn { log.note("other") }
@@ -17,11 +17,11 @@ struct SwitchingTests {
             log.outcome("switch") { try raw.switchTo() }
             log.note("\(raw.isStarted) \(raw.isDead)")
         }
-        // Whoever is woken by an end goes to the back of the ready queue, as always.
+        // A joiner is always queued at the back of the ready queue.
         #expect(log == ["false false", "raw runs", "other", "switch: returned", "false true"])
     }
 
-    @Test("Two raw greenlets hand control to each other, past everything that is ready")
+    @Test("Two raw greenlets hand control to each other, ahead of everything that is ready")
     func pair() throws {
         let log = try logged { log, hub in
             var ping: RawGreenlet?
@@ -51,7 +51,7 @@ struct SwitchingTests {
             ])
     }
 
-    @Test("Main and raw greenlets hand control back and forth, with values passed on the side")
+    @Test("Main and raw greenlets hand control back and forth, and pass values in variables")
     func generator() throws {
         let log = try logged { log, hub in
             let main = AnyGreenlet.current
@@ -72,7 +72,7 @@ struct SwitchingTests {
         #expect(log == ["1", "4", "9", "0", "true"])
     }
 
-    @Test("A stray switch into a greenlet that waits for something else is invalidSwitch, and does not disturb it")
+    @Test("A switch into a greenlet in another wait throws invalidSwitch and does not disturb it")
     func strayIntoWaiting() throws {
         let log = try logged { log, hub in
             let pipe = try Pipe()
@@ -92,7 +92,7 @@ struct SwitchingTests {
                 }
                 return [spawn(body), spawnRaw(body)] as [AnyGreenlet]
             }
-            // Two cannot wait for one descriptor.
+            // A descriptor allows only one waiter in each direction.
             try kill(waiting[9])
             try sleep(for: .milliseconds(1))
             for greenlet in waiting where !greenlet.isDead {
@@ -113,7 +113,7 @@ struct SwitchingTests {
                 ])
     }
 
-    @Test("So is a switch into one that is ready, was started in the usual way, was never started, or is over")
+    @Test("So does a switch into a greenlet that is ready, started in the usual way, never started, or ended")
     func strayIntoOthers() throws {
         let log = try logged { log, hub in
             let yielding = spawnRaw {
@@ -142,7 +142,7 @@ struct SwitchingTests {
         #expect(log.dropFirst(5).sorted() == ["current: returned", "delayed", "over true", "scheduled", "yielded"])
     }
 
-    @Test("A greenlet that left by a switch can be killed and timed out there, and the hub runs the others meanwhile")
+    @Test("A greenlet parked in a switch can be killed and timed out there, and the hub runs others meanwhile")
     func interrupted() throws {
         let log = try logged { log, hub in
             let endless = RawGreenlet { try sleep(for: .seconds(100)) }
@@ -159,7 +159,7 @@ struct SwitchingTests {
         #expect(log == ["timeout: threw 1 second", "kill: threw GreenletExit", "true true"])
     }
 
-    @Test("When nobody is left to switch back, main would block forever, and the report says what it waits for")
+    @Test("With no greenlet left to switch back, main would block forever, and the report states its wait")
     func deadlock() throws {
         try withHub { hub in
             let never = Greenlet {}
@@ -167,7 +167,7 @@ struct SwitchingTests {
             raw.name = "raw"
             do {
                 try raw.switchTo()
-                Issue.record("nobody switched back")
+                Issue.record("no greenlet switched back")
             } catch let error as HubError {
                 #expect(error.code == .wouldBlockForever)
                 #expect(error.message.contains("in a switch to <RawGreenlet \"raw\">"))
@@ -176,7 +176,7 @@ struct SwitchingTests {
         }
     }
 
-    @Test("Switching forever stops neither timers nor descriptors", arguments: [TestLoop.configured])
+    @Test("Endless switching delays neither timers nor descriptors", arguments: [TestLoop.configured])
     func fairness(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let pipe = try Pipe()
@@ -193,7 +193,7 @@ struct SwitchingTests {
         }
     }
 
-    @Test("In a hub callback a switch is blockedInHub; on another thread it is wrongThread")
+    @Test("In a hub callback a switch throws blockedInHub; on another thread it throws wrongThread")
     func misuse() throws {
         try withHub { hub in
             let raw = RawGreenlet {}
@@ -213,7 +213,7 @@ struct SwitchingTests {
         }
     }
 
-    @Test("throwInto on a greenlet that never ran cancels its start, records the outcome and tells its links")
+    @Test("throwInto on a greenlet that never ran cancels its start, records the outcome and notifies its links")
     func throwIntoUnstarted() throws {
         let log = try logged { log, hub in
             let created = Greenlet { log.note("never") }
@@ -240,7 +240,7 @@ struct SwitchingTests {
             ])
     }
 
-    @Test("throwInto raises the error where the greenlet waits, at once; the caller goes on when that one ends")
+    @Test("throwInto raises the error at the greenlet's wait, at once; the caller resumes when the greenlet ends")
     func throwIntoParked() throws {
         let log = try logged { log, hub in
             let sleeper = spawn {
@@ -274,7 +274,7 @@ struct SwitchingTests {
             ])
     }
 
-    @Test("Raw greenlets that are never switched to, or left behind in a switch, leave nothing behind")
+    @Test("Raw greenlets never switched to, or still parked in a switch, leave nothing behind")
     func leaks() throws {
         try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())

@@ -29,7 +29,7 @@ struct SymbolicationTests {
         }
     }
 
-    @Test("A look on a fresh thread and one in a forked child find the same", .enabled(if: !isSanitized))
+    @Test("Lookups on a fresh thread and in a forked child have the same result", .enabled(if: !isSanitized))
     func threadsAndForks() async {
         await #expect(processExitsWith: .success) {
             try withHub { _ in
@@ -43,7 +43,7 @@ struct SymbolicationTests {
         }
     }
 
-    @Test("A file without a symbol table is found by what it exports, also one that was loaded meanwhile")
+    @Test("A file without a symbol table is symbolicated by its exports, even if loaded meanwhile")
     func exportedNames() throws {
         _ = lookUpFrames(at: UInt(bitPattern: dlsym(nil, "free")) + 1)
         for (file, name) in [("libc.so.6", "qsort"), ("libresolv.so.2", "ns_initparse")] {
@@ -54,7 +54,7 @@ struct SymbolicationTests {
         }
     }
 
-    @Test("An address in no loaded file is shown as it is")
+    @Test("An address outside every loaded file is printed as a number")
     func unknownAddress() {
         #expect(lookUpFrames(at: 16).map(\.text) == ["0x10"])
         #expect(lookUpFrames(at: 16).map(\.origin) == [.unnamed])

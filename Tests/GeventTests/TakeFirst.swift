@@ -3,13 +3,13 @@ import Gevent
 
 @testable import GeventCore
 
-/// One thing that a greenlet waits to take, as one of several: a case of a `select`.
+/// One of several alternatives that a greenlet waits to take: a case of a `select`.
 final class TakeCase {
-    /// Takes at once if that is possible.
+    /// Takes at once if possible.
     let takeNow: () throws -> Bool
     let enlist: (MultiWait, Int) throws -> Void
     let withdraw: (MultiWait, Int) -> Void
-    /// Uses what was handed over to the waiter.
+    /// Uses the value handed to the waiter.
     let finish: () -> Void
     private let release: () -> Void
 
@@ -29,8 +29,8 @@ final class TakeCase {
     deinit { release() }
 }
 
-/// Waits until one of `cases` is taken, and returns its place; nil when the time is up. What `select` will do with the
-/// contract of `Waitable`: exactly one object hands something over.
+/// Waits until one of `cases` is taken, and returns its index; nil on timeout. A future `select` will use the contract
+/// of `Waitable` in this way: exactly one object hands over a value.
 func takeFirst(of cases: [TakeCase], timeout: Duration? = nil) throws -> Int? {
     for (place, one) in cases.enumerated() where try one.takeNow() { return place }
     let hub = try currentHub()

@@ -6,17 +6,17 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// For whom a ``Timeout`` is a control error: for the greenlet it was thrown into, until it is cancelled there.
+/// A ``Timeout`` is a control error only for the greenlet it was thrown into, until it is cancelled there.
 @Suite("Scope of a timeout")
 struct TimeoutScopeTests {
-    /// Whether the catch-all of the documentation passes `error` on.
+    /// Whether the catch-all from the documentation rethrows `error`.
     private static func passes(_ error: any Error) -> Bool { thrownError { try rethrowControl(error) } != nil }
 
     private static func expiry(_ body: () throws -> Void) -> any Error {
         thrownError(body) ?? Boom("nothing was thrown")
     }
 
-    @Test("It passes through a catch-all inside its scope, and is an ordinary error outside")
+    @Test("A Timeout passes a catch-all inside its scope, and is an ordinary error outside")
     func insideAndOutside() throws {
         let log = try logged { log, _ in
             let error = Self.expiry {
@@ -31,7 +31,7 @@ struct TimeoutScopeTests {
         #expect(log == ["inside: true, true", "outside: false, true"])
     }
 
-    @Test("A worker that limits each job, and goes on after its failures, brings no group down")
+    @Test("A worker that limits each job, and continues after its failures, does not end its group")
     func workerInAGroup() throws {
         let log = try logged { log, _ in
             log.outcome("group") { () throws -> Void in
@@ -55,7 +55,7 @@ struct TimeoutScopeTests {
         #expect(log == ["job 1: 0.01 seconds", "job 2: Boom", "job 3: 0.01 seconds", "group: returned"])
     }
 
-    @Test("Started by hand it passes until it is cancelled, restarted or closed; a foreign scope's passes as well")
+    @Test("A Timeout started by hand passes until it is cancelled, restarted or closed; so does a foreign scope's")
     func byHand() throws {
         try withHub { _ in
             let timeout = Timeout(.seconds(1))
@@ -64,7 +64,7 @@ struct TimeoutScopeTests {
             #expect(Self.passes(timeout))
             let caught = Self.expiry { try sleep(for: .seconds(5)) }
             #expect(caught as? Timeout === timeout && Self.passes(caught) && !timeout.isPending)
-            // Nobody took it back: whoever started it is still to come.
+            // It was not cancelled: its starter is further up the stack.
             try sleep()
             #expect(Self.passes(caught))
             timeout.start()
@@ -82,7 +82,7 @@ struct TimeoutScopeTests {
         }
     }
 
-    @Test("What a greenlet failed with is an ordinary error for those who get it, whether or not it was cancelled")
+    @Test("A greenlet's failure is an ordinary error for greenlets that get it, cancelled or not")
     func ofAnotherGreenlet() throws {
         try withHub { hub in
             hub.quietErrors = [Timeout.self]
@@ -95,7 +95,7 @@ struct TimeoutScopeTests {
                 let error = Self.expiry { try greenlet.get() }
                 #expect(error is Timeout && !Self.passes(error))
             }
-            // It lives, and its timeout has been raised: it is its own, and nobody else's.
+            // The timeout was raised in this live greenlet, so it is a control error here and nowhere else.
             let box = Log()
             let living = spawn {
                 let timeout = Timeout.startNew(.seconds(1))
@@ -109,7 +109,7 @@ struct TimeoutScopeTests {
         }
     }
 
-    @Test("What calls throw at the end of their own patience is ordinary; what comes from outside is not")
+    @Test("A Timeout from a call's own limit is ordinary; one from outside is not")
     func limitsOfCalls() throws {
         try withHub { _ in
             let sleeper = spawn { try sleep(for: .seconds(100)) }
@@ -131,7 +131,7 @@ struct TimeoutScopeTests {
         }
     }
 
-    @Test("A scope whose body gave up by its own finished timeout throws the failure of a member that came first")
+    @Test("A scope whose body failed with its own finished timeout throws the earlier failure of a member")
     func finishedTimeoutOfAGroupsBody() throws {
         let log = try logged { log, _ in
             log.outcome("group") {
@@ -145,7 +145,7 @@ struct TimeoutScopeTests {
         #expect(log == ["reported 1 second of <MainGreenlet>", "group: threw Boom"])
     }
 
-    @Test("Many are raised in one greenlet, and each is forgotten when it is cancelled")
+    @Test("Many timeouts may be raised in one greenlet, and each is forgotten when it is cancelled")
     func many() throws {
         try withHub { hub in
             for _ in 0..<100 {
@@ -159,7 +159,7 @@ struct TimeoutScopeTests {
         }
     }
 
-    @Test("A timeout of a hub that is gone, or of another thread, is ordinary, and cancelling it there is harmless")
+    @Test("A timeout of a destroyed hub, or of another thread, is ordinary; cancelling it there is harmless")
     func elsewhere() throws {
         try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
@@ -181,7 +181,7 @@ struct TimeoutScopeTests {
         }
     }
 
-    @Test("At the top level, where Swift shows an error for debugging, it says that it timed out")
+    @Test("At the top level, where Swift prints an error for debugging, the text says that it timed out")
     func debugText() {
         #expect(String(reflecting: Timeout(.milliseconds(10))) == "timed out after 0.01 seconds")
         #expect(String(reflecting: Timeout(.seconds(1), message: "no answer")) == "timed out after 1 second: no answer")

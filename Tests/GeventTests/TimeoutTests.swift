@@ -8,7 +8,7 @@ import Testing
 
 @Suite("Timeout")
 struct TimeoutTests {
-    @Test("It is thrown where the greenlet that started it waits, and nowhere else", arguments: bothLoops)
+    @Test("A Timeout is thrown at the wait of the greenlet that started it, and nowhere else", arguments: bothLoops)
     func thrownWhereItWaits(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let timeout = Timeout(.milliseconds(2))
@@ -38,7 +38,8 @@ struct TimeoutTests {
         #expect(log == ["unrelated: threw 0.02 seconds", "not early: true"])
     }
 
-    @Test("A started Timeout whose last reference is dropped still fires, and is released then", arguments: bothLoops)
+    @Test(
+        "A started Timeout still fires after its last reference is dropped, and is released then", arguments: bothLoops)
     func dropped(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             weak var seen: Timeout?
@@ -47,13 +48,13 @@ struct TimeoutTests {
                 timeout.start()
                 seen = timeout
             }
-            log.note(seen == nil ? "gone" : "kept")
+            log.note(seen == nil ? "released" : "kept")
             do { try sleep(for: .seconds(1000)) } catch let caught as Timeout {
                 log.note("\(caught === seen)")
             }
-            log.note(seen == nil ? "gone" : "kept")
+            log.note(seen == nil ? "released" : "kept")
         }
-        #expect(log == ["kept", "true", "gone"])
+        #expect(log == ["kept", "true", "released"])
     }
 
     @Test("A cancelled Timeout, and one whose greenlet has ended, are released and no longer pending")
@@ -101,7 +102,7 @@ struct TimeoutTests {
         }
     }
 
-    @Test("Starting again after it fired, or after cancel(), works; the time counts anew", arguments: bothLoops)
+    @Test("It can be restarted after it fired, or after cancel(); the time starts over", arguments: bothLoops)
     func restart(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let timeout = Timeout(.milliseconds(20))
@@ -125,7 +126,7 @@ struct TimeoutTests {
         #expect(log == Array(repeating: ["sleep: threw 0.02 seconds", "not early: true"], count: 3).flatMap { $0 })
     }
 
-    @Test("cancel() and close() on an idle one do nothing, and are repeatable")
+    @Test("cancel() and close() on an idle Timeout do nothing, and are repeatable")
     func idempotent() throws {
         try withHub { _ in
             let timeout = Timeout(.seconds(1))
@@ -156,7 +157,7 @@ struct TimeoutTests {
         }
     }
 
-    @Test("A zero Timeout fires at the hub's next look at its timers", arguments: [Duration.zero, .seconds(-1)])
+    @Test("A zero Timeout fires when the hub next checks its timers", arguments: [Duration.zero, .seconds(-1)])
     func zero(duration: Duration) throws {
         try withHub { _ in
             let timeout = Timeout(duration)
@@ -176,7 +177,7 @@ struct TimeoutTests {
         }
     }
 
-    @Test("startNew takes a duration or a Timeout; a pending one is returned as it is")
+    @Test("startNew accepts a duration or a Timeout, and returns a pending one unchanged")
     func startNew() throws {
         let log = try logged { log, hub in
             let first = Timeout.startNew(.seconds(3), throwing: Boom())
@@ -191,7 +192,7 @@ struct TimeoutTests {
         #expect(log == ["sleep: threw Boom", "3"])
     }
 
-    @Test("It does not interrupt a computation that never parks; it is thrown at the next park", arguments: bothLoops)
+    @Test("It does not interrupt a computation; it is thrown at the next park", arguments: bothLoops)
     func computation(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             Timeout.startNew(.milliseconds(1))
@@ -209,7 +210,7 @@ struct TimeoutTests {
     }
 
     @Test(
-        "cancel() in the greenlet that started it takes back what has fired, also if another cancelled or closed it first"
+        "cancel() in the starting greenlet withdraws a fired Timeout, even if another greenlet cancelled or closed it first"
     )
     func cancelledElsewhereFirst() throws {
         let log = try logged { log, _ in
@@ -217,7 +218,7 @@ struct TimeoutTests {
                 let victim = spawn {
                     let timeout = Timeout(.zero)
                     // All three are due at once: this one is queued, then the first timeout ends the victim's wait, and
-                    // the second is still to be raised when `undo` comes.
+                    // the second is still pending when `undo` runs.
                     spawn(after: .zero) { undo(timeout)() }
                     let first = Timeout.startNew(.zero)
                     timeout.start()
@@ -233,7 +234,7 @@ struct TimeoutTests {
     }
 
     @Test(
-        "Fired while its greenlet was on its way out of a wait: that wait ends well, and cancel() takes the throw back")
+        "If it fires after its greenlet's wait has ended, that wait succeeds, and cancel() withdraws the error")
     func firedInTheGap() throws {
         let log = try logged { log, hub in
             let source = spawn { try sleep(for: .seconds(1)) }
@@ -246,15 +247,15 @@ struct TimeoutTests {
             }
             try joinAll([source, victim])
         }
-        // Both deadlines are equal. The source's is the earlier started, so it is woken first; but the timeout finds
-        // the victim still parked, for the source has yet to run.
+        // Both deadlines are equal. The source's was started earlier, so it is woken first. But the timeout finds the
+        // victim still parked, because the source has not run yet.
         #expect(log == ["join: threw 1 second", "false", "sleep: returned"])
         let gap = try logged { log, hub in
             let loop = try #require(hub.loop as? VirtualLoop)
             let never = Greenlet {}
             let victim = spawn {
                 let timeout = Timeout.startNew(.milliseconds(10))
-                // Its own limit ends this wait; the Timeout is due at the same look at the timers, before the victim
+                // Its own limit ends this wait. The Timeout is due at the same check of the timers, before the victim
                 // runs.
                 log.outcome("join") { try never.join(timeout: .milliseconds(9)) }
                 log.note("pending: \(timeout.isPending)")
@@ -277,7 +278,7 @@ struct TimeoutTests {
             log.note("\(hubErrorCode { try never.join() } == .wouldBlockForever)")
             #expect(far.isPending)
             far.cancel()
-            // While something else keeps the hub waiting, it fires like any other.
+            // While other work keeps the hub waiting, it fires like any Timeout.
             Timeout(.milliseconds(2), referenced: false).start()
             log.outcome("sleep") { try sleep(for: .seconds(1000)) }
             Timeout(.milliseconds(3)).start()
@@ -287,11 +288,11 @@ struct TimeoutTests {
     }
 
     @Test(
-        "The nearest fires first, whatever the order of the starts; equal deadlines fire in the order started",
+        "The nearest fires first, whatever the order of starts; equal deadlines fire in the order started",
         arguments: bothLoops)
     func firingOrder(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
-            // On a real clock two starts have two deadlines; the order is that of the starts all the same.
+            // On a real clock two starts have two deadlines; the order is still that of the starts.
             for (name, delay) in [("c", 50), ("a", 5), ("b", 25), ("a2", 5), ("c2", 50)] {
                 Timeout(.milliseconds(delay), throwing: Boom(name)).start()
             }
@@ -300,7 +301,7 @@ struct TimeoutTests {
         #expect(log == ["a", "a2", "b", "c", "c2"].map { "sleep: threw \($0)" })
     }
 
-    @Test("Two that fire at once are both thrown, one park after the other")
+    @Test("Two Timeouts that fire at once are both thrown, one park after the other")
     func bothAreThrown() throws {
         let log = try logged { log, hub in
             Timeout(.seconds(1), throwing: Boom("1")).start()
@@ -313,9 +314,9 @@ struct TimeoutTests {
         #expect(log == ["first: threw 1", "second: threw 2", "1", "third: returned"])
     }
 
-    @Test("A descriptor being waited on does not make a 1 ms timer later than 11 ms")
+    @Test("A wait for a descriptor does not make a 1 ms timer later than 11 ms")
     func timersBesideDescriptors() throws {
-        // The best of a few: what is checked is the hub, not how busy the machine is.
+        // The best of a few attempts, so that a busy machine does not fail the test.
         let best = try withHub(on: .configured) { hub in
             let pipe = try Pipe()
             let reader = spawn { try waitRead(pipe.readEnd) }
@@ -348,7 +349,7 @@ struct TimeoutTests {
         #expect(Timeout(nil).description == "")
     }
 
-    @Test("A Timeout of ten thousand years is one that never fires")
+    @Test("A Timeout of ten thousand years never fires")
     func farFuture() throws {
         try withHub { hub in
             let timeouts = [Duration.seconds(Int64.max), .seconds(315_360_000_000)].map { Timeout.startNew($0) }
@@ -361,7 +362,7 @@ struct TimeoutTests {
 
     // MARK: Misuse
 
-    @Test("Starting one that is pending is refused, with a message")
+    @Test("Starting a pending Timeout is refused, with a message")
     func startTwice() async throws {
         let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
             dieQuietly()

@@ -2,7 +2,7 @@ import CGevent
 import Gevent
 import Testing
 
-/// The timers as anybody would write them: all in one sorted list.
+/// A naive reference implementation: all timers in one sorted list.
 private struct ReferenceTimers {
     struct Key: Comparable {
         let deadline: Int64
@@ -45,7 +45,7 @@ private struct ReferenceTimers {
     }
 }
 
-/// The timers under test, with memory of their own.
+/// The timers under test, with their own memory.
 private final class Wheel {
     let timers = UnsafeMutablePointer<gevent_timers>.allocate(capacity: 1)
     let pool: UnsafeMutablePointer<gevent_timer>
@@ -88,7 +88,7 @@ private final class Wheel {
 
 @Suite("Timers in C")
 struct TimersCTests {
-    /// What kinds of deadlines a program may have: near, far, equal, absurd, past.
+    /// The kinds of deadlines: near, far, equal, extreme, past.
     private static func deadline(_ now: Int64, _ random: inout SeededNumbers) -> Int64 {
         let ahead: Int64
         switch Int.random(in: 0..<12, using: &random) {
@@ -110,7 +110,7 @@ struct TimersCTests {
     }
 
     @Test(
-        "With slack a wake serves all timers up to the latest that is near; one that is alone is exact",
+        "With slack one wake serves all timers up to the last near one; an isolated timer is exact",
         arguments: 1...8)
     func together(seed: UInt64) {
         var random = SeededNumbers(seed: seed)
@@ -150,13 +150,13 @@ struct TimersCTests {
         if size <= 8 { #expect(exact + shared > 100) }
     }
 
-    @Test("Any sequence of starts, cancels and advances does what a sorted list does", arguments: [1, 2, 3, 4, 5, 6])
+    @Test("Any sequence of starts, cancels and advances matches a sorted list", arguments: [1, 2, 3, 4, 5, 6])
     func againstReference(seed: UInt64) {
         var random = SeededNumbers(seed: seed)
         let size = [4, 30, 300, 3000][Int(seed) % 4]
         let wheel = Wheel(size)
         var reference = ReferenceTimers()
-        // Clocks do not begin at zero; virtual ones do.
+        // Clocks do not start at zero; virtual ones do.
         var now: Int64 = seed.isMultiple(of: 2) ? 0 : Int64.random(in: 0..<1 << 50, using: &random)
         var mismatches = 0
         func check(_ condition: Bool) { if !condition { mismatches += 1 } }
@@ -178,7 +178,7 @@ struct TimersCTests {
             case 7:
                 let next = wheel.next(now)
                 let first = reference.pending.first?.key.deadline ?? .max
-                // Never late; exact when it is near; and asking again at that time gets closer.
+                // Never late; exact when near; and closer when read again at that time.
                 check(next <= first)
                 check(first == .max || next > now || first <= now || first - now < 20_000_000)
                 if first != .max, first > now, first - now < 10_000_000 { check(next == first) }
@@ -188,7 +188,7 @@ struct TimersCTests {
                 case 1: now += Int64.random(in: 0..<100_000, using: &random)
                 case 2: now += Int64.random(in: 0..<1 << Int64.random(in: 1..<44, using: &random), using: &random)
                 default:
-                    // As the hub does: poll until the timers say.
+                    // Like the hub: poll until the time that the timers return.
                     let next = wheel.next(now)
                     if next > now && next < Int64.max / 2 { now = next }
                 }
@@ -196,7 +196,7 @@ struct TimersCTests {
                     let (actual, expected) = (wheel.popDue(now), reference.popDue(now))
                     check(actual == expected)
                     guard let fired = actual, actual == expected else { break }
-                    // Now and then what fires starts another, or cancels one that is due as well.
+                    // Sometimes a firing timer starts another, or cancels one that is due as well.
                     switch Int.random(in: 0..<8, using: &random) {
                     case 0:
                         let deadline = Self.deadline(now, &random)
@@ -221,21 +221,21 @@ struct TimersCTests {
         #expect(mismatches == 0)
         let referenced = reference.pending.count { $0.timer.isMultiple(of: 3) }
         #expect(wheel.timers.pointee.referenced_count == UInt64(referenced))
-        // Whatever is left fires in order at the end of time.
+        // The remaining timers fire in order at the end of time.
         #expect(wheel.drain(.max) == reference.pending.map(\.timer))
         #expect(wheel.timers.pointee.count == 0)
         #expect(wheel.timers.pointee.referenced_count == 0)
         #expect(wheel.next(now) == .max)
     }
 
-    @Test("Equal deadlines fire in the order started, also when some were started long before the others")
+    @Test("Equal deadlines fire in the order started, even if some were started long before the others")
     func equalDeadlines() {
         let wheel = Wheel(1000)
         let deadline: Int64 = 3_600_000_000_000
         var now: Int64 = 0
         for timer in 0..<1000 {
             wheel.start(timer, deadline, now: now)
-            // Towards the deadline the distance passes through every level of the wheel.
+            // Towards the deadline, the distance passes through every level of the wheel.
             now += (deadline - now) / 20
             #expect(wheel.popDue(now) == nil)
             _ = wheel.next(now)
@@ -244,7 +244,7 @@ struct TimersCTests {
         #expect(wheel.drain(deadline) == Array(0..<1000))
     }
 
-    @Test("Deadlines keep their nanoseconds")
+    @Test("Deadlines keep nanosecond precision")
     func nanoseconds() {
         let wheel = Wheel(100)
         for timer in 0..<100 { wheel.start(timer, 1_000_000_000 + Int64(timer), now: 0) }
@@ -254,9 +254,9 @@ struct TimersCTests {
     }
 
     @Test(
-        "next leads to the deadline in a few steps, never past it",
+        "next reaches the deadline in a few steps, never past it",
         arguments: [0, 1, 65_536, 1 << 40, Int64.max - 1, .max])
-    func nextLeadsThere(deadline: Int64) {
+    func nextReachesDeadline(deadline: Int64) {
         let wheel = Wheel(1)
         wheel.start(0, deadline, now: 0)
         var now: Int64 = 0
@@ -272,7 +272,7 @@ struct TimersCTests {
         #expect(steps <= 10)
     }
 
-    @Test("A deadline in the past is due at once, also a negative one")
+    @Test("A past deadline is due at once, even a negative one")
     func past() {
         let wheel = Wheel(3)
         let now: Int64 = 1 << 45
@@ -297,7 +297,7 @@ struct TimersCTests {
         #expect(wheel.next(0) == .max)
     }
 
-    @Test("A hundred thousand timers, most of them cancelled, the rest in order")
+    @Test("A hundred thousand timers, most of them cancelled, the rest fire in order")
     func many() {
         let size = 100_000
         let wheel = Wheel(size)

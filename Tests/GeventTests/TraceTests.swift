@@ -9,10 +9,10 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-// Without Foundation's older half, whose decoder keeps memory of CoreFoundation for each thread: now and then
-// LeakSanitizer finds that of a thread of the pool that is on its way out.
+// Avoids Foundation's older JSON decoder, which keeps CoreFoundation memory for each thread: LeakSanitizer sometimes
+// finds that of a pool thread that is exiting.
 
-/// An entry of a trace file, in the words of its format.
+/// An entry of a trace file, with the format's keys.
 private struct TraceEvent: Decodable {
     let ph: String
     let pid: Int
@@ -25,7 +25,7 @@ private struct TraceEvent: Decodable {
     let args: [String: String]?
 }
 
-/// What a trace file says.
+/// The contents of a trace file.
 private struct TraceContents {
     struct Slice {
         let track: Int
@@ -86,7 +86,7 @@ private struct TraceContents {
 
     func marks(of track: Int) -> [String] { marks.filter { $0.track == track }.map(\.name) }
 
-    /// Slices of one track, and runs of one hub, follow each other.
+    /// Slices of one track, and runs of one hub, must not overlap.
     func checkOrder() {
         let tracks = Dictionary(grouping: slices, by: \.track)
         for (_, slices) in tracks { checkDisjoint(slices) }
@@ -96,13 +96,13 @@ private struct TraceContents {
     private func checkDisjoint(_ slices: [Slice]) {
         let sorted = slices.sorted { ($0.begin, $0.end) < ($1.begin, $1.end) }
         for (earlier, later) in zip(sorted, sorted.dropFirst()) {
-            // Times are microseconds with three digits; a sum of two has a rounding error.
+            // Times are microseconds with three decimals; a sum of two has a rounding error.
             #expect(earlier.end <= later.begin + 0.000_9, "\(earlier) and \(later)")
         }
     }
 }
 
-/// A file that goes with the test.
+/// A file that is removed with the test.
 private final class TemporaryFile: Sendable {
     let path: String
     init() { path = "/tmp/gevent-trace-\(UUID().uuidString).json" }
@@ -112,7 +112,7 @@ private final class TemporaryFile: Sendable {
 
 @Suite("Traces")
 struct TraceTests {
-    @Test("There is a track for each greenlet, with its name, where it was spawned, and what it waited for")
+    @Test("Each greenlet has a track with its name, spawn site and waits")
     func tracks() throws {
         let file = TemporaryFile()
         try withHub(on: .configured) { hub in
@@ -145,7 +145,7 @@ struct TraceTests {
         #expect(waits[0].end - waits[0].begin >= 3000)
         let sleeps = contents.slices(of: sleeper).filter { $0.category == "wait" }
         #expect(sleeps.map(\.name) == ["sleep", "join of <Greenlet<()> \"reader\">"])
-        // Slices of a greenlet that was there follow each other without a gap.
+        // Slices of a parked greenlet follow each other without a gap.
         let all = contents.slices(of: sleeper)
         for (earlier, later) in zip(all, all.dropFirst()) { #expect(abs(later.begin - earlier.end) < 0.001) }
         #expect(contents.marks(of: reader) == ["begin", "end"])
@@ -156,7 +156,7 @@ struct TraceTests {
         #expect(contents.hubNames.values.first?.hasPrefix("hub on ") == true)
     }
 
-    @Test("Who is ready but not running is shown as that, and yields are switches")
+    @Test("Ready greenlets that do not run are shown as ready, and yields are switches")
     func yields() throws {
         let file = TemporaryFile()
         try withHub { hub in
@@ -191,7 +191,7 @@ struct TraceTests {
             let victim = named("victim") { try sleep(for: .seconds(9)) }
             let late = named("late") { try withTimeout(.seconds(1)) { _ in try sleep(for: .seconds(9)) } }
             let failing = named("failing") { throw Boom() }
-            // Ended before it has run.
+            // Ended before it ran.
             let unborn = named("unborn") {}
             try unborn.kill(blocking: false)
             try sleep(for: .milliseconds(1))
@@ -207,7 +207,7 @@ struct TraceTests {
         #expect(contents.marks.contains { $0.arguments["error"] == "Timeout: 1 second" })
     }
 
-    @Test("Greenlets that begin where another has ended, and a name that is given late, are shown")
+    @Test("Greenlets that start where another has ended, and names set late, are shown")
     func stacksInSuccession() throws {
         let file = TemporaryFile()
         try withHub { hub in
@@ -220,7 +220,7 @@ struct TraceTests {
             }
             try joinAll(greenlets)
             try before.join()
-            // Its stack is used again; in the trace it is somebody else's.
+            // The stack is reused; the trace shows another greenlet.
             let after = spawn { try sleep() }
             after.name = "there after"
             try after.join()
@@ -236,7 +236,7 @@ struct TraceTests {
         #expect(contents.slices(of: try contents.track("there after")).map(\.name) == ["run", "ready", "run"])
     }
 
-    @Test("What a killed process has written by then can be read once its end is added")
+    @Test("The trace of a killed process is readable once its end is appended")
     func truncated() async throws {
         let file = TemporaryFile()
         let path = file.path
@@ -246,7 +246,7 @@ struct TraceTests {
                 let greenlet = spawn { try sleep(for: .milliseconds(1)) }
                 greenlet.name = "done"
                 try greenlet.join()
-                // Before a hub sleeps, what is known is written.
+                // The hub writes pending entries before it sleeps.
                 try sleep(for: .milliseconds(1))
                 _ = kill(getpid(), SIGKILL)
             }
@@ -259,13 +259,13 @@ struct TraceTests {
         #expect(contents.marks(of: try contents.track("\"done\"")) == ["begin", "end"])
     }
 
-    @Test("GEVENT_TRACE has every hub write to one file, which is complete when the process ends, however it does")
+    @Test("With GEVENT_TRACE every hub writes to one file, which is complete after every kind of process exit")
     func byTheSetting() async throws {
         let file = TemporaryFile()
         let path = file.path
         await #expect(processExitsWith: .success) { [path = path as String] in
             setenv("GEVENT_TRACE", path, 1)
-            // Two at a time, one after them, and one that is not destroyed.
+            // Two hubs at a time, one after them, and one that is not destroyed.
             let threads = (0..<2).map { number in
                 TestThread {
                     do {
@@ -295,7 +295,7 @@ struct TraceTests {
         #expect(Set(hubs).count == 3)
     }
 
-    @Test("A trace that cannot be opened is an error in code; by the setting it is printed")
+    @Test("A trace that cannot be opened throws in code; with the setting a message is printed")
     func cannotOpen() async throws {
         try withHub { hub in
             let error = #expect(throws: SystemError.self) { try hub.startTrace(to: "/nowhere/trace.json") }
@@ -312,7 +312,7 @@ struct TraceTests {
                 "gevent: cannot start the trace: open the trace /nowhere/trace.json: ENOENT"))
     }
 
-    /// What another user may have left where a trace is to be written.
+    /// Files that another user may have placed at the path of the trace.
     @Test(
         "A trace is not written through a link, into a FIFO, a device or another user's file",
         arguments: [
@@ -359,7 +359,7 @@ struct TraceTests {
         #expect(access(victim.path + ".new", F_OK) != 0)
     }
 
-    @Test("A file of ours is replaced as a whole")
+    @Test("An existing file of the same user is replaced as a whole")
     func replaces() throws {
         let file = TemporaryFile()
         try Data(String(repeating: "old ", count: 10_000).utf8).write(to: URL(fileURLWithPath: file.path))
@@ -367,11 +367,11 @@ struct TraceTests {
         #expect(try TraceContents(file).hubs.count == 1)
     }
 
-    @Test("A trace that cannot be written any more says so once and ends")
+    @Test("A trace that can no longer be written reports it once and ends")
     func cannotWrite() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             try withHub { hub in
-                // The process may write no more than this to any file.
+                // Limits the size of every file of the process.
                 var limit = rlimit(rlim_cur: 4096, rlim_max: 4096)
                 signal(SIGXFSZ, SIG_IGN)
                 setrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit)
@@ -385,7 +385,7 @@ struct TraceTests {
         #expect(printed.components(separatedBy: "ends here: EFBIG (File too large)").count == 2)
     }
 
-    @Test("%p in the name stands for the process")
+    @Test("%p in the name is the process ID")
     func processNumber() throws {
         let file = TemporaryFile()
         try withHub { hub in
@@ -396,7 +396,7 @@ struct TraceTests {
         unlink(path)
     }
 
-    @Test("In a forked child the parent's trace stays the parent's; one with %p goes on", .enabled(if: !isSanitized))
+    @Test("In a forked child the parent's trace is left alone; one with %p continues", .enabled(if: !isSanitized))
     func forked() async throws {
         let file = TemporaryFile()
         let path = file.path
@@ -428,14 +428,14 @@ struct TraceTests {
         #expect(contents.marks.isEmpty)
     }
 
-    @Test("A trace that a child begins before its hub is repaired is its own", .enabled(if: !isSanitized))
+    @Test("A trace started in a child before its hub is repaired belongs to the child", .enabled(if: !isSanitized))
     func begunInChild() async throws {
         let file = TemporaryFile()
         await #expect(processExitsWith: .success) { [path = file.path as String] in
             try withHub(on: .configured) { hub in
                 let code = try inRawChild {
                     try hub.startTrace(to: path)
-                    // Repaired in this poll, if it was not before.
+                    // The loop is repaired in this poll at the latest.
                     try sleep(for: .milliseconds(1))
                     guard hub.isTracing else { return 1 }
                     hub.stopTrace()
@@ -450,7 +450,7 @@ struct TraceTests {
 
     // MARK: The hook
 
-    @Test("The switch hook is told of origin and target of each switch")
+    @Test("The switch hook receives origin and target of each switch")
     func hook() throws {
         try withHub { hub in
             var switches: [(from: String, to: String)] = []
@@ -468,11 +468,11 @@ struct TraceTests {
             hook.cancel()
             #expect(!hook.isActive)
             try sleep(for: .seconds(1))
-            // Now and then the hub comes in between.
+            // The hub sometimes runs in between.
             #expect(switches.map(\.to).filter { $0 != "hub" } == ["first", "second", "third", "first", "main"])
             #expect(switches.first?.from == "main")
             for (earlier, later) in zip(switches, switches.dropFirst()) {
-                // The second and the third run once, and the first ends when it is resumed.
+                // The second and the third run once, and the first ends when it resumes.
                 let hasEnded = earlier.to == "second" || earlier.to == "third" || later.to == "main"
                 #expect(later.from == earlier.to || (hasEnded && later.from == "one that has ended"))
             }
@@ -492,24 +492,24 @@ struct TraceTests {
         #expect(text(result.standardErrorContent).contains("a switch hook made a greenlet ready; it may only look"))
     }
 
-    @Test("When nobody watches any more, switches take the short way again")
-    func shortWay() throws {
+    @Test("After the last hook is removed, switches use the fast path again")
+    func fastPath() throws {
         try withHub { hub in
-            func attentionCount() -> UInt32 { hub.pointer.pointee.slow_path_reasons }
-            let before = attentionCount()
+            func slowPathReasons() -> UInt32 { hub.pointer.pointee.slow_path_reasons }
+            let before = slowPathReasons()
             let hooks = [hub.onSwitch { _, _ in }, hub.onSwitch { _, _ in }]
-            #expect(attentionCount() == before + 1)
-            #expect(hub.pointer.pointee.leaves_slowly)
+            #expect(slowPathReasons() == before + 1)
+            #expect(hub.pointer.pointee.has_slow_switches)
             let file = TemporaryFile()
             try hub.startTrace(to: file.path)
-            #expect(attentionCount() == before + 1)
+            #expect(slowPathReasons() == before + 1)
             hooks[0].cancel()
             #expect(hub.switchWatch?.hooks.count == 1)
             hooks[1].cancel()
-            #expect(attentionCount() == before + 1)
+            #expect(slowPathReasons() == before + 1)
             hub.stopTrace()
-            #expect(attentionCount() == before)
-            #expect(hub.pointer.pointee.leaves_slowly == hub.pointer.pointee.calls_runtime_for_access)
+            #expect(slowPathReasons() == before)
+            #expect(hub.pointer.pointee.has_slow_switches == hub.pointer.pointee.calls_runtime_for_access)
         }
     }
 }

@@ -1,11 +1,11 @@
 import Gevent
 import GeventTesting
-// Both, on purpose: `wait` is libc's name too, and the calls below have to mean this library's. `Semaphore` is a type
-// of Glibc's too, and needs its module's name where it stands as a type.
+// Both modules on purpose: `wait` is libc's name too, and the calls below must mean this library's. `Semaphore` is also
+// a type of Glibc, and needs its module's name where it is used as a type.
 import Glibc
 import Testing
 
-/// A third party's: it passes on what an event of its own says.
+/// A third party's object that forwards to an event of its own.
 private final class Forwarding: Waitable {
     let event = Event()
     var isReady: Bool { event.isReady }
@@ -13,7 +13,7 @@ private final class Forwarding: Waitable {
     func withdraw(_ waiter: Enlistment<Void>) { event.withdraw(waiter) }
 }
 
-/// A third party's that keeps its waiters itself.
+/// A third party's object that manages its waiters itself.
 private final class Bell: Waitable {
     private(set) var links: [Enlistment<Void>] = []
     private(set) var isReady = false
@@ -36,7 +36,7 @@ private final class Bell: Waitable {
 struct WaitTests {
     // MARK: wait(timeout:)
 
-    @Test("wait() runs until nothing is left; greenlets parked for ever do not count", arguments: bothLoops)
+    @Test("wait() runs until no work remains; greenlets parked forever do not count", arguments: bothLoops)
     func waitForAll(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let event = Event()
@@ -51,7 +51,7 @@ struct WaitTests {
         }
     }
 
-    @Test("wait(timeout:) is false when work remains, and the worker is unharmed", arguments: bothLoops)
+    @Test("wait(timeout:) is false when work remains, and the worker is unaffected", arguments: bothLoops)
     func waitTimeout(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let worker = spawn { () throws -> Int in
@@ -65,7 +65,7 @@ struct WaitTests {
         }
     }
 
-    @Test("hub.join(), and so wait(), is repeatable, the hub is usable in between, and it is refused away from main")
+    @Test("hub.join(), and so wait(), is repeatable, the hub is usable in between, and it throws outside main")
     func waitAwayFromMain() throws {
         try withHub { hub in
             for number in 0..<3 {
@@ -81,7 +81,7 @@ struct WaitTests {
     // MARK: wait(objects)
 
     @Test(
-        "wait gives greenlets, events, results, semaphores and others together, in the order in which they became ready",
+        "wait returns greenlets, events, results, semaphores and others together, in the order they became ready",
         arguments: bothLoops)
     func mixed(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
@@ -98,7 +98,7 @@ struct WaitTests {
                 ]
                 for step in steps {
                     try sleep(for: .milliseconds(1))
-                    // All that follows from the step before has happened, however late this is.
+                    // Everything that follows from the previous step has happened, however late this runs.
                     try idle()
                     step()
                 }
@@ -113,7 +113,7 @@ struct WaitTests {
             ])
     }
 
-    @Test("What is ready from the start comes in the order in which it became ready, without a switch")
+    @Test("Objects that are ready at the start are returned in the order they became ready, without a switch")
     func readyFromTheStart() throws {
         try withHub { hub in
             let greenlet = spawn {}
@@ -134,14 +134,14 @@ struct WaitTests {
             #expect(ready.map { ObjectIdentifier($0) } == expected.map { ObjectIdentifier($0) })
             try #expect(wait(objects, count: 2).count == 2)
             #expect(hub.statistics.switchCount == before)
-            // A second time gives the same: nothing was used up.
+            // A second wait returns the same: nothing was consumed.
             try #expect(wait([last, last]).count == 2)
             try #expect(wait([semaphore]).count == 1)
             #expect(semaphore.counter == 1)
         }
     }
 
-    @Test("A list of one type gives a list of that type")
+    @Test("A list of one type returns a list of that type")
     func homogeneous() throws {
         try withHub { _ in
             let greenlets = (0..<3).map { number in
@@ -166,7 +166,7 @@ struct WaitTests {
         }
     }
 
-    @Test("The count is obeyed; 0, less, and an empty list give an empty list at once; more than there are is all")
+    @Test("The count is respected; 0, less, and an empty list return an empty list at once; a larger count means all")
     func counts() throws {
         try withHub { hub in
             let events = (0..<4).map { _ in Event() }
@@ -186,7 +186,7 @@ struct WaitTests {
         }
     }
 
-    @Test("A duplicate counts, and is returned, each time", arguments: [true, false])
+    @Test("Duplicates are counted and returned each time", arguments: [true, false])
     func duplicates(setBefore: Bool) throws {
         try withHub { _ in
             let (event, other) = (Event(), Event())
@@ -199,7 +199,8 @@ struct WaitTests {
         }
     }
 
-    @Test("A timeout gives the partial list, and one of zero only looks; a foreign one passes", arguments: bothLoops)
+    @Test(
+        "A timeout returns the partial list, and zero only checks; a foreign Timeout propagates", arguments: bothLoops)
     func timeouts(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let (ready, never) = (Event(), Event())
@@ -217,13 +218,13 @@ struct WaitTests {
             #expect(letsForeignTimeoutPass { try wait(objects, timeout: .seconds(60)) })
             #expect(letsForeignTimeoutPass { try iwait([never]) { _, _ in } })
             #expect(never.linkCount == 0 && bell.links.isEmpty && hub.statistics.pendingTimers == 0)
-            // No link of the greenlet's is left: its end tells nobody.
+            // No link on the greenlet remains: its end notifies nothing.
             greenlet.start()
             try greenlet.join()
         }
     }
 
-    @Test("An event that is set and cleared while somebody waits for it counts; waiting for it again does not")
+    @Test("An event set and cleared during a wait counts; waiting for it again does not")
     func setAndCleared() throws {
         try withHub { _ in
             let event = Event()
@@ -236,7 +237,7 @@ struct WaitTests {
         }
     }
 
-    @Test("Waiting for a semaphore takes no permit and passes on to those who want one")
+    @Test("A wait for a semaphore takes no permit and passes wakes on to acquirers")
     func semaphores() throws {
         let log = try logged { log, _ in
             let semaphore: Gevent.Semaphore = Semaphore(0)
@@ -250,7 +251,7 @@ struct WaitTests {
         #expect(log == ["watcher 1", "acquirer: true", "<Semaphore 0>"])
     }
 
-    @Test("Killed while it waits for many, a greenlet leaves no links; killed when all are ready, it has them")
+    @Test("Killed in a wait for many, a greenlet leaves no links; killed when all are ready, it has them")
     func kills() throws {
         let log = try logged { log, _ in
             let (event, bell) = (Event(), Bell())
@@ -277,7 +278,7 @@ struct WaitTests {
         #expect(log == ["wait: threw GreenletExit", "sleep: returned", "wait: 3", "sleep: threw GreenletExit"])
     }
 
-    @Test("What would block forever says so; a foreign thread and the hub are refused, and no link is left")
+    @Test("wouldBlockForever is reported; another thread and the hub are refused, and no link remains")
     func misuse() throws {
         try withHub { hub in
             let (event, other) = (Event(), Event())
@@ -305,21 +306,21 @@ struct WaitTests {
 
     // MARK: Greenlets as Waitable
 
-    @Test("A greenlet's raw link without an argument is called once, soon after its end, also one made then")
+    @Test("A greenlet's raw link without an argument is called once, soon after its end, even if made afterwards")
     func rawLinkOfGreenlet() throws {
         let log = try logged { log, hub in
             let greenlet = spawn { log.note("body") }
             greenlet.rawLink { log.note("link \(greenlet.isReady)") }
-            let gone = greenlet.rawLink { log.note("gone") }
-            #expect(gone.isActive)
-            gone.cancel()
-            gone.cancel()
-            #expect(!gone.isActive)
+            let cancelled = greenlet.rawLink { log.note("cancelled") }
+            #expect(cancelled.isActive)
+            cancelled.cancel()
+            cancelled.cancel()
+            #expect(!cancelled.isActive)
             _ = try hub.join()
             greenlet.rawLink { log.note("late") }
             log.note("linked")
             _ = try hub.join()
-            // One that never ends goes with its links.
+            // A greenlet that never ends is released with its links.
             weak var captured: Witness?
             do {
                 let witness = Witness()
@@ -333,7 +334,7 @@ struct WaitTests {
 
     // MARK: iwait
 
-    @Test("iwait calls its block with each as it becomes ready", arguments: bothLoops)
+    @Test("iwait calls its block with each object as it becomes ready", arguments: bothLoops)
     func iwaits(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             let greenlets = [20, 1, 10].map { number in
@@ -349,7 +350,7 @@ struct WaitTests {
         #expect(log == ["1", "10", "20", "all 3", "Greenlet<Int>"])
     }
 
-    @Test("The block may park between items without losing any, and is not woken early by those that become ready")
+    @Test("The block may park between items without losing any, and later ones do not wake it early")
     func parkingBlock() throws {
         let log = try logged { log, hub in
             let events = (0..<4).map { _ in Event() }
@@ -364,7 +365,7 @@ struct WaitTests {
         #expect(log == ["0 at 11", "1 at 21", "2 at 31", "3 at 41"])
     }
 
-    @Test("iwait left early, by a thrown error or by `stop`, leaves no links on the rest")
+    @Test("iwait left early, by an error or by `stop`, leaves no links on the others")
     func leftEarly() throws {
         try withHub { _ in
             let (event, never) = (Event(), Event())
@@ -396,7 +397,8 @@ struct WaitTests {
         }
     }
 
-    @Test("iwait obeys its count and its timeout, which includes what the block takes", arguments: [0, 1, 2, nil, -1])
+    @Test(
+        "iwait respects its count and its timeout, which includes the time of the block", arguments: [0, 1, 2, nil, -1])
     func iwaitLimits(count: Int?) throws {
         try withHub { hub in
             let events = (0..<3).map { _ in Event() }
@@ -411,7 +413,7 @@ struct WaitTests {
             spawn(after: .seconds(1)) { late[0].set() }
             spawn(after: .seconds(2)) { late[1].set() }
             spawn(after: .seconds(9)) { late[2].set() }
-            // Both that were ready by the time the first call returned are still given.
+            // Both objects that were ready when the first call returned are still delivered.
             let partial = try iwait(late, timeout: .seconds(3)) { _, _ in try sleep(for: .seconds(3)) }
             #expect(partial == 2 && start.duration(to: hub.now) == .seconds(7))
             try #expect(iwait(late, timeout: .zero) { _, _ in } == 2)
@@ -420,7 +422,7 @@ struct WaitTests {
         }
     }
 
-    @Test("A block in main that destroys the hub gets what is ready by then, and iwait ends with `destroyed`")
+    @Test("A block in main that destroys the hub gets the objects ready by then, and iwait ends with `destroyed`")
     func destroyed() throws {
         let log = try onFreshThread {
             try Hub.start(on: VirtualLoop())
@@ -443,7 +445,7 @@ struct WaitTests {
         #expect(log[3] == "0 false")
     }
 
-    @Test("Nothing that is waited for, nor who waits, is kept alive by it")
+    @Test("It retains neither the objects nor the waiters")
     func life() throws {
         try withHub { hub in
             weak var event: Event?

@@ -4,20 +4,20 @@ import Testing
 
 @testable import GeventCore
 
-/// What can be waited for in these tests: two queues and a semaphore.
+/// The objects of these tests: two queues and a semaphore.
 private enum Resource: Int, CaseIterable { case first, second, permits }
 
-/// How a greenlet waits.
+/// The kinds of waits.
 private enum Waiting {
     /// Takes from the first of these that has something.
     case takes([Resource], timeout: Bool)
-    /// Gets from a queue alone.
+    /// Gets from a single queue.
     case gets(Resource)
-    /// Waits for so many of these, and takes nothing.
+    /// Waits for that many of these, and takes nothing.
     case observes([Resource], count: Int)
 }
 
-/// What the test does between the waits and the end.
+/// The actions of the test between the waits and the end.
 private enum Move: Int, CaseIterable {
     case putFirst, putSecond, release, killFirst, killLast, run, expire
 }
@@ -30,13 +30,13 @@ private enum Ending: Hashable {
     case killed
 }
 
-/// What the contract says about a sequence of moves, without a hub: who is chosen depends on the moves alone, and not
-/// on when greenlets run.
+/// The outcome of a sequence of moves according to the contract, without a hub: which waiter is chosen depends on the
+/// moves alone, and not on when greenlets run.
 private struct Contract {
     private(set) var endings: [Ending]
     private(set) var stored: [[Int]] = Resource.allCases.map { _ in [] }
     private let waitings: [Waiting]
-    /// Those that wait for each thing, with the place that it has among all that they wait for.
+    /// The waiters of each object, with the object's index among all that they wait for.
     private var lines: [[(greenlet: Int, place: Int)]] = Resource.allCases.map { _ in [] }
     private var observed: [[Int]]
     private var count = 0
@@ -104,7 +104,7 @@ private final class Run {
         for (number, waiting) in waitings.enumerated() {
             greenlets.append(
                 spawn {
-                    // What was handed over arrives even if a kill came after it.
+                    // A value that was handed over arrives even if a kill follows.
                     do { self.endings[number] = try self.wait(waiting) } catch is GreenletExit {
                         self.endings[number] = .killed
                     }
@@ -148,7 +148,7 @@ private final class Run {
         }
     }
 
-    /// Lets everybody run, and returns what is left in the things.
+    /// Lets all greenlets run, and returns the remaining contents of the objects.
     func finish() throws -> [[Int]] {
         try sleep()
         try sleep()
@@ -178,7 +178,7 @@ struct WaitableInterleavings {
     ]
 
     @Test(
-        "Whatever happens in whatever order, exactly one object hands something over to each, and nothing is lost",
+        "Whatever the order, exactly one object hands a value to each waiter, and nothing is lost",
         arguments: 0..<crowds.count)
     func allOrders(crowd: Int) throws {
         try withHub { _ in

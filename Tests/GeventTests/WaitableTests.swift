@@ -6,7 +6,7 @@ import Testing
 
 @testable import GeventCore
 
-/// A third party's with elements of its own, as the page of `Waitable` has it.
+/// A third party's object with elements, as in the documentation of `Waitable`.
 private final class Mailbox: Waitable {
     private(set) var letters: [String] = []
     private(set) var waiters: [Enlistment<String>] = []
@@ -40,7 +40,7 @@ private final class Mailbox: Waitable {
 
 @Suite("Waitable")
 struct WaitableTests {
-    @Test("A third party's object hands its element to one waiter, together with objects of the library's")
+    @Test("A third party's object hands its element to one waiter, together with the library's objects")
     func thirdParty() throws {
         let log = try logged { log, _ in
             let (mailbox, queue) = (Mailbox(), SimpleQueue<Int>())
@@ -58,14 +58,14 @@ struct WaitableTests {
             try sleep()
             #expect(mailbox.waiters.count == 4 && queue.getters.count == 3)
             mailbox.add("a")
-            // In that very step the first has left the queue.
+            // At this moment the first waiter has left the queue.
             #expect(queue.getters.count == 2)
             try queue.put(1)
             try third.kill()
             try joinAll([first, second])
             mailbox.add("b")
             try observer.join()
-            // One who only waits takes nothing.
+            // A waiter that only waits takes nothing.
             #expect(mailbox.letters == ["b"] && mailbox.waiters.isEmpty && queue.getters.isEmpty)
             try taker("fourth").join()
             #expect(!mailbox.isReady)
@@ -91,7 +91,7 @@ struct WaitableTests {
             try sleep()
             let enlistment = try #require(mailbox.waiters.first)
             #expect(enlistment.isWaiting)
-            // The wait is over with the kill, though the greenlet has not run.
+            // The kill ended the wait, although the greenlet has not run.
             try waiter.kill(blocking: false)
             #expect(!enlistment.isWaiting)
             #expect(!enlistment.choose { preconditionFailure("handed over to one who does not wait") })
@@ -115,7 +115,7 @@ struct WaitableTests {
                 || log == ["taker: threw GreenletExit", "linked", "wait: threw Boom", "iwait: threw Boom"])
     }
 
-    @Test("wait and iwait take all kinds together, a descriptor, a queue and a child among them", arguments: bothLoops)
+    @Test("wait and iwait accept all kinds together, including a descriptor, a queue and a child", arguments: bothLoops)
     func allKinds(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let pipe = try Pipe()
@@ -150,7 +150,7 @@ struct WaitableTests {
             ])
     }
 
-    @Test("Waiting for a queue takes nothing; one that is shut down counts as ready")
+    @Test("Waiting for a queue takes nothing; a queue that is shut down counts as ready")
     func queues() throws {
         let log = try logged { log, _ in
             let queue = SimpleQueue<Int>(maxSize: 1)
@@ -163,7 +163,7 @@ struct WaitableTests {
             try sleep()
             try queue.put(1)
             try getter.join()
-            // The getter took the element before the second could be told of it.
+            // The getter took the element before the second waiter was notified.
             #expect(queue.getters.count == 1)
             try queue.put(2)
             try sleep()
@@ -185,7 +185,7 @@ struct WaitableTests {
     }
 
     @Test(
-        "A descriptor that is closed, not open or not to be watched ends the wait with an error", arguments: bothLoops)
+        "A descriptor that is closed, not open or unwatchable ends the wait with an error", arguments: bothLoops)
     func descriptors(loop: TestLoop) throws {
         try withHub(on: loop) { hub in
             let pipe = try Pipe()
@@ -203,7 +203,7 @@ struct WaitableTests {
             let output = DescriptorReadiness(pipe.writeEnd, .write)
             try #expect(Gevent.wait([output, DescriptorReadiness(pipe.readEnd, .read)], count: 1).first === output)
             pipe.fill()
-            // Two at once, of which one is parked to write itself: that goes first.
+            // Two at once. One of them is parked to write itself and has priority.
             let watcher = spawn { try Gevent.wait([output, output]).count }
             let writer = spawn { try waitWrite(pipe.writeEnd, timeout: .seconds(60)) }
             try sleep()
@@ -214,7 +214,7 @@ struct WaitableTests {
         }
     }
 
-    @Test("A permit that is released is handed to one that waits for several objects, in its turn")
+    @Test("A released permit is handed to a greenlet that waits for several objects, in order")
     func permits() throws {
         let log = try logged { log, _ in
             let (semaphore, other) = (Semaphore(0), Semaphore(0))
@@ -224,7 +224,7 @@ struct WaitableTests {
             }
             try sleep()
             #expect(semaphore.release() == 1)
-            // The free permit is the first one's as long as nobody takes it, so the second gets the next.
+            // The free permit is reserved for the first until another greenlet takes it, so the second gets the next.
             #expect(semaphore.release() == 1 && other.linkCount == 0)
             try second.join()
             #expect(semaphore.counter == 0)

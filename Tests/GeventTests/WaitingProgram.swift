@@ -6,30 +6,30 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// A program whose one greenlet waits in every way there is, and counts what it has open.
+/// A program whose one greenlet waits in every possible way, and counts what it has open.
 final class WaitingProgram: KillableProgram {
-    /// What has been entered and not left.
+    /// The number of scopes entered and not yet left.
     var open = 0
     var witnesses = 0
     /// Called before each wait.
     var beforeWait: () -> Void = {}
     var finished = false
-    /// Starting a process takes a while, so not every test does.
+    /// Starting a process is slow, so only some tests do.
     var callsSystem = false
-    /// What was waited for: nobody may stand in their lines in the end.
+    /// The objects it waits for: at the end they must have no waiters.
     private var objects: [_WaitableObject] = []
-    private var queues: [_QueueLines] = []
+    private var queues: [_QueueBase] = []
     private let living: LivingObjects
 
     init(_ living: LivingObjects) { self.living = living }
 
-    /// It ought to be gone in the end.
+    /// An object that must be released by the end.
     private func made<Object: AnyObject>(_ object: Object) -> Object {
         living.watch(object)
         return object
     }
 
-    /// A place in a line, or a permit.
+    /// A registered wait, or a permit.
     var somethingIsStillTaken: Bool {
         objects.contains { $0.linkCount > 0 }
             || objects.contains { ($0 as? Gevent.Semaphore)?.isLocked == true }
@@ -53,7 +53,7 @@ final class WaitingProgram: KillableProgram {
         try scope(body)
     }
 
-    /// A wait that its own limit ends, unless the machine is busy elsewhere for longer than that.
+    /// A wait that its own limit ends, unless the machine is busy for longer than that.
     private func waitInVain(_ body: () throws -> Void) throws {
         do { try wait(body) } catch let timeout as Timeout where timeout.duration == .milliseconds(1) {}
     }
@@ -111,7 +111,7 @@ final class WaitingProgram: KillableProgram {
     private func waitForGreenlets() throws {
         let child = sleeper(5)
         let sibling = later(1) { try sleep() }
-        // Whichever way this ends, the children go with it.
+        // However this ends, the children end with it.
         defer { endAll([child, sibling]) }
         try wait { try child.join(timeout: .milliseconds(1)) }
         try waitInVain { try child.get(timeout: .milliseconds(1)) }
@@ -142,7 +142,7 @@ final class WaitingProgram: KillableProgram {
         try wait { try iwait(others + [sleeper(1)]) { _, _ in try self.wait { try sleep() } } }
     }
 
-    /// Greenlets that take their time to end.
+    /// Greenlets that take time to end.
     private func endOthers() throws {
         func stubborn() -> Greenlet<Void> {
             spawn {
@@ -152,7 +152,7 @@ final class WaitingProgram: KillableProgram {
             }
         }
         let victims = (0..<4).map { _ in stubborn() }
-        // A second exit ends them for good.
+        // A second exit makes them stop cleaning up.
         defer { endAll(victims) }
         try wait { try sleep() }
         try wait { try victims[0].kill(timeout: .milliseconds(1)) }
@@ -179,7 +179,7 @@ final class WaitingProgram: KillableProgram {
         try wait { try waitWrite(pipe.writeEnd) }
         let source = made(try WatchedDescriptor(dup(pipe.readEnd)))
         try wait { _ = try source.waitReadable(timeout: .milliseconds(1)) }
-        // One who reads and one who writes at once, and interest that outlasts both waits.
+        // A concurrent reader and writer, and interest that outlasts both waits.
         let reader = spawn { try self.scope { _ = try source.waitReadable() } }
         defer { endAll([reader]) }
         try wait { _ = try watched.waitWritable() }
@@ -200,7 +200,7 @@ final class WaitingProgram: KillableProgram {
         ]
         defer {
             endAll(givers)
-            // What was given goes.
+            // The value given is released.
             result.setError(Boom())
             waiter.clear()
         }
@@ -217,7 +217,7 @@ final class WaitingProgram: KillableProgram {
         let semaphore = made(Semaphore(1))
         objects.append(semaphore)
         let holder = spawn {
-            // The second time it takes the permit before whoever was woken for it can.
+            // The second time it takes the permit before the woken waiter does.
             for _ in 0..<2 {
                 try semaphore.withPermit { try self.scope { try sleep(for: .milliseconds(2)) } }
             }
@@ -237,7 +237,7 @@ final class WaitingProgram: KillableProgram {
         try wait { _ = try semaphore.wait() }
     }
 
-    /// Becomes ready with an event, as somebody's own kind of object may.
+    /// Becomes ready with an event, like a third party's object.
     private final class OwnWaitable: Waitable {
         let event = Event()
         var isReady: Bool { event.isReady }
@@ -275,7 +275,7 @@ final class WaitingProgram: KillableProgram {
         defer {
             endAll(givers)
             #expect(semaphore.linkCount == 0 && queue.getters.isEmpty)
-            // What nobody took goes.
+            // Values that were not taken are released.
             queue.shutdown(immediate: true)
         }
         func take(timeout: Duration? = nil) throws {
@@ -361,7 +361,7 @@ final class WaitingProgram: KillableProgram {
 
     // MARK: The system
 
-    /// What comes from outside: files, processes, signals, and the hub's own leisure.
+    /// External events: files, processes, signals, and the hub's own idle time.
     private func callTheSystem() throws {
         try wait { try idle() }
         try waitForFiles()
@@ -406,12 +406,12 @@ final class WaitingProgram: KillableProgram {
         Glibc.waitpid(child, &status, 0)
     }
 
-    /// A child that runs until somebody ends it: in time, or when the victim goes.
+    /// A child that runs until it is ended: in time, or when the victim ends.
     private func waitForProcesses() throws {
         let child = try shell("exec sleep 1000")
         var isOver = false
         defer { if !isOver { end(child) } }
-        // The one takes the way over the signal, the other over a descriptor if there are any of that kind.
+        // One wait uses the signal, the other a process descriptor if the kernel has them.
         let stopper = spawn(after: .milliseconds(1)) { _ = Glibc.kill(child, SIGSTOP) }
         defer { endAll([stopper]) }
         try wait { _ = try waitPID(child, options: .stopped) }

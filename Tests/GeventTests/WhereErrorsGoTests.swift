@@ -7,7 +7,7 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// What stops a program.
+/// An error that stops the program.
 private struct Interrupt: Error, CustomStringConvertible {
     var description: String { "Interrupt" }
 }
@@ -20,9 +20,9 @@ private struct SystemExit: GreenletExitError, CustomStringConvertible {
     var description: String { "SystemExit" }
 }
 
-@Suite("Where errors go")
+@Suite("Error routing")
 struct WhereErrorsGoTests {
-    @Test("A system error that ends a greenlet is raised in main, and not reported; others run on")
+    @Test("A system error that ends a greenlet is raised in main and not reported; others keep running")
     func systemErrorOfAGreenlet() throws {
         let log = try logged { log, hub in
             hub.systemErrors = [Interrupt.self]
@@ -86,7 +86,7 @@ struct WhereErrorsGoTests {
             log == ["join: threw Interrupt", "get: threw SystemExit", "hub.join: threw Interrupt", "false"])
     }
 
-    @Test("A scope throws a system error of its greenlets on; main gets it when it ends the greenlet around the scope")
+    @Test("A scope throws a system error of its greenlets; main gets it when it ends the greenlet around the scope")
     func systemErrorInAGroup() throws {
         let log = try logged { log, hub in
             hub.systemErrors = [Interrupt.self]
@@ -100,7 +100,7 @@ struct WhereErrorsGoTests {
         #expect(log == ["scope: threw Interrupt", "main: threw Interrupt", "main: returned"])
     }
 
-    @Test("Types stand for their subclasses, and the list is looked at anew at each error")
+    @Test("A type includes its subclasses, and the list is read at each error")
     func subclasses() throws {
         let log = try logged { log, hub in
             hub.errorHandler = { error, _ in log.note("reported \(type(of: error))") }
@@ -117,7 +117,7 @@ struct WhereErrorsGoTests {
         #expect(log == ["main LoudAlarm", "reported LoudAlarm"])
     }
 
-    @Test("Quiet errors are not reported, but are failures all the same")
+    @Test("Quiet errors are not reported, but still count as failures")
     func quietErrors() throws {
         let log = try logged { log, hub in
             hub.quietErrors = [Boom.self]
@@ -132,14 +132,15 @@ struct WhereErrorsGoTests {
             log.note("\(failing.isSuccessful)")
             log.outcome("get") { try failing.get() }
         }
-        #expect(log == ["reported Interrupt of nobody", "link", "false", "get: threw Boom"])
+        #expect(log == ["reported Interrupt of no greenlet", "link", "false", "get: threw Boom"])
     }
 
-    @Test("A failure of a greenlet that says so is not reported, but is a failure, and a system error all the same")
+    @Test("A greenlet can disable reports of its failure, which still counts as a failure and a system error")
     func reportsFailure() throws {
         let log = try logged { log, hub in
             hub.systemErrors = [Alarm.self]
-            hub.errorHandler = { error, greenlet in log.note("reported \(error) of \(greenlet?.name ?? "nobody")") }
+            hub.errorHandler = { error, greenlet in log.note("reported \(error) of \(greenlet?.name ?? "no greenlet")")
+            }
             let expected = spawn { throw Boom() }
             #expect(expected.reportsFailure)
             expected.reportsFailure = false
@@ -152,7 +153,7 @@ struct WhereErrorsGoTests {
             log.outcome("get") { try expected.get() }
             spawn { throw Alarm() }.reportsFailure = false
             do { try sleep(for: .seconds(1)) } catch is Alarm { log.note("alarm in main") }
-            // The second failure of a group is nobody's to throw on.
+            // The scope does not throw the second failure of a group.
             for reports in [false, true] {
                 log.outcome("scope") {
                     try withGroup { group in
@@ -175,7 +176,7 @@ struct WhereErrorsGoTests {
             ])
     }
 
-    @Test("errorOutput takes the reports; nil switches printing off, a handler that fails is printed through it")
+    @Test("errorOutput receives the reports; nil disables printing; failures of a handler are printed through it")
     func errorOutput() async throws {
         let result = try await #require(processExitsWith: .success, observing: [\.standardErrorContent]) {
             let lines = try withHub { hub in
@@ -203,7 +204,7 @@ struct WhereErrorsGoTests {
         #expect(!text(result.standardErrorContent).contains("gevent:"))
     }
 
-    @Test("A system error that ends a greenlet while the hub is destroyed is reported: nobody is left in main")
+    @Test("A system error that ends a greenlet during the hub's destruction is reported: main can no longer get it")
     func systemErrorDuringDestroy() throws {
         let log = try onFreshThread {
             let log = Log()
@@ -220,7 +221,7 @@ struct WhereErrorsGoTests {
         #expect(log == ["reported Interrupt"])
     }
 
-    @Test("Hubs have names and numbers of their own; a number is free again when its hub is gone")
+    @Test("Hubs have names and numbers; a number is free again after its hub is destroyed")
     func hubIdentity() throws {
         try withHub { hub in
             #expect(hub.name == "Hub-\(hub.minimalID)")
@@ -231,13 +232,13 @@ struct WhereErrorsGoTests {
                 #expect(inner.minimalID != outer)
                 return inner.minimalID
             }
-            // Nobody else makes hubs meanwhile: the suites run one after the other.
+            // No other thread makes hubs meanwhile: the suites run one after another.
             let second = try withHub { inner in inner.minimalID }
             #expect(first == second)
         }
     }
 
-    @Test("A greenlet tells its hub, until that is gone, and on no other thread")
+    @Test("A greenlet returns its hub until that is destroyed, and not on other threads")
     func hubOfAGreenlet() throws {
         try onFreshThread {
             let hub = try Hub.start(on: VirtualLoop())
@@ -252,7 +253,7 @@ struct WhereErrorsGoTests {
         }
     }
 
-    @Test("The version is three numbers")
+    @Test("The version has three numbers")
     func versionIsSemantic() {
         let parts = Gevent.version.split(separator: ".")
         #expect(parts.count == 3 && parts.allSatisfy { Int($0) != nil })

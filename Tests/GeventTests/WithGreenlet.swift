@@ -29,7 +29,7 @@ struct WithGreenletTests {
             log == ["body true", "greenlet ends", "5", "reported Boom", "failing: returned", "get: threw Boom"])
     }
 
-    @Test("withGreenlet kills the greenlet with what its body throws, or what interrupts its wait, and throws that on")
+    @Test("withGreenlet kills the greenlet with its body's error, or with an error from its wait, and rethrows that")
     func withGreenletKills() throws {
         let log = try logged { log, hub in
             func watched() -> Greenlet<Void> {

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("withTimeout and withSilentTimeout")
 struct WithTimeoutTests {
-    @Test("withTimeout throws its own Timeout when the time is up, or the given error", arguments: bothLoops)
+    @Test("withTimeout throws its own Timeout on expiry, or the given error", arguments: bothLoops)
     func throwsItsOwn(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             var own: Timeout?
@@ -24,7 +24,7 @@ struct WithTimeoutTests {
         #expect(log == ["own", "error: threw Boom"])
     }
 
-    @Test("Each form takes a closure with the timeout and one without")
+    @Test("Each form accepts a closure with or without the timeout")
     func sameClosures() throws {
         let log = try logged { log, hub in
             let long = Duration.seconds(1000)
@@ -49,7 +49,7 @@ struct WithTimeoutTests {
         #expect(log == ["plain: threw 0.002 seconds", "value: 7", "silent: true"])
     }
 
-    @Test("The timeout is cancelled on every way out")
+    @Test("The timeout is cancelled on every exit from the scope")
     func cancelledOnEveryWayOut() throws {
         let log = try logged { log, hub in
             log.outcome("value") { try withTimeout(.seconds(1)) { _ in 1 } }
@@ -118,7 +118,7 @@ struct WithTimeoutTests {
     func equalDeadlines(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, hub in
             let before = hub.now
-            // On a real clock the outer's is a little earlier: it was started before.
+            // On a real clock the outer's deadline is a little earlier: it was started before.
             let result: Void? = try withSilentTimeout(.milliseconds(2)) {
                 try withSilentTimeout(.milliseconds(2)) { try sleep(for: .seconds(1000)) }
                 log.note("not reached")
@@ -129,7 +129,7 @@ struct WithTimeoutTests {
         #expect(log == ["true, not early true"])
     }
 
-    @Test("withSilentTimeout turns only its own expiry into nil; another Timeout passes through", arguments: bothLoops)
+    @Test("withSilentTimeout turns only its own expiry into nil; another Timeout propagates", arguments: bothLoops)
     func silentOnlyForItsOwn(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             log.note("\(try withSilentTimeout(.milliseconds(2)) { try sleep(for: .seconds(1000)) } == nil)")
@@ -138,7 +138,7 @@ struct WithTimeoutTests {
                 try withSilentTimeout(.seconds(1000)) { try sleep(for: .seconds(1000)) }
             }
             log.note("\(caught === foreign)")
-            // One thrown by hand is a foreign one too.
+            // A Timeout thrown by hand is foreign too.
             let thrown = Timeout(.seconds(7))
             let other = #expect(throws: Timeout.self) { try withSilentTimeout(.seconds(1)) { throw thrown } }
             log.note("\(other === thrown)")
@@ -146,7 +146,7 @@ struct WithTimeoutTests {
         #expect(log == ["true", "true", "true"])
     }
 
-    @Test("The inner of two silent scopes lets the outer's expiry pass, and the outer makes it nil")
+    @Test("Of two silent scopes the inner lets the outer's expiry propagate, and the outer turns it into nil")
     func silentInSilent() throws {
         let log = try logged { log, hub in
             let outcome = try withSilentTimeout(.seconds(1)) { () throws -> String in
@@ -158,7 +158,7 @@ struct WithTimeoutTests {
         #expect(log == ["nil at 1"])
     }
 
-    @Test("withTimeout(timeoutValue:): own expiry gives the value, nil included", arguments: bothLoops)
+    @Test("withTimeout(timeoutValue:) returns the value on its own expiry, nil included", arguments: bothLoops)
     func timeoutValue(loop: TestLoop) throws {
         let log = try logged(on: loop) { log, _ in
             log.outcome("value") {
@@ -182,7 +182,7 @@ struct WithTimeoutTests {
         #expect(log == ["value: late", "in time: in time", "true", "throwing value: threw Boom"])
     }
 
-    @Test("withTimeout(timeoutValue:): a foreign Timeout passes through", arguments: bothLoops)
+    @Test("withTimeout(timeoutValue:): a foreign Timeout propagates", arguments: bothLoops)
     func timeoutValueForeign(loop: TestLoop) throws {
         try withHub(on: loop) { _ in
             let foreign = Timeout.startNew(.milliseconds(1))
@@ -223,7 +223,7 @@ struct WithTimeoutTests {
         #expect(results == (0..<200).map { $0 <= 100 })
     }
 
-    @Test("In a hub callback or a raw link there is no greenlet to throw into: blockedInHub, and the body does not run")
+    @Test("A hub callback or raw link has no greenlet to throw into: blockedInHub, and the body does not run")
     func inHubCallback() throws {
         let log = try logged { log, hub in
             let never = Greenlet { 1 }
@@ -250,8 +250,8 @@ struct WithTimeoutTests {
         #expect(log.last?.hasPrefix("reported blockedInHub") == true)
     }
 
-    @Test("The timeout counts over many parks, not over each")
-    func overManyParks() throws {
+    @Test("The timeout counts across many parks, not per park")
+    func acrossManyParks() throws {
         let count = try withHub { _ in
             var count = 0
             _ = try withSilentTimeout(.milliseconds(10)) {

@@ -1,7 +1,6 @@
-// Exercises the C part of the core without Swift: the switch with every register it has to keep, stacks and their
-// guards, the ready queue, waits and timers. Built for AArch64 and run under qemu by ci/aarch64/run; any other
-// architecture will do too: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S
-// ci/aarch64/test.c
+// Tests the C part of the core without Swift: the switch with every register it must preserve, stacks and their guards,
+// the ready queue, waits and timers. ci/aarch64/run builds it for AArch64 and runs it under qemu. It also works on other
+// architectures: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S ci/aarch64/test.c
 
 #include <alloca.h>
 #include <errno.h>
@@ -70,15 +69,15 @@ static void with_hub(size_t stack_size, long count, job *jobs, void (*body)(job 
         jobs[i] = (job){.body = body, .number = i};
         gevent_ready_push(hub, &jobs[i], GEVENT_READY_START);
     }
-    // Main leaves; the hub runs until all are over and comes back.
+    // Main switches to the hub, which runs until all greenlets have ended and then switches back.
     gevent_park(hub);
     CHECK(hub->current == &hub->main);
     CHECK(hub->live_stacks == 0);
 }
 
-// MARK: the tests
+// MARK: Tests
 
-/// Keeps integers and floating-point numbers in callee-saved registers over many switches.
+/// Keeps integers and floating-point numbers in callee-saved registers across many switches.
 __attribute__((noinline)) static void keep_registers(job *self) {
     long a = self->number, b = a * 3 + 1, c = b ^ 0x55, d = c + 7, e = d * 5, f = e - 11, g = f ^ a, h = g + b;
     double p = (double)a + 0.25, q = p * 1.5, r = q - 3, s = r / 2, t = s + p, u = t * q, v = u - s, w = v + 1;
@@ -92,7 +91,7 @@ __attribute__((noinline)) static void keep_registers(job *self) {
     self->result = a ^ b ^ c ^ d ^ e ^ f ^ g ^ h ^ (long)(p + q + r + s + t + u + v + w);
 }
 
-/// The same without a switch: what has to come out.
+/// The same without a switch: the expected result.
 __attribute__((noinline)) static long kept_registers(long number) {
     long a = number, b = a * 3 + 1, c = b ^ 0x55, d = c + 7, e = d * 5, f = e - 11, g = f ^ a, h = g + b;
     double p = (double)a + 0.25, q = p * 1.5, r = q - 3, s = r / 2, t = s + p, u = t * q, v = u - s, w = v + 1;
@@ -114,7 +113,7 @@ static void test_registers(void) {
 static long order[1000], order_count;
 
 static void sleep_by_number(job *self) {
-    // Later numbers sleep shorter; pairs share a deadline and wake in the order they fell asleep.
+    // Later numbers have shorter sleeps. Pairs share a deadline, and wake in the order in which they started to sleep.
     int64_t deadline = hub->now + 1000000000LL * (500 - self->number / 2);
     gevent_wait_set_timer(hub, self->context, deadline, hub->now, GEVENT_TIMER_WAKE, true);
     CHECK(gevent_wait(hub, 1, NULL) == GEVENT_WAIT_WOKEN);
@@ -138,7 +137,7 @@ static void test_stacks_are_reused(void) {
     job *jobs = calloc(COUNT, sizeof *jobs);
     with_hub(64 << 10, COUNT, jobs, end_at_once);
     for (long i = 0; i < COUNT; i++) CHECK(jobs[i].result == 1);
-    // Each begins where the one before has ended.
+    // Each starts on the stack on which the previous one ended.
     CHECK(gevent_stacks_slot_count(&hub->stacks) <= 2);
     gevent_hub_destroy(hub);
     free(jobs);
@@ -179,12 +178,12 @@ static void overflow(job *self) {
     self->result = dig(1);
 }
 
-// Frames that touch little of themselves. Compiled without stack probes, as Swift compiles.
+// Large frames of which little is touched. Compiled without stack probes, like code compiled by Swift.
 
-/// Over the guard and a little into the next stack.
+/// Skips the guard and reaches a little into the next stack.
 static size_t into_next(void) { return hub->stacks.slot_size + hub->stacks.slot_size / 8; }
 
-/// Over the guard and the usable part of the next stack, into its guard.
+/// Skips the guard and the usable part of the next stack, and reaches into its guard.
 static size_t into_next_guard(void) { return 2 * hub->stacks.slot_size - hub->stacks.guard_size / 2; }
 
 __attribute__((noinline)) static void jump_and_yield(void) {
@@ -208,7 +207,7 @@ __attribute__((noinline)) static void jump_into_a_guard(void) {
 }
 
 static void call_in_one_of_two(job *self, void (*jump)(void)) {
-    // The third, which parks for ever, has the stack below. The fourth is always ready, so that a yield switches.
+    // The third, which parks forever, has the stack below. The fourth is always ready, so that a yield switches.
     if (self->number == 3)
         for (;;) gevent_yield();
     if (self->number != 1) return park_for_ever(self);
@@ -222,19 +221,19 @@ static void wait_after_a_jump(job *self) { call_in_one_of_two(self, jump_and_wai
 static void fault_after_a_jump(job *self) { call_in_one_of_two(self, jump_into_a_guard); }
 
 static void end_of_lowest(job *self) {
-    // The latest of a slab's stacks is the lowest.
+    // The last stack of a slab is the lowest.
     if (self->number != (long)hub->stacks.slots_per_slab - 1) park_for_ever(self);
     strcpy(self->context->name, "jumper");
     jump_and_wait();
 }
 
-/// Runs greenlets in a child, which has to end by `signal` and to print `expected`.
+/// Runs greenlets in a child, which must end by `signal` and print `expected`.
 static void expect_end(long count, size_t stack_size, void (*body)(job *), int signal, const char *expected) {
     int ends[2];
     CHECK(pipe(ends) == 0);
     pid_t child = fork();
     if (child == 0) {
-        alarm(20);  // a hub whose greenlets are never found out runs for ever
+        alarm(20);  // a hub that does not detect the overflow runs forever
         dup2(ends[1], STDERR_FILENO);
         static job jobs[100];
         with_hub(stack_size, count, jobs, body);
@@ -255,16 +254,16 @@ static void expect_end(long count, size_t stack_size, void (*body)(job *), int s
     }
 }
 
-/// An overflow names its greenlet and ends the process by a signal.
+/// An overflow ends the process by a signal, with a message that names the greenlet.
 static void test_overflow(void) {
     expect_end(1, 64 << 10, overflow, SIGSEGV, "greenlet stack overflow in digger");
 }
 
-/// So does a frame that steps over the guard, as soon as it switches.
+/// A frame that skips the guard does the same at the next switch.
 static void test_jumps(void) {
     expect_end(4, 1 << 20, yield_after_a_jump, SIGABRT, "gevent: greenlet jumper went ");
     expect_end(3, 1 << 20, wait_after_a_jump, SIGABRT, "bytes below its stack, over its guard, before it parked; ");
-    // With nothing but the slab's reserve below.
+    // Only the slab's reserve lies below.
     expect_end(63, 1 << 20, end_of_lowest, SIGABRT, "gevent: greenlet jumper went ");
     expect_end(3, 1 << 20, fault_after_a_jump, SIGSEGV, "greenlet stack overflow in jumper, which went ");
 }
@@ -289,7 +288,7 @@ static void switch_on_a_foreign_stack(job *self) {
     }
 }
 
-/// A library may switch to a stack of its own and yield there.
+/// A library may switch to its own stack and yield there.
 static void test_foreign_stack(void) {
     static job jobs[3];
     with_hub(64 << 10, 3, jobs, switch_on_a_foreign_stack);
@@ -297,7 +296,7 @@ static void test_foreign_stack(void) {
     gevent_hub_destroy(hub);
 }
 
-/// Random starts and cancels against a plain array.
+/// Compares random starts and cancels with a plain array.
 static void test_timers(void) {
     enum { COUNT = 300, STEPS = 100000 };
     static gevent_timer timers[COUNT];
@@ -332,7 +331,7 @@ static void test_timers(void) {
     gevent_timers_destroy(&wheel);
 }
 
-/// Destroying a hub with parked contexts gives all memory back.
+/// Destroying a hub with parked contexts releases all memory.
 static void test_destroy_with_parked(void) {
     static job jobs[10];
     gevent_thread_word none = {0};
@@ -342,7 +341,7 @@ static void test_destroy_with_parked(void) {
         jobs[i] = (job){.body = park_for_ever, .number = i};
         gevent_ready_push(hub, &jobs[i], GEVENT_READY_START);
     }
-    alive = 0;  // so that the hub comes back as soon as it runs
+    alive = 0;  // makes the hub switch back as soon as it runs
     gevent_ready_grant(hub, 100);
     gevent_park(hub);
     CHECK(hub->live_stacks == 10);

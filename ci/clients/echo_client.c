@@ -1,8 +1,8 @@
-// A client of echo-server that shares no line of code with it: blocking BSD sockets, written by the book.
+// A client of echo-server that shares no code with it: plain blocking BSD sockets.
 //
 // usage: echo_client ADDRESS PORT
 //
-// Sends messages of many sizes and compares what comes back, then half-closes and expects the end of the stream.
+// Sends messages of many sizes and compares the echoes, then half-closes and expects the end of the stream.
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ static void receive_all(int descriptor, char *bytes, size_t count) {
         ssize_t received = recv(descriptor, bytes, count, 0);
         if (received < 0) fail("recv");
         if (received == 0) {
-            fprintf(stderr, "the server closed with %zu bytes to come\n", count);
+            fprintf(stderr, "the server closed with %zu bytes missing\n", count);
             exit(1);
         }
         bytes += received;
@@ -61,17 +61,17 @@ int main(int argc, char **argv) {
         memset(received, 0, size);
         receive_all(descriptor, received, size);
         if (memcmp(sent, received, size) != 0) {
-            fprintf(stderr, "%zu bytes came back different\n", size);
+            fprintf(stderr, "the echo of %zu bytes differs\n", size);
             return 1;
         }
         total += size;
     }
     if (shutdown(descriptor, SHUT_WR) < 0) fail("shutdown");
     if (recv(descriptor, received, 1, 0) != 0) {
-        fprintf(stderr, "the server does not close after its client has\n");
+        fprintf(stderr, "the server does not close after its client closed\n");
         return 1;
     }
     close(descriptor);
-    printf("C: %d messages, %zu bytes came back as they were\n", messages, total);
+    printf("C: %d messages, %zu bytes echoed\n", messages, total);
     return 0;
 }

@@ -25,17 +25,17 @@ def main():
         client.sendall(b"first")
         if read_exactly(client, 5) != b"first":
             sys.exit("the first echo differs")
-        # More than all buffers on the way hold, so the server has to wait for room while we have to wait for it.
+        # More than all buffers on the path can hold, so the server must wait for the client, and the client for it.
         message = bytes(range(256)) * 40960
         writer = threading.Thread(target=lambda: (client.sendall(message), client.shutdown(socket.SHUT_WR)))
         writer.start()
         if read_exactly(client, len(message)) != message:
-            sys.exit("10 MiB come back different")
+            sys.exit("the echo of 10 MiB differs")
         writer.join()
-        # A half-closed client still got its answer; now it is the server's turn to close.
+        # The half-closed client got its echo. Now the server must close.
         if client.recv(1) != b"":
-            sys.exit("the server does not close after the client has")
-    print(f"Python: {len(message) + 5} bytes came back as they were")
+            sys.exit("the server does not close after the client closed")
+    print(f"Python: {len(message) + 5} bytes echoed")
 
 
 if __name__ == "__main__":

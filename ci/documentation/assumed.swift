@@ -1,4 +1,4 @@
-// What the examples in doc comments assume to be there. They show one call each, and this is compiled beside them.
+// Declarations that the examples in doc comments assume. Each example shows one call, and is compiled with this file.
 
 import Gevent
 import GeventNet

@@ -1,27 +1,27 @@
-"""What pages tell the reader to type, and what they name: that it exists."""
+"""Checks that the commands, options, variables and files named on pages exist."""
 
 import re
 import shlex
 
 from . import markdown, toolchain
 
-# Blocks without a language, or with one of these, are commands; a block of something else is `text`.
+# Blocks with one of these languages, or without one, contain commands. Other content is marked `text`.
 LANGUAGES = {"", "sh", "shell", "console", "bash"}
-# Programs of others, whose arguments are theirs to check.
+# External programs, whose arguments are not checked.
 OTHERS = {"apt-get", "cd", "curl", "docker", "echo", "git", "kill", "lldb", "mkdir", "nc", "python3"}
-# Subcommands of `swift` that a page may name.
+# Subcommands of `swift` that a page may use.
 SWIFT = {"build", "format", "package", "run", "test"}
 VARIABLE = re.compile(r"\bGEVENT_[A-Z_]*[A-Z]\b")
 LINK = re.compile(r"\]\((?!https?:|#|doc:)([^)#\s]+)\)")
 ABSENT = re.compile(r"<!--\s*absent:\s*(.*?)\s*-->", re.DOTALL)
 # Packages that ci/test installs.
 NEEDED = re.compile(r"^\s*(?:.* )?need ([\w.+-]+) ", re.MULTILINE)
-# A path of ours: it begins with one of the folders, and has no placeholder in it.
+# A path in this repository: it starts with one of the folders and contains no placeholder.
 OUR_PATH = re.compile(r"^(?:Packages|Tests|Benchmarks|ci)/[\w./-]*$")
 
 
 def known_variables():
-    """Names that something in the project reads."""
+    """The variables that the project reads."""
     names = set()
     for place in ("Package.swift", "Packages/*/Sources/**/*.swift", "Tests/**/*.swift", "ci/test", "ci/*/*"):
         for file in toolchain.ROOT.glob(place):
@@ -31,11 +31,11 @@ def known_variables():
 
 
 def check_line(line, own_programs):
-    """What is wrong with a command, or None. `own_programs` are those of the page's own package."""
+    """Returns the problem with a command, or None. `own_programs` are the programs of the page's package."""
     try:
         words = shlex.split(line, comments=True)
     except ValueError as error:
-        return f"no shell reads this: {error}"
+        return f"not valid shell syntax: {error}"
     while words and re.match(r"^\w+=", words[0]):
         words.pop(0)
     if not words:
@@ -46,7 +46,7 @@ def check_line(line, own_programs):
     if program == "swift":
         return check_swift(arguments, own_programs)
     if program not in OTHERS and program not in own_programs:
-        return f"nobody knows the command {program}; if this is none, the block is ```text"
+        return f"unknown command {program}; if the block is not commands, mark it ```text"
     return None
 
 
@@ -109,19 +109,22 @@ def check_variables(blocks, known):
 
 
 def check_absent(name, text):
-    """That what a page says is missing is missing: <!-- absent: NAME, … --> lists what would be declared otherwise."""
+    """Checks that features a page lists as missing are missing: <!-- absent: NAME, … --> lists their declarations."""
     for match in ABSENT.finditer(text):
         for word in re.split(r",\s*", match[1].strip()):
             kinds = "class|struct|enum|actor|protocol|func|typealias"
-            declaration = re.compile(rf"^\s*(?:public|open) [^({{=]*\b(?:{kinds}) {word}\b", re.MULTILINE)
+            # A declaration that is marked unavailable only explains that the feature is missing.
+            declaration = re.compile(
+                rf"^(@available\(\*, unavailable.*\n)?[ ]*(?:public|open) [^({{=]*\b(?:{kinds}) {word}\b", re.MULTILINE
+            )
             for file in toolchain.ROOT.glob("Packages/*/Sources/**/*.swift"):
-                if declaration.search(file.read_text(encoding="utf-8")):
+                if any(not found[1] for found in declaration.finditer(file.read_text(encoding="utf-8"))):
                     line = text.count("\n", 0, match.start()) + 1
-                    yield f"{name}:{line}: error: {word} is not missing any more: {file.relative_to(toolchain.ROOT)}"
+                    yield f"{name}:{line}: error: {word} is no longer missing: {file.relative_to(toolchain.ROOT)}"
 
 
 def check_release():
-    """That the places which repeat the version, or names of modules, agree with the sources."""
+    """Checks that files which repeat the version, or names of modules, agree with the sources."""
     version = toolchain.version()
     changes = (toolchain.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     if f"\n## {version}\n" not in changes:
@@ -130,7 +133,7 @@ def check_release():
     for name in re.search(r"documentation_targets: \[(.*)\]", index)[1].split(", "):
         if name not in toolchain.modules():
             yield f".spi.yml:1: error: there is no target {name}"
-    # An image that lacks a package would install it each time it is started.
+    # If the image lacked a package, every start of a container would install it.
     image = (toolchain.ROOT / ".devcontainer" / "Dockerfile").read_text(encoding="utf-8")
     for package in NEEDED.findall((toolchain.ROOT / "ci" / "test").read_text(encoding="utf-8")):
         if not re.search(rf"(?<!\S){re.escape(package)}(?!\S)", image):
@@ -138,17 +141,17 @@ def check_release():
 
 
 def check_version(blocks):
-    """That manifests on pages ask for the version that this is."""
+    """Checks that manifests on pages require the current version."""
     version = toolchain.version()
     for block in blocks:
         for number, line in enumerate(block.text.splitlines(), block.line):
             for asked in re.findall(r'swift-gevent/swift-gevent".*from: "([^"]+)"', line):
                 if asked != version:
-                    yield f"{block.file}:{number}: error: asks for version {asked}; this is {version}"
+                    yield f"{block.file}:{number}: error: requires version {asked}; this is {version}"
 
 
 def check_prose(name, text, known):
-    """For pages about the project itself: what stands in backticks, and where links lead."""
+    """For pages about the project itself: checks the code in backticks and the targets of links."""
     for line, code in markdown.spans(text):
         problem = None
         if re.match(r"^ci/\S+( |$)", code) and not re.search(r"[<>*…]", code):
@@ -167,4 +170,4 @@ def check_prose(name, text, known):
     for line, content in enumerate(markdown.without_blocks(text), 1):
         for target in LINK.findall(content):
             if not (folder / target).exists():
-                yield f"{name}:{line}: error: the link leads nowhere: {target}"
+                yield f"{name}:{line}: error: broken link: {target}"

@@ -1,4 +1,4 @@
-"""Swift blocks in the doc comments of public symbols. They are parts of programs, so they are compiled and not run."""
+"""Swift blocks in doc comments of public symbols. They are parts of programs, so they are compiled but not run."""
 
 import pathlib
 import re
@@ -9,11 +9,11 @@ from .programs import FLAGS
 
 ASSUMED = pathlib.Path(__file__).parent / "assumed.swift"
 IMPORTS = ["Glibc", "Testing"]
-# A declaration that makes no sense in a function stands in a type.
+# A declaration that is not allowed in a function is put into a type.
 IS_MEMBER = re.compile(r"^\s*@Test\b")
-# Names that a block uses without saying where they come from.
+# Names that a block may use without declaring them.
 PARAMETERS = {"socket": "Socket", "greenlet": "Greenlet<Int>", "hub": "Hub", "queue": "Queue<Job>"}
-# One that returns something is part of a function, whose type the compiler finds.
+# A block that returns a value becomes a closure whose type the compiler infers.
 RETURNS = re.compile(r"^return \S", re.MULTILINE)
 
 
@@ -28,7 +28,7 @@ def blocks_in_comments(graph):
         text = "".join(f"{line['text']}\n" for line in lines)
         for block in markdown.blocks(name, text):
             if block.language == "swift":
-                # The range of a line has its place in the file.
+                # The range of a line contains its position in the file.
                 block.line = lines[block.line - 1]["range"]["start"]["line"] + 1
                 yield block
 
@@ -68,7 +68,7 @@ def compile_all(build, blocks):
         "".join(f"import {name}\n" for name in sorted([*IMPORTS, *modules]))
         + "".join(as_declaration(number, block) for number, block in enumerate(blocks))
     )
-    # Results that nobody uses are a matter of the reader's program.
+    # Unused results are acceptable in a fragment.
     result = toolchain.run(
         *["swiftc", "-typecheck", "-suppress-warnings", *(flag for flag in FLAGS if flag != "-warnings-as-errors")],
         *[*build.search_paths, "-module-name", "Fragments", source, ASSUMED],

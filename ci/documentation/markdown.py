@@ -1,4 +1,4 @@
-"""Fenced code blocks of Markdown files, with the marks that say what becomes of them."""
+"""Fenced code blocks of Markdown files, with the marks that control their checks."""
 
 import dataclasses
 import pathlib
@@ -8,32 +8,32 @@ import textwrap
 FENCE = re.compile(r"^(?P<indent>[ ]*)(?P<fence>`{3,}|~{3,})[ ]*(?P<language>[^\s`]*)[ ]*$")
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 
-# What an HTML comment before a block may say. Readers do not see it, on a page of DocC or anywhere else.
+# The marks: HTML comments before a block, which readers do not see.
 MARKS = {
-    "continues": "the block goes on where the program before it ended; the two are one program",
-    "compile only": "the block is compiled and not run",
-    "fails": "the program ends with another status than 0",
-    "manifest": "the block is what stands in Package.swift, or part of it",
-    "prints": "the block is what the program before it prints",
-    "prints errors": "the block is what the program before it prints on standard error; … stands for any text",
-    "part": "the block is part of a file, which only the replay puts together",
+    "continues": "the block continues the program before it; both are one program",
+    "compile only": "the block is compiled but not run",
+    "fails": "the program exits with a status other than 0",
+    "manifest": "the block is Package.swift, or part of it",
+    "prints": "the block is the output of the program before it",
+    "prints errors": "the block is the standard error of the program before it; … stands for any text",
+    "part": "the block is part of a file, which only the replay assembles",
 }
-# These carry text: Swift that the block needs and the reader does not, or a reason.
+# Marks with text: Swift code that the block needs and the reader does not, or a reason.
 TEXT_MARKS = {
-    "before": "what stands above the block",
-    "after": "what stands below it",
-    "not run": "why the replay does not run these commands",
+    "before": "code before the block",
+    "after": "code after the block",
+    "not run": "the reason why the replay does not run these commands",
 }
 
 
 class Misuse(Exception):
-    """A mark that nobody knows, or a fence that is not closed."""
+    """An unknown mark, or a fence that is not closed."""
 
 
 @dataclasses.dataclass
 class Block:
     file: str
-    line: int  # Of its first line of text, from 1.
+    line: int  # The number of its first line of text, from 1.
     language: str
     text: str
     marks: set = dataclasses.field(default_factory=set)
@@ -46,7 +46,7 @@ class Block:
 
 
 def read_marks(comments, block):
-    """Fills in what the comments before a block say."""
+    """Adds the marks in the comments before a block to the block."""
     for comment in comments:
         stripped = comment.strip()
         keyword, colon, text = stripped.partition(":")
@@ -57,7 +57,7 @@ def read_marks(comments, block):
             setattr(block, attribute, getattr(block, attribute) + textwrap.dedent(text.strip("\n")) + "\n")
         else:
             known = ", ".join([*MARKS, *(f"{name}: …" for name in TEXT_MARKS)])
-            raise Misuse(f"{block}: nobody knows the mark <!-- {stripped.splitlines()[0]} -->; there are: {known}")
+            raise Misuse(f"{block}: unknown mark <!-- {stripped.splitlines()[0]} -->; known are: {known}")
     return block
 
 
@@ -115,7 +115,7 @@ def without_blocks(text):
 
 
 def spans(text):
-    """(line, code) for everything in backticks outside of blocks; a span may be broken over two lines."""
+    """Yields (line, code) for all code in backticks outside of blocks. A span may extend over two lines."""
     prose = "\n".join(without_blocks(text))
     for match in SPAN.finditer(prose):
         if len(match[1]) == 1:

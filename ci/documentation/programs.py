@@ -1,4 +1,4 @@
-"""Swift blocks as programs: put together, compiled, run, and their output compared with the page."""
+"""Assembles Swift blocks to programs, compiles and runs them, and compares their output with the page."""
 
 import concurrent.futures
 import dataclasses
@@ -14,13 +14,13 @@ from .markdown import Misuse
 IMPORTS = re.compile(r"^(?:\w+ )?import ", re.MULTILINE)
 OPTIONAL_IMPORT = re.compile(r"^(?:\w+ )?import (CLibev|CLibuv|GeventLibev|GeventLibuv|GeventLoops)$", re.MULTILINE)
 IMPORTS_TESTING = re.compile(r"^import Testing$", re.MULTILINE)
-# As our own sources are compiled, so that nothing on a page needs less than a reader's own strict settings.
+# The settings of our own sources, so that code on a page also compiles under strict settings.
 FLAGS = ["-swift-version", "6", "-warnings-as-errors"] + [
     word for feature in ("ExistentialAny", "MemberImportVisibility") for word in ("-enable-upcoming-feature", feature)
 ]
-# Seconds a program may run. What waits on a page waits for milliseconds.
+# The time limit of a program in seconds. Waits on pages take milliseconds.
 LIMIT = 20
-# What a test file needs to be a program: the entry point that `swift test` calls.
+# Makes a program of a test file: calls the entry point that `swift test` calls.
 TEST_RUNNER = """\
 import Testing
 @main struct Runner {
@@ -31,7 +31,7 @@ import Testing
 
 @dataclasses.dataclass
 class Program:
-    """Blocks that make up one program, and what it should print."""
+    """The blocks of one program, and its expected output."""
 
     blocks: list
     printed: str | None = None
@@ -48,7 +48,7 @@ class Program:
 
     @property
     def missing(self):
-        """A module that it imports and this build may leave out and does, because a C library is not here."""
+        """An imported module that this build leaves out because its C library is not installed, or None."""
         imported = OPTIONAL_IMPORT.findall(self.source)
         return next((name for name in imported if name not in toolchain.modules()), None)
 
@@ -56,10 +56,10 @@ class Program:
     def source(self):
         parts = []
         for block in self.blocks:
-            # So that the compiler complains about the line of the page.
+            # Makes the compiler report lines of the page.
             location = f'#sourceLocation(file: "{block.file}", line: {block.line})\n'
             parts.append(f"{block.before}{location}{block.text}#sourceLocation()\n{block.after}")
-        # A reader who is shown imports is shown all of them.
+        # A page that shows imports must show all of them.
         if not any(IMPORTS.search(block.text) for block in self.blocks):
             parts.insert(0, "import Gevent\n")
         return "".join(parts)
@@ -80,7 +80,7 @@ def programs(blocks):
             else:
                 found[-1].errors = (found[-1].errors or "") + block.text
         elif block.language == "":
-            # Only the replay runs commands; this one runs the program above.
+            # Only the replay runs commands, except `swift run`, which means the program above.
             is_for_command = block.text != "swift run\n"
         elif block.language == "swift" and not block.marks & {"manifest", "part"}:
             if "continues" in block.marks:
@@ -94,14 +94,14 @@ def programs(blocks):
 
 
 def environment():
-    """Ours without what it says about loops: a page is about the default. And without Swift's backtraces: what fails on a
-    page fails on purpose."""
+    """Our environment without gevent's settings, because pages assume the defaults, and without Swift's backtraces,
+    because programs on pages fail on purpose."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("GEVENT_")}
     return {**others, "SWIFT_BACKTRACE": "enable=no"}
 
 
 def compile_and_run(build, program):
-    """What is wrong with a program, or None."""
+    """Returns the problem with a program, or None."""
     directory = build.scratch / "programs" / program.name
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -145,12 +145,12 @@ def judge(program, result):
 
 
 def check(build, found):
-    """Compiles and runs all of them, as many at a time as there are processors."""
+    """Compiles and runs all programs, as many in parallel as there are processors."""
     problems = []
     names = [program.name for program in found]
     for program in found:
         if names.count(program.name) > 1:
-            raise Misuse(f"{program.blocks[0]}: another page has a program {program.name}, too")
+            raise Misuse(f"{program.blocks[0]}: another page also has a program {program.name}")
         if program.missing:
             print(f"{program.blocks[0]}: left out, because {program.missing} is not built here")
     found = [program for program in found if not program.missing]
@@ -166,7 +166,7 @@ def check(build, found):
 
 
 def check_manifest(build, block):
-    """What is wrong with a Package.swift on a page."""
+    """Returns the problems with a Package.swift on a page."""
     directory = build.scratch / "manifests" / re.sub(r"\W+", "_", str(block))
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -179,7 +179,7 @@ def check_manifest(build, block):
     try:
         manifest = json.loads(toolchain.output_of("swift", "package", "dump-package", "--package-path", directory))
     except toolchain.Failed as failure:
-        return [f"{block}: error: this manifest is none:\n{failure}"]
+        return [f"{block}: error: invalid manifest:\n{failure}"]
     problems = []
     for target in manifest["targets"]:
         for dependency in target["dependencies"]:
@@ -190,5 +190,5 @@ def check_manifest(build, block):
 
 
 def declared_programs(block):
-    """What `swift run` knows in the package of a manifest on a page."""
+    """The programs that a manifest on a page declares for `swift run`."""
     return re.findall(r'\.executableTarget\(\s*name: "([^"]+)"', block.text)

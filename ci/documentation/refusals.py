@@ -1,5 +1,5 @@
-"""What the compiler is to refuse: parking calls in async functions, confined objects on their way to another thread,
-and names of gevent's, which it answers with ours. No test that compiles can tell."""
+"""Code that the compiler must reject: parking calls in async functions, confined objects passed to another thread, and
+gevent's names, for which it suggests ours. A test that compiles can't check this."""
 
 import pathlib
 
@@ -13,8 +13,8 @@ def check(build):
 
 
 def compare(build, source):
-    """Whether what the compiler says of `source` is what that expects, line by line."""
-    # Of the library's own declarations, which are mentioned too, nothing is expected.
+    """Compares the compiler's diagnostics for `source` with the expectations in it, line by line."""
+    # Ignores notes on the library's own declarations.
     result = toolchain.run(
         *["swiftc", "-frontend", "-typecheck", "-swift-version", "6", "-verify", "-verify-ignore-unrelated"],
         *[*build.search_paths, source],

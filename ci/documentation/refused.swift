@@ -1,5 +1,5 @@
-// What the compiler refuses, and what it says: each line that is wrong tells so, and no other may be. Compiled by the
-// check "refusals" of ci/docs, and never run.
+// Code that the compiler must reject. Each invalid line has its expected message; all other lines must be valid. The
+// check "refusals" of ci/docs compiles this file, and never runs it.
 
 import Foundation
 import Gevent
@@ -76,7 +76,7 @@ func asyncMaking(_ event: Event, _ permits: Semaphore, _ queue: Queue<Int>, _ wa
 
 func add(_ a: Int, _ b: Int) -> Int { a + b }
 
-// MARK: What is confined to a thread
+// MARK: Objects confined to a thread
 
 func needsSendable(_ value: some Sendable) {}
 
@@ -171,7 +171,7 @@ func guesses(_ greenlet: Greenlet<Int>) throws {
     gather([greenlet])  // expected-error {{use joinAll(_:) and get(), or withGroup { }}}
 }
 
-// MARK: Calls of the C library that block every greenlet, beside imports of Foundation and Glibc
+// MARK: Calls of the C library that block every greenlet, with imports of Foundation and Glibc
 
 func blockingCalls() {
     sleep(1)  // expected-error {{use 'try sleep(for: .seconds(1))'}}
@@ -196,7 +196,7 @@ func blockingCalls() {
     let _: () -> pid_t = fork  // expected-error {{use 'try Gevent.fork()'}}
 }
 
-// What is meant stays possible, and the library's own calls of the same names are found.
+// Explicit calls remain possible, and calls of the library's functions with these names resolve.
 func blockingOnPurpose(_ permits: Semaphore) throws {
     Glibc.sleep(1)
     var entry = pollfd()

@@ -1,15 +1,15 @@
-"""Pages followed as their reader follows them: from an empty folder, with the library by URL and version.
+"""Follows pages as a reader does: from an empty folder, with the library by URL and version.
 
-The replay makes the files that a page names with the text that it shows, runs the commands that it shows, and compares
-what they print. It takes its instructions from the prose that the reader has: the paragraph right before a block.
+The replay writes the files that a page shows, runs the commands that it shows, and compares their output. It gets its
+instructions from the prose: the paragraph right before a block.
 
   ... in `Sources/App/main.swift`:                the block is that file
-  ... in `Package.swift`, below ... `some line`:  the block goes into that file, below the first such line
-  ... in an empty folder ...                      everything that was made before is removed
-  ... in the clone ...                            what follows happens in the repository that the page cloned
+  ... in `Package.swift`, below ... `some line`:  the block is inserted into that file, below the first such line
+  ... in an empty folder ...                      all files made before are removed
+  ... in the clone ...                            the next commands run in the repository that the page cloned
   ... the program at the top of this page as `Sources/App/main.swift` ...
 
-A program without a file takes the place of `Sources/App/main.swift`, and is run. A page without a manifest goes on where
+A program without a file replaces `Sources/App/main.swift`, and is run. A page without a manifest continues where
 "Getting started" ended.
 """
 
@@ -24,18 +24,18 @@ import time
 from . import commands, markdown, programs, toolchain
 
 FIRST = "GettingStarted.md"
-# The file that a paragraph before a block gives to it.
+# The file that a paragraph names for the block after it.
 FILE = re.compile(r"(?:\b[Ii]n|\band|folder,) `((?:[\w-]+/)*[\w-]+\.swift)`(?=[,:])")
 CODE = re.compile(r"`([^`]+)`")
 PROGRAM_ABOVE = re.compile(r"the program at the top of this page\b[^.`]*`([^`]+)`")
-# The output of SwiftPM, which comes before that of the program.
+# The output of SwiftPM, which precedes the program's.
 BUILDING = re.compile(r"\A.*^Build [^\n]*complete![^\n]*\n", re.DOTALL | re.MULTILINE)
-# Seconds for one block of commands; the longest builds the library with optimisation.
+# The time limit of a block of commands in seconds; the slowest builds the library with optimisation.
 LIMIT = 900
 
 
 def replace(path, text):
-    """Writes the file, and dates it seconds later than what it replaces: a build that looks at dates sees the change."""
+    """Writes the file, with a date at least two seconds after the old one's, so that a build detects the change."""
     before = path.stat().st_mtime if path.exists() else 0
     path.write_text(text)
     date = max(path.stat().st_mtime, before + 2)
@@ -43,7 +43,7 @@ def replace(path, text):
 
 
 class Step(programs.Program):
-    """A program or commands, the paragraph before them, and what they should print."""
+    """A program or commands, and their expected output."""
 
     @property
     def is_program(self):
@@ -56,7 +56,7 @@ class Step(programs.Program):
 
 def introduction(lines, block):
     """The paragraph before a block, as one line."""
-    index = block.line - 3  # The one before the fence, from 0.
+    index = block.line - 3  # The line before the fence, from 0.
     paragraph = []
     while index >= 0:
         line = lines[index].strip()
@@ -74,7 +74,7 @@ def introduction(lines, block):
 
 
 def steps(text, blocks):
-    """(paragraph, step) for every block of a page that its reader acts on."""
+    """Returns (paragraph, step) for every block of a page that requires an action of the reader."""
     lines = text.split("\n")
     found = []
     for block in blocks:
@@ -94,7 +94,7 @@ def is_command(block):
 
 
 def has_instructions(blocks):
-    """Whether a page tells its reader to make a package or to run something."""
+    """Whether a page instructs its reader to make a package or to run a command."""
     return any(
         "manifest" in block.marks or (block.language in commands.LANGUAGES and not block.marks and is_command(block))
         for block in blocks
@@ -103,7 +103,7 @@ def has_instructions(blocks):
 
 
 class Reader:
-    """A reader with a new machine: nothing is there but Swift and the page."""
+    """A reader with a new machine, which has only Swift."""
 
     def __init__(self, place):
         self.place = place
@@ -114,18 +114,18 @@ class Reader:
         self.environment = {
             "PATH": f"{toolchain.toolchain_program('swift').parent}:{os.environ['PATH']}",
             "HOME": str(place / "home"),
-            # SwiftPM, by way of Foundation, looks at this one. Without it, this version's revision would be recorded
-            # among the caller's, and the next one refused.
+            # Foundation, and so SwiftPM, reads this. Without it, SwiftPM would record the revision of this version in
+            # the caller's home, and reject the next one.
             "CFFIXED_USER_HOME": str(place / "home"),
             "GIT_CONFIG_GLOBAL": str(place / "gitconfig"),
             "LANG": "C.UTF-8",
-            # A program that crashes on a page does so on purpose.
+            # Programs on pages crash only on purpose.
             "SWIFT_BACKTRACE": "enable=no",
         }
 
     def follow(self, name, text, blocks):
-        """Follows one page, and stops at the first problem, because the rest of the page builds on what went wrong."""
-        # The articles go on in the package of the first one; pages about the project begin anew.
+        """Follows one page. Stops at the first problem, because the rest of the page depends on the failed step."""
+        # Articles continue in the package of the first one. Pages about the project start in another folder.
         self.directory = self.package if "/" in name else self.clone.parent
         self.top = None
         for paragraph, step in steps(text, blocks):
@@ -163,7 +163,7 @@ class Reader:
         if self.main is None or self.directory != self.package:
             if self.top is not None:
                 return "no file is named for this program"
-            # A paragraph further down may name its file.
+            # A later paragraph may name its file.
             self.top = step.text
             return None
         imports = "" if programs.IMPORTS.search(step.text) else "import Gevent\n\n"
@@ -171,7 +171,7 @@ class Reader:
         return self.run(step, "swift build" if "compile only" in step.marks else "swift run")
 
     def start_over(self):
-        """An empty folder, but for what was built: the next package has the same dependency."""
+        """Empties the folder except for .build, because the next package has the same dependency."""
         self.directory = self.package
         for entry in self.package.iterdir():
             if entry.name == ".build":
@@ -209,7 +209,7 @@ class Reader:
         problem = None
         lines = []
         for line in script.splitlines():
-            # Only root can install packages, and ci/test has: check that it installed these.
+            # Only root can install packages. ci/test has done so: check that these are installed.
             if line.startswith("apt-get install "):
                 problem = problem or self.not_installed(line.split()[2:])
             else:
@@ -240,10 +240,10 @@ class Reader:
 
 
 def check(pages, only=None):
-    """Follows all pages that have instructions, the first one first, and those about the project last."""
+    """Follows all pages that have instructions: "Getting started" first, pages about the project last."""
     for name in ("GEVENT_WITH_LIBEV", "GEVENT_WITH_LIBUV"):
         if os.environ.get(name) == "0":
-            print(f"documentation: nothing is followed, because pages use the loop that {name}=0 leaves out")
+            print(f"documentation: no page is followed, because pages use the loop that {name}=0 leaves out")
             return []
     chosen = [page for page in pages if has_instructions(page[2])]
     chosen.sort(key=lambda page: (pathlib.Path(page[0]).name != FIRST, "/" not in page[0], page[0]))
@@ -253,7 +253,7 @@ def check(pages, only=None):
         reader = Reader(place)
         problems = []
         for name, text, blocks in chosen:
-            # All others need the package that the first one makes.
+            # All other pages need the package made by the first one.
             if only and only not in name and pathlib.Path(name).name != FIRST:
                 continue
             start = time.monotonic()
@@ -294,7 +294,7 @@ In `Package.swift`, below the line `.product(name: "Gevent", package: "swift-gev
 ```
 """
 RUN_ON_LIBUV = "```\nGEVENT_LOOP=libuv swift run\n```\n<!-- prints -->\n```text\nlibuv\n```\n"
-# (what is on the page, a word of the complaint; None for none)
+# (the page, part of the expected problem; None for no problem)
 SAMPLES = [
     (MANIFEST + RUN_ON_LIBUV, "depend on the product GeventLibuv"),
     (MANIFEST + LIBUV + RUN_ON_LIBUV, None),
@@ -302,7 +302,7 @@ SAMPLES = [
     (MANIFEST + LIBUV.replace('"Gevent"', '"Gevnet"'), "has no line"),
     ("In an empty folder, `a/b.swift`:\n```swift\nlet a = 1\n```\n```\necho $(<a/b.swift)\n```\n"
      "<!-- prints -->\n```text\nlet a = 1\n```\n", None),
-    # A paragraph that mentions a file gives it to no block.
+    # A mention of a file without the form above does not assign it to the block.
     ("In an empty folder, `a.swift`:\n```swift\n1\n```\nWhen `a.swift` ends:\n```swift\n2\n```\n```\necho $(<a.swift)\n```\n"
      "<!-- prints -->\n```text\n1\n```\n", None),
     ("```\necho one\n```\n<!-- prints -->\n```text\ntwo\n```\n", "does not print"),
@@ -323,5 +323,5 @@ def self_test(reader):
         found = "\n".join(reader.follow("Page.md", text, markdown.blocks("Page.md", text)))
         if not (complaint in found if complaint else found == ""):
             failures.append(f"self-test: error: expected {complaint!r}, got {found!r} for\n{text}")
-    print(f"documentation: replay's self-test, {len(SAMPLES)} samples, {len(failures)} not judged as expected")
+    print(f"documentation: replay's self-test, {len(SAMPLES)} samples, {len(failures)} misjudged")
     return failures

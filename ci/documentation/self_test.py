@@ -1,10 +1,10 @@
-"""Plants one mistake of each kind and looks whether it is found."""
+"""Plants a mistake of each kind and checks that it is found."""
 
 import shutil
 
 from . import commands, fragments, markdown, programs, refusals, symbols, toolchain
 
-# (what is on the page, a word of the complaint; None for none)
+# (the page, part of the expected problem; None for no problem)
 PAGES = [
     ("```swift\nprint(try spawn { 42 }.get())\n```\n<!-- prints -->\n```text\n42\n```\n", None),
     ("```swift\nprint(try spawn { 42 }.get())\n```\n<!-- prints -->\n```text\n43\n```\n", "does not print"),
@@ -14,7 +14,7 @@ PAGES = [
     ("<!-- fails -->\n```swift\nfatalError(\"no\")\n```\n", None),
     ("```swift\nlet answer = 42\n```\nand\n<!-- continues -->\n```swift\nprint(answer)\n```\n", None),
     ("<!-- before:\nfunc fetch() -> Int { 1 }\n-->\n```swift\nprint(fetch())\n```\n", None),
-    # The replay compares what a command prints.
+    # Only the replay compares the output of commands.
     ("```swift\nprint(1)\n```\n```\nGEVENT_LOOP=x swift run\n```\n<!-- prints -->\n```text\n2\n```\n", None),
     (
         "```swift\nimport Gevent\nimport GeventTesting\nimport Testing\n@Test func fails() throws {\n"
@@ -22,7 +22,7 @@ PAGES = [
         "fails: status",
     ),
 ]
-# (a line of a shell block, whether it is right)
+# (a line of a shell block, whether it is valid)
 LINES = [
     ("ci/test --quick --filter 'X'", True),
     ("ci/test --quickly", False),
@@ -35,7 +35,7 @@ LINES = [
     ("gevnet-demo", False),
     ("apt-get install libev-dev", True),
 ]
-# A module of its own: one symbol without a comment, one whose comment leads nowhere, and a witness that needs none.
+# A module with a symbol without a comment, a comment with a broken link, and a witness that needs no comment.
 SAMPLE = """\
 /// A type that says what it is; not ``Nowhere``.
 public struct Sample: CustomStringConvertible {
@@ -68,8 +68,8 @@ def run(build):
     page = "`GEVENT_NONSENSE`, `ci/test --nonsense`, `ci/nonsense`, `ci/test`, [a](ci/test), [b](ci/nonsense)\n"
     found = list(commands.check_prose("Page.md", page, {"GEVENT_LOOP"}))
     expect(page, len(found), 4)
-    page = "<!-- absent: NoSuchType,\nSocketAddress -->"
-    expect(page, ["SocketAddress is not missing" in problem for problem in commands.check_absent("Page.md", page)], [True])
+    page = "<!-- absent: NoSuchType, select,\nSocketAddress -->"
+    expect(page, ["SocketAddress is no longer missing" in problem for problem in commands.check_absent("Page.md", page)], [True])
     page = "```swift\n.package(url: \"https://github.com/swift-gevent/swift-gevent\", from: \"0.0.9\")\n```\n"
     expect(page, len(list(commands.check_version(markdown.blocks("Page.md", page)))), 1)
     try:
@@ -81,12 +81,12 @@ def run(build):
     expect("a broken block in a comment", "Sample.swift:7:" in "".join(fragments.compile_all(build, [block])), True)
     failures += refused(build)
     failures += planted_module(build)
-    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 11} samples, {len(failures)} not judged as expected")
+    print(f"documentation: self-test, {len(PAGES) + len(LINES) + 11} samples, {len(failures)} misjudged")
     return failures
 
 
 def refused(build):
-    """Something that is not refused as expected, something that is and should not be, and neither."""
+    """Checks an expected error that does not occur, an unexpected error, and an expected error that occurs."""
     source = build.scratch / "Refused.swift"
     failures = []
     for line, is_right in [
@@ -108,7 +108,7 @@ def planted_module(build):
     toolchain.output_of("swiftc", "-parse-as-library", "-emit-module", "-emit-module-path",
                         directory / "Sample.swiftmodule", "-module-name", "Sample", "Sample.swift", cwd=directory)
     sample = toolchain.Module("Sample", directory, "SwiftTarget", [])
-    # It is found there, and not among our own.
+    # The module is in that directory, and not in our build.
     symbols.extract(toolchain.Build(directory, directory), sample, directory / "graphs", [directory])
     missing, _ = symbols.check_comments(directory / "graphs")
     broken = symbols.convert("Sample", None, directory / "graphs", directory / "Sample.doccarchive", [])

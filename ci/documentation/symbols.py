@@ -1,4 +1,4 @@
-"""The documentation of the public API: that it is there, and that DocC builds it without a warning."""
+"""Checks that the public API is documented, and that DocC builds the documentation without a warning."""
 
 import concurrent.futures
 import json
@@ -10,7 +10,7 @@ import urllib.parse
 
 from . import toolchain
 
-# What needs no comment: an extension of somebody else's type is documented by what it adds.
+# Kinds that need no comment. An extension of another module's type is documented by its members.
 EXEMPT_KINDS = {"swift.extension"}
 
 
@@ -23,7 +23,7 @@ def extract(build, module, directory, search=()):
         toolchain.toolchain_program("swift-symbolgraph-extract"),
         *["-module-name", module.name, "-output-dir", directory, "-target", toolchain.target_triple()],
         *["-minimum-access-level", "public", "-emit-extension-block-symbols"],
-        # An import of Gevent gives the names of the modules it exports, so they stand among Gevent's.
+        # Symbols of the modules that Gevent exports are documented as Gevent's.
         *([f"-experimental-allowed-reexported-modules={','.join(reexported)}"] if reexported else []),
         *build.search_paths,
         *[word for path in search for word in ("-I", path)],
@@ -34,9 +34,9 @@ def extract(build, module, directory, search=()):
 
 
 def undocumented(graph):
-    """What has no comment: (place, kind, name). What a protocol or class of somebody documents counts as documented."""
+    """Yields (place, kind, name) for each symbol without a comment. Inherited documentation counts."""
     for symbol in graph["symbols"]:
-        # Members that a conformance or a class brings along have no place, and are documented where they are declared.
+        # Members inherited from a protocol or class have no location, and are documented where they are declared.
         if "docComment" in symbol or "location" not in symbol or symbol["kind"]["identifier"] in EXEMPT_KINDS:
             continue
         yield place(symbol), symbol["kind"]["displayName"].lower(), ".".join(symbol["pathComponents"])
@@ -54,7 +54,7 @@ def graphs(directory):
 
 
 def check_comments(directory):
-    """Problems, and how many symbols there are."""
+    """Returns the problems, and the number of symbols."""
     problems, count = [], 0
     for graph in graphs(directory):
         count += sum("location" in symbol for symbol in graph["symbols"])
@@ -67,9 +67,9 @@ def check_comments(directory):
 
 
 def convert(name, catalog, graph_directory, archive, dependencies):
-    """Runs DocC; returns what it complains about, one line each.
+    """Runs DocC and returns its warnings and errors as problems.
 
-    A warning is an error, but not to DocC: it would then write no archive for those that link to it.
+    DocC itself must not treat warnings as errors: it would write no archive for the modules that link to this one.
     """
     shutil.rmtree(archive, ignore_errors=True)
     archive.parent.mkdir(parents=True, exist_ok=True)
@@ -89,15 +89,15 @@ def convert(name, catalog, graph_directory, archive, dependencies):
 
 
 def complaints(output):
-    """DocC's warnings and errors, each with the lines that say what to write instead."""
-    found, goes_on = [], False
+    """DocC's warnings and errors, each with the lines that suggest a correction."""
+    found, is_continued = [], False
     for line in output.splitlines():
         if re.search(r"(?:^|: )(?:error|warning): ", line):
             found.append(line)
-            goes_on = True
+            is_continued = True
         elif re.search(r": (?:fixit|note): ", line):
-            goes_on = False
-        elif goes_on:
+            is_continued = False
+        elif is_continued:
             found[-1] += f"\n    {line}"
     return found
 

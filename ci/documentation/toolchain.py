@@ -1,4 +1,4 @@
-"""What SwiftPM knows of the package, and how to call the compiler on what it built."""
+"""SwiftPM's description of the package, and calls of the compiler on its build."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ class Failed(Exception):
 
 
 def run(*command, limit=300, cwd=ROOT, env=None):
-    """What became of a command, with what it printed as text."""
+    """Runs a command and returns its result, with its output as text."""
     words = [str(word) for word in command]
     return subprocess.run(
         words, cwd=cwd, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit
@@ -33,7 +33,7 @@ def output_of(*command, limit=600, cwd=ROOT):
 
 @functools.cache
 def version():
-    """Ours, as the sources say it."""
+    """The version in the sources."""
     text = (ROOT / "Packages" / "Gevent" / "Sources" / "GeventCore" / "Exports.swift").read_text(encoding="utf-8")
     return re.search(r'^public let version = "(.*)"$', text, re.MULTILINE)[1]
 
@@ -56,13 +56,13 @@ def description():
 
 
 def products():
-    """The libraries that others can depend on, and programs that `swift run` knows, by name."""
+    """The library products and the programs for `swift run`, by name."""
     return {product["name"]: product for product in description()["products"]}
 
 
 @functools.cache
 def modules():
-    """Everything that is in a library product, dependencies first."""
+    """All modules in library products, dependencies first."""
     targets = {target["name"]: target for target in description()["targets"]}
     found = {}
 
@@ -84,9 +84,9 @@ def modules():
 
 
 def swift_modules():
-    """Those with an API in Swift, as users import them: an umbrella, and not the modules of its package that it exports.
+    """The modules that users import: an umbrella module instead of the modules of its package that it exports.
 
-    A module that declares nothing, and exports nothing of its own package, has no API.
+    Leaves out modules without an API, which declare nothing and export nothing of their package.
     """
     found = [module for module in modules().values() if module.kind == "SwiftTarget"]
     parts = {name for module in found for name in exported(module) if in_one_package(module, name)}
@@ -98,7 +98,7 @@ def swift_modules():
 
 
 def exported(module):
-    """The names of the modules whose API an import of this one gives."""
+    """The names of the modules that this one exports."""
     text = "".join(file.read_text() for file in module.sources.rglob("*.swift"))
     names = re.findall(r"^@_exported (?:public )?import (\w+)$", text, re.MULTILINE)
     return sorted({*names, *(name for each in names for name in exported(modules()[each]))})
@@ -114,7 +114,7 @@ def declares_something(module):
 
 
 def needs(module):
-    """The names of all modules under this one."""
+    """The names of all direct and indirect dependencies."""
     found = []
     for name in module.dependencies:
         for each in [*needs(modules()[name]), name]:
@@ -125,14 +125,14 @@ def needs(module):
 
 @dataclasses.dataclass
 class Build:
-    """A debug build, and a place for what is made from it."""
+    """A debug build, and a directory for files made from it."""
 
     directory: pathlib.Path
     scratch: pathlib.Path
 
     @functools.cached_property
     def search_paths(self):
-        """Where the compiler finds the modules, those in C too."""
+        """The compiler arguments that locate the modules, including C modules."""
         words = ["-I", self.directory / "Modules", "-module-cache-path", self.scratch / "modules"]
         for module in modules().values():
             if module.kind == "SwiftTarget":
@@ -146,13 +146,13 @@ class Build:
 
     @functools.cached_property
     def library(self):
-        """All modules as one library, so that linking a program with it takes no time."""
+        """All modules as one library, so that linking a program is fast."""
         path = self.scratch / "programs" / "liball.so"
         path.parent.mkdir(parents=True, exist_ok=True)
         objects, libraries = [], []
         for module in modules().values():
             sources = {file.name for file in module.sources.rglob("*")}
-            # What is left of sources that are gone is no part of the module.
+            # Ignores object files of deleted sources.
             objects += sorted(
                 file
                 for file in (self.directory / f"{module.name}.build").rglob("*.o")
@@ -166,7 +166,7 @@ class Build:
 
 
 def toolchain_program(name):
-    """A program beside `swift`."""
+    """A program in the directory of `swift`."""
     swift = shutil.which("swift")
     path = pathlib.Path(swift).resolve().parent / name
     if not path.exists():

@@ -1,7 +1,7 @@
-// A library for LD_PRELOAD that makes the system calls of event loops fail on request. ci/faults/run builds it; the
-// suite FaultTests, in the process that has it loaded, finds the three functions at the end by dlsym.
+// A library for LD_PRELOAD that makes system calls of event loops fail on request. ci/faults/run builds it. The suite
+// FaultTests, in the process that loads it, looks up the three functions at the end with dlsym.
 //
-// It stands before the C library's functions, and so also sees what libev and libuv call.
+// It replaces functions of the C library, and so also intercepts calls from libev and libuv.
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,25 +17,25 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-// By number: the header may be older than the kernel.
+// Numbers, because the header may be older than the kernel.
 enum { EPOLL_PWAIT2 = 441 };
 
-// The fault that is asked for. Several threads call; tests arm and disarm between their runs.
+// The requested fault. Several threads make calls; tests arm and disarm between their runs.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char kind[32];
 static char spared[32];
 static int code;
 static long to_skip, to_fail, failed;
 
-/// Whether the caller is in the library that is to be spared.
+/// Whether the caller is in the exempt library.
 static bool is_spared(const void *caller) {
     Dl_info object;
     return spared[0] && dladdr(caller, &object) && object.dli_fname && strstr(object.dli_fname, spared);
 }
 
-/// Whether this call is one of those that are to fail; errno is set then.
+/// Whether this call must fail. Sets errno if so.
 static bool fails(const char *call, const void *caller) {
-    // Without the lock first: almost every call passes here.
+    // A check without the lock, for almost every call.
     if (!__atomic_load_n(&to_fail, __ATOMIC_ACQUIRE)) return false;
     pthread_mutex_lock(&lock);
     bool result = to_fail > 0 && strcmp(call, kind) == 0 && !is_spared(caller);
@@ -103,7 +103,7 @@ int dup3(int from, int to, int flags) {
     return NEXT(dup3)(from, to, flags);
 }
 
-// Eight bytes are how eventfds are read and written; the tests read and write other amounts.
+// Eventfds are read and written in units of eight bytes. The tests use other sizes for everything else.
 
 ssize_t read(int fd, void *bytes, size_t count) {
     if (count == 8 && fails("read(eventfd)", CALLER)) return -1;
@@ -115,7 +115,7 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     return syscall(SYS_write, fd, bytes, count);
 }
 
-// The epoll loop calls these two by number.
+// The epoll loop makes these two calls by number.
 long syscall(long number, ...) {
     const char *call = number == EPOLL_PWAIT2 ? "epoll_wait" : number == SYS_dup3 ? "dup3" : NULL;
     if (call && fails(call, CALLER)) return -1;
@@ -127,10 +127,10 @@ long syscall(long number, ...) {
     return NEXT(syscall)(number, a, b, c, d, e, f);
 }
 
-// MARK: for the tests
+// MARK: Interface for the tests
 
-/// Has calls of a kind fail with an error number: the first `skip` of them work, the next `times` fail. Those that come
-/// from the library whose file name holds `spare` work and are not counted; empty for none.
+/// Makes calls of a kind fail with an error number: the first `skip` succeed, the next `times` fail. Calls from the
+/// library whose file name contains `spare` succeed and are not counted; pass an empty string to exempt none.
 void gevent_faults_arm(const char *call, int error, long skip, long times, const char *spare) {
     pthread_mutex_lock(&lock);
     strncpy(kind, call, sizeof kind - 1);
@@ -142,7 +142,7 @@ void gevent_faults_arm(const char *call, int error, long skip, long times, const
     pthread_mutex_unlock(&lock);
 }
 
-/// No call fails any more. Returns how many did since the last time it was armed.
+/// Lets all calls succeed again. Returns the number of failed calls since the last arming.
 long gevent_faults_disarm(void) {
     pthread_mutex_lock(&lock);
     __atomic_store_n(&to_fail, 0, __ATOMIC_RELEASE);
@@ -151,7 +151,7 @@ long gevent_faults_disarm(void) {
     return result;
 }
 
-/// How many calls have failed since it was armed.
+/// The number of failed calls since the last arming.
 long gevent_faults_count(void) {
     pthread_mutex_lock(&lock);
     long result = failed;

@@ -6,13 +6,13 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// The failure a step throws on purpose.
+/// The failure that a step throws.
 private struct StepFailure: Error { let step: Int }
 
-/// The exit a step throws on purpose.
+/// The exit that a step throws.
 private struct StepExit: GreenletExitError { let step: Int }
 
-/// Runs a program on the library and virtual time, in the main greenlet of a hub of its own.
+/// Runs a program on the library, on virtual time, as the main greenlet of its own hub.
 final class LibraryRun {
     private let program: RandomProgram
     private let hub: Hub
@@ -26,9 +26,9 @@ final class LibraryRun {
     private var events = (0..<RandomProgram.eventCount).map { _ in Event() }
     private var semaphores = RandomProgram.permits.map { Semaphore($0) }
     private var queues = RandomProgram.queueSizes.map { Queue<Int>(maxSize: $0) }
-    /// The greenlets of links that have begun.
+    /// The greenlets of links that have started.
     private var linkGreenlets: [AnyGreenlet] = []
-    /// Held by every closure that is given to the library.
+    /// Captured by every closure that is passed to the library.
     private var witnesses = 0
 
     private init(_ program: RandomProgram, _ hub: Hub) throws {
@@ -38,7 +38,7 @@ final class LibraryRun {
         greenlets = Array(repeating: nil, count: program.greenlets.count)
     }
 
-    /// What the program did. An entry at the end tells if something was left behind.
+    /// The log of the program. An entry at the end reports leftovers.
     static func log(of program: RandomProgram) throws -> [Entry] {
         do {
             return try withHub { hub in
@@ -47,30 +47,30 @@ final class LibraryRun {
                 return run.entries
             }
         } catch let leftovers as HubLeftovers {
-            return [Entry(time: 0, who: Who.main, step: 0, outcome: .threw(.other("\(leftovers)")))]
+            return [Entry(time: 0, participant: Participant.main, step: 0, outcome: .threw(.other("\(leftovers)")))]
         }
     }
 
     private func runAll() throws {
         hub.errorHandler = { [unowned self] error, greenlet in
-            note(Who.hub, 0, .reported(fault(error), of: reporter(greenlet)))
+            note(Participant.hub, 0, .reported(fault(error), of: reporter(greenlet)))
         }
         do {
-            let value = try run(program.main, as: Who.main)
-            note(Who.main, 0, value.map { .value($0) } ?? .done)
+            let value = try run(program.main, as: Participant.main)
+            note(Participant.main, 0, value.map { .value($0) } ?? .done)
         } catch {
-            note(Who.main, 0, .threw(fault(error)))
+            note(Participant.main, 0, .threw(fault(error)))
         }
         try finish()
-        for number in greenlets.indices { note(Who.main, 0, .state(state(of: greenlets[number]))) }
-        let lineCount =
+        for number in greenlets.indices { note(Participant.main, 0, .state(state(of: greenlets[number]))) }
+        let waiterCount =
             (events + semaphores).map(\.linkCount).reduce(0, +)
             + queues.flatMap { [$0.getters.count, $0.putters.count] }.reduce(0, +)
-        if lineCount > 0 { note(Who.main, 0, .threw(.other("\(lineCount) still stand in a line"))) }
-        for semaphore in semaphores { note(Who.main, 0, .value(semaphore.counter)) }
-        for queue in queues { note(Who.main, 0, .value(queue.count)) }
+        if waiterCount > 0 { note(Participant.main, 0, .threw(.other("\(waiterCount) waiters are still registered"))) }
+        for semaphore in semaphores { note(Participant.main, 0, .value(semaphore.counter)) }
+        for queue in queues { note(Participant.main, 0, .value(queue.count)) }
 
-        // Everything is over or was never started: nothing may be kept.
+        // Every greenlet has ended or was never started, so all must be released.
         struct WeakGreenlet { weak var greenlet: AnyGreenlet? }
         let remains = greenlets.map { WeakGreenlet(greenlet: $0) }
         greenlets = []
@@ -79,19 +79,19 @@ final class LibraryRun {
         callbacks = [:]
         hub.errorHandler = nil
         let alive = remains.count { $0.greenlet != nil }
-        if alive > 0 { note(Who.main, 0, .threw(.other("\(alive) greenlets are kept alive"))) }
-        if witnesses > 0 { note(Who.main, 0, .threw(.other("\(witnesses) closures are kept alive"))) }
+        if alive > 0 { note(Participant.main, 0, .threw(.other("\(alive) greenlets are kept alive"))) }
+        if witnesses > 0 { note(Participant.main, 0, .threw(.other("\(witnesses) closures are kept alive"))) }
         timeouts = [:]
     }
 
-    /// Lets everything end, and kills what does not until nothing is left.
+    /// Lets all greenlets end, and kills the rest until none is active.
     private func finish() throws {
         while true {
             do {
                 _ = try hub.join()
-                note(Who.main, 0, .done)
+                note(Participant.main, 0, .done)
             } catch {
-                note(Who.main, 0, .threw(fault(error)))
+                note(Participant.main, 0, .threw(fault(error)))
                 continue
             }
             let active = (greenlets.compactMap { $0 } + linkGreenlets).filter(\.isActive)
@@ -100,26 +100,26 @@ final class LibraryRun {
         }
     }
 
-    // MARK: Noting
+    // MARK: Logging
 
-    private func note(_ who: Int, _ step: Int, _ outcome: Outcome) {
-        entries.append(Entry(time: hub.now.nanoseconds, who: who, step: step, outcome: outcome))
+    private func note(_ participant: Int, _ step: Int, _ outcome: Outcome) {
+        entries.append(Entry(time: hub.now.nanoseconds, participant: participant, step: step, outcome: outcome))
     }
 
-    /// Notes how a step went, and lets its error pass.
-    private func noting(_ step: Step, _ who: Int, _ body: () throws -> Outcome) throws {
+    /// Logs the outcome of a step, and rethrows its error.
+    private func noting(_ step: Step, _ participant: Int, _ body: () throws -> Outcome) throws {
         do {
             let outcome = try body()
-            note(who, step.id, outcome)
+            note(participant, step.id, outcome)
         } catch {
-            note(who, step.id, .threw(fault(error)))
+            note(participant, step.id, .threw(fault(error)))
             throw error
         }
     }
 
     private func reporter(_ greenlet: AnyGreenlet?) -> Int {
-        guard let greenlet else { return Who.nobody }
-        return greenlets.firstIndex { $0 === greenlet } ?? Who.someLink
+        guard let greenlet else { return Participant.none }
+        return greenlets.firstIndex { $0 === greenlet } ?? Participant.someLink
     }
 
     private func fault(_ error: any Error) -> Fault {
@@ -171,7 +171,7 @@ final class LibraryRun {
         return { try body(()) }
     }
 
-    /// The greenlet, made if it was not mentioned before.
+    /// The greenlet, made at its first mention.
     private func joinable(_ number: Int) -> Greenlet<Int> {
         if let greenlet = greenlets[number] { return unsafeDowncast(greenlet, to: Greenlet<Int>.self) }
         let greenlet = Greenlet(body(number))
@@ -179,9 +179,9 @@ final class LibraryRun {
         return greenlet
     }
 
-    /// The same, but a raw one exists only from its start on.
+    /// The same, but a raw greenlet exists only from its start.
     private func anyGreenlet(_ number: Int) -> AnyGreenlet? {
-        if number == Who.main { return mainGreenlet }
+        if number == Participant.main { return mainGreenlet }
         return program.greenlets[number].isRaw ? greenlets[number] : joinable(number)
     }
 
@@ -199,17 +199,18 @@ final class LibraryRun {
         }
     }
 
-    private func state(of greenlet: AnyGreenlet?) -> StateSeen {
-        guard let greenlet else { return StateSeen() }
-        var seen = StateSeen(isStarted: greenlet.isStarted, isActive: greenlet.isActive, isDead: greenlet.isDead)
+    private func state(of greenlet: AnyGreenlet?) -> StateSnapshot {
+        guard let greenlet else { return StateSnapshot() }
+        var snapshot = StateSnapshot(
+            isStarted: greenlet.isStarted, isActive: greenlet.isActive, isDead: greenlet.isDead)
         if let greenlet = greenlet as? Greenlet<Int> {
-            seen.isReady = greenlet.isReady
-            seen.isSuccessful = greenlet.isSuccessful
-            seen.value = greenlet.value
-            seen.error = greenlet.error.map(fault)
-            seen.exit = greenlet.exit.map(fault)
+            snapshot.isReady = greenlet.isReady
+            snapshot.isSuccessful = greenlet.isSuccessful
+            snapshot.value = greenlet.value
+            snapshot.error = greenlet.error.map(fault)
+            snapshot.exit = greenlet.exit.map(fault)
         }
-        return seen
+        return snapshot
     }
 
     private func numbers(_ greenlets: [Greenlet<Int>]) -> [Int] {
@@ -218,75 +219,75 @@ final class LibraryRun {
 
     // MARK: Steps
 
-    /// Returns what a `return` in it says.
-    private func run(_ steps: [Step], as who: Int) throws -> Int? {
-        if who == Who.main { _ = mainGreenlet }
+    /// Returns the value of a `return` among the steps.
+    private func run(_ steps: [Step], as participant: Int) throws -> Int? {
+        if participant == Participant.main { _ = mainGreenlet }
         for step in steps {
-            if let value = try perform(step, who) { return value }
+            if let value = try perform(step, participant) { return value }
         }
         return nil
     }
 
-    /// Runs a block and notes how it was left; `expired` is what the value of an expired scope looks like.
-    private func scope(_ step: Step, _ who: Int, _ body: () throws -> Int??) throws -> Int? {
+    /// Runs a block and logs how it ended. The outer nil is the value of an expired scope.
+    private func scope(_ step: Step, _ participant: Int, _ body: () throws -> Int??) throws -> Int? {
         do {
             guard let value = try body() else {
-                note(who, step.id, .expired)
+                note(participant, step.id, .expired)
                 return nil
             }
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
             return value
         } catch {
-            note(who, step.id, .threw(fault(error)))
+            note(participant, step.id, .threw(fault(error)))
             throw error
         }
     }
 
-    private func perform(_ step: Step, _ who: Int) throws -> Int? {
+    private func perform(_ step: Step, _ participant: Int) throws -> Int? {
         switch step.action {
         case .start(let number):
             start(number)
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
         case .startAfter(let number, let delay):
             joinable(number).start(after: .nanoseconds(delay))
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
         case .sleep(let duration):
-            try noting(step, who) {
+            try noting(step, participant) {
                 try sleep(for: .nanoseconds(duration))
                 return .done
             }
         case .spin(let count):
-            try noting(step, who) {
+            try noting(step, participant) {
                 for _ in 0..<count { try sleep() }
                 return .done
             }
         case .compute(let duration):
             loop.advance(by: .nanoseconds(duration))
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
         case .post(let steps):
-            let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
+            let body = watched { (_: Void) in try self.runApart(steps, as: Participant.link(step.id)) }
             // The job runs on this very thread.
             let job = Smuggled { do { try body(()) } catch {} }
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
             #expect(hub.handle.post { job.value() })
         case .kill(let number, let kind, let mode, let isSticky):
-            try noting(step, who) { try kill(number, error(kind, step), mode, isSticky) }
+            try noting(step, participant) { try kill(number, error(kind, step), mode, isSticky) }
         case .killAll(let numbers, let kind, let isBlocking, let timeout, let isSticky):
-            try noting(step, who) {
+            try noting(step, participant) {
                 try killAll(
                     numbers.compactMap { anyGreenlet($0) }, throwing: error(kind, step), blocking: isBlocking,
                     timeout: timeout.map { .nanoseconds($0) }, sticky: isSticky)
                 return .done
             }
         case .join(let number, let timeout):
-            try noting(step, who) {
+            try noting(step, participant) {
                 try joinable(number).join(timeout: timeout.map { .nanoseconds($0) })
                 return .done
             }
         case .get(let number, let mode):
-            try noting(step, who) { .value(try get(number, mode, step)) }
+            try noting(step, participant) { .value(try get(number, mode, step)) }
         case .joinAll(let numbers, let timeout, let isThrowing, let count):
-            try noting(step, who) {
+            try noting(step, participant) {
                 let ended = try joinAll(
                     numbers.map { joinable($0) }, timeout: timeout.map { .nanoseconds($0) },
                     throwingErrors: isThrowing, count: count)
@@ -294,31 +295,31 @@ final class LibraryRun {
             }
         case .link(let number, let kind, let steps):
             link(number, kind, steps, step)
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
         case .unlink(let id):
             links[id]?.cancel()
-            note(who, step.id, links[id] == nil ? .absent : .done)
+            note(participant, step.id, links[id] == nil ? .absent : .done)
         case .callback(let steps):
-            let body = watched { (_: Void) in try self.runApart(steps, as: Who.link(step.id)) }
+            let body = watched { (_: Void) in try self.runApart(steps, as: Participant.link(step.id)) }
             callbacks[step.id] = hub.runCallback { try body(()) }
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
         case .stopCallback(let id):
-            note(who, step.id, callbacks[id].map { .wasPending($0.isActive) } ?? .absent)
+            note(participant, step.id, callbacks[id].map { .wasPending($0.isActive) } ?? .absent)
             callbacks[id]?.cancel()
         case .state(let number):
-            note(who, step.id, .state(state(of: anyGreenlet(number))))
+            note(participant, step.id, .state(state(of: anyGreenlet(number))))
         case .fail(let kind):
-            try noting(step, who) { throw error(kind, step) }
+            try noting(step, participant) { throw error(kind, step) }
         case .returning:
-            note(who, step.id, .done)
+            note(participant, step.id, .done)
             return step.id
         case .startTimeout, .startTimeoutAgain, .cancelTimeout:
-            note(who, step.id, timeout(step))
+            note(participant, step.id, timeout(step))
         case .withTimeout, .withSilentTimeout, .withTimeoutValue, .catching, .cleaningUp:
-            return try block(step, who)
+            return try block(step, participant)
         case .setEvent, .clearEvent, .waitForEvent, .acquire, .release, .waitForPermit, .put, .take, .shutDown,
             .waitForAny, .takeAny:
-            try noting(step, who) { try object(step) }
+            try noting(step, participant) { try object(step) }
         }
         return nil
     }
@@ -328,8 +329,9 @@ final class LibraryRun {
         switch step.action {
         case .setEvent(let number): events[number].set()
         case .clearEvent(let number): events[number].clear()
-        case .waitForEvent(let number, let timeout): return .came(try events[number].wait(timeout: limit(timeout)))
-        case .acquire(let number, let timeout): return .came(try semaphores[number].acquire(timeout: limit(timeout)))
+        case .waitForEvent(let number, let timeout): return .satisfied(try events[number].wait(timeout: limit(timeout)))
+        case .acquire(let number, let timeout):
+            return .satisfied(try semaphores[number].acquire(timeout: limit(timeout)))
         case .release(let number): return .value(semaphores[number].release())
         case .waitForPermit(let number, let timeout):
             return .value(try semaphores[number].wait(timeout: limit(timeout)))
@@ -340,7 +342,7 @@ final class LibraryRun {
         case .waitForAny(let things, let timeout, let count):
             let objects = things.map(waitable)
             let ready = try Gevent.wait(objects, timeout: limit(timeout), count: count)
-            // Of those that are mentioned twice, the first comes first.
+            // Duplicates keep their order.
             var places = ready.map { one in objects.indices.filter { objects[$0] === one } }
             for (index, found) in places.enumerated() {
                 let before = ready[..<index].count { $0 === ready[index] }
@@ -357,7 +359,7 @@ final class LibraryRun {
                 case .greenlet(let number): TakeCase(joinable(number)) {}
                 }
             }
-            return try takeFirst(of: cases, timeout: limit(timeout)).map { .list([$0] + handed) } ?? .came(false)
+            return try takeFirst(of: cases, timeout: limit(timeout)).map { .list([$0] + handed) } ?? .satisfied(false)
         default: preconditionFailure("not about an object: \(step.action)")
         }
         return .done
@@ -372,41 +374,41 @@ final class LibraryRun {
         }
     }
 
-    private func block(_ step: Step, _ who: Int) throws -> Int? {
+    private func block(_ step: Step, _ participant: Int) throws -> Int? {
         switch step.action {
         case .withTimeout(let duration, let kind, let steps):
-            return try scope(step, who) {
+            return try scope(step, participant) {
                 try withTimeout(duration.map { .nanoseconds($0) }, throwing: kind.map { error($0, step) }) { timeout in
                     name(timeout, step)
-                    return try run(steps, as: who)
+                    return try run(steps, as: participant)
                 }
             }
         case .withSilentTimeout(let duration, let steps):
-            return try scope(step, who) {
-                try withSilentTimeout(duration.map { .nanoseconds($0) }) { try run(steps, as: who) }
+            return try scope(step, participant) {
+                try withSilentTimeout(duration.map { .nanoseconds($0) }) { try run(steps, as: participant) }
             }
         case .withTimeoutValue(let duration, let steps):
-            return try scope(step, who) {
+            return try scope(step, participant) {
                 try withTimeout(duration.map { .nanoseconds($0) }, timeoutValue: Int??.none) {
-                    try run(steps, as: who)
+                    try run(steps, as: participant)
                 }
             }
         case .catching(let steps):
             do {
-                return try run(steps, as: who)
+                return try run(steps, as: participant)
             } catch {
-                note(who, step.id, .caught(fault(error)))
+                note(participant, step.id, .caught(fault(error)))
             }
         case .cleaningUp(let cleanup, let steps):
             defer {
                 do {
-                    _ = try run(cleanup, as: who)
-                    note(who, step.id, .done)
+                    _ = try run(cleanup, as: participant)
+                    note(participant, step.id, .done)
                 } catch {
-                    note(who, step.id, .caught(fault(error)))
+                    note(participant, step.id, .caught(fault(error)))
                 }
             }
-            return try run(steps, as: who)
+            return try run(steps, as: participant)
         default: preconditionFailure("not a block: \(step.action)")
         }
         return nil
@@ -441,9 +443,9 @@ final class LibraryRun {
     private func link(_ number: Int, _ kind: LinkKind, _ steps: [Step], _ step: Step) {
         let greenlet = joinable(number)
         let body = watched { (greenlet: Greenlet<Int>) in
-            self.note(Who.link(step.id), 0, .state(self.state(of: greenlet)))
+            self.note(Participant.link(step.id), 0, .state(self.state(of: greenlet)))
             if kind != .raw { self.linkGreenlets.append(AnyGreenlet.current) }
-            try self.runApart(steps, as: Who.link(step.id))
+            try self.runApart(steps, as: Participant.link(step.id))
         }
         let link =
             switch kind {
@@ -455,13 +457,13 @@ final class LibraryRun {
         links[step.id] = link
     }
 
-    private func runApart(_ steps: [Step], as who: Int) throws {
-        note(who, 0, .began)
+    private func runApart(_ steps: [Step], as participant: Int) throws {
+        note(participant, 0, .began)
         do {
-            _ = try run(steps, as: who)
-            note(who, 0, .done)
+            _ = try run(steps, as: participant)
+            note(participant, 0, .done)
         } catch {
-            note(who, 0, .threw(fault(error)))
+            note(participant, 0, .threw(fault(error)))
             throw error
         }
     }

@@ -1,70 +1,69 @@
-// Makes a program smaller for as long as it stays interesting: leaves out steps, puts what is inside a block in the
-// block's place, and makes steps plainer.
+// Shrinks a program while it stays interesting: removes steps, replaces a block by its contents, and simplifies steps.
 
 extension RandomProgram {
-    /// The smallest program found for which `isInteresting` holds. It holds for this one.
+    /// Returns the smallest program found for which `isInteresting` holds. It must hold for this one.
     func minimised(_ isInteresting: (RandomProgram) throws -> Bool) rethrows -> RandomProgram {
         var smallest = self
         var isSmaller = true
         while isSmaller {
             isSmaller = false
             for size in [8, 4, 2, 1] {
-                // From the end, so that what was left out does not move what comes next.
-                var place = smallest.stepCount - size
-                while place >= 0 {
-                    for candidate in smallest.smaller(at: place, size) {
+                // Starts at the end, so that a removal does not shift the steps still to be tried.
+                var index = smallest.stepCount - size
+                while index >= 0 {
+                    for candidate in smallest.smaller(at: index, size) {
                         guard candidate.complexity < smallest.complexity, try isInteresting(candidate) else { continue }
                         smallest = candidate
                         isSmaller = true
                         break
                     }
-                    place -= 1
+                    index -= 1
                 }
             }
         }
         return smallest
     }
 
-    /// Those inside others included.
-    var allSteps: [Step] { main.flatMap(\.withInside) + greenlets.flatMap { $0.steps.flatMap(\.withInside) } }
+    /// All steps, including nested ones.
+    var allSteps: [Step] { main.flatMap(\.flattened) + greenlets.flatMap { $0.steps.flatMap(\.flattened) } }
 
     var stepCount: Int { allSteps.count }
 
-    /// One step less is better than any number of plainer ones.
+    /// One step fewer counts more than any number of simpler steps.
     private var complexity: Int { allSteps.map { 1000 + $0.action.optionCount }.reduce(0, +) }
 
-    private func smaller(at place: Int, _ size: Int) -> [RandomProgram] {
-        let fewer = [leavingOut(place..<place + size)]
+    private func smaller(at index: Int, _ size: Int) -> [RandomProgram] {
+        let fewer = [leavingOut(index..<index + size)]
         if size > 1 { return fewer }
-        return fewer + [unwrapping(place), unwrapping(place, reversed: true), makingPlainer(place)]
+        return fewer + [unwrapping(index), unwrapping(index, reversed: true), makingPlainer(index)]
     }
 
-    private func leavingOut(_ places: Range<Int>) -> RandomProgram {
-        rewritten { place, step in places.contains(place) ? [] : [step] }
+    private func leavingOut(_ indices: Range<Int>) -> RandomProgram {
+        rewritten { index, step in indices.contains(index) ? [] : [step] }
     }
 
-    /// `reversed`: what runs in a `defer` comes behind what it stands around, as it does in time.
+    /// With `reversed`, the steps of a `defer` follow the block they guard, as they do at run time.
     private func unwrapping(_ chosen: Int, reversed: Bool = false) -> RandomProgram {
-        rewritten { place, step in
-            guard place == chosen, step.action.runsInline else { return [step] }
+        rewritten { index, step in
+            guard index == chosen, step.action.runsInline else { return [step] }
             let blocks = step.action.blocks
             return (reversed ? blocks.reversed() : blocks).flatMap { $0 }
         }
     }
 
     private func makingPlainer(_ chosen: Int) -> RandomProgram {
-        rewritten { place, step in
-            [place == chosen ? Step(id: step.id, action: step.action.plainer) : step]
+        rewritten { index, step in
+            [index == chosen ? Step(id: step.id, action: step.action.plainer) : step]
         }
     }
 
-    /// Puts what `change` returns in the place of each step; steps are counted from outside in, main first.
+    /// Replaces each step by the result of `change`. Steps are numbered in pre-order, main first.
     private func rewritten(_ change: (Int, Step) -> [Step]) -> RandomProgram {
-        var place = 0
+        var index = 0
         func rewrite(_ steps: [Step]) -> [Step] {
             steps.flatMap { step in
-                let own = place
-                place += 1
+                let own = index
+                index += 1
                 var step = step
                 step.action.blocks = step.action.blocks.map(rewrite)
                 return change(own, step)
@@ -78,11 +77,11 @@ extension RandomProgram {
 }
 
 extension Step {
-    fileprivate var withInside: [Step] { [self] + action.blocks.flatMap { $0.flatMap(\.withInside) } }
+    fileprivate var flattened: [Step] { [self] + action.blocks.flatMap { $0.flatMap(\.flattened) } }
 }
 
 extension Action {
-    /// The same without what it can do without.
+    /// The action without its options.
     fileprivate var plainer: Action {
         switch self {
         case .kill(let target, let kind, let mode, _): .kill(target, kind, mode.plainer, isSticky: false)
@@ -102,7 +101,7 @@ extension Action {
         }
     }
 
-    /// How far it is from plain.
+    /// The number of options in use.
     fileprivate var optionCount: Int {
         func count(_ options: Bool...) -> Int { options.count { $0 } }
         return switch self {

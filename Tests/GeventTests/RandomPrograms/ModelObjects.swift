@@ -1,4 +1,4 @@
-// What the steps about shared objects mean: events, semaphores, queues.
+// The semantics of steps on shared objects: events, semaphores, queues.
 
 extension ModelScheduler {
     func object(_ step: Step, _ greenlet: ModelGreenlet) -> Progress {
@@ -26,24 +26,24 @@ extension ModelScheduler {
         }
     }
 
-    /// The wait is over.
+    /// Completes a wait for an object.
     func done(with wait: ModelWait, _ verdict: ModelVerdict, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
         let isWoken = verdict == .woken
         let isRefused = greenlet.isRefused
         greenlet.isRefused = false
         if isRefused, defect != .servesRefused { return fail(greenlet, step, ModelError(fault: .queueShutDown)) }
         switch wait {
-        case .event: return done(greenlet, step, .came(isWoken))
+        case .event: return done(greenlet, step, .satisfied(isWoken))
         case .courtesy(let outcome): return done(greenlet, step, outcome)
         case .courtesyForPermits(let semaphore), .anyPermit(let semaphore):
             return done(greenlet, step, .value(semaphore.permits))
         case .permit(let semaphore, let deadline):
             return isWoken
-                ? takeFreePermit(semaphore, deadline, greenlet, step) : done(greenlet, step, .came(false))
+                ? takeFreePermit(semaphore, deadline, greenlet, step) : done(greenlet, step, .satisfied(false))
         case .several(let many) where many.takes:
-            return isWoken ? taken(many, greenlet, step) : done(greenlet, step, .came(false))
+            return isWoken ? taken(many, greenlet, step) : done(greenlet, step, .satisfied(false))
         case .several(let many): return done(greenlet, step, .list(Array(many.chosen.prefix(many.wanted))))
-        case .nextPermit: return done(greenlet, step, .came(isWoken))
+        case .nextPermit: return done(greenlet, step, .satisfied(isWoken))
         case .put: return isWoken ? done(greenlet, step, .done) : fail(greenlet, step, ModelError(fault: .queueFull))
         case .take:
             if !isWoken { return fail(greenlet, step, ModelError(fault: .queueEmpty)) }
@@ -52,8 +52,8 @@ extension ModelScheduler {
         }
     }
 
-    /// Whether it would come before somebody who was woken earlier and has not run. Nobody waits on the hub, or with
-    /// something to raise, only to be polite.
+    /// Whether the greenlet would overtake another that was woken earlier and has not run. Such a yield needs no park
+    /// on the hub or with an error pending.
     private func overtakes(_ wakeMark: Int, _ timeout: Int?, _ greenlet: ModelGreenlet) -> Bool {
         if defect == .overtakesWoken || timeout.map({ $0 <= 0 }) == true { return false }
         return takenCount < wakeMark && !greenlet.isHub && greenlet.pending.isEmpty
@@ -64,23 +64,23 @@ extension ModelScheduler {
     private func set(_ event: ModelEvent) {
         if !event.isSet { event.readyNumber = nextEndNumber() }
         event.isSet = true
-        if event.line.isEmpty { return }
-        while !event.line.isEmpty {
-            let first = event.line.removeFirst()
-            if let (many, place) = first.several { choose(many, place) } else { end(first.greenlet, .woken) }
+        if event.waiters.isEmpty { return }
+        while !event.waiters.isEmpty {
+            let first = event.waiters.removeFirst()
+            if let (many, position) = first.several { choose(many, position) } else { end(first.greenlet, .woken) }
         }
         event.wakeMark = pushedCount
     }
 
     private func wait(for event: ModelEvent, _ timeout: Int?, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
         if event.isSet {
-            if !overtakes(event.wakeMark, timeout, greenlet) { return done(greenlet, step, .came(true)) }
-            park(greenlet, .courtesy(.came(true)), step: step)
+            if !overtakes(event.wakeMark, timeout, greenlet) { return done(greenlet, step, .satisfied(true)) }
+            park(greenlet, .courtesy(.satisfied(true)), step: step)
             return .parked
         }
-        if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
+        if let timeout, timeout <= 0 { return done(greenlet, step, .satisfied(false)) }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        event.line.append((greenlet, nil))
+        event.waiters.append((greenlet, nil))
         park(greenlet, .event, step: step, limit: timeout)
         return .parked
     }
@@ -92,66 +92,67 @@ extension ModelScheduler {
     ) -> Progress {
         if semaphore.permits > 0 {
             semaphore.permits -= 1
-            return done(greenlet, step, .came(true))
+            return done(greenlet, step, .satisfied(true))
         }
-        if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
+        if let timeout, timeout <= 0 { return done(greenlet, step, .satisfied(false)) }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        semaphore.line.append((greenlet, .permit))
+        semaphore.waiters.append((greenlet, .permit))
         let deadline = timeout.map { now + Int64($0) }
         park(greenlet, .permit(semaphore, deadline: deadline), step: step, limit: timeout)
         return .parked
     }
 
-    /// It was woken for a free permit, which somebody else may have taken.
+    /// Resumes after a wake for a free permit, which another greenlet may have taken.
     private func takeFreePermit(
         _ semaphore: ModelSemaphore, _ deadline: Int64?, _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
-        let place = semaphore.chosen.removeValue(forKey: ObjectIdentifier(greenlet))!
-        if defect == .handsPermitOver { return done(greenlet, step, .came(true)) }
+        let position = semaphore.chosen.removeValue(forKey: ObjectIdentifier(greenlet))!
+        if defect == .handsPermitOver { return done(greenlet, step, .satisfied(true)) }
         if semaphore.permits > 0 {
             semaphore.permits -= 1
-            return done(greenlet, step, .came(true))
+            return done(greenlet, step, .satisfied(true))
         }
-        if let deadline, deadline <= now { return done(greenlet, step, .came(false)) }
+        if let deadline, deadline <= now { return done(greenlet, step, .satisfied(false)) }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        // Before everybody who was not chosen yet, and behind those who were chosen before it.
+        // Ahead of all waiters not chosen yet, and behind those chosen earlier.
         var index =
-            semaphore.line.firstIndex {
-                if case .passedOver(let other) = $0.wish { other > place } else { true }
-            } ?? semaphore.line.count
+            semaphore.waiters.firstIndex {
+                if case .passedOver(let other) = $0.request { other > position } else { true }
+            } ?? semaphore.waiters.count
         if defect == .overtakesPassedOver { index = 0 }
-        semaphore.line.insert(
-            (greenlet, .passedOver(place)), at: defect == .losesPlaceInLine ? semaphore.line.count : index)
+        semaphore.waiters.insert(
+            (greenlet, .passedOver(position)), at: defect == .losesPosition ? semaphore.waiters.count : index)
         park(greenlet, .nextPermit, step: step, limit: deadline.map { Int($0 - now) })
         return .parked
     }
 
-    /// Returns how many permits are free then.
+    /// Returns the number of free permits afterwards.
     private func release(_ semaphore: ModelSemaphore) -> Int {
-        if semaphore.line.isEmpty {
+        if semaphore.waiters.isEmpty {
             semaphore.permits += 1
             if semaphore.permits == 1 { semaphore.readyNumber = nextEndNumber() }
             return semaphore.permits
         }
-        if case .passedOver = semaphore.line[0].wish {
-            end(semaphore.line[0].greenlet, .woken)
+        if case .passedOver = semaphore.waiters[0].request {
+            end(semaphore.waiters[0].greenlet, .woken)
             return semaphore.permits
         }
         let isHandedOver = defect == .handsPermitOver
         semaphore.permits += 1
         if semaphore.permits == 1 { semaphore.readyNumber = nextEndNumber() }
-        while semaphore.permits > (isHandedOver ? 0 : semaphore.chosen.count), let (first, wish) = semaphore.line.first
+        while semaphore.permits > (isHandedOver ? 0 : semaphore.chosen.count),
+            let (first, request) = semaphore.waiters.first
         {
-            if case .several(let many, let place) = wish {
-                semaphore.line.removeFirst()
-                // Handed over as such.
+            if case .several(let many, let position) = request {
+                semaphore.waiters.removeFirst()
+                // Transferred directly.
                 if many.takes { semaphore.permits -= 1 }
-                choose(many, place)
+                choose(many, position)
                 continue
             }
-            if case .permit = wish {
-                semaphore.lastPlace += 1
-                semaphore.chosen[ObjectIdentifier(first)] = semaphore.lastPlace
+            if case .permit = request {
+                semaphore.lastPosition += 1
+                semaphore.chosen[ObjectIdentifier(first)] = semaphore.lastPosition
                 if isHandedOver { semaphore.permits -= 1 }
             }
             end(first, .woken)
@@ -172,14 +173,14 @@ extension ModelScheduler {
         }
         if let timeout, timeout <= 0 { return done(greenlet, step, .value(0)) }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        semaphore.line.append((greenlet, .look))
+        semaphore.waiters.append((greenlet, .look))
         park(greenlet, .anyPermit(semaphore), step: step, limit: timeout)
         return .parked
     }
 
     // MARK: Queues
 
-    /// A hub callback may not wait for a queue: there it is as if no time were left.
+    /// A hub callback may not wait for a queue: it behaves as if its timeout were 0.
     private func mayWait(_ timeout: Int?, _ greenlet: ModelGreenlet) -> Bool {
         !greenlet.isHub && timeout.map { $0 > 0 } ?? true
     }
@@ -216,14 +217,14 @@ extension ModelScheduler {
         return .parked
     }
 
-    /// Everybody who waits is refused, those who want an element first.
+    /// Throws into all waiters, getters first.
     private func shutDown(_ queue: ModelQueue, isImmediate: Bool) {
         queue.isShutDown = true
         while let (greenlet, purpose) = queue.takers.first {
             queue.takers.removeFirst()
-            if case .several(let many, let place) = purpose {
+            if case .several(let many, let position) = purpose {
                 if many.takes { greenlet.isRefused = true }
-                choose(many, place)
+                choose(many, position)
             } else {
                 greenlet.isRefused = true
                 end(greenlet, .woken)
@@ -236,14 +237,14 @@ extension ModelScheduler {
         if isImmediate { queue.elements = [] }
     }
 
-    /// Who waits for room puts, who waits for an element gets one, in turn and each in the order in which they came.
+    /// Serves putters and getters alternately, each in the order in which they began to wait.
     private func serve(_ queue: ModelQueue) {
         while !queue.isShutDown {
-            var goesOn = false
+            var hasServed = false
             if queue.elements.count < queue.limit, let (greenlet, element) = queue.putters.first {
                 queue.elements.append(element)
                 end(greenlet, .woken)
-                goesOn = true
+                hasServed = true
             }
             if let next = queue.elements.first, let (greenlet, purpose) = queue.takers.first {
                 queue.takers.removeFirst()
@@ -255,50 +256,50 @@ extension ModelScheduler {
                 case .peek:
                     greenlet.handed = next
                     end(greenlet, .woken)
-                case .several(let many, let place):
+                case .several(let many, let position):
                     if many.takes || defect == .watchersTake {
                         many.handed = next
                         queue.elements.removeFirst()
                     }
-                    choose(many, place)
+                    choose(many, position)
                 }
-                goesOn = true
+                hasServed = true
             }
-            if !goesOn { return }
+            if !hasServed { return }
         }
     }
 
-    // MARK: Several things
+    // MARK: Several objects
 
-    /// A thing has become ready for one who waits for several, and has left its line.
-    func choose(_ many: ModelMany, _ place: Int) {
-        many.chosen.append(place)
+    /// Records that an object is ready for a waiter on several objects. The object has removed the waiter.
+    func choose(_ many: ModelMany, _ position: Int) {
+        many.chosen.append(position)
         if many.chosen.count >= many.wanted || many.greenlet.isRefused { end(many.greenlet, .woken) }
     }
 
-    /// When it became ready; nil if it is not. Nobody knows of queues.
+    /// The sequence number at which an object became ready; nil if it is not ready. Queues record none.
     private func readyNumber(_ thing: Thing) -> Int? {
         switch thing {
         case .event(let number): events[number].isSet ? events[number].readyNumber : nil
         case .semaphore(let number): semaphores[number].permits > 0 ? semaphores[number].readyNumber : nil
         case .queue(let number): queues[number].elements.isEmpty && !queues[number].isShutDown ? nil : .max
-        case .greenlet(let number): joinable(number).isOver ? joinable(number).endNumber : nil
+        case .greenlet(let number): joinable(number).hasEnded ? joinable(number).endNumber : nil
         }
     }
 
-    private func enlist(_ many: ModelMany, _ thing: Thing, _ place: Int) {
+    private func enlist(_ many: ModelMany, _ thing: Thing, _ position: Int) {
         switch thing {
-        case .event(let number): events[number].line.append((many.greenlet, (many, place)))
-        case .semaphore(let number): semaphores[number].line.append((many.greenlet, .several(many, place)))
-        case .queue(let number): queues[number].takers.append((many.greenlet, .several(many, place)))
-        case .greenlet(let number): joinable(number).tellees.append(.several(many, place))
+        case .event(let number): events[number].waiters.append((many.greenlet, (many, position)))
+        case .semaphore(let number): semaphores[number].waiters.append((many.greenlet, .several(many, position)))
+        case .queue(let number): queues[number].takers.append((many.greenlet, .several(many, position)))
+        case .greenlet(let number): joinable(number).observers.append(.several(many, position))
         }
     }
 
     private func wait(
         for things: [Thing], _ timeout: Int?, _ count: Int?, _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
-        // Greenlets are made when they are mentioned.
+        // Evaluating the numbers makes the greenlets that were not mentioned before.
         let numbers = things.map(readyNumber)
         let many = ModelMany(greenlet, wanted: min(things.count, max(count ?? things.count, 0)), takes: false)
         many.chosen = things.indices.filter { numbers[$0] != nil }.sorted { (numbers[$0]!, $0) < (numbers[$1]!, $1) }
@@ -306,14 +307,14 @@ extension ModelScheduler {
             return done(greenlet, step, .list(Array(many.chosen.prefix(many.wanted))))
         }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        for (place, thing) in things.enumerated() where numbers[place] == nil { enlist(many, thing, place) }
+        for (position, thing) in things.enumerated() where numbers[position] == nil { enlist(many, thing, position) }
         park(greenlet, .several(many), step: step, limit: timeout)
         return .parked
     }
 
     private func take(from things: [Thing], _ timeout: Int?, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
         let many = ModelMany(greenlet, wanted: 1, takes: true)
-        for (place, thing) in things.enumerated() where readyNumber(thing) != nil {
+        for (position, thing) in things.enumerated() where readyNumber(thing) != nil {
             switch thing {
             case .semaphore(let number): semaphores[number].permits -= 1
             case .queue(let number):
@@ -324,12 +325,12 @@ extension ModelScheduler {
                 serve(queues[number])
             default: break
             }
-            many.chosen = [place]
+            many.chosen = [position]
             return taken(many, greenlet, step)
         }
-        if let timeout, timeout <= 0 { return done(greenlet, step, .came(false)) }
+        if let timeout, timeout <= 0 { return done(greenlet, step, .satisfied(false)) }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        for (place, thing) in things.enumerated() { enlist(many, thing, place) }
+        for (position, thing) in things.enumerated() { enlist(many, thing, position) }
         park(greenlet, .several(many), step: step, limit: timeout)
         return .parked
     }

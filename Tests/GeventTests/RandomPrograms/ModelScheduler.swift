@@ -1,4 +1,4 @@
-/// The model's hub: time, ready queue, timers, ends and links. What the steps mean is in ModelSteps.swift.
+/// The model's hub: time, ready queue, timers, ends and links. ModelSteps.swift has the semantics of the steps.
 final class ModelScheduler {
     private enum Ready {
         case resume(ModelGreenlet)
@@ -10,35 +10,36 @@ final class ModelScheduler {
     let defect: PlantedDefect?
     private(set) var entries: [Entry] = []
     private(set) var now: Int64 = 0
-    /// When the hub polled last: timers are due by then or not yet.
+    /// The time of the hub's last poll: it decides which timers are due.
     private var polled: Int64 = 0
     private var hasPolled = false
     private var ready: [Ready] = []
-    /// Those whom timers woke while others were ready, who run first; and when they were put there, until all have run.
+    /// Greenlets that timers woke while others were ready, which run first, and the time of the first until all have
+    /// run.
     private var front: [Ready] = []
-    private var frontBegan: Int64?
-    /// Until then timers wait if anything is ready.
+    private var frontStart: Int64?
+    /// Until then timers wait if any greenlet is ready.
     private var timersWaitUntil: Int64 = 0
     private var (readyPace, jobPace) = (ModelPace(), ModelPace())
-    /// The first of `ready` that was not taken yet.
+    /// The index of the first entry of `ready` not taken yet.
     private var readyStart = 0
-    /// How many entries the queue has had, and how many were taken.
+    /// The number of entries ever queued, and of those taken.
     private(set) var (pushedCount, takenCount) = (0, 0)
     private var timers: [ModelTimer] = []
-    /// What was posted since the hub last looked.
+    /// Jobs posted since the hub last checked.
     var jobs: [(steps: [Step], id: Int)] = []
     private var timerCount = 0
-    /// How many greenlets have ended and things have become ready.
+    /// The number of greenlets that have ended and objects that have become ready.
     private var endCount = 0
-    private var lookCount = 0
+    private var pollCount = 0
 
     let main: ModelGreenlet
     var greenlets: [ModelGreenlet?]
-    /// The greenlets of links that have begun.
+    /// The greenlets of links that have started.
     private(set) var linkFlows: [ModelGreenlet] = []
     var links: [Int: (source: ModelGreenlet, link: ModelLink)] = [:]
     var callbacks: [Int: ModelCallback] = [:]
-    /// What each started timeout throws, by the step that made it.
+    /// The error of each started timeout, by the step that made it.
     var timeouts: [Int: (duration: Int?, fault: Fault)] = [:]
     let events = (0..<RandomProgram.eventCount).map { _ in ModelEvent() }
     let semaphores = RandomProgram.permits.map { ModelSemaphore($0) }
@@ -49,13 +50,14 @@ final class ModelScheduler {
         self.program = program
         self.defect = defect
         greenlets = Array(repeating: nil, count: program.greenlets.count)
-        main = ModelGreenlet(who: Who.main, isRaw: false, reportedAs: Who.main, steps: program.main)
+        main = ModelGreenlet(
+            participant: Participant.main, isRaw: false, reportedAs: Participant.main, steps: program.main)
         main.phase = .running
         main.frames = [ModelFrame(kind: .body, step: 0, steps: program.main)]
     }
 
-    func note(_ who: Int, _ step: Int, _ outcome: Outcome) {
-        entries.append(Entry(time: now, who: who, step: step, outcome: outcome))
+    func note(_ participant: Int, _ step: Int, _ outcome: Outcome) {
+        entries.append(Entry(time: now, participant: participant, step: step, outcome: outcome))
     }
 
     // MARK: Iterations
@@ -76,7 +78,7 @@ final class ModelScheduler {
 
     private static let switchInterval: Int64 = 5_000_000
 
-    /// What these post runs in the next iteration, and so do those for which there is no time.
+    /// Jobs posted by these run in the next iteration, and so do those for which no time is left.
     private func runJobs() {
         if jobs.isEmpty { return }
         var posted = jobs[...]
@@ -86,10 +88,12 @@ final class ModelScheduler {
         var last = polled
         while true {
             let count = min(jobPace.count, posted.count)
-            for (steps, id) in posted.prefix(count) { runInHub(steps, as: Who.link(id), reportingAs: Who.job) }
+            for (steps, id) in posted.prefix(count) {
+                runInHub(steps, as: Participant.link(id), reportingAs: Participant.job)
+            }
             posted = posted.dropFirst(count)
             if posted.isEmpty { break }
-            jobPace.looked(turns: count, elapsed: now - last)
+            jobPace.clockChecked(runCount: count, elapsed: now - last)
             last = now
             if now >= end { break }
         }
@@ -100,14 +104,14 @@ final class ModelScheduler {
 
     private func fireDueTimers() {
         let hasOthers = readyCount > 0
-        if hasOthers && (frontBegan != nil || polled < timersWaitUntil) { return }
-        let place = ready.count
+        if hasOthers && (frontStart != nil || polled < timersWaitUntil) { return }
+        let position = ready.count
         while fireFirstDueTimer() {}
-        if hasOthers && ready.count > place && hasPolled && defect != .timersQueueUp {
-            front = Array(ready[place...])
-            ready.removeSubrange(place...)
+        if hasOthers && ready.count > position && hasPolled && defect != .timersQueueUp {
+            front = Array(ready[position...])
+            ready.removeSubrange(position...)
             pushedCount -= front.count
-            frontBegan = now
+            frontStart = now
         }
     }
 
@@ -139,20 +143,20 @@ final class ModelScheduler {
         readyPace.begin()
         while taken < most {
             var count = min(readyPace.count, most - taken)
-            if frontBegan != nil { count = min(count, max(1, front.count)) }
+            if frontStart != nil { count = min(count, max(1, front.count)) }
             for _ in 0..<count where readyCount > 0 {
                 runNext()
                 if isFinished { return }
             }
             taken += count
             if readyCount == 0 {
-                frontBegan = nil
+                frontStart = nil
                 break
             }
-            readyPace.looked(turns: count, elapsed: now - last)
+            readyPace.clockChecked(runCount: count, elapsed: now - last)
             last = now
-            if let began = frontBegan, front.isEmpty {
-                frontBegan = nil
+            if let began = frontStart, front.isEmpty {
+                frontStart = nil
                 timersWaitUntil = now + (now - began)
             }
             if now >= end && !isUnbounded { break }
@@ -189,15 +193,15 @@ final class ModelScheduler {
         }
     }
 
-    /// As `VirtualLoop` says: a poll with a reason to wait jumps, and after a hundred without one time passes slowly.
+    /// Like `VirtualLoop`: a poll with a deadline jumps to it; after a hundred polls without one, time advances slowly.
     private func passTime() {
         let deadline = readyCount > 0 || !jobs.isEmpty ? nil : timers.map(\.deadline).min()
         if let deadline, deadline > now {
-            lookCount = 0
+            pollCount = 0
             now = deadline
         } else {
-            lookCount += 1
-            if lookCount > 100 { now += 100_000 }
+            pollCount += 1
+            if pollCount > 100 { now += 100_000 }
         }
         polled = now
         hasPolled = true
@@ -234,21 +238,21 @@ final class ModelScheduler {
     }
 
     private func begin(_ greenlet: ModelGreenlet) {
-        if greenlet.isOver, defect != .runsKilled { return }
+        if greenlet.hasEnded, defect != .runsKilled { return }
         greenlet.phase = .running
         greenlet.frames = [ModelFrame(kind: .body, step: 0, steps: greenlet.steps)]
         if let (link, source) = greenlet.link {
             // An earlier link may have removed this one.
             if link.isCancelled, defect != .callsUnlinked {
                 greenlet.frames = []
-                greenlet.phase = .over
+                greenlet.phase = .ended
                 return
             }
             link.isCancelled = true
             linkFlows.append(greenlet)
-            note(greenlet.who, 0, .state(state(of: source)))
+            note(greenlet.participant, 0, .state(state(of: source)))
         }
-        note(greenlet.who, 0, .began)
+        note(greenlet.participant, 0, .began)
         advance(greenlet)
     }
 
@@ -261,24 +265,27 @@ final class ModelScheduler {
             // An earlier link may have removed this one.
             if link.isCancelled, defect != .callsUnlinked { return }
             link.isCancelled = true
-            runInHub(link.steps, as: Who.link(link.step), seeing: state(of: source))
-        case .steps(let steps, let id): runInHub(steps, as: Who.link(id))
+            runInHub(link.steps, as: Participant.link(link.step), seeing: state(of: source))
+        case .steps(let steps, let id): runInHub(steps, as: Participant.link(id))
         }
     }
 
-    /// A callback or raw link: runs on the spot, since it cannot park.
+    /// Runs a callback or raw link at once, since it cannot park.
     private func runInHub(
-        _ steps: [Step], as who: Int, seeing seen: StateSeen? = nil, reportingAs reported: Int = Who.nobody
+        _ steps: [Step], as participant: Int, seeing snapshot: StateSnapshot? = nil,
+        reportingAs reported: Int = Participant.none
     ) {
-        let flow = ModelGreenlet(who: who, isRaw: true, reportedAs: reported, steps: steps)
+        let flow = ModelGreenlet(participant: participant, isRaw: true, reportedAs: reported, steps: steps)
         flow.phase = .running
         flow.frames = [ModelFrame(kind: .body, step: 0, steps: steps)]
-        if let seen { note(who, 0, .state(seen)) }
-        note(who, 0, .began)
+        if let snapshot { note(participant, 0, .state(snapshot)) }
+        note(participant, 0, .began)
         advance(flow)
     }
 
-    private func report(_ fault: Fault, of who: Int) { note(Who.hub, 0, .reported(fault, of: who)) }
+    private func report(_ fault: Fault, of participant: Int) {
+        note(Participant.hub, 0, .reported(fault, of: participant))
+    }
 
     // MARK: Timers
 
@@ -287,8 +294,8 @@ final class ModelScheduler {
         timers.append(ModelTimer(deadline: now + Int64(duration), number: timerCount, work: work))
     }
 
-    private func removeTimers(where isMeant: (ModelTimer.Work) -> Bool) {
-        timers.removeAll { isMeant($0.work) }
+    private func removeTimers(where shouldRemove: (ModelTimer.Work) -> Bool) {
+        timers.removeAll { shouldRemove($0.work) }
     }
 
     func isPending(_ timeout: Int) -> Bool {
@@ -302,7 +309,7 @@ final class ModelScheduler {
         if let duration { addTimer(duration, .raise(timeout: id, in: greenlet, fault)) }
     }
 
-    /// Also takes back what has fired and was not raised yet.
+    /// Also withdraws an error that has fired and was not raised yet.
     func cancelTimeout(_ id: Int, in greenlet: ModelGreenlet) {
         removeTimers {
             if case .raise(id, _, _) = $0 { true } else { false }
@@ -312,13 +319,13 @@ final class ModelScheduler {
 
     // MARK: Waiting
 
-    /// What a flow has to see to before it parks.
+    /// Returns the error that a flow gets instead of parking.
     func checkPending(_ greenlet: ModelGreenlet) -> ModelError? {
         if greenlet.isHub { return ModelError(fault: .blockedInHub) }
         return greenlet.pending.isEmpty ? nil : raise(in: greenlet)
     }
 
-    /// The earliest error that waits to be raised; a sticky one stays.
+    /// The earliest pending error. A sticky one stays pending.
     func raise(in greenlet: ModelGreenlet) -> ModelError {
         if greenlet.pending[0].isSticky, defect != .raisesStickyOnce { return greenlet.pending[0] }
         return greenlet.pending.removeFirst()
@@ -336,7 +343,7 @@ final class ModelScheduler {
         }
     }
 
-    /// Ends a wait if it is going on.
+    /// Ends a wait in progress.
     func end(_ greenlet: ModelGreenlet, _ verdict: ModelVerdict) {
         guard greenlet.isParked else { return }
         greenlet.verdict = verdict
@@ -344,7 +351,7 @@ final class ModelScheduler {
             if case .end(let other, _) = $0 { other === greenlet } else { false }
         }
         for other in greenlets {
-            other?.tellees.removeAll {
+            other?.observers.removeAll {
                 switch $0 {
                 case .waiter(let waiter), .member(let waiter, _): waiter === greenlet
                 case .several(let many, _): many.greenlet === greenlet
@@ -352,17 +359,17 @@ final class ModelScheduler {
                 }
             }
         }
-        if defect == .staysInOtherLines, case .several? = greenlet.wait?.0, verdict == .woken {
-            // Its places are left to rot.
+        if defect == .staysRegistered, case .several? = greenlet.wait?.0, verdict == .woken {
+            // Keep its stale registrations.
         } else {
-            leaveLines(greenlet)
+            unregister(greenlet)
         }
         push(.resume(greenlet))
     }
 
-    private func leaveLines(_ greenlet: ModelGreenlet) {
-        for event in events { event.line.removeAll { $0.greenlet === greenlet } }
-        for semaphore in semaphores { semaphore.line.removeAll { $0.greenlet === greenlet } }
+    private func unregister(_ greenlet: ModelGreenlet) {
+        for event in events { event.waiters.removeAll { $0.greenlet === greenlet } }
+        for semaphore in semaphores { semaphore.waiters.removeAll { $0.greenlet === greenlet } }
         for queue in queues {
             queue.takers.removeAll { $0.greenlet === greenlet }
             queue.putters.removeAll { $0.greenlet === greenlet }
@@ -373,7 +380,7 @@ final class ModelScheduler {
 
     func deliver(_ error: ModelError, to greenlet: ModelGreenlet) {
         switch greenlet.phase {
-        case .over: return
+        case .ended: return
         case .made, .queued, .delayed:
             removeTimers {
                 if case .start(let other) = $0 { other === greenlet } else { false }
@@ -381,7 +388,7 @@ final class ModelScheduler {
             finish(greenlet, .threw(error))
         case .running:
             if greenlet.pending.last?.isSticky == true {
-                if defect != .stickyGivesWay { return }
+                if defect != .stickyIsReplaced { return }
                 greenlet.pending.removeLast()
             }
             if error.isKill, defect != .killsTwice, let first = greenlet.pending.firstIndex(where: \.isKill) {
@@ -399,9 +406,9 @@ final class ModelScheduler {
 
     // MARK: Ends and links
 
-    /// The body is over, or never will run.
+    /// Records the end of a greenlet whose body has ended or will never run.
     func finish(_ greenlet: ModelGreenlet, _ result: ModelFlow) {
-        greenlet.phase = .over
+        greenlet.phase = .ended
         greenlet.result = result
         greenlet.pending = []
         greenlet.wait = nil
@@ -410,41 +417,44 @@ final class ModelScheduler {
             if case .raise(_, let other, _) = $0 { other === greenlet } else { false }
         }
         if greenlet.isHub {
-            // An exit is quiet wherever it ends.
-            if let fault = greenlet.failure, greenlet.reportedAs == Who.nobody { report(fault, of: Who.nobody) }
+            // An exit is never reported.
+            if let fault = greenlet.failure, greenlet.reportedAs == Participant.none {
+                report(fault, of: Participant.none)
+            }
         } else if let fault = greenlet.failure, defect != .losesReport {
             report(fault, of: greenlet.reportedAs)
         }
-        if defect == .losesLink, greenlet.tellees.count > 1 { greenlet.tellees.removeLast() }
-        tell(greenlet)
+        if defect == .losesLink, greenlet.observers.count > 1 { greenlet.observers.removeLast() }
+        notify(greenlet)
     }
 
-    /// Every link takes its place in the ready queue at once.
-    func tell(_ greenlet: ModelGreenlet) {
-        while !greenlet.tellees.isEmpty {
-            switch greenlet.tellees.removeFirst() {
+    /// Queues every link in the ready queue at once.
+    func notify(_ greenlet: ModelGreenlet) {
+        while !greenlet.observers.isEmpty {
+            switch greenlet.observers.removeFirst() {
             case .waiter(let waiter): end(waiter, .woken)
             case .member(let waiter, let count):
                 if !count.isSatisfied, count.add(greenlet) {
                     count.isSatisfied = true
                     end(waiter, .woken)
                 }
-            case .several(let many, let place): choose(many, place)
-            case .closure(let link): tell(link, of: greenlet)
+            case .several(let many, let position): choose(many, position)
+            case .closure(let link): notify(link, of: greenlet)
             }
         }
     }
 
-    private func tell(_ link: ModelLink, of greenlet: ModelGreenlet) {
+    private func notify(_ link: ModelLink, of greenlet: ModelGreenlet) {
         switch link.kind {
         case .value where greenlet.failure != nil, .error where greenlet.failure == nil:
             link.isCancelled = true
-            // What it captured is released on the hub.
+            // Its captures are released on the hub.
             queue(ModelCallback(.forget))
         case .raw: queue(ModelCallback(.rawLink(link, of: greenlet)))
         default:
             let flow = ModelGreenlet(
-                who: Who.link(link.step), isRaw: true, reportedAs: Who.someLink, steps: link.steps)
+                participant: Participant.link(link.step), isRaw: true, reportedAs: Participant.someLink,
+                steps: link.steps)
             flow.link = (link, greenlet)
             start(flow)
         }
@@ -452,31 +462,31 @@ final class ModelScheduler {
 
     // MARK: State
 
-    func state(of greenlet: ModelGreenlet?) -> StateSeen {
-        guard let greenlet else { return StateSeen() }
-        var seen = StateSeen(
-            isStarted: greenlet.wasStarted && !greenlet.isOver, isActive: greenlet.wasStarted && !greenlet.isOver,
-            isDead: greenlet.isOver)
-        if greenlet.isRaw || !greenlet.isOver { return seen }
-        seen.isReady = true
+    func state(of greenlet: ModelGreenlet?) -> StateSnapshot {
+        guard let greenlet else { return StateSnapshot() }
+        var snapshot = StateSnapshot(
+            isStarted: greenlet.wasStarted && !greenlet.hasEnded, isActive: greenlet.wasStarted && !greenlet.hasEnded,
+            isDead: greenlet.hasEnded)
+        if greenlet.isRaw || !greenlet.hasEnded { return snapshot }
+        snapshot.isReady = true
         switch greenlet.result {
         case .threw(let error) where error.isExit:
-            seen.exit = error.fault
-            seen.isSuccessful = true
-        case .threw(let error): seen.error = error.fault
+            snapshot.exit = error.fault
+            snapshot.isSuccessful = true
+        case .threw(let error): snapshot.error = error.fault
         case .returned(let value):
-            seen.value = value
-            seen.isSuccessful = true
-        case .on, nil:
-            seen.value = 0
-            seen.isSuccessful = true
+            snapshot.value = value
+            snapshot.isSuccessful = true
+        case .normal, nil:
+            snapshot.value = 0
+            snapshot.isSuccessful = true
         }
-        return seen
+        return snapshot
     }
 }
 
-/// How many turns are taken between two looks at the clock: 1, 2, 4, … up to 128 while a look finds that a quarter of
-/// the switch interval is not over; and as many as would have fitted in there if it is.
+/// The number of entries run between two clock checks: 1, 2, 4, … up to 128 while each check finds less than a quarter
+/// of the switch interval elapsed; otherwise the number that would have fitted into that quarter.
 private struct ModelPace {
     private var limit = 128
     private var wasSlow = false
@@ -484,11 +494,11 @@ private struct ModelPace {
 
     mutating func begin() { (count, wasSlow) = (1, false) }
 
-    mutating func looked(turns: Int, elapsed: Int64) {
+    mutating func clockChecked(runCount: Int, elapsed: Int64) {
         let tolerance: Int64 = 1_250_000
         if elapsed > tolerance {
             wasSlow = true
-            limit = max(1, Int(Int64(turns) * tolerance / elapsed))
+            limit = max(1, Int(Int64(runCount) * tolerance / elapsed))
             count = limit
         } else {
             count = min(2 * count, limit)

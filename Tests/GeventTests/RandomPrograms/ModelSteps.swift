@@ -1,34 +1,34 @@
-// What the steps of a program mean.
+// The semantics of the steps of a program.
 
 extension ModelScheduler {
-    /// What became of a step: it is done, or it opened a block (whose first step comes next), or the flow is parked.
+    /// The result of a step: it completed, it opened a block (whose first step comes next), or the flow parked.
     enum Progress {
         case flow(ModelFlow)
         case opened
         case parked
     }
 
-    /// Runs a flow until it parks or is over.
+    /// Runs a flow until it parks or ends.
     func advance(_ greenlet: ModelGreenlet) {
-        var flow = ModelFlow.on
+        var flow = ModelFlow.normal
         if greenlet.wait != nil {
-            switch goOn(greenlet) {
+            switch resume(greenlet) {
             case .flow(let resumed): flow = resumed
             case .opened: break
             case .parked: return
             }
         }
         while let frame = greenlet.frames.last {
-            if case .on = flow, frame.next < frame.steps.count {
+            if case .normal = flow, frame.next < frame.steps.count {
                 greenlet.frames[greenlet.frames.count - 1].next += 1
                 switch perform(frame.steps[frame.next], greenlet) {
                 case .flow(let next): flow = next
-                case .opened: flow = .on
+                case .opened: flow = .normal
                 case .parked: return
                 }
             } else if case .epilogue = frame.kind {
                 if !proceedWithEpilogue(greenlet) { return }
-                flow = .on
+                flow = .normal
             } else {
                 greenlet.frames.removeLast()
                 flow = leave(frame, flow, greenlet)
@@ -38,25 +38,25 @@ extension ModelScheduler {
 
     // MARK: Blocks
 
-    /// The block is left; returns how what surrounds it goes on.
+    /// Leaves a block. Returns how the surrounding block continues.
     private func leave(_ frame: ModelFrame, _ flow: ModelFlow, _ greenlet: ModelGreenlet) -> ModelFlow {
         switch frame.kind {
         case .body:
             leaveBody(flow, greenlet)
-            return .on
+            return .normal
         case .catching:
             guard case .threw(let error) = flow else { return flow }
-            note(greenlet.who, frame.step, .caught(error.fault))
-            return .on
+            note(greenlet.participant, frame.step, .caught(error.fault))
+            return .normal
         case .scope(let timeout, let isSilent): return leaveScope(frame.step, timeout, isSilent, flow, greenlet)
         case .guarded(let cleanup):
             greenlet.frames.append(ModelFrame(kind: .cleanup(flow), step: frame.step, steps: cleanup))
-            return .on
+            return .normal
         case .cleanup(let before):
             if case .threw(let error) = flow {
-                note(greenlet.who, frame.step, .caught(error.fault))
+                note(greenlet.participant, frame.step, .caught(error.fault))
             } else {
-                note(greenlet.who, frame.step, .done)
+                note(greenlet.participant, frame.step, .done)
             }
             return before
         case .epilogue: preconditionFailure("main is left by the end of the program only")
@@ -65,10 +65,11 @@ extension ModelScheduler {
 
     private func leaveBody(_ flow: ModelFlow, _ greenlet: ModelGreenlet) {
         switch flow {
-        case .threw(let error): note(greenlet.who, 0, .threw(error.fault))
-        case .returned(let value) where greenlet.who < 1000: note(greenlet.who, 0, .value(value))
-        case .returned: note(greenlet.who, 0, .done)
-        case .on: note(greenlet.who, 0, greenlet.who >= 0 && greenlet.who < 1000 ? .value(0) : .done)
+        case .threw(let error): note(greenlet.participant, 0, .threw(error.fault))
+        case .returned(let value) where greenlet.participant < 1000: note(greenlet.participant, 0, .value(value))
+        case .returned: note(greenlet.participant, 0, .done)
+        case .normal:
+            note(greenlet.participant, 0, greenlet.participant >= 0 && greenlet.participant < 1000 ? .value(0) : .done)
         }
         if greenlet === main {
             main.frames = [ModelFrame(kind: .epilogue, step: 0, steps: [])]
@@ -82,22 +83,23 @@ extension ModelScheduler {
     ) -> ModelFlow {
         if defect != .forgetsToCancel { cancelTimeout(timeout, in: greenlet) }
         guard case .threw(let error) = flow else {
-            note(greenlet.who, step, .done)
+            note(greenlet.participant, step, .done)
             return flow
         }
         let isOwn = error.origin == timeout || (defect == .swallowsForeignTimeout && error.origin != nil)
         if isSilent && isOwn {
-            note(greenlet.who, step, .expired)
-            return .on
+            note(greenlet.participant, step, .expired)
+            return .normal
         }
-        note(greenlet.who, step, .threw(error.fault))
+        note(greenlet.participant, step, .threw(error.fault))
         return flow
     }
 
-    /// Joins the hub, kills what is left, and so on. Returns false when main parks, or all is over.
+    /// Joins the hub, kills the remaining greenlets, and repeats. Returns false when main parks or the program has
+    /// ended.
     private func proceedWithEpilogue(_ main: ModelGreenlet) -> Bool {
         if let error = checkPending(main) {
-            note(main.who, 0, .threw(error.fault))
+            note(main.participant, 0, .threw(error.fault))
             return true
         }
         park(main, .hub, step: 0)
@@ -105,42 +107,42 @@ extension ModelScheduler {
     }
 
     private func hubJoined() -> Progress {
-        note(main.who, 0, .done)
-        let active = (greenlets.compactMap { $0 } + linkFlows).filter { $0.wasStarted && !$0.isOver }
+        note(main.participant, 0, .done)
+        let active = (greenlets.compactMap { $0 } + linkFlows).filter { $0.wasStarted && !$0.hasEnded }
         for greenlet in active { deliver(ModelError(fault: .exit(0)), to: greenlet) }
         if active.isEmpty {
-            for greenlet in greenlets { note(main.who, 0, .state(state(of: greenlet))) }
-            for semaphore in semaphores { note(main.who, 0, .value(semaphore.permits)) }
-            for queue in queues { note(main.who, 0, .value(queue.elements.count)) }
+            for greenlet in greenlets { note(main.participant, 0, .state(state(of: greenlet))) }
+            for semaphore in semaphores { note(main.participant, 0, .value(semaphore.permits)) }
+            for queue in queues { note(main.participant, 0, .value(queue.elements.count)) }
             isFinished = true
             main.frames = []
             return .parked
         }
-        return .flow(.on)
+        return .flow(.normal)
     }
 
     // MARK: Waits
 
-    /// Notes how a step went.
+    /// Logs the outcome of a step.
     func done(_ greenlet: ModelGreenlet, _ step: Int, _ outcome: Outcome) -> Progress {
-        note(greenlet.who, step, outcome)
-        return .flow(.on)
+        note(greenlet.participant, step, outcome)
+        return .flow(.normal)
     }
 
     func fail(_ greenlet: ModelGreenlet, _ step: Int, _ error: ModelError) -> Progress {
-        note(greenlet.who, step, .threw(error.fault))
+        note(greenlet.participant, step, .threw(error.fault))
         return .flow(.threw(error))
     }
 
-    /// The wait is over; returns what the step makes of it.
-    private func goOn(_ greenlet: ModelGreenlet) -> Progress {
+    /// Completes a wait. Returns the step's progress.
+    private func resume(_ greenlet: ModelGreenlet) -> Progress {
         guard let (wait, step) = greenlet.wait, let verdict = greenlet.verdict else {
             preconditionFailure("went on while it was parked")
         }
         greenlet.wait = nil
         greenlet.verdict = nil
         if case .get(_, _, let own?) = wait {
-            // The caller's own timeout is over with the wait; but what it threw is raised.
+            // The caller's own timeout is cancelled with the wait, but an error it already threw is raised.
             let raised = verdict == .failed ? raise(in: greenlet) : nil
             cancelTimeout(own, in: greenlet)
             if let raised { return fail(greenlet, step, raised) }
@@ -148,8 +150,8 @@ extension ModelScheduler {
         if verdict == .failed {
             let error = raise(in: greenlet)
             if case .hub = wait {
-                note(greenlet.who, step, .threw(error.fault))
-                return .flow(.on)
+                note(greenlet.participant, step, .threw(error.fault))
+                return .flow(.normal)
             }
             return fail(greenlet, step, error)
         }
@@ -174,50 +176,50 @@ extension ModelScheduler {
         return .parked
     }
 
-    /// The outcome of a greenlet that is over.
+    /// Returns the outcome of an ended greenlet.
     private func take(_ target: ModelGreenlet, _ greenlet: ModelGreenlet, _ step: Int) -> Progress {
         switch target.result {
-        // Thrown anew: whatever timeout it may come from, it is nobody's here.
+        // Thrown anew: if it came from a timeout, that timeout is foreign here.
         case .threw(let error): fail(greenlet, step, ModelError(fault: error.fault, origin: error.origin))
         case .returned(let value): done(greenlet, step, .value(value))
-        case .on, nil: done(greenlet, step, .value(0))
+        case .normal, nil: done(greenlet, step, .value(0))
         }
     }
 
-    /// Parks until `target` is over.
+    /// Parks until `target` ends.
     private func waitFor(
         _ target: ModelGreenlet, _ wait: ModelWait, _ greenlet: ModelGreenlet, _ step: Int, limit: Int?
     ) -> Progress {
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
         if target === greenlet { return fail(greenlet, step, ModelError(fault: .wouldBlockForever)) }
-        target.tellees.append(.waiter(greenlet))
+        target.observers.append(.waiter(greenlet))
         park(greenlet, wait, step: step, limit: limit)
         return .parked
     }
 
-    /// Parks until `wanted` of `members` are told as over, or one that failed is, if that matters. Nil if there is no
-    /// reason to park.
+    /// Parks until notified of the end of `wanted` of `members`, or of a failed one if that matters. Returns nil if
+    /// there is no reason to park.
     private func waitForAll(
         _ members: [ModelGreenlet], wanted: Int, isThrowing: Bool, limit: Int?, _ wait: ModelWait,
         _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress? {
-        let over = members.filter(\.isOver)
-        if over.count >= wanted || (isThrowing && over.contains { $0.failure != nil }) { return nil }
+        let finished = members.filter(\.hasEnded)
+        if finished.count >= wanted || (isThrowing && finished.contains { $0.failure != nil }) { return nil }
         if let limit, limit <= 0 { return nil }
         if let error = checkPending(greenlet) { return fail(greenlet, step, error) }
-        var told = over.count
+        var notifiedCount = finished.count
         let count = ModelCount { member in
-            told += 1
-            return told >= wanted || (isThrowing && member.failure != nil)
+            notifiedCount += 1
+            return notifiedCount >= wanted || (isThrowing && member.failure != nil)
         }
-        for member in members where !member.isOver { member.tellees.append(.member(greenlet, count)) }
+        for member in members where !member.hasEnded { member.observers.append(.member(greenlet, count)) }
         park(greenlet, wait, step: step, limit: limit)
         return .parked
     }
 
-    /// Those that are over, in the order in which they ended.
+    /// The ended members, in the order in which they ended.
     private func ended(_ members: [ModelGreenlet]) -> [ModelGreenlet] {
-        members.filter(\.isOver).enumerated().sorted {
+        members.filter(\.hasEnded).enumerated().sorted {
             ($0.element.endNumber, $0.offset) < ($1.element.endNumber, $1.offset)
         }.map(\.element)
     }
@@ -225,35 +227,36 @@ extension ModelScheduler {
     private func collect(
         _ members: [ModelGreenlet], _ isThrowing: Bool, _ wanted: Int, _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
-        let found = defect == .joinAllInGivenOrder ? members.filter(\.isOver) : ended(members)
-        let over = found.prefix(wanted)
-        if isThrowing, let failed = over.first(where: { $0.failure != nil }), case .threw(let error) = failed.result {
+        let found = defect == .joinAllInGivenOrder ? members.filter(\.hasEnded) : ended(members)
+        let finished = found.prefix(wanted)
+        if isThrowing, let failed = finished.first(where: { $0.failure != nil }), case .threw(let error) = failed.result
+        {
             return fail(greenlet, step, error)
         }
-        return done(greenlet, step, .list(over.map(\.who)))
+        return done(greenlet, step, .list(finished.map(\.participant)))
     }
 
     private func allKilled(
         _ members: [ModelGreenlet], _ limit: Int?, _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
-        if members.allSatisfy(\.isOver) { return done(greenlet, step, .done) }
+        if members.allSatisfy(\.hasEnded) { return done(greenlet, step, .done) }
         return fail(greenlet, step, ModelError(fault: .limit(limit)))
     }
 
     // MARK: Targets
 
-    /// The greenlet, made if it was not mentioned before.
+    /// The greenlet, made at its first mention.
     func joinable(_ number: Int) -> ModelGreenlet {
         if let greenlet = greenlets[number] { return greenlet }
         let body = program.greenlets[number]
-        let greenlet = ModelGreenlet(who: number, isRaw: body.isRaw, reportedAs: number, steps: body.steps)
+        let greenlet = ModelGreenlet(participant: number, isRaw: body.isRaw, reportedAs: number, steps: body.steps)
         greenlets[number] = greenlet
         return greenlet
     }
 
-    /// The same, but a raw one exists only from its start on.
+    /// The same, but a raw greenlet exists only from its start.
     private func anyGreenlet(_ number: Int) -> ModelGreenlet? {
-        if number == Who.main { return main }
+        if number == Participant.main { return main }
         return program.greenlets[number].isRaw ? greenlets[number] : joinable(number)
     }
 
@@ -291,7 +294,7 @@ extension ModelScheduler {
                 greenlet, step.id)
         case .join(let number, let timeout):
             let target = joinable(number)
-            if target.isOver || timeout.map({ $0 <= 0 }) == true { return done(greenlet, step.id, .done) }
+            if target.hasEnded || timeout.map({ $0 <= 0 }) == true { return done(greenlet, step.id, .done) }
             return waitFor(target, .join(target), greenlet, step.id, limit: timeout)
         case .get(let number, let mode): return get(joinable(number), mode, greenlet, step)
         case .joinAll(let numbers, let timeout, let isThrowing, let count):
@@ -303,7 +306,7 @@ extension ModelScheduler {
                 ?? collect(members, isThrowing, wanted, greenlet, step.id)
         case .fail(let kind): return fail(greenlet, step.id, error(kind, step))
         case .returning:
-            note(greenlet.who, step.id, .done)
+            note(greenlet.participant, step.id, .done)
             return .flow(.returned(step.id))
         case .state(let number): return done(greenlet, step.id, .state(state(of: anyGreenlet(number))))
         case .startTimeout, .startTimeoutAgain, .cancelTimeout:
@@ -343,7 +346,7 @@ extension ModelScheduler {
         _ number: Int, _ error: ModelError, _ mode: KillMode, _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
         guard let target = anyGreenlet(number) else { return done(greenlet, step, .absent) }
-        if target.isOver { return done(greenlet, step, .done) }
+        if target.hasEnded { return done(greenlet, step, .done) }
         guard case .blocking(let timeout) = mode else {
             deliver(error, to: target)
             return done(greenlet, step, .done)
@@ -353,7 +356,7 @@ extension ModelScheduler {
             return fail(greenlet, step, error)
         }
         deliver(error, to: target)
-        if target.isOver || timeout.map({ $0 <= 0 }) == true || defect == .killDoesNotWait {
+        if target.hasEnded || timeout.map({ $0 <= 0 }) == true || defect == .killDoesNotWait {
             return done(greenlet, step, .done)
         }
         return waitFor(target, .kill(target), greenlet, step, limit: timeout)
@@ -363,22 +366,22 @@ extension ModelScheduler {
         _ members: [ModelGreenlet], _ error: ModelError, _ isBlocking: Bool, _ timeout: Int?,
         _ greenlet: ModelGreenlet, _ step: Int
     ) -> Progress {
-        // First those that have not run, then the others, each in order.
+        // First the members that have not run, then the others, each in order.
         for member in members where member.phase != .running { deliver(error, to: member) }
         for member in members where member.phase == .running { deliver(error, to: member) }
         if !isBlocking { return done(greenlet, step, .done) }
         if members.contains(where: { $0 === greenlet }), let error = checkPending(greenlet) {
             return fail(greenlet, step, error)
         }
-        // Nobody waits for main, which never ends.
-        let mortals = members.filter { $0 !== main }
+        // Main never ends, so it is not waited for.
+        let others = members.filter { $0 !== main }
         return waitForAll(
-            mortals, wanted: mortals.count, isThrowing: false, limit: timeout, .killAll(mortals, limit: timeout),
-            greenlet, step) ?? allKilled(mortals, timeout, greenlet, step)
+            others, wanted: others.count, isThrowing: false, limit: timeout, .killAll(others, limit: timeout),
+            greenlet, step) ?? allKilled(others, timeout, greenlet, step)
     }
 
     private func get(_ target: ModelGreenlet, _ mode: GetMode, _ greenlet: ModelGreenlet, _ step: Step) -> Progress {
-        if target.isOver { return take(target, greenlet, step.id) }
+        if target.hasEnded { return take(target, greenlet, step.id) }
         switch mode {
         case .nonBlocking: return fail(greenlet, step.id, ModelError(fault: .limit(0)))
         case .blocking(let timeout):
@@ -403,7 +406,7 @@ extension ModelScheduler {
         case .startTimeoutAgain(let id):
             guard let (duration, fault) = timeouts[id] else { return .absent }
             if isPending(id) { return .wasPending(true) }
-            // What it threw in its earlier life and was not raised is taken back.
+            // Withdraws an error of its earlier start that was not raised.
             cancelTimeout(id, in: greenlet)
             startTimeout(id, duration, fault, in: greenlet)
             return .wasPending(false)
@@ -422,13 +425,13 @@ extension ModelScheduler {
             let source = joinable(number)
             let link = ModelLink(step: step.id, kind: kind, steps: steps)
             links[step.id] = (source, link)
-            source.tellees.append(.closure(link))
-            if source.isOver { tell(source) }
+            source.observers.append(.closure(link))
+            if source.hasEnded { notify(source) }
         case .unlink(let id):
             guard let (source, link) = links[id] else { return .absent }
             link.isCancelled = true
             if defect == .callsUnlinked { break }
-            source.tellees.removeAll {
+            source.observers.removeAll {
                 if case .closure(let other) = $0 { other === link } else { false }
             }
         case .callback(let steps):

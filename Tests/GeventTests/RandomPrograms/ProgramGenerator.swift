@@ -5,15 +5,15 @@ extension RandomProgram {
     }
 }
 
-/// Makes a program of a seed.
+/// Generates a program from a seed.
 private struct ProgramGenerator {
-    /// In whose code a step will stand; some are not for everybody.
-    private struct Place {
-        /// Main's and the hub's are those of `Who`; a link's body is nobody's own.
+    /// The code that will contain a step; some steps are not allowed everywhere.
+    private struct Context {
+        /// The greenlet that runs the code, as in `Participant`. A link's body has `none`.
         var own: Int
         var isHub = false
         var depth = 0
-        /// The timeouts that the same flow of control started before.
+        /// The timeouts started earlier in the same flow of control.
         var timeouts: [Int] = []
     }
 
@@ -25,13 +25,13 @@ private struct ProgramGenerator {
     private var timeoutIDs: [Int] = []
     /// Durations are small multiples of this, so that many deadlines are equal.
     private var unit = 1
-    /// Few programs spin, since spinning takes time.
+    /// Few programs spin, because spinning takes time.
     private var maySpin = false
-    /// How many steps of 20 are about the shared objects, in simple steps; and which ones these are.
+    /// How many of 20 simple steps use shared objects, and the kinds of objects used.
     private var objectPart = 0
     private var objectKinds: [ObjectKind] = []
-    /// Where everybody meets; nil for anywhere.
-    private var meetingPlace: Int?
+    /// The index of the one object of each kind that is used; nil for any.
+    private var sharedIndex: Int?
 
     private enum ObjectKind { case event, semaphore, queue, several }
 
@@ -41,23 +41,23 @@ private struct ProgramGenerator {
         unit = [1, 1, 1000, 50_000, 20_000_000].randomElement(using: &numbers)!
         maySpin = chance(1, of: 30)
         objectPart = pick([0, 3, 3, 6, 14])
-        // Whose line is long shows more than who has met everything.
+        // A long queue at one kind of object reveals more than short ones at all kinds.
         let all: [ObjectKind] = [.event, .semaphore, .queue]
         objectKinds = chance(1, of: 2) ? all : [pick(all + [.semaphore])]
-        // Those who wait for several meet those who wait for one.
+        // Greenlets that wait for several objects meet those that wait for one.
         if chance(1, of: 3) { objectKinds = all + [.several, .several] }
-        meetingPlace = chance(1, of: 2) ? nil : Int.random(in: 0..<6, using: &numbers)
+        sharedIndex = chance(1, of: 2) ? nil : Int.random(in: 0..<6, using: &numbers)
         raws = (0..<Int.random(in: 1...6, using: &numbers)).map { _ in chance(1, of: 8) }
-        // Most programs have somebody to wait for.
+        // Ensures that most programs have a greenlet to wait for.
         raws[0] = false
         var main: [Step] = []
-        // Main starts some of them for sure, or most programs would be over before they began.
+        // Main starts some of them unconditionally. Otherwise most programs would end before they do anything.
         for number in raws.indices where chance(3, of: 5) { main.append(step(.start(number))) }
-        var place = Place(own: Who.main)
-        main += steps(atMost: 8, &place)
+        var context = Context(own: Participant.main)
+        main += steps(atMost: 8, &context)
         let bodies = raws.indices.map { number in
-            var place = Place(own: number)
-            return RandomProgram.Body(isRaw: raws[number], steps: steps(atMost: 7, &place))
+            var context = Context(own: number)
+            return RandomProgram.Body(isRaw: raws[number], steps: steps(atMost: 7, &context))
         }
         return RandomProgram(main: main, greenlets: bodies)
     }
@@ -78,16 +78,16 @@ private struct ProgramGenerator {
 
     private mutating func kind() -> ThrownKind { chance(1, of: 3) ? .failure : .exit }
 
-    private mutating func anyone() -> Int { Int.random(in: 0..<raws.count, using: &numbers) }
+    private mutating func anyIndex() -> Int { Int.random(in: 0..<raws.count, using: &numbers) }
 
-    private mutating func anyoneOrMain() -> Int { chance(1, of: 15) ? Who.main : anyone() }
+    private mutating func anyIndexOrMain() -> Int { chance(1, of: 15) ? Participant.main : anyIndex() }
 
     private mutating func joinable() -> Int { pick(raws.indices.filter { !raws[$0] }) }
 
-    /// Rarely itself.
-    private mutating func joinable(for place: Place) -> Int {
+    /// Rarely the greenlet itself.
+    private mutating func joinable(for context: Context) -> Int {
         let target = joinable()
-        return target == place.own && !chance(1, of: 6) ? joinable() : target
+        return target == context.own && !chance(1, of: 6) ? joinable() : target
     }
 
     private mutating func some(_ choose: (inout Self) -> Int) -> [Int] {
@@ -101,104 +101,104 @@ private struct ProgramGenerator {
 
     // MARK: Steps
 
-    private mutating func steps(atMost most: Int, _ place: inout Place) -> [Step] {
+    private mutating func steps(atMost most: Int, _ context: inout Context) -> [Step] {
         var made: [Step] = []
         for _ in 0..<Int.random(in: 0...most, using: &numbers) {
             if objectKinds.contains(.semaphore), chance(objectPart, of: 60) {
-                made += takeBack()
+                made += releaseAndReacquire()
                 continue
             }
-            // The number is taken first, so that a timeout or link can be known by it to what comes later.
+            // The ID is assigned first, so that later steps can refer to this timeout or link.
             lastID += 1
             let id = lastID
-            made.append(Step(id: id, action: action(id, &place)))
+            made.append(Step(id: id, action: action(id, &context)))
         }
         return made
     }
 
-    private mutating func inside(_ place: inout Place) -> [Step] {
-        place.depth += 1
-        defer { place.depth -= 1 }
-        return steps(atMost: 4, &place)
+    private mutating func inside(_ context: inout Context) -> [Step] {
+        context.depth += 1
+        defer { context.depth -= 1 }
+        return steps(atMost: 4, &context)
     }
 
     private mutating func insideOf(_ own: Int, isHub: Bool, depth: Int) -> [Step] {
-        var place = Place(own: own, isHub: isHub, depth: depth + 1)
-        return steps(atMost: 3, &place)
+        var context = Context(own: own, isHub: isHub, depth: depth + 1)
+        return steps(atMost: 3, &context)
     }
 
-    private mutating func action(_ id: Int, _ place: inout Place) -> Action {
-        if place.depth < 3, chance(place.depth == 0 ? 5 : 3, of: 10) { return compound(id, &place) }
-        if maySpin, !place.isHub, chance(1, of: 5) { return .spin(Int.random(in: 500...3000, using: &numbers)) }
+    private mutating func action(_ id: Int, _ context: inout Context) -> Action {
+        if context.depth < 3, chance(context.depth == 0 ? 5 : 3, of: 10) { return compound(id, &context) }
+        if maySpin, !context.isHub, chance(1, of: 5) { return .spin(Int.random(in: 500...3000, using: &numbers)) }
         if chance(objectPart, of: 20) { return object() }
         switch Int.random(in: 0..<100, using: &numbers) {
         case 0..<19: return .sleep(duration())
         case 19..<22: return .compute(max(0, duration()))
-        case 22..<30: return .start(anyone())
+        case 22..<30: return .start(anyIndex())
         case 30..<36: return .startAfter(pick(raws.indices.filter { !raws[$0] }), duration())
-        case 36..<48: return kill(place)
+        case 36..<48: return kill(context)
         case 48..<52:
             let isSticky = chance(1, of: 5)
             return .killAll(
-                some { isSticky ? $0.anyone() : $0.anyoneOrMain() }, kind(), isBlocking: chance(2, of: 3),
+                some { isSticky ? $0.anyIndex() : $0.anyIndexOrMain() }, kind(), isBlocking: chance(2, of: 3),
                 timeout: limit(), isSticky: isSticky)
-        case 52..<60: return .join(joinable(for: place), timeout: limit())
+        case 52..<60: return .join(joinable(for: context), timeout: limit())
         case 60..<68:
-            if chance(1, of: 5) { return .get(joinable(for: place), .nonBlocking) }
-            if !place.isHub, chance(1, of: 4) { return .get(joinable(for: place), .under(someDuration())) }
-            return .get(joinable(for: place), .blocking(timeout: limit()))
+            if chance(1, of: 5) { return .get(joinable(for: context), .nonBlocking) }
+            if !context.isHub, chance(1, of: 4) { return .get(joinable(for: context), .under(someDuration())) }
+            return .get(joinable(for: context), .blocking(timeout: limit()))
         case 68..<74:
             return .joinAll(
                 some { $0.joinable() }, timeout: limit(), isThrowing: chance(1, of: 3),
                 count: chance(1, of: 3) ? pick([0, 1, 1, 2]) : nil)
-        case 74..<77: return linkIDs.isEmpty ? .state(anyone()) : .unlink(pick(linkIDs))
-        case 77..<88: return timeout(id, &place)
+        case 74..<77: return linkIDs.isEmpty ? .state(anyIndex()) : .unlink(pick(linkIDs))
+        case 77..<88: return timeout(id, &context)
         case 88..<91: return .fail(kind())
         case 91..<93: return .returning
-        case 93..<95: return callbackIDs.isEmpty ? .state(anyone()) : .stopCallback(pick(callbackIDs))
-        default: return .state(anyone())
+        case 93..<95: return callbackIDs.isEmpty ? .state(anyIndex()) : .stopCallback(pick(callbackIDs))
+        default: return .state(anyIndex())
         }
     }
 
-    private mutating func kill(_ place: Place) -> Action {
-        var target = anyone()
-        if chance(1, of: 12) { target = Who.main }
-        if place.own >= 0, chance(1, of: 8) { target = place.own }
+    private mutating func kill(_ context: Context) -> Action {
+        var target = anyIndex()
+        if chance(1, of: 12) { target = Participant.main }
+        if context.own >= 0, chance(1, of: 8) { target = context.own }
         // A sticky kill of main would outlast the program.
-        let isSticky = target != Who.main && chance(1, of: 4)
-        if target == Who.main || raws[target] { return .kill(target, kind(), .function, isSticky: isSticky) }
+        let isSticky = target != Participant.main && chance(1, of: 4)
+        if target == Participant.main || raws[target] { return .kill(target, kind(), .function, isSticky: isSticky) }
         let mode: KillMode = pick([.function, .nonBlocking, .blocking(timeout: nil), .blocking(timeout: limit())])
         return .kill(target, kind(), mode, isSticky: isSticky)
     }
 
-    /// Gives permits to those who wait, and takes them before anybody runs.
-    private mutating func takeBack() -> [Step] {
-        let semaphore = place(RandomProgram.permits.count)
+    /// Releases permits to waiters, and takes them before any waiter runs.
+    private mutating func releaseAndReacquire() -> [Step] {
+        let semaphore = index(RandomProgram.permits.count)
         let count = pick([1, 2, 2, 3])
         return (0..<count).map { _ in step(.release(semaphore)) }
             + (0..<count).map { _ in step(.acquire(semaphore, timeout: 0)) }
     }
 
-    private mutating func place(_ count: Int) -> Int {
-        (meetingPlace ?? Int.random(in: 0..<count, using: &numbers)) % count
+    private mutating func index(_ count: Int) -> Int {
+        (sharedIndex ?? Int.random(in: 0..<count, using: &numbers)) % count
     }
 
-    /// About one of the shared objects. There are few, so that greenlets meet there.
+    /// A step on a shared object. There are few objects, so that greenlets meet at them.
     private mutating func object() -> Action {
         let roll = Int.random(in: 0..<100, using: &numbers)
         let timeout = limit()
         switch pick(objectKinds) {
         case .several: return several()
         case .event:
-            let event = place(RandomProgram.eventCount)
+            let event = index(RandomProgram.eventCount)
             if roll < 50 { return .waitForEvent(event, timeout: timeout) }
             return roll < 80 ? .setEvent(event) : .clearEvent(event)
         case .semaphore:
-            let semaphore = place(RandomProgram.permits.count)
+            let semaphore = index(RandomProgram.permits.count)
             if roll < 45 { return .acquire(semaphore, timeout: timeout) }
             return roll < 85 ? .release(semaphore) : .waitForPermit(semaphore, timeout: timeout)
         case .queue:
-            let queue = place(RandomProgram.queueSizes.count)
+            let queue = index(RandomProgram.queueSizes.count)
             if roll < 3 { return .shutDown(queue, isImmediate: roll < 1) }
             if roll < 50 { return .put(queue, timeout: timeout) }
             return .take(queue, timeout: timeout, isPeek: roll > 85)
@@ -207,53 +207,53 @@ private struct ProgramGenerator {
 
     private mutating func thing(amongGreenlets: Bool) -> Thing {
         switch Int.random(in: 0..<(amongGreenlets ? 4 : 3), using: &numbers) {
-        case 0: .event(place(RandomProgram.eventCount))
-        case 1: .semaphore(place(RandomProgram.permits.count))
-        case 2: .queue(place(RandomProgram.queueSizes.count))
+        case 0: .event(index(RandomProgram.eventCount))
+        case 1: .semaphore(index(RandomProgram.permits.count))
+        case 2: .queue(index(RandomProgram.queueSizes.count))
         default: .greenlet(joinable())
         }
     }
 
     private mutating func several() -> Action {
         let isTaking = chance(1, of: 2)
-        // Twice the same is allowed.
+        // Duplicates are allowed.
         let things = (0..<pick([1, 2, 2, 3, 3, 4])).map { _ in thing(amongGreenlets: !isTaking) }
         if isTaking { return .takeAny(things, timeout: limit()) }
         return .waitForAny(things, timeout: limit(), count: chance(1, of: 2) ? pick([0, 1, 1, 1, 2]) : nil)
     }
 
-    private mutating func timeout(_ id: Int, _ place: inout Place) -> Action {
-        if !timeoutIDs.isEmpty, place.isHub || chance(1, of: 8) { return .cancelTimeout(pick(timeoutIDs)) }
-        if place.isHub { return .state(anyone()) }
-        if !place.timeouts.isEmpty, chance(1, of: 2) {
-            let other = pick(place.timeouts)
+    private mutating func timeout(_ id: Int, _ context: inout Context) -> Action {
+        if !timeoutIDs.isEmpty, context.isHub || chance(1, of: 8) { return .cancelTimeout(pick(timeoutIDs)) }
+        if context.isHub { return .state(anyIndex()) }
+        if !context.timeouts.isEmpty, chance(1, of: 2) {
+            let other = pick(context.timeouts)
             return chance(1, of: 4) ? .startTimeoutAgain(other) : .cancelTimeout(other)
         }
-        place.timeouts.append(id)
+        context.timeouts.append(id)
         timeoutIDs.append(id)
         return .startTimeout(someDuration(), chance(1, of: 4) ? kind() : nil)
     }
 
-    private mutating func compound(_ id: Int, _ place: inout Place) -> Action {
+    private mutating func compound(_ id: Int, _ context: inout Context) -> Action {
         switch Int.random(in: 0..<100, using: &numbers) {
-        case 0..<45: return .catching(inside(&place))
-        case 45..<56: return .cleaningUp(inside(&place), after: inside(&place))
+        case 0..<45: return .catching(inside(&context))
+        case 45..<56: return .cleaningUp(inside(&context), after: inside(&context))
         case 56..<76:
-            if place.isHub { return .catching(inside(&place)) }
+            if context.isHub { return .catching(inside(&context)) }
             switch Int.random(in: 0..<3, using: &numbers) {
-            case 0: return .withTimeout(someDuration(), chance(1, of: 4) ? kind() : nil, inside(&place))
-            case 1: return .withSilentTimeout(someDuration(), inside(&place))
-            default: return .withTimeoutValue(someDuration(), inside(&place))
+            case 0: return .withTimeout(someDuration(), chance(1, of: 4) ? kind() : nil, inside(&context))
+            case 1: return .withSilentTimeout(someDuration(), inside(&context))
+            default: return .withTimeoutValue(someDuration(), inside(&context))
             }
         case 76..<92:
             let kind: LinkKind = pick([.any, .any, .value, .error, .raw])
             let action = Action.link(
-                joinable(), kind, insideOf(Who.nobody, isHub: kind == .raw, depth: place.depth))
+                joinable(), kind, insideOf(Participant.none, isHub: kind == .raw, depth: context.depth))
             linkIDs.append(id)
             return action
-        case 92..<95: return .post(insideOf(Who.nobody, isHub: true, depth: place.depth))
+        case 92..<95: return .post(insideOf(Participant.none, isHub: true, depth: context.depth))
         default:
-            let action = Action.callback(insideOf(Who.nobody, isHub: true, depth: place.depth))
+            let action = Action.callback(insideOf(Participant.none, isHub: true, depth: context.depth))
             callbackIDs.append(id)
             return action
         }

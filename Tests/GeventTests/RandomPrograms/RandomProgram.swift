@@ -1,43 +1,43 @@
-// A random program: a small language of what greenlets do to each other. It is run twice, by the library
-// (LibraryRun.swift) and by the reference model (ReferenceModel.swift), and everything observable is compared.
+// A random program in a small language of operations between greenlets. It runs twice, on the library
+// (LibraryRun.swift) and on the reference model (ReferenceModel.swift), and everything observable is compared.
 
-/// What main and a number of greenlets do. Greenlets are known by their place in the list.
+/// The steps of main and of a number of greenlets. Greenlets are identified by index.
 struct RandomProgram: Hashable, Sendable {
     struct Body: Hashable, Sendable {
         var isRaw: Bool
         var steps: [Step]
     }
 
-    /// The objects that its greenlets share: so many of each kind, by their place.
+    /// The objects that its greenlets share: the number of each kind. Objects are identified by index.
     static let eventCount = 2
-    /// With so many permits each.
+    /// The initial permits of each semaphore.
     static let permits = [0, 1, 2]
-    /// With room for so many elements each; nil is without end.
+    /// The capacity of each queue; nil is unbounded.
     static let queueSizes: [Int?] = [1, 2, nil]
 
     var main: [Step]
     var greenlets: [Body]
 }
 
-/// One instruction. Its number is unique in the program, and each is carried out at most once.
+/// One instruction. Its ID is unique in the program, and it runs at most once.
 struct Step: Hashable, Sendable {
     var id: Int
     var action: Action
 }
 
-/// Who logs: greenlets by their place; others by these.
-enum Who {
+/// The sources of log entries: greenlets by index, and these.
+enum Participant {
     static let main = -1
     static let hub = -2
-    /// An error's greenlet that is a link's, and not one of the program's.
+    /// The greenlet of a link, which is not one of the program's.
     static let someLink = -3
-    static let nobody = -4
-    /// A posted job, whose errors nobody hears of.
+    static let none = -4
+    /// A posted job, whose errors are not reported.
     static let job = -5
     static func link(_ id: Int) -> Int { 1000 + id }
 }
 
-/// What is thrown on purpose; it carries the number of the step that did.
+/// The kind of an error that a step throws; the error contains the step's ID.
 enum ThrownKind: Hashable, Sendable {
     case failure, exit
 }
@@ -52,7 +52,7 @@ enum KillMode: Hashable, Sendable {
 enum GetMode: Hashable, Sendable {
     case nonBlocking
     case blocking(timeout: Int?)
-    /// Under the caller's own Timeout.
+    /// Inside the caller's own Timeout.
     case under(Int?)
 }
 
@@ -60,7 +60,7 @@ enum LinkKind: Hashable, Sendable {
     case any, value, error, raw
 }
 
-/// One of the things that can be waited for together with others.
+/// An object that can be waited for together with others.
 enum Thing: Hashable, Sendable {
     case event(Int)
     case semaphore(Int)
@@ -74,7 +74,7 @@ indirect enum Action: Hashable, Sendable {
     case start(Int)
     case startAfter(Int, Int)
     case sleep(Int)
-    /// So many yields.
+    /// That many yields.
     case spin(Int)
     /// Lets time pass without parking.
     case compute(Int)
@@ -84,13 +84,13 @@ indirect enum Action: Hashable, Sendable {
     case get(Int, GetMode)
     case joinAll([Int], timeout: Int?, isThrowing: Bool, count: Int?)
     case link(Int, LinkKind, [Step])
-    /// Of the link that another step made.
+    /// Removes the link that another step made.
     case unlink(Int)
     case withTimeout(Int?, ThrownKind?, [Step])
     case withSilentTimeout(Int?, [Step])
     case withTimeoutValue(Int?, [Step])
     case startTimeout(Int?, ThrownKind?)
-    /// The timeout of another step, unless it is pending.
+    /// Starts the timeout of another step, unless it is pending.
     case startTimeoutAgain(Int)
     case cancelTimeout(Int)
     case catching([Step])
@@ -99,7 +99,7 @@ indirect enum Action: Hashable, Sendable {
     case fail(ThrownKind)
     case returning
     case callback([Step])
-    /// Through the hub's handle, as from another thread.
+    /// Posts through the hub's handle, as from another thread.
     case post([Step])
     case stopCallback(Int)
     case state(Int)
@@ -109,16 +109,16 @@ indirect enum Action: Hashable, Sendable {
     case acquire(Int, timeout: Int?)
     case release(Int)
     case waitForPermit(Int, timeout: Int?)
-    /// The element is the number of the step.
+    /// Puts the step's ID.
     case put(Int, timeout: Int?)
     case take(Int, timeout: Int?, isPeek: Bool)
     case shutDown(Int, isImmediate: Bool)
-    /// Until so many are ready; nil is all.
+    /// Waits until that many are ready; nil means all.
     case waitForAny([Thing], timeout: Int?, count: Int?)
-    /// Takes from the first that has something. No greenlets.
+    /// Takes from the first that has something. Not for greenlets.
     case takeAny([Thing], timeout: Int?)
 
-    /// The steps inside, for what goes through a whole program.
+    /// The nested steps, for code that traverses a whole program.
     var blocks: [[Step]] {
         get {
             switch self {
@@ -145,7 +145,7 @@ indirect enum Action: Hashable, Sendable {
         }
     }
 
-    /// Whether what is inside runs where it stands, and not in a greenlet or callback of its own.
+    /// Whether the nested steps run in this flow, and not in another greenlet or callback.
     var runsInline: Bool {
         switch self {
         case .link, .callback, .post: false
@@ -154,17 +154,17 @@ indirect enum Action: Hashable, Sendable {
     }
 }
 
-// MARK: What is observed
+// MARK: Observations
 
-/// An error, as both sides name it.
+/// An error, in a form common to the library and the model.
 enum Fault: Hashable, Sendable {
     case failure(Int)
     case exit(Int)
     /// The Timeout of that step.
     case timeout(Int)
-    /// One that has no name: of `withSilentTimeout`, by its duration.
+    /// The unnamed Timeout of `withSilentTimeout`, by its duration.
     case silentTimeout(Int?)
-    /// One that has no name: of a `timeout:` argument or `withTimeout(_:timeoutValue:)`.
+    /// The unnamed Timeout of a `timeout:` argument or `withTimeout(_:timeoutValue:)`.
     case limit(Int?)
     case wouldBlockForever
     case blockedInHub
@@ -174,8 +174,8 @@ enum Fault: Hashable, Sendable {
     case other(String)
 }
 
-/// How a greenlet stands, as far as its properties tell.
-struct StateSeen: Hashable, Sendable {
+/// The state of a greenlet as shown by its properties.
+struct StateSnapshot: Hashable, Sendable {
     var isStarted = false
     var isActive = false
     var isDead = false
@@ -189,16 +189,16 @@ struct StateSeen: Hashable, Sendable {
 enum Outcome: Hashable, Sendable {
     case done
     case value(Int)
-    /// What a wait with a limit says.
-    case came(Bool)
+    /// The result of a wait with a limit.
+    case satisfied(Bool)
     case list([Int])
     case threw(Fault)
     /// The scope's own timeout had fired.
     case expired
-    /// There was nothing to act upon.
+    /// The step had nothing to act on.
     case absent
     case wasPending(Bool)
-    case state(StateSeen)
+    case state(StateSnapshot)
     case began
     case caught(Fault)
     case reported(Fault, of: Int)
@@ -208,13 +208,13 @@ enum Outcome: Hashable, Sendable {
 struct Entry: Hashable, Sendable {
     /// Nanoseconds of virtual time.
     var time: Int64
-    var who: Int
-    /// The step; 0 for the beginning and the end of a body, and for reports.
+    var participant: Int
+    /// The step's ID; 0 for the start and the end of a body, and for reports.
     var step: Int
     var outcome: Outcome
 }
 
-// MARK: Reading it
+// MARK: Text
 
 extension RandomProgram: CustomStringConvertible {
     var description: String {
@@ -273,7 +273,7 @@ extension Action {
         case .compute(let duration): "compute for \(duration) ns"
         case .spin(let count): "yield \(count) times"
         case .kill(let target, let kind, .function, let isSticky):
-            "Gevent.kill \(target == Who.main ? "main" : "\(target)"), \(kind)\(sticky(isSticky))"
+            "Gevent.kill \(target == Participant.main ? "main" : "\(target)"), \(kind)\(sticky(isSticky))"
         case .kill(let target, let kind, .nonBlocking, let isSticky):
             "kill \(target) without blocking, \(kind)\(sticky(isSticky))"
         case .kill(let target, let kind, .blocking(let timeout), let isSticky):
@@ -323,11 +323,11 @@ extension Action {
 extension Entry: CustomStringConvertible {
     var description: String {
         let name =
-            switch who {
-            case Who.main: "main"
-            case Who.hub: "hub"
-            case 1000...: "link \(who - 1000)"
-            default: "greenlet \(who)"
+            switch participant {
+            case Participant.main: "main"
+            case Participant.hub: "hub"
+            case 1000...: "link \(participant - 1000)"
+            default: "greenlet \(participant)"
             }
         return "\(time) ns, \(name), \(step == 0 ? "" : "step \(step): ")\(outcome)"
     }

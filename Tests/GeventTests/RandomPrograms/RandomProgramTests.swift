@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-/// What the library and the model make of one program.
+/// The logs of one program on the library and the model.
 private struct Comparison {
     let library: [Entry]
     let model: [Entry]
@@ -23,21 +23,21 @@ private struct Comparison {
     }
 }
 
-/// What a number in the environment says.
+/// Reads a number from the environment.
 private func setting(_ name: String) -> UInt64? {
     getenv(name).flatMap { UInt64(String(cString: $0)) }
 }
 
 @Suite("Random programs")
 struct RandomProgramTests {
-    /// GEVENT_TEST_SEED chooses others, and GEVENT_TEST_PROGRAMS how many.
+    /// GEVENT_TEST_SEED chooses other programs, and GEVENT_TEST_PROGRAMS their number.
     private static let firstSeed = setting("GEVENT_TEST_SEED") ?? usualSeed
     private static let usualSeed: UInt64 = 1_000_000
     private static let programCount = Int(setting("GEVENT_TEST_PROGRAMS") ?? usualProgramCount)
 
-    /// These tests run once for each loop with all others of their target, but on virtual time they never meet that
-    /// loop: the same programs again would find nothing new. So only the first run has them all, and the others a few,
-    /// which show that nothing in a process that also runs on another loop disturbs them.
+    /// These tests run once for each loop, like the whole target, but on virtual time they never use that loop:
+    /// repeating the programs would find nothing new. So only the first run has them all. The other runs have a few,
+    /// which show that nothing in a process on another loop disturbs them.
     private static var usualProgramCount: UInt64 {
         if isSanitized { return 500 }
         return isFirstRun ? 10_000 : 1_000
@@ -48,7 +48,7 @@ struct RandomProgramTests {
         return loop.isEmpty || loop == "epoll"
     }
 
-    @Test("The scheduler does what the reference model says, in random programs, to the last line of the log")
+    @Test("The scheduler matches the reference model in random programs, to the last line of the log")
     func agreesWithModel() throws {
         for number in 0..<RandomProgramTests.programCount {
             let seed = RandomProgramTests.firstSeed &+ UInt64(number)
@@ -66,24 +66,24 @@ struct RandomProgramTests {
     }
 
     @Test(
-        "A planted defect is found within a few programs, and the program that shows it is made small",
+        "A planted defect is found within a few programs, and its program is minimised",
         .enabled(if: isFirstRun && !isSanitized, "it tests these tests, which one run does"),
         arguments: PlantedDefect.allCases)
     func findsPlantedDefect(defect: PlantedDefect) throws {
-        // Each defect shows in about one program of this many, or in many more.
+        // Each defect shows up in one of this many programs, or of many more.
         let most = 3000
         let found = try (0..<most).lazy.map { RandomProgram(seed: RandomProgramTests.usualSeed &+ UInt64($0)) }
             .first { try !Comparison(of: $0, defect: defect).isEqual }
         let program = try #require(found, "no program of \(most) shows it")
         let smallest = try program.minimised { try !Comparison(of: $0, defect: defect).isEqual }
-        // Who loses a place in a line has met many others there.
+        // This defect needs long queues.
         #expect(
-            smallest.stepCount <= ([.losesPlaceInLine, .overtakesPassedOver].contains(defect) ? 14 : 10), "\(smallest)")
+            smallest.stepCount <= ([.losesPosition, .overtakesPassedOver].contains(defect) ? 14 : 10), "\(smallest)")
         #expect(try Comparison(of: smallest).isEqual, "it is the defect that shows")
         #expect(try !Comparison(of: smallest, defect: defect).isEqual)
     }
 
-    @Test("The programs do everything there is to do, and meet every kind of error")
+    @Test("The programs contain every kind of step and produce every kind of error")
     func variety() {
         var actions: Set<String> = []
         var faults: Set<String> = []
@@ -115,7 +115,7 @@ struct RandomProgramTests {
         Mirror(reflecting: value).children.first?.label ?? "\(value)"
     }
 
-    @Test("The same seed makes the same program, which makes the same log; another makes another")
+    @Test("A seed determines the program, and the program determines the log; another seed makes another program")
     func seeds() throws {
         let program = RandomProgram(seed: 7)
         #expect(program == RandomProgram(seed: 7))

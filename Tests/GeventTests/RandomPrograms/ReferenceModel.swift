@@ -1,19 +1,19 @@
-// What the library promises, written a second time and as differently as possible: no stacks and no threads. A greenlet
-// is a pile of blocks with a place in each; time, the ready queue and the timers are a number and two lists. It follows
-// the documented rules only:
+// A second implementation of what the library promises, as different as possible: no stacks and no threads. A greenlet
+// is a stack of blocks with a position in each; time is a number, the ready queue and the timers are two lists. The
+// model follows only the documented rules:
 //
-// - the ready queue is first in, first out; starts, callbacks and woken greenlets stand in the same one;
-// - an iteration of the hub fires due timers by deadline and then order of start, and goes through the ready queue, as
-//   many entries as were queued or 4,096, whichever is more; with nothing ready, time jumps to the next deadline;
-// - a wait that was ended is ended: what is thrown into a greenlet between its wake-up and its running is raised when
-//   it parks next; two exits thrown before the victim sees the first are one;
-// - a failure is reported as its greenlet ends; then its links take their places in the ready queue, all at once and in
-//   the order of registration: waiters are resumed, closures get a greenlet or a callback of their own;
-// - a sticky error is raised wherever its victim would park, and nothing that comes after it ever is;
-// - whoever waits for an object stands in a line; what is handed over was received, whatever happens before the
-//   receiver
-//   runs; a free permit may be taken by whoever runs first, and who was passed over is handed the next;
-// - with nothing ready and nothing pending, main is told that it would block forever.
+// - The ready queue is first in, first out, and shared by starts, callbacks and woken greenlets.
+// - An iteration of the hub fires due timers by deadline and then order of start. It then runs as many entries of the
+//   ready queue as were queued, or 4,096 if that is more. With nothing ready, time jumps to the next deadline.
+// - A wait ends once. An error delivered to a greenlet between its wake-up and its running is raised at its next park.
+//   Two exits delivered before the victim sees the first count as one.
+// - A failure is reported as its greenlet ends. Then its links enter the ready queue, all at once and in order of
+//   registration: waiters are resumed, closures get their own greenlet or callback.
+// - A sticky error is raised at every park of its victim, and no later error ever is.
+// - An object serves its waiters in order. A value that was handed over was received, whatever happens before the
+//   receiver runs. A free permit may be taken by the greenlet that runs first; a waiter that was passed over is handed
+//   the next permit.
+// - With nothing ready and nothing pending, main throws wouldBlockForever.
 
 /// Runs a program on the model.
 struct ReferenceModel {
@@ -24,21 +24,21 @@ struct ReferenceModel {
     }
 }
 
-/// Mistakes that the model can be told to make, to see that a difference is noticed.
+/// Defects that the model can have on purpose, to check that a difference is noticed.
 enum PlantedDefect: CaseIterable, Sendable {
     /// The last to become ready runs first.
     case lastInFirstOut
-    /// Greenlets whose delay is over wait behind those that yielded until the next iteration.
+    /// Greenlets whose delay has expired wait behind those that yielded until the next iteration.
     case timersInOrderOfStart
-    /// Whom a timer wakes waits behind all that is ready.
+    /// Greenlets woken by a timer are queued behind all that are ready.
     case timersQueueUp
     /// An ending greenlet forgets its last link.
     case losesLink
     /// A kill between wake-up and running is lost.
     case losesDeferredKill
-    /// A kill between wake-up and running takes the place of what the greenlet was woken for.
+    /// A kill between wake-up and running replaces the result of the wait.
     case raisesDeferredKillAtOnce
-    /// A second exit is thrown besides the first.
+    /// A second exit is thrown in addition to the first.
     case killsTwice
     /// An unlinked closure is called.
     case callsUnlinked
@@ -50,7 +50,7 @@ enum PlantedDefect: CaseIterable, Sendable {
     case killDoesNotWait
     /// A greenlet that was killed unstarted still runs.
     case runsKilled
-    /// joinAll returns the list as it was given.
+    /// joinAll returns the list in its original order.
     case joinAllInGivenOrder
     /// A step of the ready queue has no bound.
     case unboundedStep
@@ -58,33 +58,33 @@ enum PlantedDefect: CaseIterable, Sendable {
     case losesReport
     /// A sticky error is raised once.
     case raisesStickyOnce
-    /// What is thrown into a greenlet after a sticky error takes its place.
-    case stickyGivesWay
-    /// Who finds an event set overtakes those who were woken by it and have not run.
+    /// An error delivered after a sticky error replaces it.
+    case stickyIsReplaced
+    /// A greenlet that finds an event set overtakes woken waiters that have not run.
     case overtakesWoken
-    /// Who was passed over for a permit goes to the back of the line.
-    case losesPlaceInLine
-    /// A permit that is released while somebody waits is theirs at once.
+    /// A waiter passed over for a permit is requeued at the back.
+    case losesPosition
+    /// A permit released while a greenlet waits is transferred to it at once.
     case handsPermitOver
-    /// Who waits for room is not told when an element is taken.
+    /// A putter that waits for room is not notified when an element is taken.
     case losesRoom
-    /// Who waits for a queue is woken by the end of it as if served.
+    /// A waiter of a queue is woken by its shutdown as if served.
     case servesRefused
-    /// Of those who were passed over, the last comes first.
+    /// Of several waiters passed over, the last is served first.
     case overtakesPassedOver
-    /// Who only waits for a queue takes its element.
+    /// A waiter that only waits for a queue takes its element.
     case watchersTake
-    /// Who was chosen by one thing stays in the lines of the others.
-    case staysInOtherLines
+    /// A waiter chosen by one object stays registered with the others.
+    case staysRegistered
 }
 
-/// An error on its way. `origin` is the timeout it comes from, which may take it back.
+/// A delivered error. `origin` is the timeout that threw it and may withdraw it.
 struct ModelError {
     let fault: Fault
     var origin: Int?
     var isSticky = false
 
-    /// A second one says nothing new.
+    /// A second kill is ignored.
     var isKill: Bool { isExit && origin == nil }
 
     var isExit: Bool {
@@ -93,25 +93,25 @@ struct ModelError {
     }
 }
 
-/// How a block was left.
+/// How a block ended.
 enum ModelFlow {
-    case on
+    case normal
     case threw(ModelError)
     case returned(Int)
 }
 
-/// A block that is being run.
+/// An open block.
 struct ModelFrame {
     enum Kind {
         case body
-        /// Under the timeout of that number.
+        /// Inside the timeout with that ID.
         case scope(timeout: Int, isSilent: Bool)
         case catching
-        /// Runs these when it is left.
+        /// Runs these steps when it ends.
         case guarded(cleanup: [Step])
-        /// Runs on its way out of a block that was left like this.
+        /// The cleanup of a block that ended like this.
         case cleanup(ModelFlow)
-        /// Main after its body: joins the hub and kills what is left.
+        /// Main after its body: joins the hub and kills the remaining greenlets.
         case epilogue
     }
 
@@ -121,10 +121,10 @@ struct ModelFrame {
     var next = 0
 }
 
-/// What a parked greenlet waits for, and what it does when it goes on.
+/// The wait of a parked greenlet, and what it does when it resumes.
 enum ModelWait {
     case sleep
-    /// So many yields are still to come.
+    /// The number of remaining yields.
     case yields(Int)
     case join(ModelGreenlet)
     case get(ModelGreenlet, limit: Int?, own: Int?)
@@ -133,11 +133,11 @@ enum ModelWait {
     case killAll([ModelGreenlet], limit: Int?)
     case hub
     case event
-    /// Only lets those go first who were woken before.
+    /// Only lets greenlets woken earlier run first.
     case courtesy(Outcome)
     case courtesyForPermits(ModelSemaphore)
     case permit(ModelSemaphore, deadline: Int64?)
-    /// Was passed over, and is handed the next one.
+    /// Was passed over, and is handed the next permit.
     case nextPermit
     case anyPermit(ModelSemaphore)
     case several(ModelMany)
@@ -149,29 +149,29 @@ enum ModelVerdict {
     case woken, expired, failed
 }
 
-/// Who is to be told of an end.
-enum ModelTellee {
+/// An observer of a greenlet's end.
+enum ModelObserver {
     case waiter(ModelGreenlet)
     case member(ModelGreenlet, ModelCount)
     case several(ModelMany, Int)
     case closure(ModelLink)
 }
 
-/// How many of the members of a joinAll or killAll have been told as ended.
+/// Counts the notified members of a joinAll or killAll.
 final class ModelCount {
     var isSatisfied = false
     let add: (ModelGreenlet) -> Bool
     init(_ add: @escaping (ModelGreenlet) -> Bool) { self.add = add }
 }
 
-/// One who waits for several things, and takes nothing or takes from one of them.
+/// A waiter for several objects, which takes from one of them or from none.
 final class ModelMany {
     let greenlet: ModelGreenlet
     let wanted: Int
     let takes: Bool
-    /// The places of those that have become ready.
+    /// The indices of the objects that have become ready.
     var chosen: [Int] = []
-    /// What it was handed, if that was an element.
+    /// The element it was handed, if any.
     var handed: Int?
 
     init(_ greenlet: ModelGreenlet, wanted: Int, takes: Bool) {
@@ -198,7 +198,7 @@ final class ModelCallback {
     enum Work {
         case steps([Step], Int)
         case rawLink(ModelLink, of: ModelGreenlet)
-        /// Releases a closure that is not to be called.
+        /// Releases a closure that will not be called.
         case forget
     }
 
@@ -207,48 +207,48 @@ final class ModelCallback {
     init(_ work: Work) { self.work = work }
 }
 
-/// A flow of control: main, a greenlet, a link's, or a callback's.
+/// A flow of control: main, a greenlet, a link's greenlet, or a callback.
 final class ModelGreenlet {
     enum Phase {
-        case made, queued, delayed, running, over
+        case made, queued, delayed, running, ended
     }
 
-    let who: Int
+    let participant: Int
     let isRaw: Bool
-    /// Its errors are reported as those of this.
+    /// The participant named in reports of its errors.
     let reportedAs: Int
     let steps: [Step]
     var phase = Phase.made
     var wasStarted = false
     var frames: [ModelFrame] = []
-    /// What it waits for, from parking until it goes on.
+    /// Its wait, from parking until it resumes.
     var wait: (ModelWait, step: Int)?
     /// How its wait ended; nil while it is parked.
     var verdict: ModelVerdict?
     var pending: [ModelError] = []
-    /// What it was handed while it was parked.
+    /// The element it was handed while parked.
     var handed: Int?
-    /// The queue it waits for was shut down.
+    /// Whether the queue it waits for was shut down.
     var isRefused = false
-    var tellees: [ModelTellee] = []
+    var observers: [ModelObserver] = []
     var result: ModelFlow?
     var endNumber = 0
-    /// What a link's greenlet was made for.
+    /// The link that a link's greenlet was made for.
     var link: (ModelLink, source: ModelGreenlet)?
 
-    init(who: Int, isRaw: Bool, reportedAs: Int, steps: [Step]) {
-        self.who = who
+    init(participant: Int, isRaw: Bool, reportedAs: Int, steps: [Step]) {
+        self.participant = participant
         self.isRaw = isRaw
         self.reportedAs = reportedAs
         self.steps = steps
     }
 
-    /// A callback, raw link or job.
-    var isHub: Bool { reportedAs == Who.nobody || reportedAs == Who.job }
+    /// Whether it is a callback, raw link or job.
+    var isHub: Bool { reportedAs == Participant.none || reportedAs == Participant.job }
     var isParked: Bool { wait != nil && verdict == nil }
-    var isOver: Bool { phase == .over }
+    var hasEnded: Bool { phase == .ended }
 
-    /// The error it failed with, if it is over and that is no exit.
+    /// The error it failed with, if it has ended and the error is not an exit.
     var failure: Fault? {
         if case .threw(let error) = result, !error.isExit { return error.fault }
         return nil
@@ -257,17 +257,17 @@ final class ModelGreenlet {
 
 final class ModelEvent {
     var isSet = false
-    /// When it was set, among all that became ready.
+    /// Its sequence number among all objects that became ready.
     var readyNumber = 0
-    var line: [(greenlet: ModelGreenlet, several: (many: ModelMany, place: Int)?)] = []
-    /// How many entries there had been in the ready queue when somebody was woken last.
+    var waiters: [(greenlet: ModelGreenlet, several: (many: ModelMany, position: Int)?)] = []
+    /// The number of entries ever queued, as of the last wake.
     var wakeMark = 0
 }
 
 final class ModelSemaphore {
-    enum Wish {
+    enum Request {
         case permit
-        /// With the place in which it was chosen before.
+        /// With the position in which it was chosen before.
         case passedOver(Int)
         case look
         case several(ModelMany, Int)
@@ -275,10 +275,10 @@ final class ModelSemaphore {
 
     var permits: Int
     var readyNumber = 0
-    var line: [(greenlet: ModelGreenlet, wish: Wish)] = []
-    /// The places of those who were woken for a free permit and have not run.
+    var waiters: [(greenlet: ModelGreenlet, request: Request)] = []
+    /// The positions of the waiters woken for a free permit that have not run.
     var chosen: [ObjectIdentifier: Int] = [:]
-    var lastPlace = 0
+    var lastPosition = 0
     var wakeMark = 0
 
     init(_ permits: Int) { self.permits = permits }

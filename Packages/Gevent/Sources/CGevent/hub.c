@@ -95,7 +95,7 @@ gevent_hub *gevent_hub_create(
     hub->access_head = access ? access : &hub->dummy_words[3];
     hub->calls_runtime_for_access =
         !access && swift_task_enterThreadLocalContext && swift_task_exitThreadLocalContext;
-    hub->leaves_slowly = hub->calls_runtime_for_access;
+    hub->has_slow_switches = hub->calls_runtime_for_access;
     hub->slow_path_reasons = hub->calls_runtime_for_access;
     // The word that was found is the last of the three, the task-local fallback.
     void **block = gevent_thread_word_address(task_words, -2, 3);

@@ -10,7 +10,7 @@
 union record {
     gevent_deferred deferred;
     gevent_spawn_node spawn_node;
-    gevent_tree tree;
+    gevent_spawn_tree tree;
     gevent_locals locals;
     union record *next_free;
 };

@@ -114,7 +114,7 @@ static const gevent_spawn_site *intern(
 /// Returns the innermost `levels` of a chain.
 static const gevent_spawn_site *trimmed(gevent_spawn_sites *sites, const gevent_spawn_site *site, uint32_t levels) {
     if (!site || site->level_count <= levels) return site;
-    const gevent_spawn_site *kept[GEVENT_SPAWN_LEVELS_MOST];
+    const gevent_spawn_site *kept[GEVENT_SPAWN_LEVELS_MAX];
     for (uint32_t i = 0; i < levels; i++, site = site->parent) kept[i] = site;
     const gevent_spawn_site *made = NULL;
     for (uint32_t i = levels; i-- > 0;) {
@@ -126,8 +126,8 @@ static const gevent_spawn_site *trimmed(gevent_spawn_sites *sites, const gevent_
 
 /// Adds a site that has not been recorded with this spawner before.
 __attribute__((noinline)) static const gevent_spawn_site *make(gevent_spawn_sites *sites, key wanted, uint32_t limit) {
-    if (sites->count >= 2 * GEVENT_SPAWN_SITES_MOST) return NULL;
-    if (sites->count >= GEVENT_SPAWN_SITES_MOST) return intern(sites, wanted.frames, wanted.count, NULL);
+    if (sites->count >= 2 * GEVENT_SPAWN_SITES_MAX) return NULL;
+    if (sites->count >= GEVENT_SPAWN_SITES_MAX) return intern(sites, wanted.frames, wanted.count, NULL);
     if (wanted.limit == 0) return intern(sites, wanted.frames, wanted.count, wanted.spawner);
     // The chain reaches the limit. If each greenlet spawns the next one, the chain soon stops changing: the level that
     // the limit cuts off equals the level that the new site adds. From then on the lookup succeeds at once.

@@ -8,9 +8,9 @@ static gevent_spawn_node *make_tree_node(gevent_hub *hub, void *owner) {
     return tree_node;
 }
 
-static gevent_tree *make_tree(gevent_hub *hub, void *store) {
-    gevent_tree *tree = gevent_record_take(hub);
-    *tree = (gevent_tree){.node_count = 1, .store = store};
+static gevent_spawn_tree *make_tree(gevent_hub *hub, void *store) {
+    gevent_spawn_tree *tree = gevent_record_take(hub);
+    *tree = (gevent_spawn_tree){.node_count = 1, .store = store};
     return tree;
 }
 
@@ -31,7 +31,7 @@ uintptr_t gevent_spawn_node_make_own(gevent_hub *hub, uintptr_t spawn_node, void
 }
 
 /// Removes a node from its tree. Returns the tree's store if that was the last node.
-static void *leave_tree(gevent_hub *hub, gevent_tree *tree) {
+static void *leave_tree(gevent_hub *hub, gevent_spawn_tree *tree) {
     if (!tree || --tree->node_count > 0) return NULL;
     void *store = tree->store;
     gevent_record_release(hub, tree);

@@ -69,7 +69,7 @@ static size_t limit_by_mappings(void) {
 }
 
 size_t gevent_stack_class_size(uint8_t stack_class) {
-    return stack_class == 0 ? 0 : (size_t)GEVENT_STACK_LEAST << (stack_class - 1);
+    return stack_class == 0 ? 0 : (size_t)GEVENT_STACK_MIN << (stack_class - 1);
 }
 
 void gevent_stacks_init(gevent_stacks *stacks, size_t slot_size, uint8_t stack_class) {

@@ -87,7 +87,7 @@ SWITCHES __attribute__((noinline)) static void gevent_switch_slowly(
 }
 
 SWITCHES __attribute__((noinline)) void gevent_switch_to(gevent_hub *hub, void **save, void *load, bool has_ended) {
-    if (__builtin_expect(hub->leaves_slowly, 0) || carries_exceptions(hub))
+    if (__builtin_expect(hub->has_slow_switches, 0) || carries_exceptions(hub))
         gevent_switch_slowly(hub, save, load, has_ended);
     else
         switch_stacks(hub, save, load, has_ended);
@@ -97,7 +97,7 @@ void gevent_hub_watch_switches(gevent_hub *hub, gevent_switch_watcher watcher) {
     // While slow_path_reasons is not zero, every yield goes through gevent_switch_to.
     hub->slow_path_reasons += (watcher != NULL) - (hub->watch_switch != NULL);
     hub->watch_switch = watcher;
-    hub->leaves_slowly = watcher != NULL || hub->calls_runtime_for_access;
+    hub->has_slow_switches = watcher != NULL || hub->calls_runtime_for_access;
 }
 
 /// Clears the words for a greenlet that begins where another has ended, so that it starts as on a fresh stack.

@@ -146,7 +146,7 @@ public final class FileWatch: CustomStringConvertible {
         if let attributes { previous = attributes }
         attributes = now
         changeCount += 1
-        hasUnreportedChange = changes.line.isEmpty
+        hasUnreportedChange = changes.waiters.isEmpty
         changes.notifyAll(hub.pointer)
         if onChange != nil { startCall() }
     }

@@ -495,7 +495,7 @@ private final class Connection: Greenlet<Void> {
     /// Publishes the name for the reports of a monitor and of a stack overflow, which can't call this object.
     @inline(never)
     private func publishName() {
-        displayAddress.withCText(showAutomaticName)
+        displayAddress.withCText(publishAutomaticName)
     }
 }
 

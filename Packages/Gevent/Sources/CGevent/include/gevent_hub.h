@@ -57,7 +57,7 @@ typedef struct gevent_hub {
                               // the access list
     bool calls_runtime_for_access, swaps_access_head, swaps_task_words;
     bool is_forked;           // the process is a child whose loop still uses the parent's kernel objects
-    bool leaves_slowly;       // a switch also has to call the runtime or a watcher
+    bool has_slow_switches;       // a switch also has to call the runtime or a watcher
     // This thread's. All zero during a change of stacks: a greenlet with exceptions in flight saves them first.
     gevent_cxx_exceptions *cxx_exceptions;
 
@@ -69,7 +69,7 @@ typedef struct gevent_hub {
     int64_t now;                 // the loop's time when the hub last read it
     uint64_t descriptor_waiters; // contexts parked on descriptors
     uint64_t ended_count;        // greenlets that have ended
-    uint32_t spawn_duties;       // GEVENT_SPAWN_…: the additional steps of a spawn
+    uint32_t spawn_flags;       // GEVENT_SPAWN_…: the additional steps of a spawn
     uint64_t spawn_count;        // greenlets that were started
     uint64_t parked_count;       // contexts that are parked
     void *owner;                 // the Swift Hub

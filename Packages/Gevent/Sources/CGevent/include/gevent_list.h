@@ -38,7 +38,7 @@ enum {
     GEVENT_LINK_WAKE = 0,    // payload: the gevent_context of the waiter
     GEVENT_LINK_MEMBER = 1,  // payload: a Swift EndCounter
     GEVENT_LINK_OBJECT = 2,  // payload: a retained Swift GreenletLink
-    GEVENT_LINK_SOON = 4,    // payload: a retained Swift CallbackWaiter, which queues its closure
+    GEVENT_LINK_CALLBACK = 4,    // payload: a retained Swift CallbackWaiter, which queues its closure
     GEVENT_LINK_GROUP = 5,   // part of a gevent_member; payload: the retained Swift GreenletGroup
     GEVENT_LINK_CURSOR = 12, // marks the position of an iteration that notifies links
 
@@ -111,7 +111,7 @@ static inline gevent_member *gevent_links_member(gevent_links *links) {
 
 /// Returns whether the program registered this link, and can cancel it until its closure is called.
 static inline bool gevent_link_is_registration(const gevent_link *link) {
-    return link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_SOON;
+    return link->kind == GEVENT_LINK_OBJECT || link->kind == GEVENT_LINK_CALLBACK;
 }
 
 /// Inserts `cursor` before the first link.

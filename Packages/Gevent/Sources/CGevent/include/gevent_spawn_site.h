@@ -9,7 +9,7 @@
 enum {
     GEVENT_SPAWN_SITE_FRAMES = 8,
     /// The largest limit for the levels of a chain.
-    GEVENT_SPAWN_LEVELS_MOST = 255,
+    GEVENT_SPAWN_LEVELS_MAX = 255,
     GEVENT_SPAWN_LEVELS_DEFAULT = 10,
 };
 
@@ -38,7 +38,7 @@ typedef struct gevent_spawn_sites {
 
 /// A bound on the table. Most programs have fewer spawn sites, and fewer chains of them. Beyond this number of entries,
 /// new chains are cut to one level. Beyond twice this number, nothing new is recorded; existing entries stay.
-enum { GEVENT_SPAWN_SITES_MOST = 1 << 14 };
+enum { GEVENT_SPAWN_SITES_MAX = 1 << 14 };
 
 /// The limit for the levels of a chain, in the whole process. With 0, nothing is recorded.
 uint32_t gevent_spawn_site_limit(void);

@@ -18,17 +18,17 @@
 struct gevent_hub;
 
 /// A tree of greenlets that share a store. The store is made on first access.
-typedef struct gevent_tree {
+typedef struct gevent_spawn_tree {
     uint32_t node_count;  // spawn-tree nodes that belong to this tree
     void *store;          // a retained Swift object, or null
-} gevent_tree;
+} gevent_spawn_tree;
 
 typedef struct gevent_spawn_node {
     gevent_node node;     // in the `earlier` list of its owner's current node, once the owner has a newer one
     gevent_node earlier;  // the owner's earlier nodes that still have children
     void *owner;          // the spawner, not retained; null after it is deallocated
     struct gevent_spawn_node *parent;  // the node in which the owner is a child, or null
-    gevent_tree *tree;      // null if each child starts a new tree, as the children of main do
+    gevent_spawn_tree *tree;      // null if each child starts a new tree, as the children of main do
     uint32_t member_count;  // the children, plus the owner while it is alive and this is its current node
 } gevent_spawn_node;
 
@@ -45,7 +45,7 @@ uintptr_t gevent_spawn_node_make_root(struct gevent_hub *hub, void *owner);
 uintptr_t gevent_spawn_node_make_own(struct gevent_hub *hub, uintptr_t spawn_node, void *owner);
 
 /// Returns the tree whose greenlets share a store with the greenlet of this `spawn_node`, or null.
-static inline gevent_tree *gevent_spawn_node_tree(uintptr_t spawn_node) {
+static inline gevent_spawn_tree *gevent_spawn_node_tree(uintptr_t spawn_node) {
     return spawn_node ? gevent_spawn_node_at(spawn_node)->tree : NULL;
 }
 

@@ -12,8 +12,8 @@ enum {
 /// Sizes other than the default: powers of two from the minimum to the maximum. Class 0 is the default, class 1 the
 /// minimum.
 enum {
-    GEVENT_STACK_LEAST = 16 << 10,
-    GEVENT_STACK_MOST = 64 << 20,
+    GEVENT_STACK_MIN = 16 << 10,
+    GEVENT_STACK_MAX = 64 << 20,
     GEVENT_STACK_CLASSES = 13,
 };
 

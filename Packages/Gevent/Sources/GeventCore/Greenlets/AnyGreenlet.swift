@@ -161,7 +161,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Throws unless the greenlet belongs to the calling thread. Returns the thread's hub.
     @inline(__always)
     final func ownHub() throws -> UnsafeMutablePointer<gevent_hub> {
-        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw notHere() }
+        guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { throw wrongHubError() }
         return hub
     }
 
@@ -174,11 +174,11 @@ open class AnyGreenlet: CustomStringConvertible {
 
     @inline(never)
     final func wrongThread() -> Never {
-        fatalError("\(notHere())")
+        fatalError("\(wrongHubError())")
     }
 
     @inline(never)
-    final func notHere() -> any Error { HubError.notHere(hubSerial) }
+    final func wrongHubError() -> any Error { HubError.wrongHubError(hubSerial) }
 
     // MARK: Names
 
@@ -238,7 +238,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Writes an automatic name to the context, where a signal handler can read it, unless a name was set. Call it in
     /// the running greenlet itself. `text` ends with a zero byte, and is truncated to 47 bytes.
     @_spi(GeventInternals)
-    public final func showAutomaticName(_ text: UnsafePointer<CChar>) {
+    public final func publishAutomaticName(_ text: UnsafePointer<CChar>) {
         guard let context, details?.name == nil else { return }
         withUnsafeMutableBytes(of: &context.pointee.name) { buffer in
             let room = buffer.assumingMemoryBound(to: CChar.self)
@@ -276,7 +276,7 @@ open class AnyGreenlet: CustomStringConvertible {
     final func countStart(_ hub: UnsafeMutablePointer<gevent_hub>) {
         phase = .scheduled
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
+        if hub.pointee.spawn_flags & UInt32(GEVENT_SPAWN_TRACES) != 0 { Hub.of(hub).switchWatch?.spawned(self) }
     }
 
     /// Marks the greenlet as running on `context`.
@@ -296,7 +296,7 @@ open class AnyGreenlet: CustomStringConvertible {
     /// that reads the current greenlet or parks, when this greenlet has ended. That `deinit` finds the hub as current,
     /// and cannot park: no greenlet is left that could be killed or timed out.
     @inline(__always)
-    final func disown(_ context: UnsafeMutablePointer<gevent_context>) {
+    final func detachOwner(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
         gevent_pending_refuse(context)
     }
@@ -307,7 +307,7 @@ open class AnyGreenlet: CustomStringConvertible {
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         self.context = nil
-        disown(context)
+        detachOwner(context)
         if pendingErrors != nil { dropPendingErrors() }
         if !gevent_list_is_empty(&context.pointee.timeouts) { Timeout.cancelAll(of: context) }
         if context.pointee.locals != nil { dropLocals(of: context) }

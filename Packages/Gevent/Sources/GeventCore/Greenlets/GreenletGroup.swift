@@ -150,7 +150,7 @@ public final class GreenletGroup: CustomStringConvertible {
     }
 
     /// Records the failure of a member. Returns whether the scope rethrows the error, so that it need not be reported.
-    static func takesOver(_ error: any Error, of member: UnsafeMutablePointer<gevent_member>) -> Bool {
+    static func adoptFailure(_ error: any Error, of member: UnsafeMutablePointer<gevent_member>) -> Bool {
         let group = Unmanaged<GreenletGroup>.fromOpaque(member.pointee.link.payload).takeUnretainedValue()
         if group.failure != nil || group.phase == .ending { return false }
         group.failure = Failure(error: error, greenlet: greenlet(of: member))

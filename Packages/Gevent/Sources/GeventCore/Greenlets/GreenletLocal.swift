@@ -135,12 +135,12 @@ public final class GreenletLocal<Value>: Sendable {
     private func cellList(_ hub: UnsafeMutablePointer<gevent_hub>) -> LocalCellList {
         let owner = Hub.of(hub)
         if let latest = owner.locals.latestCellList, latest.id == id { return latest }
-        if let known = owner.locals.rosters[id] {
+        if let known = owner.locals.cellLists[id] {
             owner.locals.latestCellList = known
             return known
         }
         let made = LocalCellList(id: id, label: name.isEmpty ? "\(Value.self)" : name, isInheriting: isInheriting)
-        owner.locals.rosters[id] = made
+        owner.locals.cellLists[id] = made
         let (isFirst, user) = usage.compareExchange(
             expected: noHub, desired: hub.pointee.serial, ordering: .relaxed)
         if !isFirst && user != hub.pointee.serial { usage.store(multipleHubs, ordering: .relaxed) }

@@ -13,7 +13,7 @@ open class JoinableGreenlet: AnyGreenlet {
     override init(hub: UnsafeMutablePointer<gevent_hub>) {
         var spawnNode: UInt = 0
         var site: UnsafePointer<gevent_spawn_site>?
-        let duties = hub.pointee.spawn_duties
+        let duties = hub.pointee.spawn_flags
         if duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 {
             (spawnNode, site) = recordSpawner(hub)
             // Called directly, because a separate function would add a frame to the spawn site.
@@ -67,7 +67,7 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .scheduled
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & Self.observedStarts != 0 { notifyOfStart(hub) }
+        if hub.pointee.spawn_flags & Self.observedStarts != 0 { notifyOfStart(hub) }
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
     }
 
@@ -83,7 +83,7 @@ open class JoinableGreenlet: AnyGreenlet {
         guard phase == .created else { return }
         phase = .delayed
         hub.pointee.spawn_count &+= 1
-        if hub.pointee.spawn_duties & Self.observedStarts != 0 {
+        if hub.pointee.spawn_flags & Self.observedStarts != 0 {
             notifyOfStart(hub)
             // A spawn callback may have ended the greenlet.
             if phase != .delayed { return }
@@ -100,7 +100,7 @@ open class JoinableGreenlet: AnyGreenlet {
     }
 
     /// Adds the greenlet to the ready queue, like `start()`. Called when the delay has expired.
-    final func delayIsOver(_ hub: UnsafeMutablePointer<gevent_hub>) {
+    final func delayExpired(_ hub: UnsafeMutablePointer<gevent_hub>) {
         delayRecord = nil
         phase = .scheduled
         gevent_ready_push(hub, Unmanaged.passRetained(self).toOpaque(), startTag)
@@ -120,7 +120,7 @@ open class JoinableGreenlet: AnyGreenlet {
 
     final override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
         // Killed while it was in the ready queue.
-        if phase == .ended { return disown(context) }
+        if phase == .ended { return detachOwner(context) }
         enter(context)
         let error = runBody()
         end(error, context)

@@ -83,7 +83,7 @@ extension AnyGreenlet {
                     // Only joinable greenlets have registrations.
                     Unmanaged<GreenletLink>.fromOpaque(link.pointee.payload).takeUnretainedValue()
                         .notify(unsafeDowncast(self, to: JoinableGreenlet.self), hub)
-                case GEVENT_LINK_SOON: CallbackWaiter.of(link).callSoon(hub)
+                case GEVENT_LINK_CALLBACK: CallbackWaiter.of(link).callSoon(hub)
                 default: notifyWaiter(link)
                 }
             }

@@ -41,7 +41,7 @@ class AnyLocalCell {
         cellList.first = Unmanaged.passUnretained(self)
         guard cellList.isInheriting else { return }
         Hub.of(hub).locals.inheritableCount += 1
-        hub.pointee.spawn_duties |= UInt32(GEVENT_SPAWN_INHERITS)
+        hub.pointee.spawn_flags |= UInt32(GEVENT_SPAWN_INHERITS)
     }
 
     /// Removes the cell from its list. `hub` is nil if the cell's hub is destroyed.
@@ -55,7 +55,7 @@ class AnyLocalCell {
         guard cellList.isInheriting, let hub else { return }
         let owner = Hub.of(hub)
         owner.locals.inheritableCount -= 1
-        if owner.locals.inheritableCount == 0 { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_INHERITS) }
+        if owner.locals.inheritableCount == 0 { hub.pointee.spawn_flags &= ~UInt32(GEVENT_SPAWN_INHERITS) }
     }
 
     /// Adds a copy of the value to the table of another greenlet.
@@ -199,7 +199,7 @@ extension GreenletDetails {
 /// The state of a hub for the greenlet locals that have values on it.
 struct HubLocals {
     /// The lists of values, by the keys of the locals.
-    var rosters: [UInt64: LocalCellList] = [:]
+    var cellLists: [UInt64: LocalCellList] = [:]
     /// The list that was looked up last. Most often the next lookup is for the same one.
     var latestCellList: LocalCellList?
     /// The number of values of inheriting locals.
@@ -209,7 +209,7 @@ struct HubLocals {
 extension Hub {
     /// Releases the values of a deallocated local in all greenlets.
     func dropLocal(_ id: UInt64) {
-        guard let cellList = locals.rosters.removeValue(forKey: id) else { return }
+        guard let cellList = locals.cellLists.removeValue(forKey: id) else { return }
         locals.latestCellList = nil
         while let cell = cellList.first {
             let locals = cell._withUnsafeGuaranteedRef { $0.locals }
@@ -220,8 +220,8 @@ extension Hub {
     /// Releases every value when the hub is destroyed. The `deinit` of a value may make new values, so this takes
     /// several rounds; values made in the last round are never released.
     func dropAllLocals() {
-        for _ in 0..<100 where !locals.rosters.isEmpty {
-            for id in Array(locals.rosters.keys) { dropLocal(id) }
+        for _ in 0..<100 where !locals.cellLists.isEmpty {
+            for id in Array(locals.cellLists.keys) { dropLocal(id) }
         }
         for greenlet in [mainGreenlet, hubGreenlet] as [AnyGreenlet] {
             if let context = greenlet.context { greenlet.dropLocals(of: context) }

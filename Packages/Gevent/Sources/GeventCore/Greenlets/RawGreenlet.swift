@@ -15,7 +15,7 @@ public final class RawGreenlet: AnyGreenlet {
     package init(hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
         isOfLink = false
-        let duties = hub.pointee.spawn_duties
+        let duties = hub.pointee.spawn_flags
         super.init(
             hub: hub, spawnNode: duties & UInt32(GEVENT_SPAWN_TRACKS) != 0 ? recordSpawner(hub).spawnNode : 0,
             spawnSite: nil)
@@ -27,7 +27,7 @@ public final class RawGreenlet: AnyGreenlet {
     init(ofLinkOn hub: UnsafeMutablePointer<gevent_hub>, _ body: @escaping () throws -> Void) {
         self.body = body
         isOfLink = true
-        let tracks = hub.pointee.spawn_duties & UInt32(GEVENT_SPAWN_TRACKS) != 0
+        let tracks = hub.pointee.spawn_flags & UInt32(GEVENT_SPAWN_TRACKS) != 0
         super.init(
             hub: hub, spawnNode: tracks ? recordSpawner(hub, hub.pointee.root.owner).spawnNode : 0, spawnSite: nil)
     }
@@ -54,7 +54,7 @@ public final class RawGreenlet: AnyGreenlet {
     }
 
     override func runOnStack(_ context: UnsafeMutablePointer<gevent_context>) {
-        if phase == .ended { return disown(context) }
+        if phase == .ended { return detachOwner(context) }
         enter(context)
         let error = runBody()
         let hub = context.pointee.hub!

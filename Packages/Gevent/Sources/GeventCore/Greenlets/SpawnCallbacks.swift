@@ -21,7 +21,7 @@ final class SpawnCallback: Registration {
         if let hub {
             let owner = Hub.of(hub)
             owner.spawnCallbacks.removeAll { $0 === self }
-            if owner.spawnCallbacks.isEmpty { hub.pointee.spawn_duties &= ~UInt32(GEVENT_SPAWN_CALLS) }
+            if owner.spawnCallbacks.isEmpty { hub.pointee.spawn_flags &= ~UInt32(GEVENT_SPAWN_CALLS) }
         }
         withExtendedLifetime(released) {}
     }
@@ -44,7 +44,7 @@ extension AnyGreenlet {
         let hub = requireHub()
         let registration = SpawnCallback(hub, callback)
         Hub.of(hub).spawnCallbacks.append(registration)
-        hub.pointee.spawn_duties |= UInt32(GEVENT_SPAWN_CALLS)
+        hub.pointee.spawn_flags |= UInt32(GEVENT_SPAWN_CALLS)
         return registration
     }
 }

@@ -85,7 +85,7 @@ extension AnyGreenlet {
     /// with a fixed number of frames.
     public static var spawningStackLimit: Int {
         get { Int(gevent_spawn_site_limit()) }
-        set { gevent_spawn_site_set_limit(UInt32(min(max(newValue, 0), Int(GEVENT_SPAWN_LEVELS_MOST)))) }
+        set { gevent_spawn_site_set_limit(UInt32(min(max(newValue, 0), Int(GEVENT_SPAWN_LEVELS_MAX)))) }
     }
 
     /// The store that the greenlet and all its descendants share.

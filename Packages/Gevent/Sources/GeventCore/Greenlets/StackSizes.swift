@@ -12,7 +12,7 @@ extension AnyGreenlet {
     /// Sets the stack size of a greenlet that has not been started.
     @usableFromInline
     final func useStack(ofSize bytes: Int) {
-        guard (Int(GEVENT_STACK_LEAST)...Int(GEVENT_STACK_MOST)).contains(bytes) else {
+        guard (Int(GEVENT_STACK_MIN)...Int(GEVENT_STACK_MAX)).contains(bytes) else {
             fatalError("a stack of \(bytes) bytes: stackSize takes 16384 (16 KiB) to 67108864 (64 MiB)")
         }
         stackClass = gevent_hub_stack_class(requireOwnHub(), bytes)

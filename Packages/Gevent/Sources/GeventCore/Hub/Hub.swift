@@ -75,7 +75,7 @@ public final class Hub {
     @exclusivity(unchecked) var beforePoll: Int64 = 0
     package let hasVirtualTime: Bool
     /// Events end only waits that began at this time or earlier.
-    @exclusivity(unchecked) var latestWait = Int64.max
+    @exclusivity(unchecked) var waitCutoff = Int64.max
     /// When greenlets woken by timers were moved to the front of the ready queue; nil once they have run.
     @exclusivity(unchecked) var frontBegan: Int64?
     /// Until this time no timer fires while other entries are ready.
@@ -242,7 +242,7 @@ public final class Hub {
         adopt(hubGreenlet, gevent_hub_root(pointer))
         pointer.pointee.now = startTime.nanoseconds
         if configuration.trackGreenletTree {
-            pointer.pointee.spawn_duties = UInt32(GEVENT_SPAWN_TRACKS)
+            pointer.pointee.spawn_flags = UInt32(GEVENT_SPAWN_TRACKS)
             mainGreenlet.spawnNode = gevent_spawn_node_make_root(pointer, pointer.pointee.main.owner)
             hubGreenlet.spawnNode = gevent_spawn_node_make_root(pointer, pointer.pointee.root.owner)
         }
@@ -446,7 +446,7 @@ public final class Hub {
 
     private var isFinished: Bool {
         gevent_ready_count(pointer) == 0 && gevent_first_delayed_start(pointer) == nil && services.isEmpty
-            && locals.rosters.isEmpty && spawnCallbacks.isEmpty
+            && locals.cellLists.isEmpty && spawnCallbacks.isEmpty
     }
 
     private func drain(_ entries: [gevent_ready_entry], calling: Bool) {

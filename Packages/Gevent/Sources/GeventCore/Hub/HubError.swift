@@ -63,7 +63,7 @@ extension HubError {
     }
 
     /// Returns the error for an object whose hub, with this serial, is not the calling thread's.
-    static func notHere(_ serial: UInt32) -> HubError {
+    static func wrongHubError(_ serial: UInt32) -> HubError {
         HubRegistry.contains(serial: serial) ? wrongThread : destroyed
     }
 

@@ -50,9 +50,9 @@ extension Hub {
         pointer.pointee.now = Hub.time(pointer).nanoseconds
         isLatestPollLarge = events.count > Hub.batchSize
         if !events.isEmpty {
-            latestWait = .max
+            waitCutoff = .max
             deliverEvents(Hub.batchSize)
-            latestWait = beforePoll
+            waitCutoff = beforePoll
         }
         if isLatestPollLarge { setNextPoll(startedAt: before) }
         if gevent_first_idle_waiter(pointer) != nil, events.isEmpty { wakeIdle() }
@@ -112,7 +112,7 @@ extension Hub {
                 let greenlet = Unmanaged<JoinableGreenlet>.fromOpaque(timer.pointee.payload).takeRetainedValue()
                 gevent_node_unlink(&record.pointee.node)
                 gevent_record_release(pointer, record)
-                greenlet.delayIsOver(pointer)
+                greenlet.delayExpired(pointer)
             }
         }
     }
@@ -284,7 +284,7 @@ extension Hub {
     private func deliverEvents(_ count: Int) {
         let end = min(deliveredCount + count, events.count)
         for index in deliveredCount..<end {
-            descriptors.distribute(events[index], latestWait)
+            descriptors.distribute(events[index], waitCutoff)
         }
         deliveredCount = end
         if end == events.count {

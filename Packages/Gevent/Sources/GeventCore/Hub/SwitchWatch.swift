@@ -22,7 +22,7 @@ package final class SwitchWatch: HubService {
     package var trace: (any SwitchTrace)? {
         didSet {
             let duty = UInt32(GEVENT_SPAWN_TRACES)
-            if trace == nil { hub.pointee.spawn_duties &= ~duty } else { hub.pointee.spawn_duties |= duty }
+            if trace == nil { hub.pointee.spawn_flags &= ~duty } else { hub.pointee.spawn_flags |= duty }
         }
     }
     var hooks: [SwitchHook] = []

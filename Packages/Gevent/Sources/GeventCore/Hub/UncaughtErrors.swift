@@ -4,7 +4,7 @@ extension Hub {
     /// Routes an error that ended `greenlet`.
     func greenletEnded(_ greenlet: AnyGreenlet, with error: any Error) {
         let isSilent = isExit(error)
-        if !isSilent, let member = greenlet.member, GreenletGroup.takesOver(error, of: member) { return }
+        if !isSilent, let member = greenlet.member, GreenletGroup.adoptFailure(error, of: member) { return }
         if raisesInMain(error) { return }
         if !isSilent, greenlet.reportsFailure { reportAtOnce(error, in: greenlet) }
     }

@@ -154,7 +154,7 @@ public final class AsyncResult<Value>: _WaitableObject, CustomStringConvertible 
             case .success: "value"
             case .failure(let error): isExit(error) ? "exit" : "error: \(error)"
             }
-        return "<AsyncResult \(state)\(line.waitingText)>"
+        return "<AsyncResult \(state)\(waiters.waitingText)>"
     }
 }
 

@@ -73,6 +73,6 @@ public final class Event: _WaitableObject, CustomStringConvertible {
 
     /// "<Event set>" or "<Event clear>", with the number of waiters.
     public var description: String {
-        "<Event \(isSet ? "set" : "clear")\(line.waitingText)>"
+        "<Event \(isSet ? "set" : "clear")\(waiters.waitingText)>"
     }
 }

@@ -68,7 +68,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         if counter > 0 {
             waiter.choose { counter -= 1 }
         } else {
-            line.append(waiter, taking: Int(GEVENT_LINK_ACQUIRE), hub)
+            waiters.append(waiter, taking: Int(GEVENT_LINK_ACQUIRE), hub)
         }
     }
 
@@ -77,7 +77,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
         let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
         let current = hub.pointee.current!
         try checkPending(hub)
-        line.append(&current.pointee.wait_link, kind: GEVENT_LINK_ACQUIRE, payload: nil, hub)
+        waiters.append(&current.pointee.wait_link, kind: GEVENT_LINK_ACQUIRE, payload: nil, hub)
         guard try park(until: deadline, hub) else { return false }
         chosenCount -= 1
         if counter > 0 {
@@ -100,7 +100,7 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
     /// Links a passed-over waiter again: before all waiters that were not woken yet, after those with lower tickets.
     private func requeue(_ context: UnsafeMutablePointer<gevent_context>, _ hub: UnsafeMutablePointer<gevent_hub>) {
         let ticket = UInt(bitPattern: context.pointee.wait_link.payload)
-        let list = gevent_links_list(line.ensureRecord(hub))!
+        let list = gevent_links_list(waiters.ensureRecord(hub))!
         var before = list.pointee.next!
         while before != list, isPassedOver(before, before: ticket) { before = before.pointee.next }
         context.pointee.wait_link.kind = UInt32(GEVENT_LINK_PASSED_OVER)
@@ -134,21 +134,21 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
     @available(*, noasync)
     public func release() -> Int {
         let hub = hubBinding.requireHub()
-        if !line.isEmpty { return releaseToWaiters(hub) }
+        if !waiters.isEmpty { return releaseToWaiters(hub) }
         counter += 1
         if counter == 1 { recordReadiness(hub) }
         return counter
     }
 
     private func releaseToWaiters(_ hub: UnsafeMutablePointer<gevent_hub>) -> Int {
-        if let first = line.first, first.pointee.kind == GEVENT_LINK_PASSED_OVER {
+        if let first = waiters.first, first.pointee.kind == GEVENT_LINK_PASSED_OVER {
             gevent_wait_end(gevent_context_of_wait_link(first), UInt8(GEVENT_WAIT_WOKEN))
             return counter
         }
         counter += 1
         if counter == 1 { recordReadiness(hub) }
         // Wake as many waiters as there are permits. A waiter that takes nothing is notified if one of them is left.
-        while counter > chosenCount, let link = line.first {
+        while counter > chosenCount, let link = waiters.first {
             if link.pointee.kind != GEVENT_LINK_ACQUIRE {
                 notify(link)
             } else if link.pointee.place != 0 {
@@ -187,6 +187,6 @@ public class Semaphore: _WaitableObject, CustomStringConvertible {
 
     /// "<Semaphore 2>": the number of free permits, and the number of waiters.
     public final var description: String {
-        "<\(type(of: self)) \(counter)\(line.waitingText)>"
+        "<\(type(of: self)) \(counter)\(waiters.waitingText)>"
     }
 }

@@ -18,7 +18,7 @@ public import CGevent
 /// to its hub.
 ///
 /// gevent: `gevent.queue.SimpleQueue`, and `gevent.queue.Queue` in versions that also have `JoinableQueue`.
-public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertible {
+public class SimpleQueue<Element>: _QueueBase, Waitable, CustomStringConvertible {
     @usableFromInline @exclusivity(unchecked) final var storage: Ring<Element>
 
     /// Creates an empty queue of at most `maxSize` elements; nil and 0 mean no limit. A negative number is a
@@ -87,7 +87,7 @@ public class SimpleQueue<Element>: _QueueLines, Waitable, CustomStringConvertibl
         get { limit == .max ? nil : limit }
         set {
             _ = hubBinding.requireHub()
-            limit = _QueueLines.limit(for: newValue)
+            limit = _QueueBase.limit(for: newValue)
             serve()
         }
     }

@@ -5,7 +5,7 @@ package import CGevent
 /// An object may be created before any hub exists, and belongs to the thread that first uses it.
 public class _WaitableObject: Waitable {
     @usableFromInline @exclusivity(unchecked) final var hubBinding = HubBinding()
-    @usableFromInline @exclusivity(unchecked) package final var line = WaitQueue()
+    @usableFromInline @exclusivity(unchecked) package final var waiters = WaitQueue()
     /// The position in the order in which the hub's objects became ready; the ends of greenlets use the same counter.
     @exclusivity(unchecked) private final var lastReadyOrder: UInt64 = 0
     /// The end of the ready queue at the latest wake. Until the queue has passed it, woken greenlets have not run.
@@ -14,7 +14,7 @@ public class _WaitableObject: Waitable {
     @usableFromInline
     init() {}
 
-    deinit { line.release(hubBinding) }
+    deinit { waiters.release(hubBinding) }
 
     /// Whether a wait for the object would return at once.
     public var isReady: Bool { preconditionFailure("overridden by every kind of object") }
@@ -22,7 +22,7 @@ public class _WaitableObject: Waitable {
     /// The number of waiting greenlets and linked callbacks. Linear; for tests and reports.
     ///
     /// gevent: `linkcount()`.
-    public final var linkCount: Int { line.count }
+    public final var linkCount: Int { waiters.count }
 
     // MARK: Waitable
 
@@ -38,7 +38,7 @@ public class _WaitableObject: Waitable {
         if isReady {
             waiter.choose()
         } else {
-            line.append(waiter, hub)
+            waiters.append(waiter, hub)
         }
     }
 
@@ -68,8 +68,8 @@ public class _WaitableObject: Waitable {
     /// Notifies all waiters in order. A notification only queues, so no waiter is added meanwhile.
     @inline(__always)
     package final func notifyAll(_ hub: UnsafeMutablePointer<gevent_hub>) {
-        if line.isEmpty { return }
-        while let link = line.first { notify(link) }
+        if waiters.isEmpty { return }
+        while let link = waiters.first { notify(link) }
         recordWake(hub)
     }
 
@@ -95,7 +95,7 @@ public class _WaitableObject: Waitable {
         if let timeout, timeout <= .zero { return false }
         try checkPending(hub)
         let current = hub.pointee.current!
-        line.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
+        waiters.append(&current.pointee.wait_link, kind: GEVENT_LINK_WAKE, payload: nil, hub)
         if let timeout { armTimeout(timeout, current, hub) }
         return try GeventCore.wait(hub, kind, object ?? UnsafeRawPointer(Unmanaged.passUnretained(self).toOpaque()))
     }

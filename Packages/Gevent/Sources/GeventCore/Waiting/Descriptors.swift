@@ -74,9 +74,9 @@ final class DescriptorTable {
     ///
     /// A greenlet that was woken but has not run yet keeps its interest. When many are ready, the hub polls between
     /// them, and would otherwise drop and renew each registration, at two system calls per wait. The event does not end
-    /// a wait that began after `latestWait`, and that wait keeps its interest.
+    /// a wait that began after `waitCutoff`, and that wait keeps its interest.
     @inline(__always)
-    func distribute(_ event: ReadyEvent, _ latestWait: Int64) {
+    func distribute(_ event: ReadyEvent, _ waitCutoff: Int64) {
         // The event is stale if the number was closed and reopened after the event was collected.
         guard let entry = existing(event.fileDescriptor), entry.pointee.generation == event.generation else { return }
         if event.readiness.isEmpty { return rearm(event.fileDescriptor, entry) }
@@ -84,7 +84,7 @@ final class DescriptorTable {
         var unwanted = Readiness()
         if event.readiness.contains(.read) {
             if let reader = entry.pointee.reader {
-                if reader.pointee.wait_since <= latestWait {
+                if reader.pointee.wait_since <= waitCutoff {
                     woken.insert(.read)
                     gevent_wait_end(reader, UInt8(GEVENT_WAIT_WOKEN))
                 }
@@ -97,7 +97,7 @@ final class DescriptorTable {
         }
         if event.readiness.contains(.write) {
             if let writer = entry.pointee.writer {
-                if writer.pointee.wait_since <= latestWait {
+                if writer.pointee.wait_since <= waitCutoff {
                     woken.insert(.write)
                     gevent_wait_end(writer, UInt8(GEVENT_WAIT_WOKEN))
                 }

@@ -36,7 +36,7 @@ class EnlistedWaiter {
     final var isOnHubThread: Bool { gevent_hub_current().map { $0.pointee.serial == hubSerial } ?? false }
 
     final func requireThread() {
-        if !isOnHubThread { fatalError("\(HubError.notHere(hubSerial))") }
+        if !isOnHubThread { fatalError("\(HubError.wrongHubError(hubSerial))") }
     }
 
     final func choose(at place: Int, throwing error: (any Error)?) {
@@ -75,7 +75,7 @@ extension Enlistment {
     func prepareLink(taking purpose: Int = Int(GEVENT_LINK_OBSERVE)) -> Int {
         if isCallback {
             link.pointee.payload = Unmanaged.passRetained(waiter).toOpaque()
-            return Int(GEVENT_LINK_SOON)
+            return Int(GEVENT_LINK_CALLBACK)
         }
         link.pointee.payload = UnsafeMutableRawPointer(destination)
         return destination == nil ? Int(GEVENT_LINK_OBSERVE) : purpose

@@ -41,7 +41,7 @@ package struct HubBinding {
     @usableFromInline
     @inline(never)
     mutating func bindOrThrow() throws -> UnsafeMutablePointer<gevent_hub> {
-        guard serial == 0 else { throw HubError.notHere(serial) }
+        guard serial == 0 else { throw HubError.wrongHubError(serial) }
         let hub = try currentHub()
         serial = hub.pointee.serial
         return hub
@@ -50,7 +50,7 @@ package struct HubBinding {
     @usableFromInline
     @inline(never)
     mutating func bindOrTrap() -> UnsafeMutablePointer<gevent_hub> {
-        if serial != 0 { fatalError("\(HubError.notHere(serial))") }
+        if serial != 0 { fatalError("\(HubError.wrongHubError(serial))") }
         let hub = GeventCore.requireHub()
         serial = hub.pointee.serial
         return hub

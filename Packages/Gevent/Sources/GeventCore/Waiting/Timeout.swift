@@ -201,7 +201,7 @@ public final class Timeout: ControlError, Sendable, CustomStringConvertible, Cus
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial.load(ordering: .relaxed) else {
             // Closed, or thrown before: there is nothing to cancel.
             if state == Timeout.closed || state & 7 == Timeout.raised { return }
-            fatalError("\(HubError.notHere(hubSerial.load(ordering: .relaxed)))")
+            fatalError("\(HubError.wrongHubError(hubSerial.load(ordering: .relaxed)))")
         }
         if state & 7 == Timeout.raised { return self.state.store(Timeout.idle, ordering: .relaxed) }
         if state == Timeout.fired || state == Timeout.closed {

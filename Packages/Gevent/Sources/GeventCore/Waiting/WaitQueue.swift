@@ -78,7 +78,7 @@ package struct WaitQueue {
         guard let record else { return }
         while let link = gevent_links_first(record) {
             gevent_node_unlink(&link.pointee.node)
-            if link.pointee.kind == GEVENT_LINK_SOON {
+            if link.pointee.kind == GEVENT_LINK_CALLBACK {
                 Unmanaged<CallbackWaiter>.fromOpaque(link.pointee.payload).release()
             }
         }

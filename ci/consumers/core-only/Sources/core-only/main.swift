@@ -1,6 +1,6 @@
 import Gevent
 
-// Which loop it is, is nothing this program knows: its manifest says what there is, and GEVENT_LOOP what runs.
+// The code does not depend on the loop. The manifest determines which loops are linked, and GEVENT_LOOP selects one.
 let hub = try Hub.start()
 let answer = spawn {
     try sleep(for: .milliseconds(5))

@@ -1,7 +1,7 @@
 import Gevent
 import GeventNet
 
-// The manifest names no product but GeventNet. It brings the core, and a loop for it to run on.
+// The manifest names only the product GeventNet, which includes the core and a loop.
 let hub = try Hub.start()
 let server = StreamServer(.loopback()) { socket, _ in try socket.writeAll("42") }
 try server.start()

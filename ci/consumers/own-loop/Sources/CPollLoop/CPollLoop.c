@@ -5,9 +5,9 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-// poll(2) calls what it cannot poll always ready. epoll says so, and that is all it is used for here.
+// poll(2) reports descriptors that it cannot poll as always ready. epoll returns an error, so it is used to check them.
 int poll_loop_check(int fd) {
-    // Before the new descriptor takes the number of one that is not open.
+    // Before epoll_create1, whose descriptor could get the number of one that is not open.
     if (fcntl(fd, F_GETFD) < 0) {
         return errno;
     }
@@ -15,7 +15,7 @@ int poll_loop_check(int fd) {
     if (probe < 0) {
         return errno;
     }
-    // Changing what is not in the set changes nothing, but the kernel looks at the descriptor first.
+    // Modifying a descriptor that is not in the set fails, but the kernel checks the descriptor first.
     struct epoll_event event = {.events = 0};
     int error = epoll_ctl(probe, EPOLL_CTL_MOD, fd, &event) < 0 ? errno : 0;
     close(probe);

@@ -2,13 +2,13 @@ internal import CPollLoop
 public import Gevent
 internal import Glibc
 
-/// A loop on `poll(2)`: every poll hands the kernel the whole list of descriptors.
+/// A loop on `poll(2)`: every poll passes the whole list of descriptors to the kernel.
 ///
-/// Slow with thousands of them, and complete: this is all that a loop of somebody else's has to be.
+/// It is slow with thousands of descriptors, but complete: a third-party loop needs no more than this.
 public final class PollLoop: Loop {
     public static let backendName = "poll"
 
-    /// Makes the loop known, so that `GEVENT_LOOP=poll` finds it.
+    /// Registers the loop, so that `GEVENT_LOOP=poll` selects it.
     public static func register() {
         LoopBackend.register(LoopBackend(name: backendName) { (_) throws(LoopError) in try PollLoop() })
     }
@@ -49,7 +49,7 @@ public final class PollLoop: Loop {
         assertUsable()
         if isClosed { throw LoopError(.closed, operation: "poll") }
         var requests = [pollfd(fd: eventWaker.fileDescriptor, events: Int16(POLLIN), revents: 0)]
-        // In the order of their numbers, and not in that of a dictionary, which is another one in each process.
+        // In order of their numbers, because a dictionary's order differs from process to process.
         for (fileDescriptor, interest) in interests.sorted(by: { $0.key < $1.key }) {
             var bits: CInt = 0
             if interest.readiness.contains(.read) { bits |= POLLIN }
@@ -57,14 +57,14 @@ public final class PollLoop: Loop {
             requests.append(pollfd(fd: fileDescriptor, events: Int16(bits), revents: 0))
         }
         if Glibc.poll(&requests, nfds_t(requests.count), milliseconds(until: deadline)) < 0 {
-            // A signal is an early return, which is allowed.
+            // A signal causes an early return, which the contract allows.
             if errno == EINTR { return }
             throw LoopError(errno: errno, operation: "poll")
         }
         if requests[0].revents != 0 { eventWaker.drain() }
         for request in requests.dropFirst() where request.revents != 0 {
             let bits = CInt(request.revents)
-            // Closed while it was watched: forgotten, or every poll from now on would return at once.
+            // Closed while watched. It must be dropped, or every later poll would return at once.
             if bits & POLLNVAL != 0 {
                 interests[request.fd] = nil
                 continue
@@ -77,7 +77,7 @@ public final class PollLoop: Loop {
         }
     }
 
-    /// Rounded up, so that a return at the deadline is not early; a far deadline is approached in steps.
+    /// The timeout in milliseconds, rounded up so that poll does not return early. A far deadline takes several polls.
     private func milliseconds(until deadline: LoopInstant?) -> CInt {
         guard let deadline else { return -1 }
         let now = now

@@ -3,7 +3,7 @@ import GeventTesting
 import Glibc
 import PollLoop
 
-// Before the first hub. From here on GEVENT_LOOP=poll chooses it, and the default order has it at the end.
+// Before the first hub. After this call GEVENT_LOOP=poll selects the loop, and it is last in the default order.
 PollLoop.register()
 
 let hub = try Hub.start()

@@ -5,7 +5,7 @@ public import CGevent
 /// Invariant: if there is an element, no getter waits; if there is room, no putter waits. A call that breaks the
 /// invariant restores it before it returns, by handing over elements. So a getter that was served has its element, and
 /// the element of a putter that was served is in the queue, whatever happens to the greenlet before it runs.
-public class _QueueLines {
+public class _QueueBase {
     @usableFromInline @exclusivity(unchecked) final var hubBinding = HubBinding()
     /// Whether calls must take the slow path: a greenlet waits or has waited, or the queue was shut down.
     @usableFromInline @exclusivity(unchecked) final var isFastPathDisabled = false
@@ -22,7 +22,7 @@ public class _QueueLines {
 
     @usableFromInline
     init(maxSize: Int?) {
-        limit = _QueueLines.limit(for: maxSize)
+        limit = _QueueBase.limit(for: maxSize)
     }
 
     deinit {
@@ -125,4 +125,4 @@ public class _QueueLines {
 }
 
 @available(*, unavailable)
-extension _QueueLines: Sendable {}
+extension _QueueBase: Sendable {}
