@@ -1,3 +1,4 @@
+import CGeventSystem
 import Gevent
 import GeventTesting
 import Glibc

@@ -112,8 +112,8 @@ struct SpawnTreeTests {
             let greenlet = made()
             return (greenlet.spawningStack![0].frames, inner, outer)
         }
-        #expect(frames.first?.hasSuffix("(SpawnTree.swift:\(inner))") == true)
-        #expect(frames.dropFirst().first?.hasSuffix("(SpawnTree.swift:\(outer))") == true)
+        #expect(frames.first?.hasSuffix("(SpawnTreeTests.swift:\(inner))") == true)
+        #expect(frames.dropFirst().first?.hasSuffix("(SpawnTreeTests.swift:\(outer))") == true)
     }
 
     @Test("Equal sites share one record; main, the hub and raw greenlets have none")

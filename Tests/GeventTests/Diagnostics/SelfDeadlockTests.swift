@@ -72,7 +72,7 @@ struct LocksHeldWhileParked {
         #expect(printed.contains("\(waiter)\(kind == "main waits" ? "," : "") has run for "), "\(printed)")
         #expect(
             printed.contains(
-                "\nIt waits for one-time initialization function for \(variable) (LocksHeldWhileParked.swift:"),
+                "\nIt waits for one-time initialization function for \(variable) (SelfDeadlockTests.swift:"),
             "\(printed)")
         #expect(
             printed.contains("\n\(holder) is suspended in that, on this very thread, so both wait for ever."),

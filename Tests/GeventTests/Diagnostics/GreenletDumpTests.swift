@@ -89,7 +89,7 @@ struct DumpTests {
         }
         let places = dump.split(separator: "\n").map { $0.drop { " │".contains($0) } }
         func place(_ word: String, _ name: String) -> Int? {
-            places.firstIndex { $0.hasPrefix("\(word) ") && $0.hasSuffix("(GreenletDump.swift:\(lines[name]!))") }
+            places.firstIndex { $0.hasPrefix("\(word) ") && $0.hasSuffix("(GreenletDumpTests.swift:\(lines[name]!))") }
         }
         for name in ["main", "sleeper", "waiter", "callee"] { #expect(place("at", name) != nil, "\(name)\n\(dump)") }
         let callee = try #require(place("at", "callee"))

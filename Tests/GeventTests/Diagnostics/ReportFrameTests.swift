@@ -61,7 +61,7 @@ struct ReportPlacesTests {
             bare.parent = parent.readableSpawnSite
             let place = SpawnLocation(&bare) { _ in }
             #expect(place.phrase == "spawned by a greenlet that was spawned at")
-            #expect(place.frames.first?.contains("(ReportPlaces.swift:") == true)
+            #expect(place.frames.first?.contains("(ReportFrameTests.swift:") == true)
             let own = SpawnLocation(site) { _ in }
             #expect(own.phrase == "spawned at")
             bare.parent = nil
