@@ -86,7 +86,7 @@ func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ monitor: Monitor)
     needsSendable(greenlet.link { _ in })  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(Hub.current.hold())  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(monitor.onBlocking { _ in })
-    needsSendable(greenlet.rawLink {})  // expected-error {{'WaitLink' to 'Sendable' is unavailable}}
+    needsSendable(greenlet.rawLink {})  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(SpawnTreeLocals())  // expected-error {{'SpawnTreeLocals' to 'Sendable' is unavailable}}
     needsSendable(Hub.current)  // expected-error {{'Hub' to 'Sendable' is unavailable}}
     needsSendable(Event())  // expected-error {{'_WaitableObject' to 'Sendable' is unavailable}}
