@@ -2,9 +2,9 @@
 import Foundation
 import PackageDescription
 
-// A package of its own, so that nobody who depends on swift-gevent ever builds what measures it.
+// A separate package, so that packages that depend on swift-gevent never build the benchmarks.
 
-// As in the root manifest: a loop whose header is not there is left out, and the same two variables override that.
+// As in the root manifest: a loop without its header is left out, and the same two variables override that.
 func isWanted(_ variable: String, header: String) -> Bool {
     if let wanted = Context.environment[variable], ["0", "1"].contains(wanted) { return wanted == "1" }
     let paths = [
@@ -16,7 +16,7 @@ func isWanted(_ variable: String, header: String) -> Bool {
     }
 }
 
-/// The loops besides epoll: the product, and the C program beside it.
+/// The loops besides epoll: the product, and the corresponding C program.
 let loops: [(product: String, plain: String, library: String)] =
     (isWanted("GEVENT_WITH_LIBEV", header: "ev.h") ? [("GeventLibev", "CPlainLibev", "ev")] : [])
     + (isWanted("GEVENT_WITH_LIBUV", header: "uv.h") ? [("GeventLibuv", "CPlainLibuv", "uv")] : [])
@@ -43,7 +43,7 @@ let package = Package(
         .package(name: "swift-gevent", path: "..")
     ],
     targets: [
-        // The one table of cases, and the program that runs one of them in a process of its own.
+        // The table of cases, and the program that runs one of them in its own process.
         .target(
             name: "BenchmarkCases",
             dependencies: gevent + loops.map { .target(name: $0.plain) } + ["CLoad", "CMeasure", "CPlainLoops"],

@@ -1,10 +1,10 @@
 public import Gevent
 
-/// One thing to measure.
+/// A benchmark case.
 ///
-/// The list of all is ``allCases``; whoever runs them, on whatever harness, takes them from there.
+/// All cases are in ``allCases``, for use by any harness.
 public struct Case: Sendable {
-    /// What of a run is divided by its operations.
+    /// The figure that is divided by the number of operations.
     public enum Figure: String, Sendable {
         /// Wall time of the measured part, in nanoseconds.
         case wall
@@ -17,16 +17,16 @@ public struct Case: Sendable {
         public var unit: String { self == .memory ? "bytes" : "ns" }
     }
 
-    /// What it is called on command lines, in baselines and by the programs of other systems that do the same.
+    /// The name on command lines, in baselines, and in the programs of other systems for the same case.
     public let id: String
     public let title: String
     public let group: String
     public let figure: Figure
-    /// Whether the event loop takes part in what is measured. If not, one loop is as good as another.
+    /// Whether the case uses the event loop. If not, its result does not depend on the loop.
     public let reachesLoop: Bool
-    /// Operations of a run.
+    /// The number of operations in a run.
     public let operations: Int
-    /// Operations of a quick run; nil if a quick run cannot be shorter and is left out.
+    /// The number of operations in a quick run; nil if a quick run cannot be shorter and is skipped.
     public let quickOperations: Int?
     let run: @Sendable (_ hub: Hub, _ run: Run) throws -> Void
 
@@ -45,23 +45,23 @@ public struct Case: Sendable {
         self.run = run
     }
 
-    /// Runs it once as the main greenlet of `hub`, which must be fresh.
+    /// Runs the case once as the main greenlet of `hub`, which must be new.
     public func callAsFunction(on hub: Hub, _ run: Run) throws {
         try self.run(hub, run)
     }
 }
 
-/// The table: a part that is added later adds its list here.
+/// All cases. A new list of cases must be added here.
 public let allCases: [Case] = greenletCases + objectCases + timerCases + loopCases + memoryCases + networkCases
 
-/// This system cannot run the case, and that is nobody's fault.
+/// Thrown when this system cannot run the case.
 public struct CaseUnavailable: Error, CustomStringConvertible {
     public let description: String
 
     init(_ description: String) { self.description = description }
 }
 
-/// A case did not do what it is there to measure.
+/// Thrown when a case did not do the work that it measures.
 struct CaseFailed: Error, CustomStringConvertible {
     let description: String
 

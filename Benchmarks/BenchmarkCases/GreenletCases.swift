@@ -1,7 +1,7 @@
 internal import CGevent
 internal import Gevent
 
-/// Greenlets among themselves: the loop has no part in it.
+/// Cases with greenlets only, which do not use the loop.
 let greenletCases: [Case] =
     [
         Case(
@@ -47,12 +47,12 @@ let greenletCases: [Case] =
         ) { _, run in try groupJoin(run) },
     ]
 
-/// Two greenlets that hand over to each other, by what every wait is built of.
+/// Two greenlets that switch to each other with the primitives of every wait.
 private func switches(_ run: Run) throws {
     let hub = gevent_hub_current()!
     var contexts: [UnsafeMutablePointer<gevent_context>] = []
     var isOver = false
-    // Whoever is first has nobody to wake yet, and whoever finds it over lets the other find out too.
+    // The first greenlet has no other to wake yet. The greenlet that finds the flag set wakes the other, so both end.
     let players = (0..<2).map { index in
         spawn {
             contexts.append(hub.pointee.current)
@@ -68,14 +68,14 @@ private func switches(_ run: Run) throws {
         }
     }
     try sleep()
-    try expect(contexts.count == 2, "the players have not come")
+    try expect(contexts.count == 2, "not all players started")
     try run.measure {
         gevent_wait_end(contexts[0], UInt8(GEVENT_WAIT_WOKEN))
         try joinAll(players)
     }
 }
 
-/// Greenlets that do nothing but yield, so often that waking and ending them counts for little.
+/// Greenlets that only yield, so often that waking and ending them is negligible.
 private func yields(_ count: Int) -> Case {
     Case(
         "yield-\(count)", "yield, \(grouped(count)) ready", group: "greenlets",
@@ -105,18 +105,18 @@ private func spawnsAtOnce(_ count: Int) -> Case {
 
 private func links(_ run: Run) throws {
     let linksEach = min(1_000, run.operations)
-    var told = 0
+    var notified = 0
     try run.measure {
         for _ in 0..<run.operations / linksEach {
             let greenlet = Greenlet {}
-            for _ in 0..<linksEach { greenlet.link { _ in told += 1 } }
+            for _ in 0..<linksEach { greenlet.link { _ in notified += 1 } }
             greenlet.start()
             try greenlet.join()
-            // The links are told in turn with everything else that is ready.
+            // The links are notified in order with everything else that is ready.
             try sleep()
         }
     }
-    try expect(told == run.operations, "\(told) links were told")
+    try expect(notified == run.operations, "\(notified) links were notified")
 }
 
 private func kills(_ hub: Hub, _ run: Run) throws {
@@ -127,7 +127,7 @@ private func kills(_ hub: Hub, _ run: Run) throws {
     try run.measure {
         for victim in victims { try victim.kill() }
     }
-    try expect(hub.statistics.liveGreenlets <= 2, "somebody survived")
+    try expect(hub.statistics.liveGreenlets <= 2, "a victim survived")
 }
 
 private func groupJoin(_ run: Run) throws {
@@ -140,10 +140,10 @@ private func groupJoin(_ run: Run) throws {
             }
         }
     }
-    try expect(ended == run.operations, "somebody is missing")
+    try expect(ended == run.operations, "a greenlet is missing")
 }
 
-/// Greenlets that wait at a gate, on stacks of their own already, and run `body` once the gate is started.
+/// Makes greenlets that wait at a gate, on their own stacks already, and run `body` once the gate is started.
 private func parked(
     _ count: Int, _ body: @escaping () throws -> Void
 ) throws -> (gate: Greenlet<Void>, greenlets: [Greenlet<Void>]) {
@@ -163,7 +163,7 @@ func expect(_ condition: Bool, _ message: @autoclosure () -> String) throws {
     if !condition { throw CaseFailed(message()) }
 }
 
-/// 1,000,000
+/// Formats a number with thousands separators: 1,000,000.
 func grouped(_ number: Int) -> String {
     var digits = Array(String(number))
     for place in stride(from: digits.count - 3, to: 0, by: -3) { digits.insert(",", at: place) }

@@ -3,21 +3,21 @@ internal import CMeasure
 internal import Gevent
 internal import Glibc
 
-/// The load generator, in a process of its own: this program again, which turns into it (see CLoad.h).
+/// The load generator in its own process: this program again, which becomes the generator (see CLoad.h).
 ///
-/// What it says is waited for in the hub, so whoever serves it goes on serving.
+/// The hub waits for its output, so a server in this process keeps serving.
 final class LoadProcess {
     private let process: pid_t
-    /// What it prints.
+    /// The read end of its standard output.
     private let output: WatchedDescriptor
-    /// Open for as long as it is to go on.
+    /// Keeps its standard input open until it should end.
     private let input: CInt
     private var unread: [UInt8] = []
     private var isOver = false
 
     init(_ mode: String, _ arguments: [String]) throws {
         var words = [mode] + arguments
-        // The second processor is the clients'; with one only, nothing keeps the two apart.
+        // The clients run on the second processor. With only one, they share it with the server.
         if measure_allowed_processors() > 1 { words += ["--cpu", "\(measure_allowed_processor(1))"] }
         let variable = "\(LOAD_VARIABLE)=\(words.joined(separator: " "))"
         var (fromChild, toChild): ([CInt], [CInt]) = ([0, 0], [0, 0])
@@ -46,31 +46,31 @@ final class LoadProcess {
         output = try WatchedDescriptor(fromChild[0])
     }
 
-    /// Parks until all connections stand.
+    /// Parks until all connections are open.
     func waitForStart() throws {
         let line = try readLine()
-        try expect(line == "started", "the load generator begins with \"\(line)\"; its errors are on standard error")
+        try expect(line == "started", "the load generator started with \"\(line)\"; its errors are on standard error")
     }
 
-    /// Parks until it has come to its end, and returns what it says of that.
+    /// Parks until it has ended, and returns the JSON that it printed.
     func readResult() throws -> String { try readLine() }
 
-    /// Lets it end, if it has not by itself.
+    /// Ends it, unless it has ended by itself.
     func end() {
         if isOver { return }
         isOver = true
         close(input)
-        // It may have clients that nobody serves any more.
+        // Some of its clients may no longer have a server.
         kill(process, SIGTERM)
         var status: CInt = 0
         while waitpid(process, &status, 0) < 0 && errno == EINTR {}
     }
 
-    /// A number in the JSON that it prints: one flat object, whose keys occur once.
+    /// Returns a number from its JSON: one flat object with unique keys.
     func number(_ key: String, in result: String) throws -> Double {
         guard let start = result.split(separator: "\"\(key)\": ", maxSplits: 1).dropFirst().first,
             let value = Double(start.prefix { !",}".contains($0) })
-        else { throw CaseFailed("the load generator says nothing of \(key): \(result)") }
+        else { throw CaseFailed("the load generator does not report \(key): \(result)") }
         return value
     }
 

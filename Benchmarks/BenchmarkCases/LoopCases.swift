@@ -3,7 +3,7 @@ internal import Gevent
 internal import Glibc
 internal import Synchronization
 
-/// Cases in which the loop takes part: descriptors, other threads, and the bare poll.
+/// Cases that use the loop: descriptors, other threads, and the bare poll.
 let loopCases: [Case] =
     [0, 1, 1_000].map(polls)
     + [1, 100, 1_000].map(pingPongs)
@@ -28,7 +28,7 @@ let loopCases: [Case] =
 
 // MARK: Descriptors
 
-/// Greenlets in pairs that send one byte to and fro through two pipes.
+/// Pairs of greenlets that send one byte back and forth through two pipes.
 private func pingPongs(pairs: Int) -> Case {
     Case(
         "pipe-ping-pong-\(pairs)", "ping-pong through pipes, \(grouped(pairs)) \(pairs == 1 ? "pair" : "pairs")",
@@ -66,7 +66,7 @@ private func pingPongs(pairs: Int) -> Case {
 private func liveOnce() throws {
     let pipe = try Pipe()
     try pipe.put()
-    // Asked for, although there is something to read: the registration is what this is about.
+    // Waits although data is available, because the registration is what the case measures.
     _ = try pipe.readEnd.waitReadable()
     try pipe.close()
 }
@@ -109,15 +109,15 @@ private struct Pipe {
 
 // MARK: Other threads
 
-/// Both on one processor, so that a round trip is two switches of the kernel's and not how long another core takes to
-/// wake up.
+/// Runs both threads on one processor, so that a round trip takes two context switches in the kernel and does not
+/// depend on the time to wake another core.
 private func postToSleeping(_ hub: Hub, _ run: Run) throws {
     let (reply, end) = (try Bell(), try Bell())
     measure_bind(measure_allowed_processor(0))
     let (handle, count) = (hub.handle, run.operations)
     try run.measure {
         let poster = Thread {
-            // A thread inherits what its maker is bound to.
+            // A thread inherits its creator's processor binding.
             for _ in 0..<count {
                 handle.post { reply.ring() }
                 reply.hear()
@@ -142,13 +142,13 @@ private func postToRunning(_ hub: Hub, _ run: Run) throws {
             for _ in 1..<count { handle.post {} }
             handle.post { flag.isUp.store(true, ordering: .relaxed) }
         }
-        // Never without something ready, so it polls without sleeping and nobody needs to wake it.
+        // Something is always ready, so the hub polls without sleeping and needs no wake.
         while !flag.isUp.load(ordering: .relaxed) { try sleep() }
         poster.join()
     }
 }
 
-/// Something that one thread rings and another one waits for.
+/// An event that one thread signals and another waits for.
 private struct Bell: Sendable {
     let descriptor: CInt
 
@@ -159,7 +159,7 @@ private struct Bell: Sendable {
 
     func ring() { measure_bell_ring(descriptor) }
 
-    /// Blocks.
+    /// Blocks until the event is signalled.
     func hear() { measure_bell_hear(descriptor) }
 
     func close() { _ = Glibc.close(descriptor) }

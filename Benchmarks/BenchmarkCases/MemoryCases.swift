@@ -9,13 +9,13 @@ let memoryCases: [Case] =
         ) { hub, run in try asleep(hub, run) }
     }
 
-/// What each of many sleepers holds. They have small stacks, as so many should: page tables grow with the address space
-/// of a stack, 2 KiB for the default and 0.1 KiB for these.
+/// The memory of each of many sleeping greenlets. They have small stacks, as recommended for so many: page tables grow
+/// with the address space of a stack, 2 KiB for a default stack and 0.1 KiB for these.
 private func asleep(_ hub: Hub, _ run: Run) throws {
     let count = run.operations
     try needStacks(count)
     let before = measure_memory_bytes(0)
-    // All fall asleep together, for so long that none wakes before all do.
+    // All sleep for so long that none wakes before the last one starts to sleep.
     let gate = Greenlet {}
     let nap = Duration.seconds(1) + .microseconds(2 * count)
     var woken = 0
@@ -38,7 +38,7 @@ private func asleep(_ hub: Hub, _ run: Run) throws {
     try expect(woken == count, "\(count - woken) did not wake")
 }
 
-/// How many mappings the process has, which the kernel limits.
+/// The number of the process's mappings, which the kernel limits.
 private func memoryMaps() -> Int {
     contents(of: "/proc/self/maps").count { $0 == UInt8(ascii: "\n") }
 }

@@ -1,16 +1,16 @@
 internal import Gevent
 internal import Glibc
 
-// What a case needs of the system. Who lacks it gets a reason instead of a figure.
+// A case's requirements of the system. A system that lacks them gets a reason instead of a figure.
 
-/// Raises the soft limit as far as it goes.
+/// Raises the soft limit to the hard limit.
 func needDescriptors(_ count: Int) throws {
     var limit = rlimit()
     let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
     getrlimit(resource, &limit)
     limit.rlim_cur = limit.rlim_max
     setrlimit(resource, &limit)
-    // Besides those that the process has anyway.
+    // In addition to the process's other descriptors.
     if limit.rlim_max < UInt(count + 64) {
         throw CaseUnavailable(
             "needs \(grouped(count)) descriptors, and this system allows \(limit.rlim_max); raise the hard limit "
@@ -18,9 +18,9 @@ func needDescriptors(_ count: Int) throws {
     }
 }
 
-/// Stacks that are in use at the same time.
+/// The number of stacks in use at the same time.
 func needStacks(_ count: Int) throws {
-    // A parked greenlet holds a page and an object.
+    // A parked greenlet needs a page and an object.
     let bytes = count * 5 << 10
     if let available = number(after: "MemAvailable:", in: "/proc/meminfo"), available << 10 < bytes {
         throw CaseUnavailable("needs \(bytes >> 20) MiB of memory, and \(available >> 10) MiB are available")
@@ -33,7 +33,7 @@ func needStacks(_ count: Int) throws {
     }
 }
 
-/// The first number behind `label` in a file of the kernel's.
+/// Returns the first number after `label` in a file of the kernel.
 private func number(after label: String, in path: String) -> Int? {
     let text = String(decoding: contents(of: path), as: UTF8.self)
     for line in text.split(separator: "\n") where line.hasPrefix(label) {
@@ -42,7 +42,7 @@ private func number(after label: String, in path: String) -> Int? {
     return nil
 }
 
-/// Empty if the file cannot be read.
+/// Returns the contents, or an empty string if the file cannot be read.
 func contents(of path: String) -> [UInt8] {
     let file = open(path, O_RDONLY | O_CLOEXEC)
     guard file >= 0 else { return [] }

@@ -3,7 +3,7 @@ internal import Gevent
 internal import GeventNet
 internal import Glibc
 
-/// A server on TCP whose clients are another process, on another processor if there is one.
+/// A TCP server whose clients are another process, on another processor if there is one.
 let networkCases: [Case] =
     [1, 100, 1_000, 10_000].map(echo)
     + [
@@ -17,9 +17,9 @@ let networkCases: [Case] =
         ) { _, run in try idleConnections(run) },
     ]
 
-/// All connections are active: each has a request in flight all the time.
+/// All connections are active: each has a request in flight at all times.
 private func echo(connections: Int) -> Case {
-    // With one, both sides sleep between two requests. With 10,000, the connecting takes long already.
+    // With one connection, both sides sleep between two requests. With 10,000, connecting alone takes long.
     let (operations, quickOperations) =
         switch connections {
         case 1: (25_000, 10_000)
@@ -53,7 +53,7 @@ private func echo(_ socket: Socket) throws {
 }
 
 private func startServer(_ handler: @escaping (Socket) throws -> Void) throws -> StreamServer {
-    // Threads that are made from here on, and this one, stay on the first processor; the clients get the second.
+    // This thread and new threads stay on the first processor; the clients get the second.
     measure_bind(measure_allowed_processor(0))
     let server = StreamServer(.loopback(), backlog: 4_096) { socket, _ in try handler(socket) }
     try server.start()
@@ -70,8 +70,8 @@ private func serve(_ server: StreamServer, _ run: Run, _ mode: String, connectio
     try load.waitForStart()
     var result = ""
     try run.measure { result = try load.readResult() }
-    // As the generator measured it: from its first request to its last answer, without the closing of its connections,
-    // and in the same way as for the peers.
+    // Measured by the generator, as for the peers: from its first request to its last answer, without the closing of
+    // its connections.
     run.record(processorNanosecondsEach: try load.number("serverProcessorNanosecondsPerRequest", in: result))
     run.also("requests a second", try load.number("requestsPerSecond", in: result), "")
     run.also("median latency", try load.number("p50Microseconds", in: result), "µs")
@@ -82,7 +82,7 @@ private func serve(_ server: StreamServer, _ run: Run, _ mode: String, connectio
 private func idleConnections(_ run: Run) throws {
     try needDescriptors(run.operations)
     let server = try startServer { socket in try echo(socket) }
-    // What the first connections need for all that follow is there before anything is measured.
+    // Makes the allocations that are shared by all later connections before the measurement.
     let few = try LoadProcess("idle", ["--port", "\(server.port)", "--connections", "10"])
     try few.waitForStart()
     let before = measure_memory_bytes(0)
@@ -91,7 +91,7 @@ private func idleConnections(_ run: Run) throws {
         load.end()
         few.end()
     }
-    // Each has sent a byte and had it back: its greenlet has run, and waits.
+    // Each has sent a byte and received the echo: its greenlet has run, and waits.
     try load.waitForStart()
     run.record(bytesEach: Double(measure_memory_bytes(0) - before) / Double(run.operations))
     try run.measure {}

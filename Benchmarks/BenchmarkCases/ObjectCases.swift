@@ -1,6 +1,6 @@
 internal import Gevent
 
-/// Events, queues and semaphores: greenlets that wait for each other.
+/// Cases with events, queues and semaphores: greenlets that wait for each other.
 let objectCases: [Case] =
     [1, 128].map(queues)
     + [

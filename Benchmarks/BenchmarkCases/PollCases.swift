@@ -10,8 +10,8 @@ internal import Glibc
     internal import CPlainLibuv
 #endif
 
-/// The bare poll with nothing, one or many descriptors ready, beside the same in plain C on the same library: what the
-/// Loop protocol costs.
+/// The bare poll with none, one or many descriptors ready, compared with plain C on the same library: the cost of the
+/// Loop protocol.
 func polls(ready: Int) -> Case {
     Case(
         "poll-\(ready)", "poll, \(grouped(ready)) ready", group: "descriptors", reachesLoop: true,
@@ -27,7 +27,7 @@ func polls(ready: Int) -> Case {
         let loop = try backend.makeLoop(hub.resolvedConfiguration)
         defer { loop.close() }
         for descriptor in descriptors.reads { try loop.setInterest(.read, for: descriptor, generation: 0) }
-        // Both sides in turn, several times: what disturbs one disturbs the other.
+        // Both sides alternate several times, so noise affects both alike.
         let rounds = 9
         let each = max(1, run.operations / rounds)
         var ratios: [Double] = []
@@ -43,7 +43,7 @@ func polls(ready: Int) -> Case {
 /// Watched and never ready.
 private let idleDescriptors = 16
 
-/// Nanoseconds of one poll.
+/// Returns the nanoseconds of one poll.
 private func nanosecondsOfPolls(_ loop: any Loop, _ rounds: Int, expecting ready: Int) throws -> Double {
     var events = ReadyEvents(minimumCapacity: 1_024)
     var seen = 0
@@ -54,15 +54,16 @@ private func nanosecondsOfPolls(_ loop: any Loop, _ rounds: Int, expecting ready
         events.removeAll()
     }
     let nanoseconds = Double(start.duration(to: loop.now) / .nanoseconds(1))
-    // A loop may have its own limit for one poll, but finds something each time.
+    // A loop may limit the events of one poll, but each poll finds one.
     try expect(ready == 0 ? seen == 0 : seen >= rounds, "\(rounds) polls found \(seen) events")
     return nanoseconds / Double(rounds)
 }
 
-/// The same polls in C: descriptors, how many, rounds, and where to count events. Nanoseconds of all rounds.
+/// The same polls in C. Takes descriptors, their number, rounds, and the event count. Returns nanoseconds of all
+/// rounds.
 private typealias PlainPolls = (UnsafePointer<CInt>, CInt, CInt, UnsafeMutablePointer<Int64>) -> Int64
 
-/// The C program on the library that a loop is built on; nil for a loop without one.
+/// The C program on the library of a loop; nil for a loop without a library.
 private func plainPolls(_ loop: String) -> PlainPolls? {
     switch loop {
     case "epoll": return { plain_epoll_polls($0, $1, $2, $3) }
@@ -76,7 +77,7 @@ private func plainPolls(_ loop: String) -> PlainPolls? {
     }
 }
 
-/// Pipes, `ready` of which have something to read.
+/// Pipes, `ready` of which contain data.
 private struct Descriptors {
     private(set) var reads: [CInt] = []
     private var writes: [CInt] = []
@@ -91,7 +92,7 @@ private struct Descriptors {
         }
     }
 
-    /// Of one poll.
+    /// The nanoseconds of one poll.
     func nanoseconds(of polls: PlainPolls, _ rounds: Int) -> Double {
         var seen: Int64 = 0
         return Double(polls(reads, CInt(reads.count), CInt(rounds), &seen)) / Double(rounds)

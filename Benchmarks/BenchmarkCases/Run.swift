@@ -1,32 +1,31 @@
 internal import CMeasure
 
-/// One run of a case: what the case is told, and what it tells.
+/// One run of a case: its parameters and its results.
 public final class Run {
-    /// A figure besides the case's own.
+    /// A figure in addition to the case's own.
     public struct Extra: Sendable {
         public let name: String
         public let value: Double
         public let unit: String
     }
 
-    /// The measured part.
+    /// The measurement of the measured part.
     public struct Window: Sendable {
         public let nanoseconds: Int
-        /// Of the whole process.
+        /// Processor time of the whole process.
         public let processorNanoseconds: Int
-        /// How often the kernel took a processor away from this process.
+        /// The number of times the kernel preempted this process.
         public let preemptions: Int
-        /// Allocations of the thread; nil if nothing counts them.
+        /// Allocations of the thread; nil if they are not counted.
         public let allocations: Int?
     }
 
-    /// How many operations to make.
+    /// The number of operations to make.
     public let operations: Int
     public private(set) var window: Window?
-    /// Bytes each, resident and page tables, from a case about memory.
+    /// Bytes for each operation, resident and page tables, from a case about memory.
     public private(set) var bytesEach: Double?
-    /// Processor time of one operation, in nanoseconds, from a case whose load generator measures it; nil where the
-    /// window does.
+    /// Processor time of one operation in nanoseconds, from a case whose load generator measures it; otherwise nil.
     public private(set) var processorNanosecondsEach: Double?
     public private(set) var extras: [Extra] = []
 
@@ -34,8 +33,8 @@ public final class Run {
     private let aroundMeasured: (() throws -> Void) throws -> Void
 
     /// - Parameters:
-    ///   - countAllocations: how many allocations the calling thread has made so far.
-    ///   - aroundMeasured: is handed the measured part and calls it, once.
+    ///   - countAllocations: returns the number of allocations that the calling thread has made so far.
+    ///   - aroundMeasured: receives the measured part and must call it once.
     public init(
         operations: Int, countAllocations: (() -> Int)? = nil,
         aroundMeasured: @escaping (() throws -> Void) throws -> Void = { try $0() }
@@ -45,7 +44,7 @@ public final class Run {
         self.aroundMeasured = aroundMeasured
     }
 
-    /// The part that is measured. A case calls this once; what it needs for that it makes before.
+    /// Runs and measures `body`. A case calls this once, and prepares everything before the call.
     func measure(_ body: () throws -> Void) throws {
         precondition(window == nil, "a case measures one part")
         try aroundMeasured {
@@ -61,13 +60,13 @@ public final class Run {
         }
     }
 
-    /// The figure of a case about memory.
+    /// Sets the figure of a case about memory.
     func record(bytesEach: Double) { self.bytesEach = bytesEach }
 
-    /// The figure of a case about a server: what its load generator measured.
+    /// Sets the figure of a case about a server, as measured by its load generator.
     func record(processorNanosecondsEach: Double) { self.processorNanosecondsEach = processorNanosecondsEach }
 
-    /// A figure besides the case's own.
+    /// Adds a figure to the case's own.
     func also(_ name: String, _ value: Double, _ unit: String) {
         extras.append(Extra(name: name, value: value, unit: unit))
     }
@@ -76,7 +75,7 @@ public final class Run {
 @available(*, unavailable)
 extension Run: Sendable {}
 
-/// What a step of the reference loop takes now, in nanoseconds, and how much of that time the thread had a processor.
+/// Returns the current time of a step of the reference loop in nanoseconds, and the thread's share of the processor.
 public func referenceSteps(_ steps: Int) -> (nanoseconds: Double, share: Double) {
     let found = measure_reference_steps(Int64(steps))
     return (found.nanoseconds, found.share)

@@ -5,7 +5,8 @@ let timerCases: [Case] = [
     timeouts(pending: 1_000_000),
     manyTimers(starting: true),
     manyTimers(starting: false),
-    // Processor time: where it is less than a tenth of a microsecond, the wall clock shows the millisecond instead.
+    // Processor time: while a sleep costs less than a tenth of a microsecond, wall time would show only the
+    // millisecond.
     Case(
         "sleep-storm", "sleep for a millisecond, 10,000 greenlets, CPU per sleep", group: "timers",
         figure: .processor, reachesLoop: true, operations: 400_000, quickOperations: 100_000
@@ -35,7 +36,7 @@ let timerCases: [Case] = [
     ) { _, run in try sleepsUntilRandomMoments(run) },
 ]
 
-/// A timeout that is made, started and cancelled while others are pending, as a request under a timeout does.
+/// A timeout that is made, started and cancelled while others are pending, like the timeout of a request.
 private func timeouts(pending: Int) -> Case {
     Case(
         "timeout-\(pending)", "make, start and cancel a timeout, \(grouped(pending)) pending", group: "timers",
@@ -54,7 +55,7 @@ private func timeouts(pending: Int) -> Case {
     }
 }
 
-/// Many timeouts, each an object of its own: the cost of making and starting all of them, or of cancelling them.
+/// Many timeouts, each its own object: the cost of making and starting all of them, or of cancelling them.
 private func manyTimers(starting: Bool) -> Case {
     Case(
         starting ? "timers-start" : "timers-cancel",
@@ -78,8 +79,8 @@ private func manyTimers(starting: Bool) -> Case {
     }
 }
 
-/// Delayed starts, which are timers without a greenlet behind them, from starting the first until the last has fired.
-/// The hub sleeps between the deadlines, so its polls are part of the cost.
+/// Delayed starts, which are timers without a running greenlet, from the first start until the last has fired. The hub
+/// sleeps between the deadlines, so its polls are part of the cost.
 private func timersAtRandomMoments(_ run: Run) throws {
     var moments = RandomMoments(count: run.operations)
     var fired = 0
@@ -118,16 +119,16 @@ private func sleepsUntilRandomMoments(_ run: Run) throws {
     }
 }
 
-/// Moments that are equally likely within a span in which a hundred of them come in a millisecond. Each peer has the
-/// same sequence.
+/// Random moments, uniformly distributed over a span with a hundred of them per millisecond. Each peer has the same
+/// sequence.
 private struct RandomMoments {
     private let span: UInt64
     private var state: UInt64 = 1
 
-    /// - Parameter count: how many of them there will be.
+    /// - Parameter count: the number of moments.
     init(count: Int) { span = UInt64(count) * 10 }
 
-    /// The first tenth of a second is for starting all timers before one fires.
+    /// The first tenth of a second is reserved for starting all timers before one fires.
     mutating func next() -> Duration {
         state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
         return .milliseconds(100) + .microseconds(Int(state >> 33) % Int(span))

@@ -4,13 +4,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// glibc's own names for its allocator. Nothing has to be looked up, so nothing can allocate before it is found.
+// glibc's other names for its allocator. They need no lookup, which could itself allocate.
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
 extern void *__libc_realloc(void *block, size_t size);
 extern void *__libc_memalign(size_t alignment, size_t size);
 
-// In the program's own thread-local block: read and written without a call, so it may be used before main, too.
+// In the program's own thread-local block, so it is accessed without a call and usable before main.
 static _Thread_local int64_t count __attribute__((tls_model("initial-exec")));
 
 int64_t count_allocations_of_thread(void) { return count; }

@@ -12,7 +12,7 @@
 
 #define VARIABLE "GEVENT_BENCHMARK_STEPPED"
 
-// What the counted program says to the counter, which keeps these signals to itself.
+// Signals from the counted program to the counter, which does not deliver them.
 enum { BEGIN = SIGUSR1, END = SIGUSR2, REFUSED = 97 };
 
 int count_instructions_is_on(void) { return getenv(VARIABLE) != NULL; }
@@ -26,14 +26,14 @@ static _Noreturn void become_counted(char *const arguments[]) {
     int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null >= 0) dup2(null, STDOUT_FILENO);
     setenv(VARIABLE, "1", 1);
-    // Otherwise the first call of each function would be a search for it.
+    // Resolves all symbols now. Otherwise the first call of each function would include a symbol lookup.
     setenv("LD_BIND_NOW", "1", 1);
     raise(SIGSTOP);
     execv("/proc/self/exe", arguments);
     _exit(127);
 }
 
-/// Steps the thread until it says that it is over. The number of steps, or -1 if it ended before.
+/// Steps the thread until it signals the end. Returns the number of steps, or -1 if the thread ended before.
 static int64_t steps_of(pid_t thread) {
     int64_t count = 0;
     int signal = 0, status;
@@ -45,7 +45,7 @@ static int64_t steps_of(pid_t thread) {
         if (!WIFSTOPPED(status)) return -1;
         signal = WSTOPSIG(status);
         if (signal == END) return count;
-        // A step, or one of ptrace's own events, which come as this signal too: there is none in what is stepped.
+        // A step. ptrace's own events use this signal too, but do not occur in the stepped code.
         if (signal == SIGTRAP) {
             count++;
             signal = 0;

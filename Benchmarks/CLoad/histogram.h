@@ -1,4 +1,4 @@
-// Latencies by their size, to within 1.6 percent: 64 buckets for each power of two.
+// A histogram of latencies with a precision of 1.6 percent: 64 buckets for each power of two.
 #pragma once
 
 #include <stdint.h>
@@ -23,14 +23,14 @@ static inline void histogram_add(histogram *histogram, uint64_t value) {
     if (value > histogram->highest) histogram->highest = value;
 }
 
-/// The least value that is in the bucket.
+/// The smallest value in the bucket.
 static inline double histogram_value(unsigned bucket) {
     if (bucket < HISTOGRAM_STEPS) return bucket;
     unsigned power = bucket / HISTOGRAM_STEPS + HISTOGRAM_SHIFT - 1, step = bucket % HISTOGRAM_STEPS;
     return (double)((uint64_t)(HISTOGRAM_STEPS + step) << (power - HISTOGRAM_SHIFT));
 }
 
-/// What this share of all values lies below.
+/// Returns the value below which this share of all values lies.
 static inline double histogram_at(const histogram *histogram, double share) {
     uint64_t wanted = (uint64_t)(share * (double)histogram->total), seen = 0;
     for (unsigned bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {

@@ -29,7 +29,7 @@ typedef struct options {
 typedef struct connection {
     int descriptor;
     int received;   // bytes of the answer so far
-    int64_t began;  // when the request was sent, or the connection begun
+    int64_t began;  // when the request was sent, or the connection started
 } connection;
 
 static _Noreturn void fail(const char *format, ...) {
@@ -94,12 +94,12 @@ static connection *connect_all(const options *options, int poller) {
 static void ask(connection *connection, const char *request, int bytes) {
     connection->received = 0;
     connection->began = now();
-    // Never short: the answer to the one before has been read, so the socket's buffer is empty.
+    // Never partial: the previous answer has been read, so the socket's buffer is empty.
     ssize_t sent = send(connection->descriptor, request, (size_t)bytes, MSG_NOSIGNAL);
     if (sent != bytes) fail("could not send %d bytes: %s", bytes, sent < 0 ? strerror(errno) : "the buffer is full");
 }
 
-/// Reads what is there. Whether the answer is complete.
+/// Reads available bytes. Returns whether the answer is complete.
 static bool hear(connection *connection, char *room, const char *request, int bytes) {
     while (connection->received < bytes) {
         ssize_t count = recv(connection->descriptor, room, (size_t)(bytes - connection->received), 0);
@@ -117,7 +117,7 @@ static bool hear(connection *connection, char *room, const char *request, int by
 
 static int wait_for(int poller, struct epoll_event *events, int room) {
     int count;
-    // Ten seconds without any event is a server that hangs.
+    // Ten seconds without any event mean that the server hangs.
     while ((count = epoll_wait(poller, events, room, 10000)) < 0 && errno == EINTR) {}
     if (count < 0) fail("epoll_wait: %s", strerror(errno));
     if (count == 0) fail("no answer in 10 s");
@@ -140,7 +140,7 @@ static echo echo_begin(const options *options, int bytes) {
     echo.room = allocate((size_t)bytes, 1);
     for (int i = 0; i < bytes; i++) echo.request[i] = (char)('a' + i % 26);
     echo.all = connect_all(options, echo.poller);
-    // Each connection once, so that everything that a first use needs has been made.
+    // Uses each connection once, so that allocations at first use precede the measurement.
     for (int i = 0; i < options->connections; i++) ask(&echo.all[i], echo.request, bytes);
     struct epoll_event events[EVENTS];
     for (int left = options->connections; left > 0;) {
@@ -219,7 +219,7 @@ static void run_echo(const options *options) {
 
 static void begin_connection(int poller, connection *connection, const struct sockaddr_in *address) {
     connection->descriptor = new_socket(false);
-    // Closed by a reset, so that no port is left waiting and the next connection finds one.
+    // Closed by a reset, so that no port stays in TIME_WAIT and the next connection finds one.
     struct linger linger = {.l_onoff = 1, .l_linger = 0};
     setsockopt(connection->descriptor, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
     connection->began = now();

@@ -59,7 +59,7 @@ typedef struct node {
     uint64_t words[WORDS];
 } node;
 
-// Called through a pointer that the compiler cannot see through; volatile, so that every word is stored and read back.
+// Called through a pointer that the compiler cannot analyse. Volatile, so that every word is stored and reloaded.
 static void step(node *from, node *to) {
     volatile uint64_t saved[WORDS];
     for (int i = 0; i < WORDS; i++) saved[i] = from->words[i];
@@ -69,7 +69,7 @@ static void step(node *from, node *to) {
 measure_reference measure_reference_steps(int64_t steps) {
     static _Thread_local node nodes[NODES];
     void (*volatile function)(node *, node *) = step;
-    // 29 is coprime to 64, so the ring visits every node, and no two neighbours in turn.
+    // 29 is coprime to 64, so the ring visits every node, and never two neighbours in succession.
     for (int i = 0; i < NODES; i++) nodes[i] = (node){.next = &nodes[(i + 29) % NODES], .step = function};
     node *at = nodes;
     int64_t wall = nanoseconds(CLOCK_MONOTONIC), processor = nanoseconds(CLOCK_THREAD_CPUTIME_ID);
@@ -86,7 +86,7 @@ measure_reference measure_reference_steps(int64_t steps) {
 
 // --- Processors ------------------------------------------------------------------------------------------------------
 
-// As they were when the process began: binding a thread must not change what is allowed to the next one.
+// Read when the process starts: binding a thread must not change the set of allowed processors for the next one.
 static cpu_set_t allowed;
 
 __attribute__((constructor)) static void find_allowed(void) {

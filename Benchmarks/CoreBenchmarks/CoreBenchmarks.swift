@@ -4,18 +4,18 @@ import Gevent
 import GeventTesting
 import Glibc
 
-// Runs every case of the table, each run on a fresh thread with a hub of its own on the loop that GEVENT_LOOP chooses;
-// the ones that the loop takes part in on every loop that is linked, unless GEVENT_LOOP names one.
+// Runs every case, each run on a new thread with its own hub on the loop selected by GEVENT_LOOP. Without GEVENT_LOOP,
+// cases that use the loop run on every linked loop.
 //
-// The unit is one run of so many operations: the plugin divides nothing, so the name says by what to divide. What a
-// case says of memory is in a name too: the plugin has no metric for it that would not count the process' other cases.
+// The unit is one run of that many operations: the plugin does not divide, so the name contains the divisor. A memory
+// figure is in a name too, because the plugin's memory metrics would include the process's other cases.
 let benchmarks: @Sendable () -> Void = {
     for one in allCases where one.figure != .memory {
         for loop in one.reachesLoop ? loops : [nil] { declare(one, on: loop) }
     }
 }
 
-/// Nil stands for what GEVENT_LOOP chooses.
+/// Nil means the loop selected by GEVENT_LOOP.
 private let loops: [String?] =
     getenv("GEVENT_LOOP").map { $0.pointee != 0 } == true ? [nil] : LoopBackend.linked.map(\.name)
 
@@ -24,8 +24,8 @@ private func declare(_ one: Case, on loop: String?) {
     let configuration = Benchmark.Configuration(
         metrics: [.wallClock, .cpuTotal], warmupIterations: 1, maxDuration: .seconds(3), maxIterations: 20)
     Benchmark(name, configuration: configuration) { benchmark in
-        // The benchmark object is handed to the thread that runs the case and back: this thread waits meanwhile, so
-        // the two never use it at the same time.
+        // The benchmark object is passed to the thread that runs the case and back. This thread waits meanwhile, so the
+        // two never use it at the same time.
         nonisolated(unsafe) let benchmark = benchmark
         try withHub(on: testLoop(loop), allowingLeftovers: true) { hub in
             let run = Run(

@@ -1,6 +1,7 @@
 // Tests the C part of the core without Swift: the switch with every register it must preserve, stacks and their guards,
-// the ready queue, waits and timers. ci/aarch64/run builds it for AArch64 and runs it under qemu. It works on other
-// architectures: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S ci/aarch64/test.c
+// the ready queue, waits and timers. ci/aarch64/run builds it for AArch64 and runs it under qemu. It also works on
+// other architectures: cc -pthread -I.../CGevent -I.../CGevent/include .../CGevent/*.c .../CGevent/*.S
+// ci/aarch64/test.c
 
 #include <alloca.h>
 #include <errno.h>

@@ -86,7 +86,7 @@ func confined(_ greenlet: Greenlet<Int>, _ raw: RawGreenlet, _ monitor: Monitor)
     needsSendable(greenlet.link { _ in })  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(Hub.current.hold())  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(monitor.onBlocking { _ in })
-    needsSendable(greenlet.rawLink {})  // expected-error {{'WaitLink' to 'Sendable' is unavailable}}
+    needsSendable(greenlet.rawLink {})  // expected-error {{type 'Registration' does not conform to the 'Sendable' protocol}}
     needsSendable(SpawnTreeLocals())  // expected-error {{'SpawnTreeLocals' to 'Sendable' is unavailable}}
     needsSendable(Hub.current)  // expected-error {{'Hub' to 'Sendable' is unavailable}}
     needsSendable(Event())  // expected-error {{'_WaitableObject' to 'Sendable' is unavailable}}
@@ -184,7 +184,6 @@ func blockingCalls() {
     var signals = sigset_t()
     var number: CInt = 0
     sigwait(&signals, &number)  // expected-error {{use 'onSignal'}}
-    flock(0, LOCK_EX)  // expected-error {{repeat 'Glibc.flock' with LOCK_NB}}
     lockf(0, F_LOCK, 0)  // expected-error {{repeat 'Glibc.lockf' with F_TLOCK}}
     getaddrinfo("example.org", nil, nil, nil)  // expected-error {{call 'Glibc.getaddrinfo' in another thread}}
     getnameinfo(nil, 0, nil, 0, nil, 0, 0)  // expected-error {{call 'Glibc.getnameinfo' in another thread}}
@@ -201,8 +200,6 @@ func blockingOnPurpose(_ permits: Semaphore) throws {
     Glibc.sleep(1)
     var entry = pollfd()
     _ = Glibc.poll(&entry, 1, 0)
-    _ = Foundation.flock(0, LOCK_EX | LOCK_NB)
-    let _: flock = flock()
     try sleep(for: .seconds(1))
     try sleep()
     _ = try wait([Event()])

@@ -1,14 +1,14 @@
-// Counts the instructions of a part of a program, exactly and on every machine alike, by single-stepping it: slow, a
-// few microseconds an instruction, but a noisy machine cannot change what it counts, and it needs no counter of the
-// processor's, which virtual machines rarely have, and no tool.
+// Counts the instructions of a part of a program by single-stepping. The count is exact and the same on every machine.
+// It takes a few microseconds per instruction, but noise does not affect it, and it needs neither a tool nor the
+// processor's performance counters, which virtual machines rarely have.
 #pragma once
 
 #include <stdint.h>
 
 /// Runs this program again with these arguments, which end with a null pointer, with GEVENT_BENCHMARK_STEPPED set and
-/// without its standard output. Returns the instructions between its calls of count_instructions_begin and
-/// count_instructions_end, in user mode and of the calling thread; a system call counts as one. -1 if the program
-/// failed, and -2 if this system does not allow tracing.
+/// without its standard output. Returns the number of instructions between its calls of count_instructions_begin and
+/// count_instructions_end, in user mode and on the calling thread; a system call counts as one. Returns -1 if the
+/// program failed, and -2 if this system does not allow tracing.
 int64_t count_instructions_of(char *const arguments[]);
 
 /// Whether this process is being counted.

@@ -2,5 +2,5 @@
 
 #include <stdint.h>
 
-/// As plain_epoll_polls, on libev.
+/// Like plain_epoll_polls, on libev.
 int64_t plain_libev_polls(const int *descriptors, int count, int rounds, int64_t *seen);

@@ -2,5 +2,5 @@
 
 #include <stdint.h>
 
-/// As plain_epoll_polls, on libuv.
+/// Like plain_epoll_polls, on libuv.
 int64_t plain_libuv_polls(const int *descriptors, int count, int rounds, int64_t *seen);

@@ -79,7 +79,7 @@ static long long processor_now() {
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/// Each sleeps until a moment of its own; the moments are as run-case has them.
+/// Fibers that each sleep until their own moment. The moments are those of run-case.
 static void sleep_random(const char *name) {
     long count = scaled(100000);
     std::uint64_t state = 1;

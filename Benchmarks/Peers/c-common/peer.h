@@ -1,6 +1,6 @@
-// What the C peers share: how they are called, and what they print.
+// Shared by the C peers: their arguments and their output.
 //
-//     peer --list                 one name of a case a line
+//     peer --list                 prints the names of the cases, one per line
 //     peer CASE [--quick]         runs it once and prints one JSON object
 //     peer serve-echo|serve-close prints {"port": n} and serves on 127.0.0.1 until its standard input ends
 #pragma once
@@ -29,29 +29,29 @@ static inline int64_t peer_now(void) {
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/// The processor time of this process, in nanoseconds.
+/// Returns the processor time of this process, in nanoseconds.
 static inline int64_t peer_processor_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-/// The next random moment, in microseconds from now. All `count` of them are equally likely within a span in which a
-/// hundred come in a millisecond. The sequence is the same in each process, and the one of run-case.
+/// Returns the next random moment, in microseconds from now. All `count` moments are uniformly distributed over a span
+/// with a hundred per millisecond. The sequence is the same in each process, and equal to run-case's.
 static inline int64_t peer_random_moment(int64_t count) {
     static uint64_t state = 1;
     state = state * 6364136223846793005u + 1442695040888963407u;
     return 100000 + (int64_t)(state >> 33) % (count * 10);
 }
 
-/// Prints what one run came to: nanoseconds for `operations` operations.
+/// Prints the result of a run: nanoseconds for `operations` operations.
 static inline void peer_report(const char *name, int64_t operations, int64_t nanoseconds) {
     printf("{\"case\": \"%s\", \"operations\": %lld, \"nanoseconds\": %.3f}\n", name, (long long)operations,
            (double)nanoseconds / (double)operations);
     fflush(stdout);
 }
 
-/// Prints the memory that each of `count` things takes.
+/// Prints the memory of each of `count` objects.
 static inline void peer_report_bytes(const char *name, int64_t count, int64_t bytes) {
     printf("{\"case\": \"%s\", \"operations\": %lld, \"bytes\": %.1f}\n", name, (long long)count,
            (double)bytes / (double)count);
@@ -64,7 +64,7 @@ static inline void peer_check(bool holds, const char *what) {
     exit(1);
 }
 
-/// What this process holds, in bytes: resident memory and page tables.
+/// Returns the memory of this process, in bytes: resident memory and page tables.
 static inline int64_t peer_memory(void) {
     FILE *file = fopen("/proc/self/status", "re");
     peer_check(file != NULL, "/proc/self/status");
@@ -77,7 +77,7 @@ static inline int64_t peer_memory(void) {
     return kibibytes << 10;
 }
 
-/// A listening socket on a free port of 127.0.0.1, which is printed.
+/// Opens a listening socket on a free port of 127.0.0.1, and prints the port.
 static inline int peer_listen(bool nonblocking) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -101,7 +101,7 @@ static inline void peer_no_delay(int descriptor) {
     setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
 }
 
-/// `serve` echoes what a connection sends, or closes each connection at once; `cases` are the others.
+/// `serve` echoes the input of a connection, or closes each connection at once; `cases` are the others.
 static inline int peer_main(
     int count, char **arguments, void (*serve)(bool echoes), const peer_case *cases, size_t case_count) {
     const char *wanted = count > 1 ? arguments[1] : "";

@@ -45,7 +45,7 @@ static void serve(bool echoes) {
     }
 }
 
-// MARK: waking a sleeping loop from another thread
+// MARK: Waking a sleeping loop from another thread
 
 static int ping, pong;
 
@@ -60,7 +60,7 @@ static void *answer(void *argument) {
     return NULL;
 }
 
-/// The other thread wakes an epoll_wait by an eventfd, and is woken by one: a round trip.
+/// The other thread wakes an epoll_wait through an eventfd, and is woken through another: a round trip.
 static void wake(bool quick) {
     int64_t rounds = quick ? 20000 : 200000;
     ping = eventfd(0, EFD_CLOEXEC);

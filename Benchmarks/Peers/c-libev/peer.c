@@ -52,7 +52,7 @@ static void serve(bool does_echo) {
     ev_run(loop, 0);
 }
 
-// MARK: timers
+// MARK: Timers
 
 static int64_t fired, expected;
 
@@ -66,7 +66,7 @@ static void on_timer_once(struct ev_loop *loop, ev_timer *watcher, int events) {
     free(watcher);
 }
 
-/// Many timers: start them all, cancel them all.
+/// Many timers: starts all of them, then cancels them.
 static void timers(bool cancelling) {
     enum { count = 100000 };
     struct ev_loop *loop = ev_default_loop(EVBACKEND_EPOLL);
@@ -104,7 +104,7 @@ static void timers_random(bool quick) {
 static void timer_start(bool quick) { (void)quick, timers(false); }
 static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
-// MARK: waking a sleeping loop from another thread
+// MARK: Waking a sleeping loop from another thread
 
 static ev_async woken;
 static struct ev_loop *home;

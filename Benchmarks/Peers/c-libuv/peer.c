@@ -62,7 +62,7 @@ static void serve(bool does_echo) {
     uv_run(loop, UV_RUN_DEFAULT);
 }
 
-// MARK: timers
+// MARK: Timers
 
 static int64_t fired, expected;
 
@@ -75,7 +75,7 @@ static void on_timer_once(uv_timer_t *timer) {
     uv_close((uv_handle_t *)timer, on_closed);
 }
 
-/// Many timers: start them all, cancel them all.
+/// Many timers: starts all of them, then cancels them.
 static void timers(bool cancelling) {
     enum { count = 100000 };
     uv_loop_t *loop = uv_default_loop();
@@ -104,7 +104,7 @@ static void timers_random(bool quick) {
     for (int64_t i = 0; i < expected; i++) {
         uv_timer_t *timer = malloc(sizeof *timer);
         uv_timer_init(loop, timer);
-        // Its timers know nothing finer than milliseconds.
+        // libuv's timers have a resolution of a millisecond.
         uv_timer_start(timer, on_timer_once, (uint64_t)(peer_random_moment(expected) + 999) / 1000, 0);
     }
     uv_run(loop, UV_RUN_DEFAULT);
@@ -114,7 +114,7 @@ static void timers_random(bool quick) {
 static void timer_start(bool quick) { (void)quick, timers(false); }
 static void timer_cancel(bool quick) { (void)quick, timers(true); }
 
-// MARK: waking a sleeping loop from another thread
+// MARK: Waking a sleeping loop from another thread
 
 static uv_async_t woken;
 static int64_t rounds, done;

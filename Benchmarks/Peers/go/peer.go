@@ -1,4 +1,4 @@
-// Go: goroutines on one processor, as one greenlet hub has one.
+// Go: goroutines on one processor, like the greenlets of one hub.
 package main
 
 import (
@@ -137,7 +137,7 @@ func processorTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// Moments as run-case has them.
+// The moments of run-case.
 func randomMoments(count int) func() time.Duration {
 	state := uint64(1)
 	return func() time.Duration {
@@ -182,7 +182,7 @@ func sleepRandom(name string) {
 	report(name, count, processorTime()-start)
 }
 
-// What this process holds, in bytes: resident memory and page tables.
+// The memory of this process in bytes: resident memory and page tables.
 func memory() float64 {
 	text, _ := os.ReadFile("/proc/self/status")
 	kibibytes := 0
@@ -207,7 +207,7 @@ func asleep(count int) func(string) {
 			}()
 		}
 		begun.Wait()
-		// For those that have begun and are not asleep yet.
+		// Waits for goroutines that have started but do not sleep yet.
 		time.Sleep(200 * time.Millisecond)
 		emit(result{Case: name, Operations: count, Bytes: (memory() - before) / float64(count)})
 	}

@@ -1,5 +1,5 @@
-// State Threads on epoll, with its default stacks. It has no yield, so a thread sleeps for no time. It has no queue, so
-// there is a ring with two condition variables. Its only timers are those of sleeping and waiting threads.
+// State Threads on epoll, with its default stacks. It has no yield, so a thread sleeps for zero time instead. It has no
+// queue, so a ring with two condition variables replaces it. Its only timers are those of sleeping and waiting threads.
 #include <st.h>
 
 #include "../c-common/peer.h"
@@ -22,7 +22,7 @@ static st_thread_t *room_for(int64_t count) {
     return made;
 }
 
-// MARK: threads among themselves
+// MARK: Threads only
 
 static int64_t each;
 
@@ -124,7 +124,7 @@ static void queue(bool quick) {
     peer_check(sum == elements * (elements - 1) / 2, "an element got lost");
 }
 
-// MARK: sleeping
+// MARK: Sleeping
 
 static st_cond_t gate;
 static int64_t sleepers;
@@ -162,7 +162,7 @@ static void asleep(const char *name, int64_t count) {
 static void asleep_100000(bool quick) { (void)quick, asleep("asleep-100000", 100000); }
 static void asleep_1000000(bool quick) { (void)quick, asleep("asleep-1000000", 1000000); }
 
-// MARK: serving
+// MARK: Serving
 
 static void *echo(void *argument) {
     st_netfd_t connection = argument;
@@ -197,7 +197,7 @@ static void serve(bool echoes) {
 }
 
 int main(int count, char **arguments) {
-    // Without this, it polls by select.
+    // Otherwise it would use select.
     peer_check(st_set_eventsys(ST_EVENTSYS_ALT) == 0 && st_init() == 0, "st_init");
     static const peer_case cases[] = {
         {"switch", switches},

@@ -1,5 +1,5 @@
-// What the commands in Benchmarks/ are made of. Each measurement has a process of its own, so one's memory is not the
-// next one's, and a crash ends one figure. `usage` below says what it prints.
+// The program on which the commands in Benchmarks/ are built. Each measurement runs in its own process, so that memory
+// is measured separately and a crash loses only one figure. `usage` below describes the output.
 
 import BenchmarkCases
 import CCountAllocations
@@ -9,22 +9,23 @@ import Gevent
 import Glibc
 
 let usage = """
-    Runs one case, once, in this process, on the loop that GEVENT_LOOP chooses.
+    Runs one case, once, in this process, on the loop selected by GEVENT_LOOP.
 
-        run-case --list            the cases, one JSON object a line
-        run-case --facts           the loops that are linked, with what they say of themselves; one JSON object
-        run-case --reference       the reference loop alone, for who measures something else beside it
+        run-case --list            lists the cases, one JSON object per line
+        run-case --facts           prints the linked loops with their features as one JSON object
+        run-case --reference       runs the reference loop alone, for measurements of other programs
         run-case ID [--quick] [--operations N]
                                    runs the case and prints one JSON object
         run-case ID --operations N --instructions
-                                   the same, one instruction after the other: prints "instructions", of one operation, on
-                                   the measuring thread, with what the measured part begins with; and no other figure
+                                   single-steps the case: prints only "instructions", those of the measuring thread per
+                                   operation, including the start of the measured part
 
-    Of a run: "value" is the figure ("wall" and "processor" nanoseconds of one operation, or "memory" bytes each);
-    "allocations", of the measuring thread, are per operation too; "extras" are further figures. "reference" is the
-    reference loop's step before and after the case, by the wall clock, "referenceProcessor" in processor time, and
-    "referenceShare" how much of the time this process had a processor: what is less than 1 went to somebody else. A
-    case that this system cannot run gives "unavailable", the reason, and no figures.
+    The result of a run: "value" is the figure (nanoseconds of "wall" or "processor" time per operation, or bytes of
+    "memory" each). "allocations" are those of the measuring thread per operation; "extras" are further figures.
+    "reference" is the time of a step of the reference loop before and after the case, by the wall clock,
+    "referenceProcessor" the same in processor time. "referenceShare" is this process's share of the processor; a value
+    below 1 means that other processes used it. A case that this system cannot run has "unavailable", the reason, and no
+    figures.
     """
 
 struct Description: Encodable {
@@ -84,17 +85,17 @@ func fail(_ message: String) -> Never {
     exit(1)
 }
 
-/// About 10 ms.
+/// Takes about 10 ms.
 let referenceLength = 1_000_000
 
 func measured(_ one: Case, operations: Int) throws -> Result {
-    // What the runtime does the first time only, which is much beside a few operations, is not counted.
+    // Excludes the runtime's work at first use, which would be significant with few operations.
     if count_instructions_is_on() != 0 { _ = try onFreshHub(one, operations: operations, isCounted: false) }
     return try onFreshHub(one, operations: operations, isCounted: count_instructions_is_on() != 0)
 }
 
-/// On the main thread, where most programs have their only hub, and where malloc, which gives every other thread an
-/// arena that it enlarges page by page, makes few system calls.
+/// Runs the case on the main thread, where most programs have their only hub. malloc makes few system calls there,
+/// while any other thread has an arena that grows page by page.
 func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result {
     let hub = try Hub.start()
     let result = try run(one, on: hub, operations: operations, isCounted: isCounted)
@@ -103,8 +104,8 @@ func onFreshHub(_ one: Case, operations: Int, isCounted: Bool) throws -> Result 
 }
 
 func run(_ one: Case, on hub: Hub, operations: Int, isCounted: Bool) throws -> Result {
-    // Otherwise the hub, on which time passes a thousand times too fast, would do nothing but look around. Before its
-    // first step, since a hub remembers for a while that turns were slow.
+    // While stepping, time passes a thousand times too fast, and the hub would only check timers. Set before the first
+    // step, because a hub remembers slow greenlets for a while.
     if isCounted { hub.switchInterval = .seconds(3_600) }
     var result = Result(case: one.id, loop: hub.loopName)
     let run = Run(
@@ -194,11 +195,11 @@ func run(_ arguments: [String]) throws {
             }
             operations = number
         case _ where argument.hasPrefix("-") || id != nil:
-            fail("\(argument)? run-case --help tells what there is")
+            fail("unknown argument \(argument); see run-case --help")
         default: id = argument
         }
     }
-    guard let id else { fail("which case? run-case --list tells") }
+    guard let id else { fail("the case is missing; see run-case --list") }
     guard let one = allCases.first(where: { $0.id == id }) else { fail("there is no case \(id); see run-case --list") }
     let count = operations ?? (isQuick ? one.quickOperations : nil) ?? one.operations
     try printJSON(try countsInstructions ? counted(one, operations: count) : measured(one, operations: count))

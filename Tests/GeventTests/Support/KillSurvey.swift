@@ -162,7 +162,7 @@ func runToCompletion<Program: KillableProgram>(
 /// Requires that an interruption at each of the `count` moments of an undisturbed run ends the program. `run`
 /// interrupts it at the given moment. At the last `tooLate` moments the last wait may have ended, so that nothing
 /// raises the error.
-func requireTheEnd(
+func requireEnd(
     by interruption: Interruption, atEvery moment: String, of count: Int, tooLate: Int = 0,
     sourceLocation: SourceLocation = #_sourceLocation, _ run: (Int) throws -> KilledRun
 ) throws {
@@ -195,7 +195,7 @@ func checkEveryWait(
     _ run: ProgramRun
 ) throws {
     let count = try waitCount(sourceLocation: sourceLocation, of: run)
-    try requireTheEnd(by: interruption, atEvery: "wait", of: count, sourceLocation: sourceLocation) { target in
+    try requireEnd(by: interruption, atEvery: "wait", of: count, sourceLocation: sourceLocation) { target in
         try run { hub, program, victim in
             func strike() throws {
                 if justBefore { return try interruption.strike(victim) }
@@ -211,7 +211,7 @@ func checkEveryWait(
 }
 
 /// Interrupts after each round of the hub in an undisturbed run.
-func requireTheEndAfterEveryRound(
+func requireEndAfterEveryRound(
     by interruption: Interruption, sourceLocation: SourceLocation = #_sourceLocation, _ run: ProgramRun
 ) throws {
     let rounds = Counter()
@@ -220,7 +220,7 @@ func requireTheEndAfterEveryRound(
     }
     try #require(undisturbed.isFinished, sourceLocation: sourceLocation)
     // In the last round the victim has been woken and will complete.
-    try requireTheEnd(
+    try requireEnd(
         by: interruption, atEvery: "round", of: rounds.count, tooLate: 1, sourceLocation: sourceLocation
     ) { target in
         try run { hub, program, victim in

@@ -120,7 +120,7 @@ struct KillEverywhereInGroupsTests {
     func twice() throws {
         let count = try waitCount { try Self.run($0) }
         for distance in 1..<6 {
-            try requireTheEnd(by: .kill, atEvery: "wait", of: count) { target in
+            try requireEnd(by: .kill, atEvery: "wait", of: count) { target in
                 try Self.run { hub, program, victim in
                     var waits = 0
                     program.beforeWait = {
@@ -136,7 +136,7 @@ struct KillEverywhereInGroupsTests {
 
     @Test("Interrupted after the n-th round of the hub, for every n", arguments: Interruption.kills)
     func afterEveryRound(interruption: Interruption) throws {
-        try requireTheEndAfterEveryRound(by: interruption) { try Self.run($0) }
+        try requireEndAfterEveryRound(by: interruption) { try Self.run($0) }
     }
 
     @Test("Interrupted by a foreign Timeout after every fraction of its time")

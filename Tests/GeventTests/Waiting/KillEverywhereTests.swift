@@ -69,7 +69,7 @@ struct KillEverywhereTests {
         "Interrupted after the n-th round of the hub, for every n, it ends with that error and leaves nothing behind",
         arguments: Interruption.kills)
     func afterEveryRound(interruption: Interruption) throws {
-        try requireTheEndAfterEveryRound(by: interruption) { try Self.run($0) }
+        try requireEndAfterEveryRound(by: interruption) { try Self.run($0) }
     }
 
     @Test("Interrupted by a foreign Timeout after every fraction of its time, it leaves nothing behind")

@@ -9,7 +9,6 @@
 // see BlockingCalls.swift.
 @_exported public import class GeventCore.Semaphore
 @_exported public import func GeventCore.clock_nanosleep
-@_exported public import func GeventCore.flock
 @_exported public import func GeventCore.fork
 @_exported public import func GeventCore.getaddrinfo
 @_exported public import func GeventCore.gethostbyname

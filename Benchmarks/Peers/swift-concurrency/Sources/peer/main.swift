@@ -1,5 +1,5 @@
-// Swift concurrency, on the default executor. compare-peers binds it to one processor, so that it has one thread, as a
-// hub has.
+// Swift concurrency, on the default executor. compare-peers binds it to one processor, so that it has one thread, like
+// a hub.
 
 import Glibc
 import Synchronization
@@ -13,7 +13,7 @@ func report(_ name: String, _ operations: Int, _ spent: Duration) {
     print("{\"case\": \"\(name)\", \"operations\": \(operations), \"nanoseconds\": \(nanoseconds)}")
 }
 
-/// What this process holds, in bytes: resident memory and page tables.
+/// The memory of this process in bytes: resident memory and page tables.
 func memory() -> Int {
     guard let file = fopen("/proc/self/status", "r") else { return 0 }
     defer { fclose(file) }
@@ -27,7 +27,7 @@ func memory() -> Int {
     return kibibytes << 10
 }
 
-/// Tasks that do nothing but yield.
+/// Tasks that only yield.
 func yields(_ name: String, _ count: Int) async {
     let each = scaled(400_000) / count
     let start = ContinuousClock.now
@@ -99,7 +99,7 @@ func asleep(_ name: String, _ count: Int) async throws {
         }
     }
     while begun.load(ordering: .relaxed) < count { await Task.yield() }
-    // For those that have begun and are not asleep yet.
+    // Waits for tasks that have started but do not sleep yet.
     try await Task.sleep(for: .milliseconds(200))
     let bytes = Double(memory() - before) / Double(count)
     print("{\"case\": \"\(name)\", \"operations\": \(count), \"bytes\": \(bytes)}")
@@ -112,7 +112,7 @@ func processorTime() -> Duration {
     return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
 }
 
-/// Moments as run-case has them, in microseconds.
+/// The moments of run-case, in microseconds.
 func randomMoments(_ count: Int) -> [Int] {
     var state: UInt64 = 1
     return (0..<count).map { _ in

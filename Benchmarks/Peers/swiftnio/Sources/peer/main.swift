@@ -51,14 +51,14 @@ func serve(echoes: Bool) throws {
             }
         }
     let channel = try bootstrap.bind(host: "127.0.0.1", port: 0).wait()
-    // Not print: its buffer would keep the line.
+    // Not print, which would keep the line in its buffer.
     let line = "{\"port\": \(channel.localAddress?.port ?? 0)}\n"
     write(STDOUT_FILENO, line, line.utf8.count)
     _ = readLine()
     exit(0)
 }
 
-/// Scheduled tasks: start them all, cancel them all. A cancel looks for its task among all that are pending.
+/// Scheduled tasks: starts all of them, then cancels them. A cancel searches all pending tasks.
 func timers(_ name: String, cancelling: Bool) {
     let count = 100_000
     let loop = group.next()
@@ -82,7 +82,7 @@ func processorTime() -> Duration {
     return .seconds(now.tv_sec) + .nanoseconds(now.tv_nsec)
 }
 
-/// Moments as run-case has them, in microseconds.
+/// The moments of run-case, in microseconds.
 func randomMoments(_ count: Int) -> [Int] {
     var state: UInt64 = 1
     return (0..<count).map { _ in

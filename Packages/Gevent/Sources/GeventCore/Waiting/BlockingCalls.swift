@@ -2,6 +2,9 @@
 // refuses calls to them. The module Gevent exports each of them by name. Such an export shadows the C library's
 // function of the same signature in a file that imports both: the unqualified call is an error, and `Glibc.sleep(1)`
 // still works.
+//
+// `flock` is not among them. Swift reads `Glibc.flock` as the structure of that name, so a refused function could not be
+// called at all, not even with `LOCK_NB`.
 
 public import Glibc
 
@@ -61,12 +64,6 @@ public func pause() -> CInt { fatalError() }
 @discardableResult
 @available(*, unavailable, message: "blocks every greenlet; use 'onSignal', or 'Glibc.sigwait'")
 public func sigwait(_ signals: UnsafePointer<sigset_t>, _ signal: UnsafeMutablePointer<CInt>) -> CInt { fatalError() }
-
-/// Refused: the C library's `flock` blocks every greenlet of the thread while another process holds the lock, except
-/// with `LOCK_NB`.
-@discardableResult
-@available(*, unavailable, message: "blocks every greenlet; repeat 'Glibc.flock' with LOCK_NB and 'try sleep(for:)'")
-public func flock(_ descriptor: CInt, _ operation: CInt) -> CInt { fatalError() }
 
 /// Refused: the C library's `lockf` blocks every greenlet of the thread while another process holds the lock, except
 /// with `F_TLOCK`.
