@@ -3,8 +3,8 @@
 // function of the same signature in a file that imports both: the unqualified call is an error, and `Glibc.sleep(1)`
 // still works.
 //
-// `flock` is not among them. Swift reads `Glibc.flock` as the structure of that name, so a refused function could not be
-// called at all, not even with `LOCK_NB`.
+// `flock` is not among them. Swift reads `Glibc.flock` as the structure of that name, so a refused function could not
+// be called at all, not even with `LOCK_NB`.
 
 public import Glibc
 
