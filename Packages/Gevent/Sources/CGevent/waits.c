@@ -19,7 +19,7 @@ static inline void unregister(gevent_hub *hub, gevent_context *context) {
     }
 }
 
-/// Ends the wait of a parked context, so that nothing else can end it.
+/// Marks the wait of a parked context as ended and unregisters the context everywhere.
 static inline void finish_wait(gevent_context *context, uint8_t outcome) {
     context->wait_state = outcome;
     unregister(context->hub, context);

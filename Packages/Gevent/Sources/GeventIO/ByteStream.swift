@@ -18,13 +18,13 @@ internal import GeventCore
 /// without a timeout.
 ///
 /// **Rules.** Calls look blocking but park only the calling greenlet. A stream belongs to the hub of the thread that
-/// created it; calls on another thread throw. At most one greenlet may read and one may write at a time. When a kill or
-/// an outer timeout interrupts a call, the stream stays as it was, except that part of a longer write may have been
-/// done.
+/// created it. On another thread, calls that can throw do so, and `close()` traps. At most one greenlet may read and
+/// one may write at a time. When a kill or an outer timeout interrupts a call, the stream remains usable, but part of a
+/// long write may already be written.
 ///
-/// **Timeouts.** Each call that can park takes a timeout. Nil means the stream's default: a `Socket` has a timeout of
-/// its own, other streams wait without a limit. With zero or less the call never parks, and throws if it would have to.
-/// When the timeout expires, the call throws the stream's own error.
+/// **Timeouts.** Each call that can park takes a timeout. Nil means the stream's default timeout: `Socket.timeout`, and
+/// none for other streams. If the timeout is zero or less, the call throws instead of parking. When the timeout
+/// expires, the call throws the stream's own error.
 ///
 /// gevent: the socket and file objects of `gevent.socket` and `gevent.fileobject`.
 public protocol ByteStream: AnyObject {
@@ -42,15 +42,15 @@ public protocol ByteStream: AnyObject {
     @available(*, noasync)
     func write(_ bytes: RawSpan, timeout: Duration?) throws -> Int
 
-    /// Writes all of `bytes`. Parks as often as necessary; the timeout covers the whole call.
+    /// Writes all of `bytes`. Parks as often as necessary; a timeout that is not nil covers the whole call.
     ///
     /// After an error, the number of bytes written is unknown. The default implementation calls `write(_:timeout:)`
     /// until everything is written.
     @available(*, noasync)
     func writeAll(_ bytes: RawSpan, timeout: Duration?) throws
 
-    /// Writes the bytes of all `parts` in order, as one message. Parks as often as necessary; the timeout covers the
-    /// whole call.
+    /// Writes the bytes of all `parts` in order, as one write. Parks as often as necessary; a timeout that is not nil
+    /// covers the whole call.
     ///
     /// The pointers must stay valid during the call. The default implementation writes one part after another. A stream
     /// that can pass several parts to the kernel at once, as a socket can, does so. Callers without pointers use
@@ -60,7 +60,7 @@ public protocol ByteStream: AnyObject {
 
     /// Shuts down one direction of the stream, or both, and wakes the calls parked in it.
     ///
-    /// A stream that must send a message to do so, as TLS must, may park like a write without a timeout.
+    /// A stream that sends a message for this, such as TLS, may park, without a limit.
     @available(*, noasync)
     func shutdown(_ direction: StreamDirection) throws
 
@@ -106,8 +106,7 @@ private struct TotalTimeout {
     init(_ limit: Duration?) { self.limit = limit }
 
     /// Returns the timeout of the next call: the whole limit for the first one. An expired limit becomes 1 ns rather
-    /// than zero, because zero forbids parking and the stream would throw that error instead of its error for a
-    /// timeout.
+    /// than zero. With zero the stream would throw its error for a call that must not park, instead of its timeout.
     mutating func remaining() -> Duration? {
         guard let limit, limit > .zero else { return limit }
         let now = Hub.current.now

@@ -47,7 +47,8 @@ typedef struct gevent_context {
     uint8_t idle_state; // GEVENT_IDLE_…; valid while the context is parked or its stack is free
     uint8_t stack_class; // the size class of its stack; 0 for the default
 
-    // The wait: at most one at a time, so its nodes are part of the context and a wait allocates nothing.
+    // The wait: at most one at a time, so its nodes are part of the context, and a wait for one object allocates
+    // nothing.
     gevent_link wait_link;              // in the list of waiters of the awaited object
     struct gevent_context **wait_slot;  // the descriptor table's slot that refers to this context, or null
     gevent_link *wait_links;            // those of an EnlistedWaiter, if the wait is for several objects; else null

@@ -67,8 +67,8 @@ typedef struct gevent_hub {
     uint32_t handovers_left;     // switches that may still bypass the ready queue before the hub runs
     uint32_t serial;             // unique in the process; greenlets identify their hub by it
     int64_t now;                 // the loop's time when the hub last read it
-    uint64_t descriptor_waiters; // contexts parked on descriptors
-    uint64_t ended_count;        // greenlets that have ended
+    uint64_t descriptor_waiters; // contexts parked on descriptors, and descriptors with observers
+    uint64_t ended_count;        // greenlets that have ended and objects that became ready: their common order
     uint32_t spawn_flags;       // GEVENT_SPAWN_…: the additional steps of a spawn
     uint64_t spawn_count;        // greenlets that were started
     uint64_t parked_count;       // contexts that are parked

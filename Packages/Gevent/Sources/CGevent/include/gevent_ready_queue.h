@@ -26,7 +26,7 @@ static inline void gevent_ready_grant(gevent_hub *hub, uint64_t count) {
     hub->handovers_left = GEVENT_HANDOVERS;
 }
 
-/// Returns the number of switches between stacks so far, including starts that needed no switch.
+/// Returns the number of switches so far: entries taken from the queue, of whatever kind, and switches past it.
 static inline uint64_t gevent_switch_count(const gevent_hub *hub) {
     return hub->ready_head - GEVENT_FIRST_INDEX + hub->moved_count + hub->root_switch_count + hub->handover_count;
 }

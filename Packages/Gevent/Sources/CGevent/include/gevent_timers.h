@@ -1,7 +1,8 @@
 // Timers for timeouts that are nearly always cancelled: a hierarchical timing wheel (Varghese and Lauck, 1987) for
 // distant deadlines, and a small heap that orders near ones exactly.
 //
-// Start and cancel are O(1) for any number of pending timers, and allocate nothing in the steady state. Deadlines keep
+// Start and cancel are O(1) in the wheel, for any number of pending timers, and O(log n) among the few near ones. They
+// allocate nothing in the steady state. Deadlines keep
 // their nanoseconds, and timers fire in the order of (deadline, start).
 #pragma once
 

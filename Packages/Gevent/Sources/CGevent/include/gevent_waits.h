@@ -3,8 +3,8 @@
 
 #include "gevent_switching.h"
 
-/// Ends a wait that is in progress: unregisters the context, cancels its timer and makes it ready. Every wait is ended
-/// by this call exactly once; a second call returns false.
+/// Ends a wait that is in progress: unregisters the context, cancels its timer and makes it ready. Returns false if the
+/// wait has already ended.
 bool gevent_wait_end(gevent_context *context, uint8_t outcome);
 
 /// Unregisters a parked context permanently: nothing makes it ready any more.

@@ -37,8 +37,8 @@ open class AnyGreenlet: CustomStringConvertible {
     /// Whether the body has returned and its value is stored. Used by ``JoinableGreenlet`` only; it is declared here
     /// because this class has a spare byte for it.
     @usableFromInline @exclusivity(unchecked) final var hasValue = false
-    /// The position of its end among the ends of all greenlets of its hub. While the greenlet runs: `raisedNumber`, or
-    /// 0. While its start is delayed: the address of the record of the delay.
+    /// Its meaning depends on the phase. Ended: the position of the end among all ends and events of its hub; running:
+    /// `raisedNumber`, or 0; delayed: the address of the record of the delay.
     @exclusivity(unchecked) final var endOrder: UInt64 = 0
     /// The links to notify when it ends: a record of the hub, made with the first link.
     @exclusivity(unchecked) final var links: UnsafeMutablePointer<gevent_links>?
@@ -82,7 +82,7 @@ open class AnyGreenlet: CustomStringConvertible {
     }
 
     package static func current(of hub: UnsafeMutablePointer<gevent_hub>) -> AnyGreenlet {
-        // The owner of a running context is set before the context first runs and cleared after its last instruction.
+        // The owner of a running context is set before the context first runs, and is never null while it runs.
         Unmanaged<AnyGreenlet>.fromOpaque(hub.pointee.current.pointee.owner).takeUnretainedValue()
     }
 
@@ -165,7 +165,7 @@ open class AnyGreenlet: CustomStringConvertible {
         return hub
     }
 
-    /// As `ownHub()`, for calls that cannot throw: on another thread they trap, since that is a programming error.
+    /// Returns the hub like `ownHub()`, but traps on another thread: for calls that cannot throw.
     @inline(__always)
     final func requireOwnHub() -> UnsafeMutablePointer<gevent_hub> {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { wrongThread() }
@@ -247,7 +247,8 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// The class and the name. The name is included only if it was set or ``minimalID`` was requested.
+    /// The class and the name. The name is included only if it was set, is automatic, or ``minimalID`` was requested;
+    /// otherwise the address is.
     ///
     /// Printed after the error when the body fails. An override must not park.
     open var description: String {
@@ -292,9 +293,8 @@ open class AnyGreenlet: CustomStringConvertible {
         }
     }
 
-    /// Detaches the stack from the greenlet and gives it to the hub. What is released after this may have a `deinit`
-    /// that reads the current greenlet or parks, when this greenlet has ended. That `deinit` finds the hub as current,
-    /// and cannot park: no greenlet is left that could be killed or timed out.
+    /// Makes the hub the owner of the stack. A `deinit` that runs after this sees the hub as the current greenlet. It
+    /// cannot park, because the greenlet has ended and could no longer be killed or timed out.
     @inline(__always)
     final func detachOwner(_ context: UnsafeMutablePointer<gevent_context>) {
         context.pointee.owner = context.pointee.hub.pointee.root.owner
@@ -303,7 +303,7 @@ open class AnyGreenlet: CustomStringConvertible {
 
     /// Releases what the context of an ended greenlet still holds.
     ///
-    /// A `deinit` may run user code here, so the end and the outcome are recorded first, and the stack is the hub's.
+    /// A `deinit` may run user code here. So the outcome is already recorded, and the hub owns the stack by then.
     @inline(__always)
     final func leave(_ context: UnsafeMutablePointer<gevent_context>) {
         self.context = nil
@@ -313,7 +313,7 @@ open class AnyGreenlet: CustomStringConvertible {
         if context.pointee.locals != nil { dropLocals(of: context) }
     }
 
-    /// The spawn site, as long as it can be read: the record belongs to the hub.
+    /// The spawn site; nil once its hub is destroyed, which frees the record, and on another thread.
     package final var readableSpawnSite: UnsafePointer<gevent_spawn_site>? {
         guard let hub = gevent_hub_current(), hub.pointee.serial == hubSerial else { return nil }
         return spawnSite
@@ -355,7 +355,7 @@ open class AnyGreenlet: CustomStringConvertible {
         _ = pending.add(new)
     }
 
-    /// Adds a pending error. The caller then ends the greenlet's wait as failed itself.
+    /// Adds a pending error. The caller must then end the greenlet's wait with `GEVENT_WAIT_FAILED`.
     final func prepareToRaise(_ error: any Error, _ context: UnsafeMutablePointer<gevent_context>) {
         addPending(PendingError(error: error, timeout: nil, isSticky: false))
         gevent_pending_raise(context)
@@ -363,15 +363,13 @@ open class AnyGreenlet: CustomStringConvertible {
 
     final var hasStickyError: Bool { pendingErrors?.hasSticky == true }
 
-    /// Retracts the error that a timeout delivered to the running greenlet, if it has not been raised. Returns whether
-    /// it did.
+    /// Removes the pending error that `timeout` delivered to the running greenlet. Returns whether there was one.
     @discardableResult
     final func retract(_ timeout: Timeout) -> Bool {
         retractErrors { $0.timeout === timeout }
     }
 
-    /// Retracts the matching errors that were delivered to the greenlet and not raised yet. Returns whether there were
-    /// any.
+    /// Removes the pending errors that match. Returns whether there were any.
     @discardableResult
     final func retractErrors(where matches: (PendingError) -> Bool) -> Bool {
         guard let pending = pendingErrors else { return false }
@@ -392,8 +390,8 @@ open class AnyGreenlet: CustomStringConvertible {
         return first.error
     }
 
-    /// A number by which a timeout that was raised in the running greenlet recognises it. Unique in the process,
-    /// including greenlets that were deallocated.
+    /// A unique number of the running greenlet, which a timeout stores when it is thrown here. No other greenlet of the
+    /// process has it, not even a deallocated one.
     final var raisedNumber: UInt64 {
         if endOrder == 0 { endOrder = UniqueNumber.next() }
         return endOrder
@@ -446,7 +444,7 @@ final class GreenletDetails {
 struct IdentifierPool {
     /// A bit per identifier in use.
     private var words: [UInt64] = []
-    /// No word before this one has a free bit.
+    /// The index of the first word that may have a free bit.
     private var firstCandidate = 0
 
     mutating func take() -> Int {

@@ -1,6 +1,6 @@
 package import CGevent
 
-/// A bare coroutine: no outcome, no join, no links. An optimisation for work whose end has no waiter.
+/// A bare coroutine: no outcome, no join, no links of its own. An optimisation for work whose end has no waiter.
 ///
 /// ``spawnRaw(_:)`` starts one. A raw greenlet that was made and not started runs when ``AnyGreenlet/switchTo()``
 /// switches to it. An error that its body throws is passed to the hub's error handler; an exit is silent. `kill` and

@@ -52,7 +52,8 @@ public final class Hub {
 
     /// The longest time that ready greenlets run before the hub checks timers and descriptors again; 5 ms.
     ///
-    /// It is a bound, not a time slice: a greenlet that never parks is never interrupted.
+    /// It is a bound, not a time slice: a greenlet that never parks is never interrupted. After a poll with thousands
+    /// of events, the hub may run up to ten intervals before it polls again.
     ///
     /// gevent: `gevent.setswitchinterval`.
     public var switchInterval: Duration = .milliseconds(5) {

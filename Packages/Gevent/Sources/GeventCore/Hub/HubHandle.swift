@@ -71,7 +71,7 @@ public final class HubHandle: Sendable {
     /// Calls `job` on the hub's thread, soon; jobs posted by one thread run in order. Returns whether the job was
     /// accepted: false if the hub is destroyed. Any thread; never parks and never blocks longer than another post.
     ///
-    /// The job runs on the hub and must not park; it may spawn. Jobs run between timers and descriptors, for at most
+    /// The job runs on the hub and must not park; it may spawn. Jobs run before timers, for at most
     /// ``Hub/switchInterval`` at a time, so a flood of posts does not starve them. Each post takes memory until its job
     /// has run, so a thread that may post faster than the hub can run the jobs calls ``post(limit:_:)``.
     ///

@@ -4,21 +4,22 @@ internal import CGevent
 internal import CGeventSystem
 
 extension Hub {
-    /// The number of ready entries that one step may run even if fewer were queued when it began. A poll costs as much
-    /// as a hundred switches, so two greenlets that yield to each other must not cause one per round. The switch
-    /// interval limits the delay that this can cause.
+    /// The smallest limit on the entries that one step runs. A poll costs as much as a hundred switches, so two
+    /// greenlets that yield to each other must not cause one per round. The switch interval limits the delay that this
+    /// can cause.
     private static var minStep: Int { 4096 }
 
     /// The number of free stacks that always keep their memory. Beyond this number and beyond the number of stacks in
     /// use, idle memory is returned to the kernel.
     private static var warmStacks: Int { 1024 }
 
-    /// The number of events that are delivered at a time. The waiters of one batch run before the next batch is
-    /// delivered, while the data that the kernel and the hub have just touched for them is in the cache.
+    /// The number of events that are delivered at a time. Waiters of one batch run before the next batch is delivered,
+    /// as far as the bounds of a step allow, while the data that the kernel and the hub have just touched for them is
+    /// in the cache. The epoll loop returns no more than this anyway; libev and libuv may return thousands.
     private static var batchSize: Int { 128 }
 
-    /// After a poll with more than one batch, the next poll comes when this many times the processor time of that poll
-    /// has been used, but no later than after `maxIntervalsWithoutPoll` switch intervals.
+    /// After a poll with more than one batch, the hub polls again after it has used `pollMultiple` times the processor
+    /// time of that poll: at least one switch interval, and at most `maxIntervalsWithoutPoll` of them.
     private static var pollMultiple: Int64 { 20 }
     private static var maxIntervalsWithoutPoll: Int64 { 10 }
 
@@ -94,7 +95,7 @@ extension Hub {
         if hasOthers && (frontBegan != nil || pointer.pointee.now < timersWaitUntil) { return }
         let place = pointer.pointee.ready_tail
         fireDueTimers()
-        // Entries that main queued before the hub's first poll run in their order.
+        // Before the first poll nothing is reordered, so what main has queued runs in its order.
         if hasOthers && pointer.pointee.ready_tail != place && pointer.pointee.poll_phase > 0 {
             gevent_ready_move_to_front(pointer, place)
             frontBegan = Hub.time(pointer).nanoseconds
@@ -240,7 +241,7 @@ extension Hub {
         }
         beforePoll = pointer.pointee.now
         let maySleep = deadline != .distantPast
-        // Fails if a post has arrived meanwhile; then the poll does not wait.
+        // Returns false if a job was posted meanwhile; then the poll does not wait.
         if maySleep && !handle.prepareToSleep() { deadline = .distantPast }
         switchWatch?.pollBegins(maySleep: maySleep)
         gevent_hub_poll_begins(pointer)
@@ -302,7 +303,7 @@ extension Hub {
     private func isPollDue() -> Bool {
         let isAllDelivered = events.isEmpty
         if pointer.pointee.is_forked || (isAllDelivered && gevent_ready_count(pointer) == 0) { return true }
-        // Virtual time does not measure the cost of a poll, so that every run is the same.
+        // On virtual time the cost of a poll is not measured, so that runs are deterministic.
         if hasVirtualTime { return isAllDelivered }
         return gevent_thread_processor_time() >= nextPoll
     }
@@ -321,8 +322,8 @@ extension Hub {
 
     /// Parks main until the hub runs out of work, or for at most `timeout`. Returns whether the hub ran out of work.
     ///
-    /// Greenlets that no pending event can wake do not count as work. Only main may call it: on another greenlet it
-    /// throws ``HubError`` with `.invalidSwitch`. Repeatable; its own timeout does not keep the hub waiting.
+    /// Greenlets that nothing can wake do not count as work, and neither does `timeout`. Only main may call it: on
+    /// another greenlet it throws ``HubError`` with `.invalidSwitch`. Repeatable.
     ///
     /// gevent: `Hub.join(timeout=None)`.
     @available(*, noasync)

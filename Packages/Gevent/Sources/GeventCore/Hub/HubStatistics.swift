@@ -2,7 +2,7 @@ internal import CGevent
 
 /// The counters of a hub and of the objects it holds, at one moment.
 public struct HubStatistics: Sendable, Hashable {
-    /// Switches between stacks since the hub was made.
+    /// Switches since the hub was made, with the callbacks that the hub has run.
     public let switchCount: UInt64
     /// Polls of the loop since the hub was made.
     public let pollCount: UInt64
@@ -24,9 +24,9 @@ public struct HubStatistics: Sendable, Hashable {
     public let parkedGreenlets: Int
     /// Entries of the ready queue.
     public let readyCount: Int
-    /// Pending sleeps, timeouts and delayed starts.
+    /// Pending sleeps, wait limits, timeouts, delayed starts and timers of the hub.
     public let pendingTimers: Int
-    /// Greenlets that wait for a descriptor.
+    /// Greenlets that wait for a descriptor, and descriptors whose readiness others wait for.
     public let descriptorWaiters: Int
     /// Free stacks whose memory is kept for the next greenlet.
     public let idleStacks: Int

@@ -5,8 +5,9 @@ internal import Glibc
 
 /// The waiters of each descriptor, and the interest that is registered with the loop.
 ///
-/// Interest is lazy: it stays registered after a wait, and is dropped when an event arrives for which there is no
-/// waiter. So a connection that reads repeatedly is registered only once.
+/// Interest is lazy: it stays registered after a wait. It is dropped when an event arrives for which there is no
+/// waiter, before the descriptor is closed, and after a wait for a descriptor of another owner. So a connection that
+/// reads repeatedly is registered only once.
 final class DescriptorTable {
     private static let chunkSize = 1024
 
@@ -55,8 +56,8 @@ final class DescriptorTable {
 
     /// Returns the entry of a descriptor, which must not be negative; creates it if there is none.
     ///
-    /// The table grows only for open descriptors, so the limit on open descriptors bounds its size. For any other
-    /// number the function throws EBADF, so a bad number costs no memory.
+    /// The table grows only for open descriptors, so the limit on open descriptors bounds its size. A number that would
+    /// make it grow and is not open throws EBADF, so a bad number costs no memory.
     func entry(_ fileDescriptor: CInt) throws(LoopError) -> UnsafeMutablePointer<gevent_descriptor> {
         if let entry = existing(fileDescriptor) { return entry }
         if fcntl(fileDescriptor, F_GETFD) < 0 {
@@ -130,8 +131,8 @@ final class DescriptorTable {
         entry.pointee.armed = wanted.rawValue
     }
 
-    /// Resets the entry of a number that has just been opened. Its previous owner may have closed the number without
-    /// notifying the table, which also removed the kernel's interest.
+    /// Resets the entry of a number that has just been opened, if the entry still has interest and no waiter. The
+    /// previous owner may have closed the number without notifying the table, which removed the kernel's interest.
     func forget(_ fileDescriptor: CInt) {
         guard let entry = dropUnused(fileDescriptor) else { return }
         entry.pointee.generation &+= 1

@@ -2,10 +2,10 @@ public import CGevent
 
 /// Yields: every greenlet that is already in the ready queue runs first.
 ///
-/// A yield does not guarantee a poll: the hub checks timers and descriptors when the ready queue is empty, or when all
-/// greenlets that were in it have run. Throws the pending error of the greenlet, such as a kill or a ``Timeout``;
-/// ``HubError`` with `.blockedInHub` in a hub callback; and ``ConfigurationError`` if this is the thread's first use of
-/// the hub and none can be created.
+/// A yield does not guarantee a poll: the hub checks timers and descriptors when the ready queue is empty, or when its
+/// bound on a run is reached; see ``Hub/switchInterval``. Throws the pending error of the greenlet, such as a kill or a
+/// ``Timeout``; ``HubError`` with `.blockedInHub` in a hub callback; and the errors of ``Hub/start()`` if this is the
+/// thread's first use of the hub and none can be created.
 ///
 /// gevent: `gevent.sleep(0)`.
 @available(*, noasync)

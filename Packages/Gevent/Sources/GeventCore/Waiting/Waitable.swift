@@ -7,17 +7,18 @@ internal import CGevent
 ///
 /// ## The contract
 ///
-/// An object is *ready* while a wait for it would return at once. A *waiter* is enlisted with an object that is not
-/// ready, and may be enlisted with several objects at once.
+/// An object is *ready* while a wait for it would return at once. A *waiter* is enlisted with an object, and may be
+/// enlisted with several objects at once.
 ///
 /// - **Take**: ``takeIfReady()`` takes the element that a wait would hand over, or returns nil. It never parks.
 /// - **Enlist**: ``enlist(_:)`` adds a waiter to the object's waiters. An object that is already ready chooses the
 ///   waiter at once.
 /// - **Choose**: an object that becomes ready chooses its waiters in the order in which they were enlisted, by
 ///   ``Enlistment/choose(handing:)``, as long as it has an element for the next one. It removes a waiter before it
-///   chooses it. Choosing is one step: it hands over the element, makes the waiting greenlet ready, and withdraws the
-///   waiter from all other objects. So exactly one object chooses a waiter that takes an element, and the others keep
-///   their elements.
+///   chooses it. Choosing is one step. For a waiter that takes an element, it hands over the element, makes the waiting
+///   greenlet ready, and withdraws the waiter from all other objects. So exactly one object chooses it, and the others
+///   keep their elements. A waiter that takes nothing may wait for several objects; the last of them makes the greenlet
+///   ready.
 /// - **Withdraw**: ``withdraw(_:)`` removes a waiter. Once the wait has ended in another way, by an error, by its
 ///   timeout or by another object, the waiter cannot be chosen: `choose` returns false and hands nothing over. The
 ///   waiting greenlet calls `withdraw` when it runs next.
@@ -91,8 +92,7 @@ public protocol Waitable<Handover>: AnyObject {
 
     /// Takes the element that a wait would hand over, or returns nil if the object is not ready. Never parks.
     ///
-    /// Throws the error that a wait for the object would throw at once. An object without elements needs no
-    /// implementation.
+    /// Throws the error that a wait for the object would throw at once. A default exists if `Handover` is `Void`.
     func takeIfReady() throws -> Handover?
 
     /// Adds a waiter, or chooses it at once if the object is ready. Never parks.
@@ -148,14 +148,15 @@ public struct Enlistment<Handover>: Equatable {
         (self.waiter, self.place, self.destination) = (waiter, place, destination)
     }
 
-    /// Whether the object can still choose the waiter: false once an object has chosen it or its wait has ended.
+    /// Whether this object can still choose the waiter: false once it has, or the wait has ended.
     public var isWaiting: Bool { waiter.isWaiting(at: place) }
 
-    /// Chooses the waiter: hands over the element that `take` returns, makes the waiting greenlet ready and withdraws
-    /// the waiter from all other objects, in one step. Never parks. Traps on a foreign thread.
+    /// Chooses the waiter, in one step. Never parks. Traps on a foreign thread.
     ///
-    /// Returns false, and does nothing, if the wait has already ended. `take` is called only if the waiter takes an
-    /// element; no other object can hand one over to this waiter then.
+    /// If the waiter takes an element, hands over the one that `take` returns, makes the waiting greenlet ready and
+    /// withdraws the waiter from all other objects; while `take` runs, no other object can choose it. If the waiter
+    /// takes nothing, `take` is not called, and the greenlet becomes ready once enough objects have chosen the waiter.
+    /// Returns false, and does nothing, if the wait has already ended.
     @discardableResult
     public func choose(handing take: () -> Handover) -> Bool {
         waiter.requireThread()
@@ -169,8 +170,8 @@ public struct Enlistment<Handover>: Equatable {
         return true
     }
 
-    /// Ends the wait by throwing `error` in the waiting greenlet, because the object can never become ready. Otherwise
-    /// like ``choose(handing:)``.
+    /// Ends the wait by throwing `error` in the waiting greenlet, because the object can never become ready. A callback
+    /// is called without it. Otherwise like ``choose(handing:)``.
     @discardableResult
     public func refuse(throwing error: any Error) -> Bool {
         waiter.requireThread()
