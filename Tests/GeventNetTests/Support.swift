@@ -17,7 +17,8 @@ private let firstHub: Void = {
     do { try withHub(on: .configured) { _ in } } catch { Issue.record(error) }
 }()
 
-/// Returns the numbers of this process's open descriptors.
+/// Returns the numbers of this process's open descriptors, except those of regular files: a thread that symbolicates
+/// opens and closes program files at any time.
 func openDescriptors() -> Set<CInt> {
     firstHub
     guard let directory = opendir("/proc/self/fd") else { return [] }
@@ -25,7 +26,10 @@ func openDescriptors() -> Set<CInt> {
     var numbers: Set<CInt> = []
     while let entry = readdir(directory) {
         let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-        if let number = CInt(name), number != dirfd(directory) { numbers.insert(number) }
+        guard let number = CInt(name), number != dirfd(directory) else { continue }
+        var attributes = stat()
+        if fstat(number, &attributes) == 0 && attributes.st_mode & S_IFMT == S_IFREG { continue }
+        numbers.insert(number)
     }
     return numbers
 }

@@ -92,8 +92,11 @@ struct DumpTests {
             places.firstIndex { $0.hasPrefix("\(word) ") && $0.hasSuffix("(GreenletDumpTests.swift:\(lines[name]!))") }
         }
         for name in ["main", "sleeper", "waiter", "callee"] { #expect(place("at", name) != nil, "\(name)\n\(dump)") }
-        let callee = try #require(place("at", "callee"))
-        #expect(place("called by", "scope") == callee + 1)
+        #if DEBUG
+            // In optimised code all of this is inlined, and Swift's `Runtime` may not know the outer calls.
+            let callee = try #require(place("at", "callee"))
+            #expect(place("called by", "scope") == callee + 1)
+        #endif
         #expect(!dump.contains("switch_stacks"))
     }
 

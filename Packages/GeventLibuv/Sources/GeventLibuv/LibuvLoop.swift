@@ -114,12 +114,14 @@ public final class LibuvLoop: Loop {
     /// Watches the waker and the timer unless they are watched. They also give libuv something to wait for, without
     /// which it would return at once.
     private func watchOwnDescriptors() throws(LoopError) {
-        if !isWatched(eventWaker.fileDescriptor) { try watch(eventWaker.fileDescriptor, .read, generation: 0) }
-        if !isWatched(timer.fileDescriptor) { try watch(timer.fileDescriptor, .read, generation: 0) }
+        try watchOwn(eventWaker.fileDescriptor)
+        try watchOwn(timer.fileDescriptor)
     }
 
-    private func isWatched(_ fileDescriptor: CInt) -> Bool {
-        slots[fileDescriptor].map { $0.pointee.interest != 0 } ?? false
+    private func watchOwn(_ fileDescriptor: CInt) throws(LoopError) {
+        if let slot = slots[fileDescriptor], slot.pointee.interest != 0 { return }
+        let error = watch(fileDescriptor, .read, generation: 0)
+        if error != 0 { throw Self.error(error, fileDescriptor) }
     }
 
     /// Registers libuv's internal descriptors, because a failure at libuv's next run would make it abort.
@@ -129,6 +131,7 @@ public final class LibuvLoop: Loop {
         hasUnregistered = false
     }
 
+    @inline(never)
     private static func error(_ code: CInt, _ fileDescriptor: CInt) -> LoopError {
         if code == EEXIST {
             return LoopError(
@@ -172,36 +175,44 @@ public final class LibuvLoop: Loop {
             }
             uv_poll_stop(&known.pointee.handle)
         }
-        if !interest.isEmpty { try watch(fileDescriptor, interest, generation: generation) }
+        if interest.isEmpty { return }
+        let error = watch(fileDescriptor, interest, generation: generation)
+        if error != 0 { throw Self.error(error, fileDescriptor) }
     }
 
-    private func watch(
-        _ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32
-    ) throws(LoopError) {
-        let slot = try slot(for: fileDescriptor)
+    // These run on the stack of the greenlet that begins to wait. They pass error numbers rather than `LoopError`, whose
+    // room in each frame would cost many idle connections a second page.
+
+    /// Returns 0 or an error number.
+    private func watch(_ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32) -> CInt {
+        if slots[fileDescriptor] == nil {
+            let error = makeSlot(for: fileDescriptor)
+            if error != 0 { return error }
+        }
+        // There is one now.
+        guard let slot = slots[fileDescriptor] else { return EBADF }
         slot.pointee.interest = interest.rawValue
         slot.pointee.generation = generation
         let error = register(slot)
-        if error != 0 { throw Self.error(error, fileDescriptor) }
-        state.pointee.markChanged(slot)
+        if error == 0 { state.pointee.markChanged(slot) }
+        return error
     }
 
-    private func slot(
-        for fileDescriptor: CInt
-    ) throws(LoopError) -> UnsafeMutablePointer<gevent_libuv_slot> {
-        if let known = slots[fileDescriptor] { return known }
+    /// Returns 0 or an error number.
+    @inline(never)
+    private func makeSlot(for fileDescriptor: CInt) -> CInt {
         let slot = UnsafeMutablePointer<gevent_libuv_slot>.allocate(capacity: 1)
-        slot.initialize(to: gevent_libuv_slot())
+        memset(slot, 0, MemoryLayout<gevent_libuv_slot>.size)
         let result = gevent_libuv_init(loop, &slot.pointee.handle, fileDescriptor)
         if result < 0 {
             // libuv has not kept its address.
             slot.deallocate()
-            throw Self.error(-result, fileDescriptor)
+            return -result
         }
         slot.pointee.handle.data = UnsafeMutableRawPointer(state)
         slot.pointee.fd = fileDescriptor
         slots.insert(slot, for: fileDescriptor)
-        return slot
+        return 0
     }
 
     /// Registers a slot with interest, with libuv and with the kernel. Returns 0, or an error number after it cleared

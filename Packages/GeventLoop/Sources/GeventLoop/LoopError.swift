@@ -47,6 +47,9 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     ///     name, are escaped.
     ///   - fileDescriptor: the descriptor that the operation was called on.
     ///   - message: a description of the failure; if nil, it is made from the code and the error number.
+    // Never inlined, like the other one: inlined, its temporaries would enlarge the stack frames of calls that register
+    // a descriptor. These run on greenlets' stacks, so each idle connection would keep a second page.
+    @inline(never)
     public init(
         _ code: Code, errno: CInt = 0, operation: String, fileDescriptor: CInt? = nil, message: String? = nil
     ) {
@@ -63,6 +66,7 @@ public struct LoopError: Error, Sendable, Hashable, CustomStringConvertible {
     ///   - errno: the error number that the call set.
     ///   - operation: the call, such as "epoll_ctl(ADD)".
     ///   - fileDescriptor: the descriptor it was called on.
+    @inline(never)
     public init(errno: CInt, operation: String, fileDescriptor: CInt? = nil) {
         let code: Code =
             switch errno {
