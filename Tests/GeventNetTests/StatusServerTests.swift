@@ -9,7 +9,7 @@ import Testing
 private func readToEnd(_ socket: Socket) throws -> String {
     var bytes: [UInt8] = []
     while true {
-        let more = try socket.read(timeout: .seconds(30))
+        let more = try socket.read(timeout: .seconds(120))
         if more.isEmpty { return text(bytes) }
         bytes += more
     }

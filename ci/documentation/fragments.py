@@ -12,7 +12,12 @@ IMPORTS = ["Glibc", "Testing"]
 # A declaration that is not allowed in a function is put into a type.
 IS_MEMBER = re.compile(r"^\s*@Test\b")
 # Names that a block may use without declaring them.
-PARAMETERS = {"socket": "Socket", "greenlet": "Greenlet<Int>", "hub": "Hub", "queue": "Queue<Job>"}
+PARAMETERS = {
+    "socket": "Socket", "stream": "any ByteStream", "greenlet": "Greenlet<Int>", "hub": "Hub", "queue": "Queue<Job>",
+    "body": "[UInt8]", "bytes": "inout [UInt8]",
+}
+# A block with a declaration that cannot be local stands at the top level.
+IS_GLOBAL = re.compile(r"^(?:extension|@section)\b", re.MULTILINE)
 # A block that returns a value becomes a closure whose type the compiler infers.
 RETURNS = re.compile(r"^return \S", re.MULTILINE)
 
@@ -36,6 +41,8 @@ def blocks_in_comments(graph):
 def as_declaration(number, block):
     location = f'#sourceLocation(file: "{block.file}", line: {block.line})\n'
     body = f"{location}{block.text.replace('…', '')}#sourceLocation()\n"
+    if IS_GLOBAL.search(block.text):
+        return body
     if IS_MEMBER.match(block.text):
         return f"struct Fragment{number} {{\n{body}}}\n"
     parameters = ", ".join(

@@ -63,7 +63,8 @@ struct SymbolicationTests {
 
     @Test("The start of a function is found in the unwind tables, from its first byte on")
     func functionStart() throws {
-        let function = try #require(dlsym(nil, "qsort"))
+        // One for which AddressSanitizer has no function of its own.
+        let function = try #require(dlsym(nil, "getppid"))
         #expect(gevent_function_start(function) == UnsafeRawPointer(function))
         #expect(gevent_function_start(function + 5) == UnsafeRawPointer(function))
         #expect(gevent_function_start(UnsafeRawPointer(bitPattern: 16)) == nil)

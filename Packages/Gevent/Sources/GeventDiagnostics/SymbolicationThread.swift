@@ -25,18 +25,22 @@ final class SymbolicationThread: Sendable {
     /// Wakes the thread. `nonisolated(unsafe)`: any thread may ring the bell, and it exists as long as the process.
     nonisolated(unsafe) private let bell = gevent_bell_create()
 
-    /// Parks until the frames at `addresses` are cached, so that ``symbolicatedFrames(at:)`` returns at once. Returns
-    /// early after five seconds, or if no thread can be started; `symbolicatedFrames(at:)` then does the lookup itself.
-    /// It also does so in virtual time, in which the five seconds pass at once.
+    /// Parks until the frames at `addresses` are cached, so that ``symbolicatedFrames(at:)`` returns at once. If no
+    /// thread can be started, that function does the lookup itself. It also does so in virtual time, in which no thread
+    /// could keep up.
     static func lookUpParked(_ addresses: [UInt]) throws {
         let pointers = addresses.compactMap { UnsafeRawPointer(bitPattern: $0) }
-        let unknown = pointers.filter { !hasSymbolicatedFrames(at: $0) }
         let hub = Hub.current
-        if unknown.isEmpty || hub.hasVirtualTime { return }
-        let completed = Completion()
-        let isRequested = shared.request(
-            Request(addresses: unknown) { [handle = hub.handle] in handle.post { completed.event.set() } })
-        if isRequested { try completed.event.wait(timeout: .seconds(5)) }
+        while true {
+            let unknown = pointers.filter { !hasSymbolicatedFrames(at: $0) }
+            if unknown.isEmpty || hub.hasVirtualTime { return }
+            let completed = Completion()
+            let request = Request(addresses: unknown) { [handle = hub.handle] in handle.post { completed.event.set() } }
+            if !shared.request(request) { return }
+            // A forked child has to request again, since the answer comes to its parent.
+            let process = getpid()
+            while try !completed.event.wait(timeout: .seconds(1)) && process == getpid() {}
+        }
     }
 
     /// Unchecked, because only the hub's thread accesses the event; the other thread only passes the object on.

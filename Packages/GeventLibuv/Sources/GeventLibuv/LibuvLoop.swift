@@ -180,7 +180,7 @@ public final class LibuvLoop: Loop {
         if error != 0 { throw Self.error(error, fileDescriptor) }
     }
 
-    // These run on the stack of the greenlet that begins to wait. They pass error numbers rather than `LoopError`, whose
+    // These run on the stack of the greenlet that begins to wait. They pass error numbers rather than `LoopError`: its
     // room in each frame would cost many idle connections a second page.
 
     /// Returns 0 or an error number.

@@ -9,7 +9,9 @@ internal import Synchronization
 /// ```swift
 /// @section(".init_array") @used
 /// private let isLinked: @convention(c) () -> Void = {
-///     LinkedModule.register { LoopBackend.register(LoopBackend(name: "mine") { _ in try MyLoop() }) }
+///     LinkedModule.register {
+///         LoopBackend.register(LoopBackend(name: "mine") { (_) throws(LoopError) in try MyLoop() })
+///     }
 /// }
 /// ```
 public enum LinkedModule {

@@ -1,6 +1,7 @@
 /// A setting with the type of its value.
 ///
-/// A module declares its settings as static properties in an extension and registers them:
+/// A module declares its settings as static properties in an extension, and registers each by
+/// ``Setting/register(_:)``:
 ///
 /// ```swift
 /// extension SettingKey where Value == Bool {
@@ -8,8 +9,6 @@
 ///         SettingKey("GEVENT_MINE_VERBOSE", default: "false", summary: "Whether my loop prints its calls.")
 ///     }
 /// }
-///
-/// Setting.register(SettingKey.isVerbose.setting)
 /// ```
 public struct SettingKey<Value: Sendable>: Sendable {
     /// The setting without the type.

@@ -131,6 +131,7 @@ extension Waitable {
 }
 
 extension Waitable where Handover == Void {
+    /// Returns a value if the object is ready, else nil. Throws the errors of ``readyOrder()``.
     public func takeIfReady() throws -> Void? { try readyOrder().map { _ in } }
 }
 
