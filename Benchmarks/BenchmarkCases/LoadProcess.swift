@@ -63,7 +63,7 @@ final class LoadProcess {
         // Some of its clients may no longer have a server.
         kill(process, SIGTERM)
         var status: CInt = 0
-        while waitpid(process, &status, 0) < 0 && errno == EINTR {}
+        while Glibc.waitpid(process, &status, 0) < 0 && errno == EINTR {}
     }
 
     /// Returns a number from its JSON: one flat object with unique keys.
