@@ -9,6 +9,7 @@
 
 #include "gevent_hub_stacks.h"
 #include "gevent_overflow.h"
+#include "gevent_switch.h"
 
 enum { SIGNAL_STACK = 64 << 10 };
 
@@ -88,7 +89,8 @@ static void report_overflow(const gevent_hub *hub, const char *address, const ch
     put_advice();
 }
 
-void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
+// ThreadSanitizer already takes the next fiber for the running one here.
+SWITCHES void gevent_check_stack_pointer(gevent_hub *hub, const char *stack_pointer) {
     const gevent_context *self = hub->current;
     if (self == &hub->main || self == &hub->root) return;
     // The usual case: some stacks are larger than others.
