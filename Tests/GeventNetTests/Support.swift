@@ -28,7 +28,8 @@ func openDescriptors() -> Set<CInt> {
         let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         guard let number = CInt(name), number != dirfd(directory) else { continue }
         var attributes = stat()
-        if fstat(number, &attributes) == 0 && attributes.st_mode & S_IFMT == S_IFREG { continue }
+        // One that cannot be examined was closed meanwhile.
+        if fstat(number, &attributes) != 0 || attributes.st_mode & S_IFMT == S_IFREG { continue }
         numbers.insert(number)
     }
     return numbers
