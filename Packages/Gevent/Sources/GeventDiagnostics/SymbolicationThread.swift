@@ -35,7 +35,10 @@ final class SymbolicationThread: Sendable {
             let unknown = pointers.filter { !hasSymbolicatedFrames(at: $0) }
             if unknown.isEmpty || hub.hasVirtualTime { return }
             let completed = Completion()
-            let request = Request(addresses: unknown) { [handle = hub.handle] in handle.post { completed.event.set() } }
+            // Weak, so that a destroyed hub's waker does not keep its descriptor until the lookup is done.
+            let request = Request(addresses: unknown) { [weak handle = hub.handle] in
+                _ = handle?.post { completed.event.set() }
+            }
             if !shared.request(request) { return }
             // A forked child has to request again, since the answer comes to its parent.
             let process = getpid()
