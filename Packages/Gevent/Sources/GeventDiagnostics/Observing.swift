@@ -84,11 +84,6 @@ extension Hub {
     /// Starts the monitor and the trace if the settings ask for them. A failure is reported and skipped, because a
     /// program should run even if it cannot be observed.
     func startObservingAsConfigured() {
-        gevent_once_set_function_text { address, text, size in
-            guard let address, let text, let frame = symbolicatedFrames(at: address).last else { return }
-            strncpy(text, frame.text, size - 1)
-            text[size - 1] = 0
-        }
         if resolvedConfiguration.monitorThreadEnable {
             do {
                 try startMonitor()

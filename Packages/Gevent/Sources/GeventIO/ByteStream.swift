@@ -1,5 +1,3 @@
-internal import GeventCore
-
 /// A connection that carries an ordered sequence of bytes in one or both directions: a socket, or a protocol on top of
 /// one.
 ///
@@ -83,37 +81,27 @@ public enum StreamDirection: Sendable, Hashable {
 extension ByteStream {
     @available(*, noasync)
     public func writeAll(_ bytes: RawSpan, timeout: Duration?) throws {
-        var total = TotalTimeout(timeout)
+        var deadline = CallDeadline(timeout, coversWholeCall: true)
         var rest = bytes
         while !rest.isEmpty {
-            let count = try write(rest, timeout: total.remaining())
+            let count = try write(rest, timeout: deadline.nextPartTimeout())
             rest = rest.extracting(droppingFirst: count)
         }
     }
 
     @available(*, noasync)
     public func writeAll(gathering parts: UnsafeBufferPointer<UnsafeRawBufferPointer>, timeout: Duration?) throws {
-        var total = TotalTimeout(timeout)
-        for part in parts where !part.isEmpty { try writeAll(part, timeout: total.remaining()) }
+        var deadline = CallDeadline(timeout, coversWholeCall: true)
+        for part in parts where !part.isEmpty { try writeAll(part, timeout: deadline.nextPartTimeout()) }
     }
 }
 
-/// The timeout of a call that consists of several calls, each with a timeout of its own.
-private struct TotalTimeout {
-    private let limit: Duration?
-    private var deadline: LoopInstant?
-
-    init(_ limit: Duration?) { self.limit = limit }
-
-    /// Returns the timeout of the next call: the whole limit for the first one. An expired limit becomes 1 ns rather
-    /// than zero. With zero the stream would throw its error for a call that must not park, instead of its timeout.
-    mutating func remaining() -> Duration? {
-        guard let limit, limit > .zero else { return limit }
-        let now = Hub.current.now
-        guard let deadline else {
-            deadline = now.advanced(by: limit)
-            return limit
-        }
-        return max(now.duration(to: deadline), .nanoseconds(1))
+extension CallDeadline {
+    /// Returns the timeout of the next of several calls that make up one: the whole limit for the first one. An expired
+    /// limit becomes 1 ns rather than zero. With zero the stream would throw its error for a call that must not park,
+    /// instead of its timeout.
+    fileprivate mutating func nextPartTimeout() -> Duration? {
+        if forbidsParking { return limit }
+        return nextTimeout().map { max($0, .nanoseconds(1)) }
     }
 }

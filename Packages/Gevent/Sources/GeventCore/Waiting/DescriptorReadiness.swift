@@ -137,9 +137,7 @@ extension DescriptorTable {
 
     /// Drops the interest once there are no waiters: the owner may close the descriptor without notifying the table.
     func releaseUnusedObservers(_ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>) {
-        if releaseUnused(entry), entry.pointee.reader == nil, entry.pointee.writer == nil, entry.pointee.armed != 0 {
-            disarm(fileDescriptor, entry, keeping: [])
-        }
+        if releaseUnused(entry) { dropUnused(fileDescriptor) }
     }
 
     private func releaseUnused(_ entry: UnsafeMutablePointer<gevent_descriptor>) -> Bool {

@@ -149,7 +149,7 @@ final class DescriptorTable {
         return entry
     }
 
-    func disarm(
+    private func disarm(
         _ fileDescriptor: CInt, _ entry: UnsafeMutablePointer<gevent_descriptor>, keeping: Readiness
     ) {
         entry.pointee.armed = keeping.rawValue
