@@ -185,34 +185,31 @@ public final class LibuvLoop: Loop {
 
     /// Returns 0 or an error number.
     private func watch(_ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32) -> CInt {
-        if slots[fileDescriptor] == nil {
-            let error = makeSlot(for: fileDescriptor)
-            if error != 0 { return error }
-        }
-        // There is one now.
-        guard let slot = slots[fileDescriptor] else { return EBADF }
+        var error: CInt = 0
+        guard let slot = slots[fileDescriptor] ?? makeSlot(for: fileDescriptor, &error) else { return error }
         slot.pointee.interest = interest.rawValue
         slot.pointee.generation = generation
-        let error = register(slot)
+        error = register(slot)
         if error == 0 { state.pointee.markChanged(slot) }
         return error
     }
 
-    /// Returns 0 or an error number.
+    /// Returns nil and sets `error` if libuv refuses the descriptor.
     @inline(never)
-    private func makeSlot(for fileDescriptor: CInt) -> CInt {
+    private func makeSlot(for fileDescriptor: CInt, _ error: inout CInt) -> UnsafeMutablePointer<gevent_libuv_slot>? {
         let slot = UnsafeMutablePointer<gevent_libuv_slot>.allocate(capacity: 1)
         memset(slot, 0, MemoryLayout<gevent_libuv_slot>.size)
         let result = gevent_libuv_init(loop, &slot.pointee.handle, fileDescriptor)
         if result < 0 {
             // libuv has not kept its address.
             slot.deallocate()
-            return -result
+            error = -result
+            return nil
         }
         slot.pointee.handle.data = UnsafeMutableRawPointer(state)
         slot.pointee.fd = fileDescriptor
         slots.insert(slot, for: fileDescriptor)
-        return 0
+        return slot
     }
 
     /// Registers a slot with interest, with libuv and with the kernel. Returns 0, or an error number after it cleared
