@@ -8,13 +8,6 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Exits an exit test, which has its own process because it forks, with the number of the failed check.
-private func require(_ condition: Bool, _ number: CInt) {
-    if condition { return }
-    printToStandardError("check \(number) failed\n")
-    exit(number)
-}
-
 private struct ErrorWithWitness: Error { let witness: Smuggled<Witness> }
 
 @Suite("A forked child that destroys its hub leaves inherited objects alone")

@@ -7,13 +7,6 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Exits an exit test with the number of the failed check.
-private func require(_ condition: Bool, _ number: CInt) {
-    if condition { return }
-    printToStandardError("check \(number) failed\n")
-    exit(number)
-}
-
 /// Tests code that runs because of a release or a notification while a hub is destroyed. The hubs of these tests are
 /// outside of `withHub`, which destroys its own.
 @Suite("Released while the hub is destroyed")

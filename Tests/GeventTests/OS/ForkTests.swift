@@ -9,13 +9,6 @@ import Testing
 @testable import GeventDiagnostics
 @testable import GeventOS
 
-/// Exits an exit test, which has its own process because it forks, with the number of the failed check.
-private func require(_ condition: Bool, _ number: CInt) {
-    if condition { return }
-    printToStandardError("check \(number) failed\n")
-    exit(number)
-}
-
 /// A log shared by several processes: each note is one byte.
 private final class SharedLog {
     private let pipe: Pipe

@@ -56,6 +56,13 @@ private func runAndExit(_ body: () throws -> CInt) -> Never {
     }
 }
 
+/// Exits an exit test with the number of the failed check.
+func require(_ condition: Bool, _ number: CInt) {
+    if condition { return }
+    printToStandardError("check \(number) failed\n")
+    exit(number)
+}
+
 /// Exhausts the process's descriptors, in the test's own process. Returns those to close to lift the limit.
 func takeAllDescriptors() -> [CInt] {
     var limit = rlimit()
