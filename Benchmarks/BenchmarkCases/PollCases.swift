@@ -77,7 +77,7 @@ private func plainPolls(_ loop: String) -> PlainPolls? {
     }
 }
 
-/// Pipes, `ready` of which contain data.
+/// Pipes; the first `ready` ones contain data.
 private struct Descriptors {
     private(set) var reads: [CInt] = []
     private var writes: [CInt] = []

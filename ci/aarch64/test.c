@@ -179,7 +179,7 @@ static void overflow(job *self) {
     self->result = dig(1);
 }
 
-// Large frames of which little is touched. Compiled without stack probes, like code compiled by Swift.
+// Functions with large frames that touch little of them. Compiled without stack probes, like code compiled by Swift.
 
 /// Skips the guard and reaches a little into the next stack.
 static size_t into_next(void) { return hub->stacks.slot_size + hub->stacks.slot_size / 8; }

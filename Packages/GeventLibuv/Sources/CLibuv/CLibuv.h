@@ -1,7 +1,7 @@
 #pragma once
 
-// The manifest names no pkgConfig: SwiftPM would warn every user of this package who has not installed libuv, even if
-// they do not use this loop.
+// The manifest names no pkgConfig. Without libuv SwiftPM would print a warning for every user of this package, even for
+// those that do not use this loop.
 
 #if !__has_include(<uv.h>)
 #error "GeventLibuv needs libuv's header <uv.h>: apt-get install libuv1-dev (Debian, Ubuntu), dnf install libuv-devel (Fedora), or depend on the product Gevent alone, which needs nothing. In swift-gevent itself, GEVENT_WITH_LIBUV=0 leaves this loop out."

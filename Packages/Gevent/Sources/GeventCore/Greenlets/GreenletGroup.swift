@@ -273,7 +273,7 @@ final class GroupInterruption: ControlError, Sendable, CustomStringConvertible {
     var description: String { "a greenlet of the group failed" }
 }
 
-/// Runs `body` with a group of greenlets, none of which outlives the call: it parks until all have ended.
+/// Runs `body` with a group of greenlets. No member outlives the call: it parks until all members have ended.
 ///
 /// ```swift
 /// let pages = try withGroup { group in

@@ -34,7 +34,7 @@ public final class Hub {
     private(set) var services: [any HubService] = []
     /// The error that the greenlet in `gevent_call_hub` waits to have reported; see `reportAtOnce`.
     @exclusivity(unchecked) var requestedReport: (error: any Error, greenlet: AnyGreenlet)?
-    /// The number of active holds, each of which makes the hub wait although its thread has nothing pending.
+    /// The number of active holds. While there are any, the hub waits although its thread has nothing pending.
     var holdCount = 0
     /// Notified of switches; nil while there are no trace and no hooks.
     var switchWatch: SwitchWatch?
