@@ -126,8 +126,7 @@ if withLibev {
     package.products.append(.library(name: "GeventLibev", targets: ["GeventLibev"]))
     package.targets += [
         systemLibrary("GeventLibev", "CLibev"),
-        source("GeventLibev", "CGeventLibev", ["CGeventSystem", "CLibev"]),
-        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CGeventSystem", "CLibev", "GeventLoop"]),
+        source("GeventLibev", "GeventLibev", ["CGeventSystem", "CLibev", "GeventLoop"]),
         tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
@@ -136,8 +135,7 @@ if withLibuv {
     package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
     package.targets += [
         systemLibrary("GeventLibuv", "CLibuv"),
-        source("GeventLibuv", "CGeventLibuv", ["CLibuv"]),
-        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CGeventSystem", "CLibuv", "GeventLoop"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventSystem", "CLibuv", "GeventLoop"]),
         tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
