@@ -102,7 +102,10 @@ let package = Package(
 
         // What several test targets share.
         .target(
-            name: "TestSupport", dependencies: ["GeventLoop"], path: "Tests/TestSupport", swiftSettings: settings),
+            name: "TestSupport",
+            dependencies: ["CGevent", "GeventCore", "GeventLoop", "GeventOS", "GeventTesting"],
+            path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests("GeventLoopTests", ["Gevent", "GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
@@ -111,13 +114,13 @@ let package = Package(
             "GeventTests",
             [
                 "CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics",
-                "GeventEpoll", "GeventOS", "GeventTesting",
+                "GeventEpoll", "GeventOS", "GeventTesting", "TestSupport",
             ] + otherLoops),
         tests(
             "GeventNetTests",
             [
                 "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventOS", "GeventEpoll", "GeventNet",
-                "GeventTesting",
+                "GeventTesting", "TestSupport",
             ] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
