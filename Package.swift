@@ -102,7 +102,10 @@ let package = Package(
 
         // What several test targets share.
         .target(
-            name: "TestSupport", dependencies: ["GeventLoop"], path: "Tests/TestSupport", swiftSettings: settings),
+            name: "TestSupport",
+            dependencies: ["CGevent", "GeventCore", "GeventLoop", "GeventOS", "GeventTesting"],
+            path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests("GeventLoopTests", ["Gevent", "GeventLoop", "GeventTesting", "GeventEpoll"]),
         tests("GeventEpollTests", ["GeventEpoll", "GeventLoop", "GeventTesting"]),
         // Run once for each loop, which GEVENT_LOOP chooses.
@@ -111,13 +114,13 @@ let package = Package(
             "GeventTests",
             [
                 "CCxxExceptions", "CGevent", "CGeventSystem", "Gevent", "GeventCore", "GeventDiagnostics",
-                "GeventEpoll", "GeventOS", "GeventTesting",
+                "GeventEpoll", "GeventOS", "GeventTesting", "TestSupport",
             ] + otherLoops),
         tests(
             "GeventNetTests",
             [
                 "CGevent", "Gevent", "GeventCore", "GeventDiagnostics", "GeventOS", "GeventEpoll", "GeventNet",
-                "GeventTesting",
+                "GeventTesting", "TestSupport",
             ] + otherLoops),
         tests("GeventTestingTests", ["GeventLoop", "GeventTesting"]),
     ])
@@ -126,8 +129,7 @@ if withLibev {
     package.products.append(.library(name: "GeventLibev", targets: ["GeventLibev"]))
     package.targets += [
         systemLibrary("GeventLibev", "CLibev"),
-        source("GeventLibev", "CGeventLibev", ["CGeventSystem", "CLibev"]),
-        source("GeventLibev", "GeventLibev", ["CGeventLibev", "CGeventSystem", "CLibev", "GeventLoop"]),
+        source("GeventLibev", "GeventLibev", ["CGeventSystem", "CLibev", "GeventLoop"]),
         tests("GeventLibevTests", ["CLibev", "Gevent", "GeventLibev", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }
@@ -136,8 +138,7 @@ if withLibuv {
     package.products.append(.library(name: "GeventLibuv", targets: ["GeventLibuv"]))
     package.targets += [
         systemLibrary("GeventLibuv", "CLibuv"),
-        source("GeventLibuv", "CGeventLibuv", ["CLibuv"]),
-        source("GeventLibuv", "GeventLibuv", ["CGeventLibuv", "CGeventSystem", "CLibuv", "GeventLoop"]),
+        source("GeventLibuv", "GeventLibuv", ["CGeventSystem", "CLibuv", "GeventLoop"]),
         tests("GeventLibuvTests", ["CLibuv", "Gevent", "GeventLibuv", "GeventLoop", "GeventTesting", "TestSupport"]),
     ]
 }

@@ -20,11 +20,9 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLibev"),
         .target(
-            name: "CGeventLibev", dependencies: [.product(name: "CGeventSystem", package: "GeventLoop"), "CLibev"]),
-        .target(
             name: "GeventLibev",
             dependencies: [
-                "CGeventLibev", .product(name: "CGeventSystem", package: "GeventLoop"), "CLibev",
+                .product(name: "CGeventSystem", package: "GeventLoop"), "CLibev",
                 .product(name: "GeventLoop", package: "GeventLoop"),
             ], swiftSettings: settings),
     ])

@@ -19,11 +19,10 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CLibuv"),
-        .target(name: "CGeventLibuv", dependencies: ["CLibuv"]),
         .target(
             name: "GeventLibuv",
             dependencies: [
-                "CGeventLibuv", .product(name: "CGeventSystem", package: "GeventLoop"), "CLibuv",
+                .product(name: "CGeventSystem", package: "GeventLoop"), "CLibuv",
                 .product(name: "GeventLoop", package: "GeventLoop"),
             ], swiftSettings: settings),
     ])

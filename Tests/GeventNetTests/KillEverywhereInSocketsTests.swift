@@ -2,6 +2,7 @@ import Gevent
 import GeventNet
 import GeventTesting
 import Glibc
+import TestSupport
 import Testing
 
 @testable import GeventCore

@@ -2,6 +2,7 @@ import CGevent
 import Gevent
 import GeventTesting
 import Glibc
+import TestSupport
 import Testing
 
 @testable import GeventCore

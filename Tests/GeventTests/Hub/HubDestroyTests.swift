@@ -1,6 +1,7 @@
 import Gevent
 import GeventTesting
 import Glibc
+import TestSupport
 import Testing
 
 @testable import GeventCore

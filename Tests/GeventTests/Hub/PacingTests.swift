@@ -2,6 +2,7 @@ import CGevent
 import CGeventSystem
 import Gevent
 import GeventTesting
+import TestSupport
 import Testing
 
 @testable import GeventCore

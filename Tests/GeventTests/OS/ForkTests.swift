@@ -3,6 +3,7 @@ import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import GeventCore

@@ -1,4 +1,5 @@
 import CGevent
+import CGeventSystem
 import Gevent
 import Glibc
 import Testing

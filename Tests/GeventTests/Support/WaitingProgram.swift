@@ -1,5 +1,6 @@
 import Gevent
 import Glibc
+import TestSupport
 import Testing
 
 @testable import GeventCore

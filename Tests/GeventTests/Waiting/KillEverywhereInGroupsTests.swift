@@ -1,5 +1,6 @@
 import Gevent
 import GeventTesting
+import TestSupport
 import Testing
 
 @testable import GeventCore

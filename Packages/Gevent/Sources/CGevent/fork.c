@@ -2,7 +2,6 @@
 #include "gevent_fork.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -81,11 +80,6 @@ static void after_fork_in_child(void) {
 
 __attribute__((constructor(GEVENT_FORK_MAILBOX))) static void register_fork_handlers(void) {
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-}
-
-int gevent_fork(void) {
-    pid_t pid = fork();
-    return pid < 0 ? -errno : pid;
 }
 
 static bool is_monitor(int tasks, const char *number) {

@@ -8,10 +8,10 @@ typedef struct frame_record {
     void *return_address;
 } frame_record;
 
-// The stack belongs to another fiber, and AddressSanitizer has poisoned parts of it.
+// The stack may belong to another fiber, and AddressSanitizer has poisoned parts of it.
 __attribute__((noinline, no_sanitize("thread", "address"))) size_t
-gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t max_count) {
-    const frame_record *record = (const void *)((void *const *)stack_pointer + GEVENT_FRAME_POINTER);
+gevent_frames_from(const void *frame_pointer, const void *stack_high, void **frames, size_t max_count) {
+    const frame_record *record = frame_pointer;
     uintptr_t end = (uintptr_t)stack_high - sizeof *record;
     size_t count = 0;
     while (count < max_count && record->return_address) {
@@ -23,6 +23,10 @@ gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frame
         record = record->caller;
     }
     return count;
+}
+
+size_t gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t max_count) {
+    return gevent_frames_from((void *const *)stack_pointer + GEVENT_FRAME_POINTER, stack_high, frames, max_count);
 }
 
 size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t max_count) {

@@ -105,6 +105,7 @@ gevent_hub *gevent_hub_create(
     hub->cxx_exceptions = __cxa_get_globals ? __cxa_get_globals() : &hub->no_cxx_exceptions;
 
     gevent_stacks_init(&hub->stacks, stack_size, 0);
+    hub->sized_stacks[0] = &hub->stacks;
     hub->stack_size = stack_size;
     hub->stack_room = gevent_stacks_room(&hub->stacks);
     gevent_timers_init(&hub->timers);
@@ -144,7 +145,7 @@ void gevent_hub_destroy(gevent_hub *hub) {
 #endif
     munmap(hub->root_mapping, hub->root_mapping_size);
     gevent_stacks_destroy(&hub->stacks);
-    for (int class = 0; class < GEVENT_STACK_CLASSES; class++) {
+    for (int class = 1; class <= GEVENT_STACK_CLASSES; class++) {
         if (hub->sized_stacks[class]) gevent_stacks_destroy(hub->sized_stacks[class]);
         free(hub->sized_stacks[class]);
     }

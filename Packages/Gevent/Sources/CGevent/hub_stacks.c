@@ -10,21 +10,13 @@ uint8_t gevent_hub_stack_class(const gevent_hub *hub, size_t bytes) {
     return gevent_stack_class_size(stack_class) == hub->stack_size ? 0 : stack_class;
 }
 
-gevent_stacks *gevent_hub_stacks(gevent_hub *hub, uint8_t stack_class) {
-    return stack_class == 0 ? &hub->stacks : hub->sized_stacks[stack_class - 1];
-}
-
-static const gevent_stacks *stacks_of_class(const gevent_hub *hub, uint8_t stack_class) {
-    return stack_class == 0 ? &hub->stacks : hub->sized_stacks[stack_class - 1];
-}
-
 gevent_context *gevent_hub_take_stack(gevent_hub *hub, uint8_t stack_class) {
     gevent_stacks *stacks = gevent_hub_stacks(hub, stack_class);
     if (!stacks) {
         stacks = malloc(sizeof *stacks);
         if (!stacks) return NULL;
         gevent_stacks_init(stacks, gevent_stack_class_size(stack_class), stack_class);
-        hub->sized_stacks[stack_class - 1] = stacks;
+        hub->sized_stacks[stack_class] = stacks;
         if (stack_class > hub->largest_class) hub->largest_class = stack_class;
         if (gevent_stacks_room(stacks) < hub->stack_room) hub->stack_room = gevent_stacks_room(stacks);
     }
@@ -39,7 +31,7 @@ gevent_context *gevent_hub_take_stack(gevent_hub *hub, uint8_t stack_class) {
 
 const gevent_stacks *gevent_hub_stacks_containing(const gevent_hub *hub, const void *address) {
     for (uint8_t class = 0; class <= hub->largest_class; class++) {
-        const gevent_stacks *stacks = stacks_of_class(hub, class);
+        const gevent_stacks *stacks = gevent_hub_stacks(hub, class);
         if (stacks && gevent_stacks_low(stacks, address)) return stacks;
     }
     return NULL;
@@ -58,14 +50,14 @@ void gevent_hub_for_each_stack(gevent_hub *hub, void (*visit)(gevent_context *, 
 size_t gevent_hub_stack_count(const gevent_hub *hub) {
     size_t count = 0;
     for (uint8_t class = 0; class <= hub->largest_class; class++)
-        if (stacks_of_class(hub, class)) count += gevent_stacks_slot_count(stacks_of_class(hub, class));
+        if (gevent_hub_stacks(hub, class)) count += gevent_stacks_slot_count(gevent_hub_stacks(hub, class));
     return count;
 }
 
 size_t gevent_hub_idle_stacks(const gevent_hub *hub) {
     size_t count = 0;
     for (uint8_t class = 0; class <= hub->largest_class; class++)
-        if (stacks_of_class(hub, class)) count += stacks_of_class(hub, class)->free_count;
+        if (gevent_hub_stacks(hub, class)) count += gevent_hub_stacks(hub, class)->free_count;
     return count;
 }
 

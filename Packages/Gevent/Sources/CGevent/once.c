@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "gevent_frames.h"
 #include "gevent_hub.h"
 
 // Exported by libswiftCore.
@@ -43,11 +44,6 @@ void gevent_once_set_function_text(gevent_function_text function) {
 
 #ifdef DEBUG
 
-typedef struct frame_record {
-    const struct frame_record *caller;
-    void *return_address;
-} frame_record;
-
 /// Whether the initializer is seen for the first time. Also returns false when the table is full.
 static bool is_new(const void *initializer) {
     enum { KNOWN_MOST = 64 };
@@ -83,22 +79,14 @@ static void print_warning(const gevent_context *context, const void *initializer
     (void)written;
 }
 
-__attribute__((noinline, no_sanitize("thread", "address"))) void gevent_once_warn(const gevent_context *context) {
+__attribute__((noinline)) void gevent_once_warn(const gevent_context *context) {
     enum { FRAMES_MOST = 64 };
     void *frames[FRAMES_MOST];
-    size_t count = 0;
-    const frame_record *record = __builtin_frame_address(0);
-    uintptr_t low = (uintptr_t)context->stack_low, end = (uintptr_t)context->stack_high - sizeof *record;
+    const char *frame_pointer = __builtin_frame_address(0);
     // Not the greenlet's stack: a C library may have switched to its own.
-    if ((uintptr_t)record < low || (uintptr_t)record > end) return;
-    size_t room = (uintptr_t)record - low;
-    while (count < FRAMES_MOST && record->return_address) {
-        frames[count++] = record->return_address;
-        uintptr_t caller = (uintptr_t)record->caller;
-        if (caller <= (uintptr_t)record || caller > end || caller % sizeof(void *)) break;
-        record = record->caller;
-    }
-    int index = gevent_once_find(frames, count);
+    if (frame_pointer < context->stack_low || frame_pointer >= context->stack_high) return;
+    int index = gevent_once_find(frames, gevent_frames_from(frame_pointer, context->stack_high, frames, FRAMES_MOST));
+    size_t room = (size_t)(frame_pointer - context->stack_low);
     if (index >= 0 && is_new(frames[index])) print_warning(context, frames[index], room);
 }
 

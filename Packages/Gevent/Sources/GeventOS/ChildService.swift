@@ -2,7 +2,7 @@ internal import GeventCore
 internal import Glibc
 
 /// The child processes that one hub watches.
-final class ChildService: HubService {
+package final class ChildService: HubService {
     private unowned let hub: Hub
     /// The watches by process ID. Usually one for each child.
     private var watches: [CInt: [ChildWatch]] = [:]
@@ -10,7 +10,7 @@ final class ChildService: HubService {
     let changes = Event()
     private var signal: SignalRegistration?
     /// The number of greenlets that use ``changes``, from before they park until they have finished.
-    var signalUsers = 0
+    package var signalUsers = 0
     /// Whether to use pidfds. Tests turn this off to run the code for older kernels.
     var usesDescriptors = true
 
@@ -48,7 +48,7 @@ final class ChildService: HubService {
         changes.notifyAll(hub.pointer)
     }
 
-    func hubWillClose() {
+    package func hubWillClose() {
         let all = Array(watches.values.joined())
         for watch in all { watch.settle(ChildError(.cancelled, pid: watch.pid)) }
         watches = [:]
@@ -57,7 +57,7 @@ final class ChildService: HubService {
     }
 
     /// Ends all watches in a forked child, because the processes are children of the parent.
-    func hubDidFork() {
+    package func hubDidFork() {
         for watch in Array(watches.values.joined()) { watch.settle(ChildError(.notAChild, pid: watch.pid)) }
         changes.notifyAll(hub.pointer)
     }

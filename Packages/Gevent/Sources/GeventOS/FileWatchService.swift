@@ -6,7 +6,7 @@ internal import Glibc
 /// For each path there are two inotify watches: one on the file, for changes of it, and one on its directory, for
 /// changes of the name. If the directory is missing, the nearest existing one above is watched for the next path
 /// component.
-final class FileWatchService: HubService {
+package final class FileWatchService: HubService {
     /// A file watch that an inotify watch serves.
     private struct Use {
         weak var file: FileWatch?
@@ -218,7 +218,7 @@ final class FileWatchService: HubService {
         return Array(files.values)
     }
 
-    func hubWillClose() {
+    package func hubWillClose() {
         for file in openFiles() {
             file.kernelWatches = []
             file.stop()
@@ -227,7 +227,7 @@ final class FileWatchService: HubService {
     }
 
     /// Opens a new descriptor in a forked child. The old one is shared with the parent, which would lose events.
-    func hubDidFork() {
+    package func hubDidFork() {
         let files = openFiles()
         close()
         do {

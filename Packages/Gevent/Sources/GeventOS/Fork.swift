@@ -1,4 +1,5 @@
 internal import CGevent
+internal import CGeventSystem
 internal import GeventCore
 internal import Glibc
 internal import Synchronization

@@ -5,7 +5,7 @@ internal import Glibc
 /// The signal registrations of one hub, and the inbox that the process's signal handler writes to.
 ///
 /// Created for the first registration, and removed with the last.
-final class SignalService: HubService {
+package final class SignalService: HubService {
     private unowned let hub: Hub
     private let inbox: OpaquePointer
     private var watch: DescriptorWatch?
@@ -72,13 +72,13 @@ final class SignalService: HubService {
         gevent_signal_inbox_close(inbox)
     }
 
-    func hubWillClose() {
+    package func hubWillClose() {
         for registration in registrations.values.joined() { registration.close() }
         registrations = [:]
         close()
     }
 
-    func hubDidFork() {
+    package func hubDidFork() {
         let error = gevent_signal_inbox_renew(inbox)
         if error != 0 { hub.mainGreenlet.deliver(SystemError(errno: error, operation: "eventfd")) }
         // Delivers signals that this process received while its inbox was still the parent's.

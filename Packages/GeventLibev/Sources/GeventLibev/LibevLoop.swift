@@ -1,4 +1,3 @@
-internal import CGeventLibev
 internal import CGeventSystem
 internal import CLibev
 @_spi(GeventInternals) public import GeventLoop
@@ -39,11 +38,11 @@ public final class LibevLoop: Loop {
     /// Whether libev's backend finds ready descriptors by scanning the numbers.
     private let scansByNumber: Bool
     /// The slots of descriptors. A slot is started only while there is interest.
-    private var slots = LibrarySlots<gevent_libev_slot>()
+    private var slots = LibrarySlots<Slot>()
     private let eventWaker: EventWaker
-    private let wakeSlot: UnsafeMutablePointer<gevent_libev_slot>
+    private let wakeSlot: UnsafeMutablePointer<Slot>
     private var timer: DeadlineTimer
-    private let timerSlot: UnsafeMutablePointer<gevent_libev_slot>
+    private let timerSlot: UnsafeMutablePointer<Slot>
     private let state: UnsafeMutablePointer<State>
     private let forkWatcher: UnsafeMutablePointer<ev_fork>
     /// An idle watcher, started to keep a run from waiting.
@@ -54,17 +53,43 @@ public final class LibevLoop: Loop {
     private let probe: CInt
     private let owner = pthread_self()
 
-    typealias State = CallbackState<gevent_libev_slot, Extra>
+    typealias State = CallbackState<Slot, Extra>
 
     struct Extra {
         /// Whether the registration of a changed slot may have failed in the run.
         var hasLost = false
         /// Whether the waker or the timer is not watched and must be.
         var hasUnwatchedOwn = true
-        /// The failures of the run.
-        var failure = gevent_libev_failure()
+        var failure = Failure()
         /// The loop, for the one callback that must act immediately. The loop outlives its watchers.
         var loop: Unmanaged<LibevLoop>?
+    }
+
+    /// The failed system calls of a run, on which libev would have ended the process.
+    struct Failure {
+        /// The number of failed calls, and the error number of the latest.
+        var count = 0
+        var code: CInt = 0
+        /// libev's name for that call, such as "(libev) epoll_wait".
+        var message: UnsafePointer<CChar>?
+    }
+
+    /// A watcher with the data that its callback needs.
+    ///
+    /// libev keeps the watcher's address while it is started. The watcher's `data` is the slot. An initialized `ev_io`
+    /// is all zero, apart from its callback.
+    struct Slot: LibrarySlot {
+        var watcher = ev_io()
+        let state: UnsafeMutablePointer<State>
+        var nextChanged: UnsafeMutablePointer<Slot>!
+        var isChanged = false
+        var generation: UInt32 = 0
+        /// Whether libev failed to register the watcher and stopped it, until it is registered again.
+        var hasFailed = false
+        /// Whether the registration failed and the core has not been notified yet.
+        var isLost = false
+
+        var isStarted: Bool { watcher.active != 0 }
     }
 
     // MARK: Making
@@ -115,9 +140,10 @@ public final class LibevLoop: Loop {
         forkWatcher.initialize(to: ev_fork())
         idleWatcher = .allocate(capacity: 1)
         idleWatcher.initialize(to: ev_idle())
-        gevent_libev_idle_init(idleWatcher, onIdle, nil)
+        idleWatcher.pointee.cb = onIdle
         state.pointee.extra.loop = .passUnretained(self)
-        gevent_libev_fork_init(forkWatcher, onReregistration, state)
+        forkWatcher.pointee.cb = onReregistration
+        forkWatcher.pointee.data = UnsafeMutableRawPointer(state)
         ev_fork_start(loop, forkWatcher)
         do throws(LoopError) {
             try watchOwnDescriptors()
@@ -127,7 +153,7 @@ public final class LibevLoop: Loop {
         }
     }
 
-    private static let recordFailures: Void = gevent_libev_record_failures()
+    private static let recordFailures: Void = ev_set_syserr_cb(onFailure)
 
     /// Watches the waker and the timer unless they are watched. They also give libev something to wait for, without
     /// which it would return at once.
@@ -137,9 +163,9 @@ public final class LibevLoop: Loop {
         state.pointee.extra.hasUnwatchedOwn = false
     }
 
-    private func watchOwn(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt) throws(LoopError) {
-        if gevent_libev_is_started(&slot.pointee.watcher) { return }
-        let error = gevent_libev_try(probe, fileDescriptor)
+    private func watchOwn(_ slot: UnsafeMutablePointer<Slot>, _ fileDescriptor: CInt) throws(LoopError) {
+        if slot.pointee.isStarted { return }
+        let error = tryToWatch(fileDescriptor)
         if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
         start(slot, fileDescriptor, .read)
     }
@@ -156,8 +182,9 @@ public final class LibevLoop: Loop {
     }
 
     private static func makeDefault() throws(LoopError) -> OpaquePointer {
-        // This variable is libev's and not one of our settings; libev acts on it.
-        guard let flags = gevent_libev_flags().map({ String(cString: $0) }) else {
+        // This variable is libev's and not one of our settings. libev acts on it, except in a program with raised
+        // privileges, where `gevent_environment` returns nil.
+        guard gevent_environment(0) != nil, let flags = getenv("LIBEV_FLAGS").map({ String(cString: $0) }) else {
             if let loop = ev_loop_new(0) { return loop }
             throw LoopError(.unsupported, operation: "ev_loop_new", message: "no backend of libev works on this system")
         }
@@ -215,24 +242,40 @@ public final class LibevLoop: Loop {
         if interest.isEmpty { return }
         // libev detects bad descriptors at its next run, too late to throw. For -1 it aborts immediately, and a regular
         // file it reports as always ready.
-        let hasFailed = known?.pointee.has_failed ?? false
-        let error = hasFailed ? gevent_libev_try(probe, fileDescriptor) : gevent_libev_check(probe, fileDescriptor)
+        let hasFailed = known?.pointee.hasFailed ?? false
+        let error = hasFailed ? tryToWatch(fileDescriptor) : check(fileDescriptor)
         if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl", fileDescriptor: fileDescriptor) }
         let slot = known ?? makeSlot(for: fileDescriptor)
         slot.pointee.generation = generation
-        slot.pointee.is_lost = false
+        slot.pointee.isLost = false
         start(slot, fileDescriptor, interest)
         state.pointee.markChanged(slot)
+    }
+
+    /// Returns 0 if libev can watch the descriptor, else an error number. That is ELOOP for an epoll descriptor in
+    /// which others are nested so deep that no other may hold it.
+    private func check(_ fileDescriptor: CInt) -> CInt {
+        let error = gevent_check_pollable(probe, fileDescriptor)
+        if error != 0 { return error }
+        // Asks whether it watches the probe: for any file that is not an epoll descriptor the kernel reports EINVAL.
+        return gevent_epoll_control(fileDescriptor, EPOLL_CTL_MOD, probe, 0, 0) == -EINVAL
+            ? 0 : tryToWatch(fileDescriptor)
+    }
+
+    /// Returns 0 if the kernel can watch the descriptor now, else an error number, which may stand for a lack of memory
+    /// or watches.
+    private func tryToWatch(_ fileDescriptor: CInt) -> CInt {
+        let error = -gevent_epoll_control(probe, EPOLL_CTL_ADD, fileDescriptor, EPOLLIN.rawValue, 0)
+        if error == 0 { _ = gevent_epoll_control(probe, EPOLL_CTL_DEL, fileDescriptor, 0, 0) }
+        return error
     }
 
     /// Stops changed watchers that would make libev abort, and reports those that libev failed to register.
     private func confirmChanges(into events: inout ReadyEvents) {
         while let slot = state.pointee.popChanged() {
-            if slot.pointee.is_lost {
-                slot.pointee.is_lost = false
-                events.append(
-                    ReadyEvent(
-                        fileDescriptor: slot.pointee.watcher.fd, generation: slot.pointee.generation, readiness: []))
+            if slot.pointee.isLost {
+                slot.pointee.isLost = false
+                events.append(slot.pointee.event([]))
             } else {
                 confirm(slot)
             }
@@ -250,33 +293,35 @@ public final class LibevLoop: Loop {
         ev_idle_start(loop, idleWatcher)
     }
 
-    private func confirm(_ slot: UnsafeMutablePointer<gevent_libev_slot>) {
-        if !gevent_libev_is_started(&slot.pointee.watcher) { return }
+    private func confirm(_ slot: UnsafeMutablePointer<Slot>) {
+        if !slot.pointee.isStarted { return }
         let error = gevent_check_pollable(probe, slot.pointee.watcher.fd)
         // The descriptor was closed without notice: the kernel has dropped it, and so does the loop.
         if error == EBADF || error == EPERM { ev_io_stop(loop, &slot.pointee.watcher) }
     }
 
-    private func makeSlot(for fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_libev_slot> {
+    private func makeSlot(for fileDescriptor: CInt) -> UnsafeMutablePointer<Slot> {
         let slot = Self.makeSlot(onReady, state)
         slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
     private static func makeSlot(
-        _ callback: gevent_libev_callback, _ state: UnsafeMutablePointer<State>
-    ) -> UnsafeMutablePointer<gevent_libev_slot> {
-        let slot = UnsafeMutablePointer<gevent_libev_slot>.allocate(capacity: 1)
-        slot.initialize(to: gevent_libev_slot())
-        gevent_libev_init(&slot.pointee.watcher, callback, state)
+        _ callback: @convention(c) (OpaquePointer?, UnsafeMutablePointer<ev_io>?, CInt) -> Void,
+        _ state: UnsafeMutablePointer<State>
+    ) -> UnsafeMutablePointer<Slot> {
+        let slot = UnsafeMutablePointer<Slot>.allocate(capacity: 1)
+        slot.initialize(to: Slot(state: state))
+        slot.pointee.watcher.cb = callback
+        slot.pointee.watcher.data = UnsafeMutableRawPointer(slot)
         return slot
     }
 
-    private func start(_ slot: UnsafeMutablePointer<gevent_libev_slot>, _ fileDescriptor: CInt, _ interest: Readiness) {
-        var events: CInt = 0
-        if interest.contains(.read) { events |= Bits.read }
-        if interest.contains(.write) { events |= Bits.write }
-        gevent_libev_set(&slot.pointee.watcher, fileDescriptor, events)
+    private func start(_ slot: UnsafeMutablePointer<Slot>, _ fileDescriptor: CInt, _ interest: Readiness) {
+        slot.pointee.watcher.fd = fileDescriptor
+        // EV_READ and EV_WRITE are the bits of `Readiness`. Like the macro `ev_io_set`, this also notifies libev that
+        // the number may refer to another file.
+        slot.pointee.watcher.events = CInt(interest.rawValue) | CInt(EV__IOFDSET)
         ev_io_start(loop, &slot.pointee.watcher)
         hasChanges = true
     }
@@ -305,7 +350,13 @@ public final class LibevLoop: Loop {
     private func run(_ loop: OpaquePointer, _ flags: CInt, into events: inout ReadyEvents) throws(LoopError) -> Bool {
         let before = events.count
         hasChanges = false
-        let ended = State.run(state, into: &events) { gevent_libev_run(loop, flags, &state.pointee.extra.failure) }
+        let ended = State.run(state, into: &events) {
+            // A callback of an adopted loop may run another loop.
+            let outer = pthread_getspecific(failureKey)
+            pthread_setspecific(failureKey, &state.pointee.extra.failure)
+            ev_run(loop, flags)
+            pthread_setspecific(failureKey, outer)
+        }
         if ended.isExpired { timer.expire() }
         if isReversed(events, from: before) { events.reverse(from: before) }
         if state.pointee.extra.hasLost {
@@ -327,8 +378,9 @@ public final class LibevLoop: Loop {
 
     private func throwFailure() throws(LoopError) {
         let failure = state.pointee.extra.failure
-        state.pointee.extra.failure = gevent_libev_failure()
-        let operation = String(cString: failure.message).split(separator: " ").last.map(String.init) ?? "ev_run"
+        state.pointee.extra.failure = Failure()
+        let message = failure.message.map { String(cString: $0) }
+        let operation = message?.split(separator: " ").last.map(String.init) ?? "ev_run"
         // Calls that create kernel objects were retried until they succeeded.
         if operation.contains("create") || operation.contains("setup") { return }
         throw LoopError(errno: failure.code, operation: operation)
@@ -389,41 +441,64 @@ public final class LibevLoop: Loop {
 @available(*, unavailable)
 extension LibevLoop: Sendable {}
 
-// Each name is qualified with its module, because in the nested manifest the protocol belongs to another package.
-@_spi(GeventInternals) extension CGeventLibev.gevent_libev_slot: GeventLoop.LibrarySlot {}
+extension LibevLoop.Slot {
+    fileprivate func event(_ readiness: Readiness) -> ReadyEvent {
+        ReadyEvent(fileDescriptor: watcher.fd, generation: generation, readiness: readiness)
+    }
+}
 
-private enum Bits {
-    static let read = CInt(EV_READ)
-    static let write = CInt(EV_WRITE)
-    static let error = CInt(truncatingIfNeeded: EV_ERROR)
+// MARK: Failures of libev
+
+/// The key of the thread's `LibevLoop.Failure`; null outside of a loop's run.
+private let failureKey: pthread_key_t = {
+    var key = pthread_key_t()
+    let error = pthread_key_create(&key, nil)
+    precondition(error == 0, "pthread_key_create failed: \(error)")
+    return key
+}()
+
+/// Records a failed call. libev retries calls that create kernel objects until they succeed, and returns from a wait
+/// that failed.
+private func onFailure(_ message: UnsafePointer<CChar>?) {
+    let code = errno
+    let longestRetry = 100
+    guard let failure = pthread_getspecific(failureKey)?.assumingMemoryBound(to: LibevLoop.Failure.self),
+        failure.pointee.count < longestRetry
+    else {
+        // libev's default behaviour.
+        perror(message)
+        abort()
+    }
+    failure.pointee.count += 1
+    failure.pointee.code = code
+    failure.pointee.message = message
+    if failure.pointee.count > 1 { usleep(10_000) }
 }
 
 // MARK: Callbacks. Each appends an event or sets a flag, and returns.
 
-private func state(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.State> {
-    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.State.self)
+private let errorBit = CInt(truncatingIfNeeded: EV_ERROR)
+
+private func slot(of watcher: UnsafeMutablePointer<ev_io>) -> UnsafeMutablePointer<LibevLoop.Slot> {
+    watcher.pointee.data.assumingMemoryBound(to: LibevLoop.Slot.self)
 }
 
 private func onReady(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let state = state(of: watcher)
-    let slot = UnsafeMutableRawPointer(watcher).assumingMemoryBound(to: gevent_libev_slot.self)
-    if events & Bits.error != 0 {
+    let slot = slot(of: watcher)
+    let state = slot.pointee.state
+    if events & errorBit != 0 {
         // libev has stopped the watcher because the kernel rejected the descriptor.
-        slot.pointee.has_failed = true
-        slot.pointee.is_lost = true
+        slot.pointee.hasFailed = true
+        slot.pointee.isLost = true
         state.pointee.markChanged(slot)
         state.pointee.extra.hasLost = true
         return
     }
     guard let batch = state.pointee.events else { return }
-    slot.pointee.has_failed = false
-    var readiness: Readiness = []
-    if events & Bits.read != 0 { readiness.insert(.read) }
-    if events & Bits.write != 0 { readiness.insert(.write) }
-    batch.pointee.append(
-        ReadyEvent(
-            fileDescriptor: watcher.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
+    slot.pointee.hasFailed = false
+    // EV_READ and EV_WRITE are the bits of `Readiness`.
+    batch.pointee.append(slot.pointee.event(Readiness(rawValue: UInt8(truncatingIfNeeded: events))))
 }
 
 /// Called whenever libev is about to register all descriptors again, not only after a fork.
@@ -441,14 +516,14 @@ private func onIdle(_ loop: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_i
 
 private func onWake(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let state = state(of: watcher)
-    if events & Bits.error != 0 { state.pointee.extra.hasUnwatchedOwn = true }
+    let state = slot(of: watcher).pointee.state
+    if events & errorBit != 0 { state.pointee.extra.hasUnwatchedOwn = true }
     state.pointee.wake()
 }
 
 private func onDeadline(_: OpaquePointer?, _ watcher: UnsafeMutablePointer<ev_io>?, _ events: CInt) {
     guard let watcher else { return }
-    let state = state(of: watcher)
-    if events & Bits.error != 0 { state.pointee.extra.hasUnwatchedOwn = true }
+    let state = slot(of: watcher).pointee.state
+    if events & errorBit != 0 { state.pointee.extra.hasUnwatchedOwn = true }
     state.pointee.isExpired = true
 }

@@ -1,4 +1,3 @@
-internal import CGeventLibuv
 internal import CGeventSystem
 public import CLibuv
 @_spi(GeventInternals) public import GeventLoop
@@ -33,7 +32,7 @@ public final class LibuvLoop: Loop {
     private let isAdopted: Bool
     /// The slots of descriptors. A slot stays with its number, which avoids waiting for `uv_close`, which takes effect
     /// one run later.
-    private var slots = LibrarySlots<gevent_libuv_slot>()
+    private var slots = LibrarySlots<Slot>()
     private let eventWaker: EventWaker
     private var timer: DeadlineTimer
     private let state: UnsafeMutablePointer<State>
@@ -51,7 +50,28 @@ public final class LibuvLoop: Loop {
     private let owner = pthread_self()
     private var process = getpid()
 
-    typealias State = CallbackState<gevent_libuv_slot, Extra>
+    typealias State = CallbackState<Slot, Extra>
+
+    /// A poll handle with the data that its callback needs.
+    ///
+    /// libuv keeps the handle's address until the callback of `uv_close`, and only that callback may free it. The
+    /// handle's `data` is the slot.
+    struct Slot: LibrarySlot {
+        var handle = uv_poll_t()
+        let fileDescriptor: CInt
+        let state: UnsafeMutablePointer<State>
+        var nextChanged: UnsafeMutablePointer<Slot>!
+        var isChanged = false
+        var generation: UInt32 = 0
+        /// The number of the last poll that reported it.
+        var reported: UInt64 = 0
+        /// Empty while the descriptor is not watched.
+        var interest: Readiness = []
+        /// Whether the kernel rejected the registration when it was confirmed, until it is confirmed again.
+        var hasFailed = false
+        /// Whether the number was reused without notice, so the kernel may still watch its former file.
+        var isDoubtful = false
+    }
 
     struct Extra {
         /// The number of polls.
@@ -119,16 +139,34 @@ public final class LibuvLoop: Loop {
     }
 
     private func watchOwn(_ fileDescriptor: CInt) throws(LoopError) {
-        if let slot = slots[fileDescriptor], slot.pointee.interest != 0 { return }
+        if let slot = slots[fileDescriptor], !slot.pointee.interest.isEmpty { return }
         let error = watch(fileDescriptor, .read, generation: 0)
         if error != 0 { throw Self.error(error, fileDescriptor) }
     }
 
     /// Registers libuv's internal descriptors, because a failure at libuv's next run would make it abort.
     private func registerAll() throws(LoopError) {
-        let error = gevent_libuv_add_all(loop)
-        if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl") }
+        guard let loop else { return }
+        for number in 0..<loop.pointee.nwatchers {
+            // libuv stores the bits of poll(2), which equal those of epoll.
+            guard let watcher = loop.pointee.watchers[Int(number)]?.pointee, watcher.pevents != 0, watcher.events == 0
+            else { continue }
+            let error = control(EPOLL_CTL_ADD, CInt(number), watcher.pevents)
+            if error != 0 { throw LoopError(errno: error, operation: "epoll_ctl") }
+        }
         hasUnregistered = false
+    }
+
+    /// Calls `epoll_ctl` on libuv's epoll descriptor, with the data that libuv would pass. Returns 0, also for a
+    /// descriptor that is already registered, or an error number.
+    private func control(_ operation: CInt, _ fileDescriptor: CInt, _ events: UInt32) -> CInt {
+        let data = UInt64(UInt32(bitPattern: fileDescriptor))
+        let error = -gevent_epoll_control(uv_backend_fd(loop), operation, fileDescriptor, events, data)
+        return error == EEXIST ? 0 : error
+    }
+
+    private func control(_ operation: CInt, _ slot: UnsafeMutablePointer<Slot>) -> CInt {
+        control(operation, slot.pointee.fileDescriptor, slot.pointee.interest.events)
     }
 
     @inline(never)
@@ -166,12 +204,12 @@ public final class LibuvLoop: Loop {
     public func setInterest(
         _ interest: Readiness, for fileDescriptor: CInt, generation: UInt32
     ) throws(LoopError) {
-        let loop = try usableLoop("setInterest", fileDescriptor)
-        if let known = slots[fileDescriptor], known.pointee.interest != 0 {
-            known.pointee.interest = 0
+        _ = try usableLoop("setInterest", fileDescriptor)
+        if let known = slots[fileDescriptor], !known.pointee.interest.isEmpty {
+            known.pointee.interest = []
             // libuv does this too, but does not report whether it succeeded.
-            if gevent_libuv_remove(loop, fileDescriptor) != 0 {
-                if interest.isEmpty { state.pointee.extra.hasOrphans = true } else { known.pointee.is_doubtful = true }
+            if control(EPOLL_CTL_DEL, fileDescriptor, 0) != 0 {
+                if interest.isEmpty { state.pointee.extra.hasOrphans = true } else { known.pointee.isDoubtful = true }
             }
             uv_poll_stop(&known.pointee.handle)
         }
@@ -187,7 +225,7 @@ public final class LibuvLoop: Loop {
     private func watch(_ fileDescriptor: CInt, _ interest: Readiness, generation: UInt32) -> CInt {
         var error: CInt = 0
         guard let slot = slots[fileDescriptor] ?? makeSlot(for: fileDescriptor, &error) else { return error }
-        slot.pointee.interest = interest.rawValue
+        slot.pointee.interest = interest
         slot.pointee.generation = generation
         error = register(slot)
         if error == 0 { state.pointee.markChanged(slot) }
@@ -196,46 +234,51 @@ public final class LibuvLoop: Loop {
 
     /// Returns nil and sets `error` if libuv refuses the descriptor.
     @inline(never)
-    private func makeSlot(for fileDescriptor: CInt, _ error: inout CInt) -> UnsafeMutablePointer<gevent_libuv_slot>? {
-        let slot = UnsafeMutablePointer<gevent_libuv_slot>.allocate(capacity: 1)
-        memset(slot, 0, MemoryLayout<gevent_libuv_slot>.size)
-        let result = gevent_libuv_init(loop, &slot.pointee.handle, fileDescriptor)
+    private func makeSlot(for fileDescriptor: CInt, _ error: inout CInt) -> UnsafeMutablePointer<Slot>? {
+        let flags = fcntl(fileDescriptor, F_GETFL)
+        if flags < 0 {
+            error = errno
+            return nil
+        }
+        let slot = UnsafeMutablePointer<Slot>.allocate(capacity: 1)
+        slot.initialize(to: Slot(fileDescriptor: fileDescriptor, state: state))
+        let result = uv_poll_init(loop, &slot.pointee.handle, fileDescriptor)
+        // libuv permanently makes the open file non-blocking, also for every process that shares it: standard input is
+        // shared with the shell that continues after this process.
+        if flags & O_NONBLOCK == 0 { _ = fcntl(fileDescriptor, F_SETFL, flags) }
         if result < 0 {
             // libuv has not kept its address.
             slot.deallocate()
             error = -result
             return nil
         }
-        slot.pointee.handle.data = UnsafeMutableRawPointer(state)
-        slot.pointee.fd = fileDescriptor
+        slot.pointee.handle.data = UnsafeMutableRawPointer(slot)
         slots.insert(slot, for: fileDescriptor)
         return slot
     }
 
     /// Registers a slot with interest, with libuv and with the kernel. Returns 0, or an error number after it cleared
     /// the interest.
-    private func register(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> CInt {
-        var events: CInt = 0
-        if slot.pointee.interest & Readiness.read.rawValue != 0 { events |= CInt(UV_READABLE.rawValue) }
-        if slot.pointee.interest & Readiness.write.rawValue != 0 { events |= CInt(UV_WRITABLE.rawValue) }
+    private func register(_ slot: UnsafeMutablePointer<Slot>) -> CInt {
         let callback: uv_poll_cb =
-            switch slot.pointee.fd {
+            switch slot.pointee.fileDescriptor {
             case eventWaker.fileDescriptor: onWake
             case timer.fileDescriptor: onDeadline
             default: onReady
             }
-        let result = uv_poll_start(&slot.pointee.handle, events, callback)
-        var error = result < 0 ? -result : gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
-        if error == 0 && slot.pointee.has_failed {
+        // UV_READABLE and UV_WRITABLE are the bits of `Readiness`.
+        let result = uv_poll_start(&slot.pointee.handle, CInt(slot.pointee.interest.rawValue), callback)
+        var error = result < 0 ? -result : control(EPOLL_CTL_ADD, slot)
+        if error == 0 && slot.pointee.hasFailed {
             // Without this check it would be lost again in every poll.
-            error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
+            error = control(EPOLL_CTL_MOD, slot)
         }
         if error != 0 { clearInterest(slot) }
         return error
     }
 
-    private func clearInterest(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) {
-        slot.pointee.interest = 0
+    private func clearInterest(_ slot: UnsafeMutablePointer<Slot>) {
+        slot.pointee.interest = []
         // Removes it from the list of handles that libuv will register.
         uv_poll_stop(&slot.pointee.handle)
     }
@@ -245,7 +288,7 @@ public final class LibuvLoop: Loop {
     public func poll(until deadline: LoopInstant?, into events: inout ReadyEvents) throws(LoopError) {
         let loop = try usableLoop("poll")
         let before = events.count
-        confirmChanges(loop, into: &events)
+        confirmChanges(into: &events)
         if state.pointee.extra.hasOrphans { try rebuild(into: &events) }
         try watchOwnDescriptors()
         if hasUnregistered { try registerAll() }
@@ -266,39 +309,38 @@ public final class LibuvLoop: Loop {
     /// of connections, a run would cost as much as a few thousand requests. A private loop has nothing else on it, so
     /// nothing waits for libuv meanwhile.
     private func takeEventsDirectly(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) -> Bool {
-        withUnsafeTemporaryAllocation(of: gevent_libuv_event.self, capacity: Self.directBatchSize) { found in
-            let count = Int(gevent_libuv_take(loop, found.baseAddress, CInt(found.count)))
-            hadManyEvents = count == found.count
-            for event in found.prefix(count) {
-                guard let slot = slots[event.fd], slot.pointee.interest != 0,
-                    !slot.pointee.is_doubtful, event.fd != eventWaker.fileDescriptor, event.fd != timer.fileDescriptor
-                else {
-                    hadManyEvents = false
-                    return false
-                }
+        withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: Self.directBatchSize) { buffer in
+            // A temporary allocation of non-zero capacity always has a base address.
+            guard let found = buffer.baseAddress else { return false }
+            let count = Int(gevent_epoll_wait_nanoseconds(uv_backend_fd(loop), found, CInt(buffer.count), 0))
+            hadManyEvents = false
+            // The kernel refused, or found none.
+            if count <= 0 { return false }
+            for index in 0..<count {
+                guard let slot = slots[CInt(truncatingIfNeeded: gevent_epoll_data(found + index))],
+                    !slot.pointee.interest.isEmpty, !slot.pointee.isDoubtful, !isOwn(slot)
+                else { return false }
             }
-            for event in found.prefix(count) {
-                guard let slot = slots[event.fd] else { continue }
-                events.append(
-                    ReadyEvent(
-                        fileDescriptor: event.fd, generation: slot.pointee.generation,
-                        readiness: Readiness(rawValue: event.readiness)))
+            for index in 0..<count {
+                guard let slot = slots[CInt(truncatingIfNeeded: gevent_epoll_data(found + index))] else { continue }
+                events.append(slot.pointee.event(Readiness(events: gevent_epoll_events(found + index))))
             }
-            return count > 0
+            hadManyEvents = count == buffer.count
+            return true
         }
     }
 
     /// Removes changed handles that would make libuv abort, and restarts handles that libuv has stopped.
-    private func confirmChanges(_ loop: UnsafeMutablePointer<uv_loop_t>, into events: inout ReadyEvents) {
+    private func confirmChanges(into events: inout ReadyEvents) {
         while let slot = state.pointee.popChanged() {
-            if slot.pointee.interest == 0 { continue }
-            if uv_is_active(handle(slot)) == 0 {
+            if slot.pointee.interest.isEmpty { continue }
+            if uv_is_active(base(&slot.pointee.handle)) == 0 {
                 // libuv stops a handle whose file has an error, although the error persists.
                 let error = register(slot)
                 if error != 0 { handleRejection(slot, error, into: &events) }
             } else {
-                let error = gevent_libuv_confirm(loop, slot.pointee.fd, slot.pointee.interest)
-                slot.pointee.has_failed = error != 0
+                let error = control(EPOLL_CTL_MOD, slot)
+                slot.pointee.hasFailed = error != 0
                 if error != 0 {
                     clearInterest(slot)
                     handleRejection(slot, error, into: &events)
@@ -309,22 +351,20 @@ public final class LibuvLoop: Loop {
 
     /// Handles a registration that the kernel rejected with this error.
     private func handleRejection(
-        _ slot: UnsafeMutablePointer<gevent_libuv_slot>, _ error: CInt, into events: inout ReadyEvents
+        _ slot: UnsafeMutablePointer<Slot>, _ error: CInt, into events: inout ReadyEvents
     ) {
         switch error {
         case EBADF, ENOENT, EPERM:
             // The descriptor was closed without notice: the kernel has dropped it, and so does the loop.
             state.pointee.extra.hasOrphans = true
         default:
-            if isOwn(slot) { return }
-            events.append(
-                ReadyEvent(fileDescriptor: slot.pointee.fd, generation: slot.pointee.generation, readiness: []))
+            if !isOwn(slot) { events.append(slot.pointee.event([])) }
         }
     }
 
     /// Returns whether the slot is the waker's or the timer's, which the core does not know.
-    private func isOwn(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> Bool {
-        slot.pointee.fd == eventWaker.fileDescriptor || slot.pointee.fd == timer.fileDescriptor
+    private func isOwn(_ slot: UnsafeMutablePointer<Slot>) -> Bool {
+        slot.pointee.fileDescriptor == eventWaker.fileDescriptor || slot.pointee.fileDescriptor == timer.fileDescriptor
     }
 
     /// Replaces libuv's epoll descriptor by a new one.
@@ -341,9 +381,9 @@ public final class LibuvLoop: Loop {
             return
         }
         try replaceKernelObjects()
-        for slot in slots.all where slot.pointee.interest != 0 {
-            slot.pointee.is_doubtful = false
-            let error = gevent_libuv_add(loop, slot.pointee.fd, slot.pointee.interest)
+        for slot in slots.all where !slot.pointee.interest.isEmpty {
+            slot.pointee.isDoubtful = false
+            let error = control(EPOLL_CTL_ADD, slot)
             if error == 0 { continue }
             clearInterest(slot)
             handleRejection(slot, error, into: &events)
@@ -372,7 +412,7 @@ public final class LibuvLoop: Loop {
         while state.pointee.popChanged() != nil {}
         state.pointee.extra.hasOrphans = false
         for slot in slots.all {
-            slot.pointee.is_doubtful = false
+            slot.pointee.isDoubtful = false
             if !isOwn(slot) { clearInterest(slot) }
         }
         try eventWaker.replaceAfterFork()
@@ -406,9 +446,9 @@ public final class LibuvLoop: Loop {
         // Without an epoll descriptor libuv cannot even close, so its memory is leaked.
         if failure != nil { return }
         for slot in slots.all {
-            uv_close(handle(slot)) { handle in
+            uv_close(base(&slot.pointee.handle)) { handle in
                 // Not earlier, because libuv had it in its lists until now.
-                UnsafeMutableRawPointer(handle)?.assumingMemoryBound(to: gevent_libuv_slot.self).deallocate()
+                handle?.pointee.data.deallocate()
             }
         }
         slots.removeAll()
@@ -439,52 +479,68 @@ public final class LibuvLoop: Loop {
 @available(*, unavailable)
 extension LibuvLoop: Sendable {}
 
-// Each name is qualified with its module, because in the nested manifest the protocol belongs to another package.
-@_spi(GeventInternals) extension CGeventLibuv.gevent_libuv_slot: GeventLoop.LibrarySlot {}
-
 /// Casts a poll handle to its base type, as libuv's C inheritance requires.
-private func handle(_ slot: UnsafeMutablePointer<gevent_libuv_slot>) -> UnsafeMutablePointer<uv_handle_t> {
-    UnsafeMutableRawPointer(slot).assumingMemoryBound(to: uv_handle_t.self)
+private func base(_ handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<uv_handle_t> {
+    UnsafeMutableRawPointer(handle).assumingMemoryBound(to: uv_handle_t.self)
+}
+
+extension LibuvLoop.Slot {
+    fileprivate func event(_ readiness: Readiness) -> ReadyEvent {
+        ReadyEvent(fileDescriptor: fileDescriptor, generation: generation, readiness: readiness)
+    }
+
+    /// Returns whether poll(2) reports the file as ready for any part of the interest.
+    fileprivate var isReady: Bool {
+        var request = pollfd(fd: fileDescriptor, events: Int16(interest.events), revents: 0)
+        return poll(&request, 1, 0) > 0
+    }
+}
+
+extension Readiness {
+    /// The set as bits of epoll, which equal those of poll(2).
+    fileprivate var events: UInt32 {
+        (contains(.read) ? EPOLLIN.rawValue : 0) | (contains(.write) ? EPOLLOUT.rawValue : 0)
+    }
+
+    fileprivate init(events: UInt32) {
+        let failed = EPOLLERR.rawValue | EPOLLHUP.rawValue
+        self = []
+        if events & (EPOLLIN.rawValue | failed) != 0 { insert(.read) }
+        if events & (EPOLLOUT.rawValue | failed) != 0 { insert(.write) }
+    }
 }
 
 // MARK: Callbacks. Each appends an event or sets a flag, and returns.
 
-private func state(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.State> {
-    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.State.self)
+private func slot(of handle: UnsafeMutablePointer<uv_poll_t>) -> UnsafeMutablePointer<LibuvLoop.Slot> {
+    handle.pointee.data.assumingMemoryBound(to: LibuvLoop.Slot.self)
 }
 
 private func onReady(_ handle: UnsafeMutablePointer<uv_poll_t>?, _ status: CInt, _ events: CInt) {
     guard let handle else { return }
-    let state = state(of: handle)
-    let slot = UnsafeMutableRawPointer(handle).assumingMemoryBound(to: gevent_libuv_slot.self)
-    var readiness: Readiness = []
-    if status < 0 {
-        // The file has an error. The handle is stopped now, and restarted before the next run.
-        state.pointee.markChanged(slot)
-        readiness = [.read, .write]
-    } else {
-        if events & CInt(UV_READABLE.rawValue) != 0 { readiness.insert(.read) }
-        if events & CInt(UV_WRITABLE.rawValue) != 0 { readiness.insert(.write) }
-    }
+    let slot = slot(of: handle)
+    let state = slot.pointee.state
+    // If the file has an error, the handle is stopped now, and restarted before the next run.
+    if status < 0 { state.pointee.markChanged(slot) }
+    // UV_READABLE and UV_WRITABLE are the bits of `Readiness`.
+    let readiness = status < 0 ? [.read, .write] : Readiness(rawValue: UInt8(truncatingIfNeeded: events))
     guard let batch = state.pointee.events else { return }
     // If more than 1,024 are ready, libuv asks the kernel again within one run and receives the same events again.
     if slot.pointee.reported == state.pointee.extra.number { return }
     slot.pointee.reported = state.pointee.extra.number
-    if slot.pointee.is_doubtful && !gevent_libuv_is_ready(slot.pointee.fd, slot.pointee.interest) {
+    if slot.pointee.isDoubtful && !slot.pointee.isReady {
         state.pointee.extra.hasOrphans = true
         return
     }
-    batch.pointee.append(
-        ReadyEvent(fileDescriptor: slot.pointee.fd, generation: slot.pointee.generation, readiness: readiness))
+    batch.pointee.append(slot.pointee.event(readiness))
 }
 
 private func onWake(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
     guard let handle else { return }
-    let state = state(of: handle)
-    state.pointee.wake()
+    slot(of: handle).pointee.state.pointee.wake()
 }
 
 private func onDeadline(_ handle: UnsafeMutablePointer<uv_poll_t>?, _: CInt, _: CInt) {
     guard let handle else { return }
-    state(of: handle).pointee.isExpired = true
+    slot(of: handle).pointee.state.pointee.isExpired = true
 }

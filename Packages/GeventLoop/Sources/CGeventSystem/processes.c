@@ -2,11 +2,9 @@
 #include "gevent_processes.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
-#include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,28 +31,7 @@ int gevent_child_has_ended(int pid) {
     return info.si_pid == pid;
 }
 
-int gevent_fork_for_seconds(unsigned seconds) {
-    pid_t child = fork();
-    if (child < 0) return -errno;
-    if (child == 0) {
-        // SIGALRM turns a hang of the child into a failure in the parent. A test framework may have set a handler for
-        // the signal, and the worker threads of libdispatch block it.
-        signal(SIGALRM, SIG_DFL);
-        sigset_t alarms;
-        sigemptyset(&alarms);
-        sigaddset(&alarms, SIGALRM);
-        pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
-        alarm(seconds);
-    }
-    return child;
-}
-
-_Noreturn void gevent_exit(int code) { _exit(code); }
-
-int gevent_wait_for_exit(int child) {
-    int status;
-    while (waitpid(child, &status, 0) < 0) {
-        if (errno != EINTR) return -errno;
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
+int gevent_fork(void) {
+    pid_t pid = fork();
+    return pid < 0 ? -errno : pid;
 }

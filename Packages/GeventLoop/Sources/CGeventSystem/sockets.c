@@ -1,16 +1,12 @@
 #define _GNU_SOURCE
 #include "gevent_sockets.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
 
 _Static_assert(
     GEVENT_NET_PATH_CAPACITY == sizeof(((struct sockaddr_un *)0)->sun_path), "the kernel's limit of a Unix path");
@@ -25,30 +21,19 @@ typedef union kernel_address {
     struct sockaddr_storage storage;
 } kernel_address;
 
-static uint64_t load_big_endian(const uint8_t *bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) value = value << 8 | bytes[i];
-    return value;
-}
-
-static void store_big_endian(uint64_t value, uint8_t *bytes) {
-    for (int i = 7; i >= 0; i--, value >>= 8) bytes[i] = (uint8_t)value;
-}
-
 static socklen_t to_kernel(const gevent_net_address *address, kernel_address *kernel) {
     memset(kernel, 0, sizeof *kernel);
     switch (address->family) {
     case GEVENT_NET_IP4:
         kernel->ip4.sin_family = AF_INET;
         kernel->ip4.sin_port = htons(address->port);
-        kernel->ip4.sin_addr.s_addr = htonl((uint32_t)address->low);
+        memcpy(&kernel->ip4.sin_addr, address->ip, sizeof kernel->ip4.sin_addr);
         return sizeof kernel->ip4;
     case GEVENT_NET_IP6:
         kernel->ip6.sin6_family = AF_INET6;
         kernel->ip6.sin6_port = htons(address->port);
         kernel->ip6.sin6_scope_id = address->scope;
-        store_big_endian(address->high, kernel->ip6.sin6_addr.s6_addr);
-        store_big_endian(address->low, kernel->ip6.sin6_addr.s6_addr + 8);
+        memcpy(&kernel->ip6.sin6_addr, address->ip, sizeof kernel->ip6.sin6_addr);
         return sizeof kernel->ip6;
     default: {
         kernel->local.sun_family = AF_UNIX;
@@ -67,14 +52,13 @@ static void from_kernel(const kernel_address *kernel, socklen_t length, gevent_n
     case AF_INET:
         address->family = GEVENT_NET_IP4;
         address->port = ntohs(kernel->ip4.sin_port);
-        address->low = ntohl(kernel->ip4.sin_addr.s_addr);
+        memcpy(address->ip, &kernel->ip4.sin_addr, sizeof kernel->ip4.sin_addr);
         break;
     case AF_INET6:
         address->family = GEVENT_NET_IP6;
         address->port = ntohs(kernel->ip6.sin6_port);
         address->scope = kernel->ip6.sin6_scope_id;
-        address->high = load_big_endian(kernel->ip6.sin6_addr.s6_addr);
-        address->low = load_big_endian(kernel->ip6.sin6_addr.s6_addr + 8);
+        memcpy(address->ip, &kernel->ip6.sin6_addr, sizeof kernel->ip6.sin6_addr);
         break;
     case AF_UNIX: {
         address->family = GEVENT_NET_UNIX;
@@ -92,59 +76,6 @@ static void from_kernel(const kernel_address *kernel, socklen_t length, gevent_n
     }
 }
 
-static _Bool parse_scope(const char *text, uint32_t *scope) {
-    if (*text == 0) return 0;
-    *scope = if_nametoindex(text);
-    if (*scope != 0) return 1;
-    char *end;
-    errno = 0;
-    unsigned long number = strtoul(text, &end, 10);
-    if (*end != 0 || errno != 0 || text[0] < '0' || text[0] > '9' || number > UINT32_MAX) return 0;
-    *scope = (uint32_t)number;
-    return 1;
-}
-
-_Bool gevent_net_parse_ip(const char *text, gevent_net_address *address) {
-    memset(address, 0, sizeof *address);
-    struct in_addr ip4;
-    if (inet_pton(AF_INET, text, &ip4) == 1) {
-        address->family = GEVENT_NET_IP4;
-        address->low = ntohl(ip4.s_addr);
-        return 1;
-    }
-    char plain[INET6_ADDRSTRLEN];
-    size_t length = strcspn(text, "%");
-    if (length >= sizeof plain) return 0;
-    memcpy(plain, text, length);
-    plain[length] = 0;
-    struct in6_addr ip6;
-    if (inet_pton(AF_INET6, plain, &ip6) != 1) return 0;
-    if (text[length] == '%' && !parse_scope(text + length + 1, &address->scope)) return 0;
-    address->family = GEVENT_NET_IP6;
-    address->high = load_big_endian(ip6.s6_addr);
-    address->low = load_big_endian(ip6.s6_addr + 8);
-    return 1;
-}
-
-void gevent_net_format_ip(const gevent_net_address *address, char text[GEVENT_NET_IP_TEXT_CAPACITY]) {
-    kernel_address kernel;
-    to_kernel(address, &kernel);
-    if (address->family == GEVENT_NET_IP4) {
-        inet_ntop(AF_INET, &kernel.ip4.sin_addr, text, GEVENT_NET_IP_TEXT_CAPACITY);
-        return;
-    }
-    inet_ntop(AF_INET6, &kernel.ip6.sin6_addr, text, GEVENT_NET_IP_TEXT_CAPACITY);
-    if (address->scope == 0) return;
-    size_t used = strlen(text);
-    char name[IF_NAMESIZE];
-    // The interface may have been removed since the address was made.
-    if (if_indextoname(address->scope, name) != NULL) {
-        snprintf(text + used, GEVENT_NET_IP_TEXT_CAPACITY - used, "%%%s", name);
-    } else {
-        snprintf(text + used, GEVENT_NET_IP_TEXT_CAPACITY - used, "%%%u", address->scope);
-    }
-}
-
 static char *put_number(char *at, unsigned number, unsigned base) {
     char digits[10];
     int count = 0;
@@ -153,19 +84,19 @@ static char *put_number(char *at, unsigned number, unsigned base) {
     return at;
 }
 
-static char *put_ip4(char *at, uint32_t bits) {
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        at = put_number(at, bits >> shift & 255, 10);
-        if (shift > 0) *at++ = '.';
+static char *put_ip4(char *at, const uint8_t *bytes) {
+    for (int i = 0; i < 4; i++) {
+        if (i > 0) *at++ = '.';
+        at = put_number(at, bytes[i], 10);
     }
     return at;
 }
 
 /// Writes an IPv6 address as inet_ntop does: the longest run of zeros is omitted, and an embedded IPv4 address has its
 /// own form.
-static char *put_ip6(char *at, uint64_t high, uint64_t low) {
+static char *put_ip6(char *at, const uint8_t *bytes) {
     unsigned words[8];
-    for (int i = 0; i < 8; i++) words[i] = (unsigned)((i < 4 ? high : low) >> (48 - i % 4 * 16)) & 0xffff;
+    for (int i = 0; i < 8; i++) words[i] = (unsigned)bytes[2 * i] << 8 | bytes[2 * i + 1];
     int run = -1, run_length = 1;
     for (int i = 0, start; i < 8; i++) {
         for (start = i; i < 8 && words[i] == 0;) i++;
@@ -178,7 +109,7 @@ static char *put_ip6(char *at, uint64_t high, uint64_t low) {
         }
         if (i > 0) *at++ = ':';
         bool is_embedded = run == 0 && (run_length == 6 || (run_length == 5 && words[5] == 0xffff));
-        if (i == 6 && is_embedded) return put_ip4(at, (uint32_t)low);
+        if (i == 6 && is_embedded) return put_ip4(at, bytes + 12);
         at = put_number(at, words[i], 16);
     }
     if (run >= 0 && run + run_length == 8) *at++ = ':';
@@ -187,40 +118,31 @@ static char *put_ip6(char *at, uint64_t high, uint64_t low) {
 
 // Called for each connection of a server, on the stack of its greenlet. snprintf and inet_ntop would be slower, and
 // would use so much of the stack that each idle connection costs one more page.
-void gevent_net_format_address(const gevent_net_address *address, char *text, size_t size) {
-    char whole[GEVENT_NET_PATH_CAPACITY + 16], *at = whole;
-    switch (address->family) {
-    case GEVENT_NET_IP4:
-        at = put_ip4(at, (uint32_t)address->low);
-        *at++ = ':';
-        at = put_number(at, address->port, 10);
-        break;
-    case GEVENT_NET_IP6:
-        *at++ = '[';
-        if (address->scope == 0) {
-            at = put_ip6(at, address->high, address->low);
-        } else {
-            // Only the system knows the name of the interface.
-            gevent_net_format_ip(address, at);
-            at += strlen(at);
-        }
-        *at++ = ']';
-        *at++ = ':';
-        at = put_number(at, address->port, 10);
-        break;
-    default: {
+void gevent_net_format_address(const gevent_net_address *address, char text[GEVENT_NET_TEXT_CAPACITY]) {
+    char *at = text;
+    if (address->family == GEVENT_NET_UNIX) {
         memcpy(at, "unix:", 5);
         at += 5;
         memcpy(at, address->path, (size_t)address->path_length);
         // An abstract name begins with a zero byte, which is written as @.
         if (address->path_length > 0 && *at == 0) *at = '@';
-        at += address->path_length;
-        break;
+        at[address->path_length] = 0;
+        return;
     }
+    if (address->family == GEVENT_NET_IP4) {
+        at = put_ip4(at, (const uint8_t *)address->ip);
+    } else {
+        *at++ = '[';
+        at = put_ip6(at, (const uint8_t *)address->ip);
+        if (address->scope != 0) {
+            *at++ = '%';
+            // The interface may have been removed since the address was made.
+            at = if_indextoname(address->scope, at) ? at + strlen(at) : put_number(at, address->scope, 10);
+        }
+        *at++ = ']';
     }
-    size_t length = (size_t)(at - whole) < size - 1 ? (size_t)(at - whole) : size - 1;
-    memcpy(text, whole, length);
-    text[length] = 0;
+    *at++ = ':';
+    *put_number(at, address->port, 10) = 0;
 }
 
 // MARK: the files of Unix sockets
@@ -252,42 +174,17 @@ int gevent_net_pair(int descriptors[2]) {
     return result_of(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, descriptors));
 }
 
-int gevent_net_family(int descriptor) {
-    gevent_net_address address;
-    int result = gevent_net_local_address(descriptor, &address);
-    return result < 0 ? result : address.family;
-}
-
-bool gevent_net_is_stream(int descriptor) {
-    int type = 0;
-    socklen_t length = sizeof type;
-    return getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
-}
-
-int gevent_net_set_nonblocking(int descriptor) {
-    int flags = fcntl(descriptor, F_GETFL);
-    if (flags < 0) return -errno;
-    return flags & O_NONBLOCK ? 0 : result_of(fcntl(descriptor, F_SETFL, flags | O_NONBLOCK));
-}
-
 int gevent_net_bind(int descriptor, const gevent_net_address *address) {
     kernel_address kernel;
     socklen_t length = to_kernel(address, &kernel);
     return result_of(bind(descriptor, &kernel.any, length));
 }
 
-int gevent_net_local_address(int descriptor, gevent_net_address *address) {
+int gevent_net_address_of(int descriptor, bool is_peer, gevent_net_address *address) {
     kernel_address kernel = {0};
     socklen_t length = sizeof kernel;
-    if (getsockname(descriptor, &kernel.any, &length) < 0) return -errno;
-    from_kernel(&kernel, length, address);
-    return 0;
-}
-
-int gevent_net_peer_address(int descriptor, gevent_net_address *address) {
-    kernel_address kernel = {0};
-    socklen_t length = sizeof kernel;
-    if (getpeername(descriptor, &kernel.any, &length) < 0) return -errno;
+    int result = is_peer ? getpeername(descriptor, &kernel.any, &length) : getsockname(descriptor, &kernel.any, &length);
+    if (result < 0) return -errno;
     from_kernel(&kernel, length, address);
     return 0;
 }
@@ -311,15 +208,4 @@ int gevent_net_accept(int descriptor, gevent_net_address *address) {
         }
         if (errno != EINTR) return -errno;
     }
-}
-
-// MARK: options
-
-int gevent_net_get_option(int descriptor, int level, int name, int *values, int count) {
-    socklen_t length = (socklen_t)(count * (int)sizeof *values);
-    return result_of(getsockopt(descriptor, level, name, values, &length));
-}
-
-int gevent_net_set_option(int descriptor, int level, int name, const int *values, int count) {
-    return result_of(setsockopt(descriptor, level, name, values, (socklen_t)(count * (int)sizeof *values)));
 }

@@ -84,17 +84,22 @@ public final class Socket: ByteStream {
     ///
     /// gevent: `socket.socket(fileno=…)`.
     public init(fileDescriptor: CInt) throws {
-        let raw = gevent_net_family(fileDescriptor)
-        if raw < 0 { throw SocketError(errno: -raw, operation: "adopt descriptor \(fileDescriptor)") }
-        guard let family = SocketAddress.Family(raw: raw) else {
-            throw SocketError(errno: EAFNOSUPPORT, operation: "adopt descriptor \(fileDescriptor)")
+        let operation = "adopt descriptor \(fileDescriptor)"
+        var raw = gevent_net_address()
+        let result = gevent_net_address_of(fileDescriptor, false, &raw)
+        if result < 0 { throw SocketError(errno: -result, operation: operation) }
+        guard let family = SocketAddress.Family(raw: raw.family) else {
+            throw SocketError(errno: EAFNOSUPPORT, operation: operation)
         }
         // An empty datagram would look like the end of a stream.
-        guard gevent_net_is_stream(fileDescriptor) else {
-            throw SocketError(errno: EPROTOTYPE, operation: "adopt descriptor \(fileDescriptor)")
+        var (type, length) = (CInt(0), socklen_t(MemoryLayout<CInt>.size))
+        if Glibc.getsockopt(fileDescriptor, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_STREAM.rawValue {
+            throw SocketError(errno: EPROTOTYPE, operation: operation)
         }
-        let result = gevent_net_set_nonblocking(fileDescriptor)
-        if result < 0 { throw SocketError(errno: -result, operation: "adopt descriptor \(fileDescriptor)") }
+        let flags = fcntl(fileDescriptor, F_GETFL)
+        if flags & O_NONBLOCK == 0 && fcntl(fileDescriptor, F_SETFL, flags | O_NONBLOCK) < 0 {
+            throw SocketError(errno: Glibc.errno, operation: operation)
+        }
         descriptor = try WatchedDescriptor(fileDescriptor)
         self.family = family
     }
@@ -139,24 +144,21 @@ public final class Socket: ByteStream {
     ///
     /// gevent: `socket.getsockname()`.
     public var localAddress: SocketAddress {
-        get throws {
-            var raw = gevent_net_address()
-            let result = gevent_net_local_address(try openDescriptor("localAddress"), &raw)
-            if result < 0 { throw failure(errno: -result, "localAddress") }
-            return SocketAddress(raw)
-        }
+        get throws { try address(ofPeer: false, "localAddress") }
     }
 
     /// The address the socket is connected to. Throws ``SocketError`` if it is not connected (`ENOTCONN`).
     ///
     /// gevent: `socket.getpeername()`.
     public var peerAddress: SocketAddress {
-        get throws {
-            var raw = gevent_net_address()
-            let result = gevent_net_peer_address(try openDescriptor("peerAddress"), &raw)
-            if result < 0 { throw failure(errno: -result, "peerAddress") }
-            return SocketAddress(raw)
-        }
+        get throws { try address(ofPeer: true, "peerAddress") }
+    }
+
+    private func address(ofPeer isPeer: Bool, _ operation: String) throws -> SocketAddress {
+        var raw = gevent_net_address()
+        let result = gevent_net_address_of(try openDescriptor(operation), isPeer, &raw)
+        if result < 0 { throw failure(errno: -result, operation) }
+        return SocketAddress(raw)
     }
 
     // MARK: Closing

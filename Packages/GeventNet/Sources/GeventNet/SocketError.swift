@@ -152,9 +152,9 @@ extension Socket {
         let canQueryKernel = code != .wouldBlock && !isClosed
         return SocketError(
             code, errno: errno, operation: operation, address: address,
-            localAddress: canQueryKernel ? endpoint(gevent_net_local_address) : nil,
+            localAddress: canQueryKernel ? endpoint(isPeer: false) : nil,
             peerAddress: peer.flatMap { $0.isUnnamed ? nil : $0 }
-                ?? (canQueryKernel ? endpoint(gevent_net_peer_address) : nil),
+                ?? (canQueryKernel ? endpoint(isPeer: true) : nil),
             message: message)
     }
 
@@ -169,9 +169,9 @@ extension Socket {
         failure(.closed, errno: EBADF, operation, message: "closed in another greenlet")
     }
 
-    private func endpoint(_ query: (CInt, UnsafeMutablePointer<gevent_net_address>?) -> CInt) -> SocketAddress? {
+    private func endpoint(isPeer: Bool) -> SocketAddress? {
         var raw = gevent_net_address()
-        guard query(fileDescriptor, &raw) == 0 else { return nil }
+        guard gevent_net_address_of(fileDescriptor, isPeer, &raw) == 0 else { return nil }
         let address = SocketAddress(raw)
         return address.isUnnamed ? nil : address
     }

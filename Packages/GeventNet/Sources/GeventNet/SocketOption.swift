@@ -1,4 +1,3 @@
-internal import CGeventSystem
 internal import Glibc
 
 /// An option of a socket that the kernel stores, with the type of its value.
@@ -15,8 +14,8 @@ public struct SocketOption<Value: Sendable>: Sendable {
     public let name: String
     let level: CInt
     let number: CInt
-    /// The length of the value in C ints: 1 or 2.
-    let width: Int
+    /// The size of the value in bytes: that of one or two C ints.
+    var size: socklen_t = 4
     let encode: @Sendable (Value) -> (CInt, CInt)
     let decode: @Sendable ((CInt, CInt)) -> Value
 }
@@ -25,7 +24,7 @@ extension SocketOption where Value == Bool {
     /// Returns an option that is on or off.
     public static func flag(_ name: String, level: CInt, number: CInt) -> SocketOption<Bool> {
         SocketOption(
-            name: name, level: level, number: number, width: 1, encode: { ($0 ? 1 : 0, 0) }, decode: { $0.0 != 0 })
+            name: name, level: level, number: number, encode: { ($0 ? 1 : 0, 0) }, decode: { $0.0 != 0 })
     }
 
     /// Whether an address can be bound again while closed connections linger on it. On in
@@ -59,7 +58,7 @@ extension SocketOption where Value == Int {
     /// Returns an option whose value is an integer. Values that don't fit a C int are clamped.
     public static func number(_ name: String, level: CInt, number: CInt) -> SocketOption<Int> {
         SocketOption(
-            name: name, level: level, number: number, width: 1, encode: { (CInt(clamping: $0), 0) },
+            name: name, level: level, number: number, encode: { (CInt(clamping: $0), 0) },
             decode: { Int($0.0) })
     }
 
@@ -98,7 +97,7 @@ extension SocketOption where Value == Duration {
 
     private static func duration(_ name: String, _ number: CInt, unit: Duration) -> SocketOption<Duration> {
         SocketOption(
-            name: name, level: CInt(IPPROTO_TCP), number: number, width: 1,
+            name: name, level: CInt(IPPROTO_TCP), number: number,
             encode: { (wholeUnits($0, unit), 0) }, decode: { unit * Int($0.0) })
     }
 }
@@ -108,7 +107,7 @@ extension SocketOption where Value == Duration? {
     /// dropped and the connection is reset. More: the kernel keeps trying for that long, in whole seconds, rounded up.
     public static var linger: SocketOption<Duration?> {
         SocketOption(
-            name: "SO_LINGER", level: SOL_SOCKET, number: SO_LINGER, width: 2,
+            name: "SO_LINGER", level: SOL_SOCKET, number: SO_LINGER, size: 8,
             // struct linger: whether it is on, and the number of seconds.
             encode: { $0.map { (1, wholeUnits($0, .seconds(1))) } ?? (0, 0) },
             decode: { $0.0 == 0 ? nil : .seconds(Int($0.1)) })
@@ -132,13 +131,10 @@ extension Socket {
     /// gevent: `socket.getsockopt(level, name)`.
     public func option<Value>(_ option: SocketOption<Value>) throws -> Value {
         var values: (CInt, CInt) = (0, 0)
-        let fileDescriptor = try openDescriptor(option.name)
-        let result = withUnsafeMutableBytes(of: &values) {
-            gevent_net_get_option(
-                fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
-                CInt(option.width))
+        var length = option.size
+        if Glibc.getsockopt(try openDescriptor(option.name), option.level, option.number, &values, &length) < 0 {
+            throw failure(errno: Glibc.errno, "get \(option.name)")
         }
-        if result < 0 { throw failure(errno: -result, "get \(option.name)") }
         return option.decode(values)
     }
 
@@ -146,13 +142,9 @@ extension Socket {
     ///
     /// gevent: `socket.setsockopt(level, name, value)`.
     public func setOption<Value>(_ option: SocketOption<Value>, to value: Value) throws {
-        let values = option.encode(value)
-        let fileDescriptor = try openDescriptor(option.name)
-        let result = withUnsafeBytes(of: values) {
-            gevent_net_set_option(
-                fileDescriptor, option.level, option.number, $0.assumingMemoryBound(to: CInt.self).baseAddress,
-                CInt(option.width))
+        var values = option.encode(value)
+        if Glibc.setsockopt(try openDescriptor(option.name), option.level, option.number, &values, option.size) < 0 {
+            throw failure(errno: Glibc.errno, "set \(option.name)")
         }
-        if result < 0 { throw failure(errno: -result, "set \(option.name)") }
     }
 }

@@ -27,9 +27,6 @@ enum {
     GEVENT_FORK_MONITORS = 1003,
 };
 
-/// Calls `fork()`, which Swift does not import. Returns a negated errno if it fails.
-int gevent_fork(void);
-
 /// The name of every monitor's thread. These threads are not counted, because a child starts new ones.
 #define GEVENT_MONITOR_THREAD "gevent-monitor"
 

@@ -1,4 +1,4 @@
-// The frames of suspended contexts.
+// The frames on a stack.
 #pragma once
 
 #include "gevent_context.h"
@@ -9,3 +9,6 @@ size_t gevent_parked_frames(const gevent_context *context, void **frames, size_t
 
 /// The same for a context that was suspended at `stack_pointer`, on a stack that ends at `stack_high`.
 size_t gevent_frames_at(const void *stack_pointer, const void *stack_high, void **frames, size_t max_count);
+
+/// The same from a frame pointer, of the running or of a suspended context.
+size_t gevent_frames_from(const void *frame_pointer, const void *stack_high, void **frames, size_t max_count);

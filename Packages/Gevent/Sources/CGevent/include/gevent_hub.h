@@ -82,7 +82,7 @@ typedef struct gevent_hub {
 
     gevent_context main, root;
     gevent_stacks stacks;  // of the default size
-    gevent_stacks *sized_stacks[GEVENT_STACK_CLASSES];  // by class, from 1; null until one is needed
+    gevent_stacks *sized_stacks[GEVENT_STACK_CLASSES + 1];  // by class, the default first; null until one is needed
     uint8_t largest_class; // the highest class that was needed; 0 if all stacks have the default size
     size_t stack_size;     // the default size as requested
     size_t live_stacks, peak_live_stacks;  // of all sizes

@@ -7,7 +7,9 @@
 uint8_t gevent_hub_stack_class(const gevent_hub *hub, size_t bytes);
 
 /// Returns the stacks of a class; null if there are none yet.
-gevent_stacks *gevent_hub_stacks(gevent_hub *hub, uint8_t stack_class);
+static inline gevent_stacks *gevent_hub_stacks(const gevent_hub *hub, uint8_t stack_class) {
+    return hub->sized_stacks[stack_class];
+}
 
 /// Returns the stacks whose slabs contain `address`, or null. Reads no memory of any stack.
 const gevent_stacks *gevent_hub_stacks_containing(const gevent_hub *hub, const void *address);

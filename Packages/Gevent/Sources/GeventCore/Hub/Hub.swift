@@ -13,7 +13,7 @@ internal import Glibc
 /// gevent: `gevent.hub.Hub`.
 public final class Hub {
     package let pointer: UnsafeMutablePointer<gevent_hub>
-    let loop: any Loop
+    package let loop: any Loop
     /// The settings that the hub was made with.
     public let resolvedConfiguration: ResolvedConfiguration
     /// The reason why this loop was chosen.
@@ -26,7 +26,7 @@ public final class Hub {
     /// gevent: the greenlet whose `parent` is nil.
     public let mainGreenlet: AnyGreenlet
     package let hubGreenlet: HubGreenlet
-    let descriptors: DescriptorTable
+    package let descriptors: DescriptorTable
     var identifiers = IdentifierPool()
     /// The events of the latest poll. Emptied once all of them are delivered.
     @exclusivity(unchecked) var events = ReadyEvents()
@@ -35,7 +35,7 @@ public final class Hub {
     /// The error that the greenlet in `gevent_call_hub` waits to have reported; see `reportAtOnce`.
     @exclusivity(unchecked) var requestedReport: (error: any Error, greenlet: AnyGreenlet)?
     /// The number of active holds. While there are any, the hub waits although its thread has nothing pending.
-    var holdCount = 0
+    package fileprivate(set) var holdCount = 0
     /// Notified of switches; nil while there are no trace and no hooks.
     var switchWatch: SwitchWatch?
     @exclusivity(unchecked) package private(set) var isDestroyed = false

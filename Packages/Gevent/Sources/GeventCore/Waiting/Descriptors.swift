@@ -1,6 +1,6 @@
 // Waits for descriptors: a table indexed by descriptor number, one reader and one writer each, and lazy interest.
 
-internal import CGevent
+package import CGevent
 internal import Glibc
 
 /// The waiters of each descriptor, and the interest that is registered with the loop.
@@ -8,7 +8,7 @@ internal import Glibc
 /// Interest is lazy: it stays registered after a wait. It is dropped when an event arrives for which there is no
 /// waiter, before the descriptor is closed, and after a wait for a descriptor of another owner. So a connection that
 /// reads repeatedly is registered only once.
-final class DescriptorTable {
+package final class DescriptorTable {
     private static let chunkSize = 1024
 
     private let loop: any Loop
@@ -48,7 +48,7 @@ final class DescriptorTable {
     }
 
     @inline(__always)
-    func existing(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor>? {
+    package func existing(_ fileDescriptor: CInt) -> UnsafeMutablePointer<gevent_descriptor>? {
         let (chunk, index) = Int(fileDescriptor).quotientAndRemainder(dividingBy: DescriptorTable.chunkSize)
         guard chunk < chunks.count, let base = chunks[chunk] else { return nil }
         return base + index

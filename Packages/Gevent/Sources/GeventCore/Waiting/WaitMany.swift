@@ -2,48 +2,37 @@
 
 internal import CGevent
 
-/// The objects that a greenlet waits for, and its waiter, which is enlisted with each.
-private struct ManyObjects {
-    let objects: [any Waitable]
-    let waiter: MultiWait
-
-    /// Counts the objects that are ready. If they are too few, enlists the waiter with the others.
-    init(_ objects: [any Waitable], requiredCount: Int, _ hub: UnsafeMutablePointer<gevent_hub>) throws {
-        self.objects = objects
-        waiter = MultiWait(count: objects.count, requiredCount: requiredCount, hub)
-        let orders = try objects.map { try $0.readyOrder() }
-        // Sorted by the order in which they became ready. Objects whose order is unknown follow in list order.
-        let ready = objects.indices.filter { orders[$0] != nil }.sorted { (orders[$0]!, $0) < (orders[$1]!, $1) }
-        for index in ready { waiter.countReady(index) }
-        if ready.count >= requiredCount { return }
-        do {
-            for (index, object) in objects.enumerated() where orders[index] == nil {
-                try waiter.enlist(with: object, at: index)
-            }
-        } catch {
-            withdraw()
-            throw error
+/// Calls `body` with a waiter that is enlisted with each of the objects, the number of objects to wait for, the
+/// deadline and the hub. Returns `none` if there is nothing to wait for.
+private func withWaiter<Result>(
+    for objects: [any Waitable], timeout: Duration?, count: Int?, none: Result,
+    _ body: (MultiWait, Int, LoopInstant?, UnsafeMutablePointer<gevent_hub>) throws -> Result
+) throws -> Result {
+    let requiredCount = min(objects.count, max(count ?? objects.count, 0))
+    if requiredCount == 0 { return none }
+    let hub = try currentHub()
+    let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
+    let waiter = MultiWait(count: objects.count, requiredCount: requiredCount, hub)
+    // Withdraws the waiter from every object, however the wait ends.
+    defer { for (index, object) in objects.enumerated() { waiter.withdraw(from: object, at: index) } }
+    let orders = try objects.map { try $0.readyOrder() }
+    // Sorted by the order in which they became ready. Objects whose order is unknown follow in list order.
+    let ready = objects.indices.filter { orders[$0] != nil }.sorted { (orders[$0]!, $0) < (orders[$1]!, $1) }
+    for index in ready { waiter.countReady(index) }
+    if ready.count < requiredCount {
+        for (index, object) in objects.enumerated() where orders[index] == nil {
+            try waiter.enlist(with: object, at: index)
         }
     }
-
-    /// Withdraws the waiter from every object, however the wait ended.
-    func withdraw() {
-        for (index, object) in objects.enumerated() { waiter.withdraw(from: object, at: index) }
-    }
+    return try body(waiter, requiredCount, deadline, hub)
 }
 
 /// Waits for the objects, and returns the indices of the ready ones in the order in which they became ready.
-private func readyIndices(
-    in objects: [any Waitable], timeout: Duration?, count: Int?
-) throws -> [Int] {
-    let requiredCount = min(objects.count, max(count ?? objects.count, 0))
-    if requiredCount == 0 { return [] }
-    let hub = try currentHub()
-    let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
-    let many = try ManyObjects(objects, requiredCount: requiredCount, hub)
-    defer { many.withdraw() }
-    _ = try many.waiter.wait(for: requiredCount, until: deadline, .waitMany, hub)
-    return Array(many.waiter.chosen.prefix(requiredCount))
+private func readyIndices(in objects: [any Waitable], timeout: Duration?, count: Int?) throws -> [Int] {
+    try withWaiter(for: objects, timeout: timeout, count: count, none: []) { waiter, requiredCount, deadline, hub in
+        _ = try waiter.wait(for: requiredCount, until: deadline, .waitMany, hub)
+        return Array(waiter.chosen.prefix(requiredCount))
+    }
 }
 
 /// Runs the hub until it has no work left, or for at most `timeout`. Returns whether it ran out of work.
@@ -128,24 +117,20 @@ public func iwait(
 private func eachReady(
     in objects: [any Waitable], timeout: Duration?, count: Int?, _ body: (Int, inout Bool) throws -> Void
 ) throws -> Int {
-    let requiredCount = min(objects.count, max(count ?? objects.count, 0))
-    if requiredCount == 0 { return 0 }
-    let hub = try currentHub()
-    let deadline = timeout.map { Hub.time(hub).advanced(by: $0) }
-    let serial = hub.pointee.serial
-    let many = try ManyObjects(objects, requiredCount: requiredCount, hub)
-    defer { many.withdraw() }
-    var callCount = 0
-    // No closure captures this local, so the runtime does not track the access that is open while `body` parks.
-    var stop = false
-    while callCount < requiredCount, !stop {
-        // In main `body` may have destroyed the hub. It is still called with the objects that are ready.
-        if many.waiter.chosen.count == callCount, gevent_hub_current()?.pointee.serial != serial {
-            throw HubError.destroyed
+    try withWaiter(for: objects, timeout: timeout, count: count, none: 0) { waiter, requiredCount, deadline, hub in
+        let serial = hub.pointee.serial
+        var callCount = 0
+        // No closure captures this local, so the runtime does not track the access that is open while `body` parks.
+        var stop = false
+        while callCount < requiredCount, !stop {
+            // In main `body` may have destroyed the hub. It is still called with the objects that are ready.
+            if waiter.chosen.count == callCount, gevent_hub_current()?.pointee.serial != serial {
+                throw HubError.destroyed
+            }
+            guard try waiter.wait(for: callCount + 1, until: deadline, .iwait, hub) else { break }
+            callCount += 1
+            try body(waiter.chosen[callCount - 1], &stop)
         }
-        guard try many.waiter.wait(for: callCount + 1, until: deadline, .iwait, hub) else { break }
-        callCount += 1
-        try body(many.waiter.chosen[callCount - 1], &stop)
+        return callCount
     }
-    return callCount
 }

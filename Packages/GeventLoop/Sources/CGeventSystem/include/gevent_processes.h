@@ -15,14 +15,5 @@ int gevent_pidfd_open(int pid);
 /// Calls `waitid()` without reaping or waiting. Returns 1 if the child has ended, otherwise 0.
 int gevent_child_has_ended(int pid);
 
-/// Calls `fork()`, to check the behaviour of a loop in a child.
-///
-/// The child may only run that check and must end with `gevent_exit`. It is killed if it has not ended after this many
-/// seconds.
-int gevent_fork_for_seconds(unsigned seconds);
-
-/// Calls `_exit()`, so buffers and exit handlers are left to the parent.
-_Noreturn void gevent_exit(int code);
-
-/// Waits for a child. Returns its exit code, or 256 plus the number of the signal that killed it.
-int gevent_wait_for_exit(int child);
+/// Calls `fork()`, which Swift does not import.
+int gevent_fork(void);

@@ -24,28 +24,21 @@ enum {
 /// The size of `sun_path`; a pathname in it is one byte shorter, for its terminator.
 enum { GEVENT_NET_PATH_CAPACITY = 108 };
 
-/// The parts of an address, in host byte order.
+/// The parts of an address. The port and the scope are in host byte order.
 typedef struct gevent_net_address {
     int family;
     uint16_t port;
-    uint32_t scope;      // IPv6: the index of an interface, or 0
-    uint64_t high, low;  // IPv6: both halves; IPv4: only `low`
-    int path_length;     // Unix: an abstract name begins with a zero byte, an unnamed address has length 0
+    uint32_t scope;   // IPv6: the index of an interface, or 0
+    uint64_t ip[2];   // as in the kernel's structure, in network byte order; IPv4: only the first four bytes
+    int path_length;  // Unix: an abstract name begins with a zero byte, an unnamed address has length 0
     uint8_t path[GEVENT_NET_PATH_CAPACITY];
 } gevent_net_address;
 
-/// Parses "127.0.0.1", "::1" or "fe80::1%eth0" into family, scope and bits. Returns false if the text is none of these
-/// forms.
-_Bool gevent_net_parse_ip(const char *text, gevent_net_address *address);
+/// The size that holds every text of gevent_net_format_address and its terminator.
+enum { GEVENT_NET_TEXT_CAPACITY = GEVENT_NET_PATH_CAPACITY + 8 };
 
-/// The size that holds every text of gevent_net_format_ip and its terminator.
-enum { GEVENT_NET_IP_TEXT_CAPACITY = 64 };
-
-/// Writes an IP address in the form that gevent_net_parse_ip reads.
-void gevent_net_format_ip(const gevent_net_address *address, char text[GEVENT_NET_IP_TEXT_CAPACITY]);
-
-/// Writes "127.0.0.1:80", "[::1]:80", "unix:/path" or "unix:@name", truncated to `size` bytes with the terminator.
-void gevent_net_format_address(const gevent_net_address *address, char *text, size_t size);
+/// Writes "127.0.0.1:80", "[fe80::1%eth0]:80", "unix:/path" or "unix:@name".
+void gevent_net_format_address(const gevent_net_address *address, char text[GEVENT_NET_TEXT_CAPACITY]);
 
 // MARK: the files of Unix sockets
 
@@ -65,24 +58,14 @@ bool gevent_net_find_file(const char *path, gevent_net_file *file);
 /// Creates a non-blocking stream socket with close-on-exec.
 int gevent_net_socket(int family);
 int gevent_net_pair(int descriptors[2]);
-/// Returns the address family of an existing socket.
-int gevent_net_family(int descriptor);
-bool gevent_net_is_stream(int descriptor);
-int gevent_net_set_nonblocking(int descriptor);
 int gevent_net_bind(int descriptor, const gevent_net_address *address);
-int gevent_net_local_address(int descriptor, gevent_net_address *address);
-int gevent_net_peer_address(int descriptor, gevent_net_address *address);
+/// Gets the address that the socket is bound to, or that of its peer.
+int gevent_net_address_of(int descriptor, bool is_peer, gevent_net_address *address);
 
 /// An interrupted connect continues in the kernel, so it is reported as EINPROGRESS and not repeated.
 int gevent_net_connect(int descriptor, const gevent_net_address *address);
 /// Returns the new descriptor, which is non-blocking with close-on-exec.
 int gevent_net_accept(int descriptor, gevent_net_address *address);
-
-// MARK: options
-
-/// Every option we use is one or two ints long.
-int gevent_net_get_option(int descriptor, int level, int name, int *values, int count);
-int gevent_net_set_option(int descriptor, int level, int name, const int *values, int count);
 
 // MARK: the hot path
 

@@ -1,14 +1,11 @@
-import CGevent
-import Gevent
-import GeventTesting
-import Testing
-
-@testable import GeventCore
-@testable import GeventDiagnostics
-@testable import GeventOS
+internal import CGevent
+package import GeventCore
+internal import GeventOS
+internal import GeventTesting
+package import Testing
 
 /// A way to interrupt a greenlet.
-enum Interruption: CaseIterable, CustomTestStringConvertible {
+package enum Interruption: CaseIterable, CustomTestStringConvertible {
     /// Kills with an exit.
     case kill
     /// Kills with an error that is not an exit.
@@ -19,14 +16,14 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
     case timeout
 
     /// The interruptions that any greenlet can cause at any time.
-    static let kills: [Interruption] = [.kill, .failure, .stickyKill]
+    package static let kills: [Interruption] = [.kill, .failure, .stickyKill]
 
     /// Interrupts `victim`. A timeout needs the victim to be the current greenlet.
-    func strike(_ victim: AnyGreenlet) throws {
+    package func strike(_ victim: AnyGreenlet) throws {
         switch self {
-        case .kill: try Gevent.kill(victim)
-        case .failure: try Gevent.kill(victim, throwing: Struck())
-        case .stickyKill: try Gevent.kill(victim, sticky: true)
+        case .kill: try GeventCore.kill(victim)
+        case .failure: try GeventCore.kill(victim, throwing: Struck())
+        case .stickyKill: try GeventCore.kill(victim, sticky: true)
         case .timeout:
             #expect(AnyGreenlet.current === victim)
             Timeout(.zero).start()
@@ -35,13 +32,13 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
 
     /// Arranges the interruption from the victim itself: it happens once the victim has parked or, if it does not park
     /// now, at its next park.
-    func strikeOnceParked(_ victim: AnyGreenlet, on hub: Hub) throws {
+    package func strikeOnceParked(_ victim: AnyGreenlet, on hub: Hub) throws {
         // Callbacks and timers run after the victim has left the CPU.
         if self == .timeout { try strike(victim) } else { hub.runCallback { try strike(victim) } }
     }
 
     /// Whether the outcome is the one that this interruption causes.
-    func isCause(of error: (any Error)?) -> Bool {
+    package func isCause(of error: (any Error)?) -> Bool {
         switch self {
         case .kill, .stickyKill: error is any GreenletExitError
         case .failure: error is Struck
@@ -49,7 +46,7 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
         }
     }
 
-    var testDescription: String {
+    package var testDescription: String {
         switch self {
         case .kill: "kill"
         case .failure: "failure"
@@ -60,10 +57,10 @@ enum Interruption: CaseIterable, CustomTestStringConvertible {
 }
 
 /// An error that nothing catches.
-struct Struck: Error {}
+package struct Struck: Error {}
 
 /// A program to be interrupted.
-protocol KillableProgram: AnyObject {
+package protocol KillableProgram: AnyObject {
     /// Whether the program has completed.
     var finished: Bool { get }
     /// The number of scopes entered and not yet left.
@@ -74,49 +71,49 @@ protocol KillableProgram: AnyObject {
 }
 
 /// The outcome of a program whose main greenlet was to be interrupted.
-struct KilledRun {
+package struct KilledRun {
     /// Whether it completed anyway.
-    let isFinished: Bool
+    package let isFinished: Bool
     /// The error that ended it, if another one.
     private let error: (any Error)?
     /// An error thrown in it that another error replaced.
     private let reported: [any Error]
 
-    init(_ victim: Greenlet<Void>, finished: Bool, reported: [any Error] = []) {
+    package init(_ victim: Greenlet<Void>, finished: Bool, reported: [any Error] = []) {
         isFinished = finished
         error = victim.exit ?? victim.error
         self.reported = reported
     }
 
-    func isEnded(by interruption: Interruption) -> Bool {
+    package func isEnded(by interruption: Interruption) -> Bool {
         (!isFinished && interruption.isCause(of: error)) || reported.contains { interruption.isCause(of: $0) }
     }
 
-    var description: String { isFinished ? "finished" : "ended by \(error.map { "\($0)" } ?? "nothing")" }
+    package var description: String { isFinished ? "finished" : "ended by \(error.map { "\($0)" } ?? "nothing")" }
 }
 
 /// Tracks every greenlet that is started, and other objects on request, while they are alive. Confined to one hub's
 /// thread.
-final class LivingObjects {
+package final class LivingObjects {
     private struct Place { weak var object: AnyObject? }
     private var places: [Place] = []
     private var registration: Registration?
 
-    init() {
+    package init() {
         registration = AnyGreenlet.addSpawnCallback { [unowned self] in watch($0) }
     }
 
-    func watch(_ object: AnyObject) { places.append(Place(object: object)) }
+    package func watch(_ object: AnyObject) { places.append(Place(object: object)) }
 
     /// Returns the objects still alive. Adds no more greenlets.
-    func remaining() -> [String] {
+    package func remaining() -> [String] {
         registration?.cancel()
         return places.compactMap(\.object).map { "\($0)" }
     }
 }
 
 /// Requires that a program leaves nothing in its hub: no stack, timer, wait, interest, hold or service.
-func expectNothingLeft(in hub: Hub, sourceLocation: SourceLocation = #_sourceLocation) {
+package func expectNothingLeft(in hub: Hub, sourceLocation: SourceLocation = #_sourceLocation) {
     let statistics = hub.statistics
     let counts = [
         "stacks": statistics.liveGreenlets, "timers": statistics.pendingTimers, "ready": statistics.readyCount,
@@ -142,7 +139,7 @@ private func isWatched(_ fileDescriptor: CInt, by hub: Hub) -> Bool {
 
 /// Runs a program until its hub has no work, with its main greenlet interrupted as `arrange` specifies, and requires
 /// that it leaves nothing behind.
-func runToCompletion<Program: KillableProgram>(
+package func runToCompletion<Program: KillableProgram>(
     _ program: Program, on hub: Hub, _ living: LivingObjects, sourceLocation: SourceLocation = #_sourceLocation,
     _ arrange: (Hub, Program, Greenlet<Void>) -> Void
 ) throws -> KilledRun {
@@ -162,7 +159,7 @@ func runToCompletion<Program: KillableProgram>(
 /// Requires that an interruption at each of the `count` moments of an undisturbed run ends the program. `run`
 /// interrupts it at the given moment. At the last `tooLate` moments the last wait may have ended, so that nothing
 /// raises the error.
-func requireEnd(
+package func requireEnd(
     by interruption: Interruption, atEvery moment: String, of count: Int, tooLate: Int = 0,
     sourceLocation: SourceLocation = #_sourceLocation, _ run: (Int) throws -> KilledRun
 ) throws {
@@ -178,11 +175,11 @@ func requireEnd(
 }
 
 /// Runs a new program, prepared by the closure.
-typealias ProgramRun =
+package typealias ProgramRun =
     (_ arrange: @escaping @Sendable (Hub, any KillableProgram, Greenlet<Void>) -> Void) throws -> KilledRun
 
 /// The number of waits in an undisturbed run.
-func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: ProgramRun) throws -> Int {
+package func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: ProgramRun) throws -> Int {
     let waits = Counter()
     let undisturbed = try run { _, program, _ in program.beforeWait = { waits.add() } }
     try #require(undisturbed.isFinished, sourceLocation: sourceLocation)
@@ -190,7 +187,7 @@ func waitCount(sourceLocation: SourceLocation = #_sourceLocation, of run: Progra
 }
 
 /// Interrupts at each wait: once the victim, or whichever greenlet waits there, has parked, or just before.
-func checkEveryWait(
+package func checkEveryWait(
     by interruption: Interruption, justBefore: Bool = false, sourceLocation: SourceLocation = #_sourceLocation,
     _ run: ProgramRun
 ) throws {
@@ -211,7 +208,7 @@ func checkEveryWait(
 }
 
 /// Interrupts after each round of the hub in an undisturbed run.
-func requireEndAfterEveryRound(
+package func requireEndAfterEveryRound(
     by interruption: Interruption, sourceLocation: SourceLocation = #_sourceLocation, _ run: ProgramRun
 ) throws {
     let rounds = Counter()
@@ -233,8 +230,8 @@ func requireEndAfterEveryRound(
 }
 
 /// Counts the rounds of a hub that had work: one callback for each pass through the ready queue.
-final class RoundCounter {
-    private(set) var count = 0
+package final class RoundCounter {
+    package private(set) var count = 0
     private let hub: Hub
     private let isOver: () -> Bool
     private let atRound: (Int) throws -> Bool
@@ -243,7 +240,9 @@ final class RoundCounter {
     /// Calls `atRound` in each round until it returns false or `isOver`, so an interruption meets every order of
     /// events.
     @discardableResult
-    static func start(on hub: Hub, until isOver: @escaping () -> Bool, _ atRound: @escaping (Int) throws -> Bool)
+    package static func start(
+        on hub: Hub, until isOver: @escaping () -> Bool, _ atRound: @escaping (Int) throws -> Bool
+    )
         -> RoundCounter
     {
         hub.switchInterval = .zero

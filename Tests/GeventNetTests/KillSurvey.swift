@@ -1,1 +1,0 @@
-../GeventTests/Support/KillSurvey.swift

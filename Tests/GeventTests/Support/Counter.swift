@@ -1,9 +1,0 @@
-import Synchronization
-
-/// A thread-safe counter.
-final class Counter: Sendable {
-    private let value = Atomic<Int>(0)
-    var count: Int { value.load(ordering: .sequentiallyConsistent) }
-    @discardableResult
-    func add(_ amount: Int = 1) -> Int { value.add(amount, ordering: .sequentiallyConsistent).newValue }
-}
