@@ -81,16 +81,17 @@ import Testing
             monitor.maxBlockingTime = .milliseconds(20)
             monitor.printsBlockingReports = false
             let reports = Names()
-            monitor.onBlocking { report in reports.names.withLock { $0.append(report.greenlet) } }
-            try withServer({ _, _ in
-                // Blocks the thread until the monitor has reported it, for a minute at most.
-                for _ in 0..<60_000 where reports.names.withLock({ $0.isEmpty }) { Glibc.usleep(1000) }
+            monitor.onBlocking { report in reports.append(report.greenlet) }
+            try withServer({ _, peer in
+                // Blocks the thread until the monitor has reported it, for a minute at most. On a busy machine the
+                // monitor may report main first.
+                for _ in 0..<60_000 where !reports.contain("<Connection \"\(peer)\">") { Glibc.usleep(1000) }
             }) { server in
                 let client = try Socket.connect(to: server.address)
                 let peer = try client.localAddress
                 #expect(try client.read() == [])
                 client.close()
-                #expect(reports.names.withLock { $0.contains("<Connection \"\(peer)\">") })
+                #expect(reports.contain("<Connection \"\(peer)\">"), "\(reports.all)")
             }
             hub.stopMonitor()
         }
@@ -156,5 +157,8 @@ import Testing
 
 /// The names in reports, which the monitor's thread appends.
 private final class Names: Sendable {
-    let names = Mutex<[String]>([])
+    private let names = Mutex<[String]>([])
+    func append(_ name: String) { names.withLock { $0.append(name) } }
+    func contain(_ name: String) -> Bool { names.withLock { $0.contains(name) } }
+    var all: [String] { names.withLock { $0 } }
 }

@@ -265,6 +265,9 @@ struct TraceTests {
         let path = file.path
         await #expect(processExitsWith: .success) { [path = path as String] in
             setenv("GEVENT_TRACE", path, 1)
+            // Otherwise the two first hubs may contend for the settings. ThreadSanitizer does not see that the kernel
+            // hands a contended `Mutex` of the standard library to a waiting thread, and reports a race.
+            _ = try Gevent.configuration.resolve()
             // Two hubs at a time, one after them, and one that is not destroyed.
             let threads = (0..<2).map { number in
                 TestThread {

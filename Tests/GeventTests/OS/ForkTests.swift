@@ -451,8 +451,11 @@ struct ForkTests {
                     }
                     require(code == 0, 1)
                 }
-                try sleep(for: .milliseconds(2))
-                require(handled == 1, 2)
+                try withTimeout(.seconds(20)) { _ in try waitUntil { handled > 0 } }
+                // Nothing older can still be pending once a later signal has been handled.
+                raise(SIGUSR1)
+                try waitUntil { handled > 1 }
+                require(handled == 2, 2)
                 registration.cancel()
             }
             exit(0)

@@ -48,7 +48,8 @@ private func runAndExit(_ body: () throws -> CInt) -> Never {
     sigemptyset(&alarms)
     sigaddset(&alarms, SIGALRM)
     pthread_sigmask(SIG_UNBLOCK, &alarms, nil)
-    alarm(20)
+    // Long enough for a child that symbolicates a report under AddressSanitizer on a busy machine.
+    alarm(120)
     do {
         _exit(try body())
     } catch {
