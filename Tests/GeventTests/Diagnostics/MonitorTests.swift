@@ -466,11 +466,11 @@ struct MonitorTests {
         try withHub(on: .configured) { hub in
             let monitor = try hub.startMonitor()
             let calls = Reports<UInt>()
+            let start = realTime()
             let function = try monitor.addFunction(period: .milliseconds(5)) { given in
                 #expect(given === monitor)
                 calls.note(UInt(pthread_self()))
             }
-            let start = realTime()
             while calls.count < 3, realTime() - start < longest { try sleep(for: .milliseconds(1)) }
             #expect(realTime() - start >= .milliseconds(15))
             #expect(Set(calls.all).count == 1)
