@@ -97,7 +97,7 @@ public final class Socket: ByteStream {
             throw SocketError(errno: EPROTOTYPE, operation: operation)
         }
         let flags = fcntl(fileDescriptor, F_GETFL)
-        if flags & O_NONBLOCK == 0 && fcntl(fileDescriptor, F_SETFL, flags | O_NONBLOCK) < 0 {
+        if flags < 0 || (flags & O_NONBLOCK == 0 && fcntl(fileDescriptor, F_SETFL, flags | O_NONBLOCK) < 0) {
             throw SocketError(errno: Glibc.errno, operation: operation)
         }
         descriptor = try WatchedDescriptor(fileDescriptor)

@@ -289,7 +289,8 @@ final class Workbench {
         }
     }
 
-    /// Returns the child's exit code, or 256 plus the number of the signal that killed it, and the error it threw.
+    /// Returns the error that the child threw, and its exit code: 256 plus the number of the signal if one killed it, and
+    /// a negated errno if its end is unknown.
     private func runChild(
         _ body: () throws -> Void, _ meanwhile: () throws -> Void
     ) throws -> (code: CInt, message: String) {
@@ -312,9 +313,10 @@ final class Workbench {
         // A failure in the parent is thrown after the child has ended.
         let failure = Result { try meanwhile() }  // control: a loop's check runs no greenlets
         var status: CInt = 0
-        while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+        var result: CInt
+        repeat { result = waitpid(child, &status, 0) } while result < 0 && errno == EINTR
         let signal = status & 0x7f
-        let code = signal == 0 ? status >> 8 & 0xff : 256 + signal
+        let code = result < 0 ? -errno : signal == 0 ? status >> 8 & 0xff : 256 + signal
         try failure.get()
         var text = [UInt8](repeating: 0, count: 4096)
         let count = read(report.readEnd, &text, text.count)
