@@ -2,6 +2,7 @@ import Gevent
 import GeventTesting
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import GeventNet
@@ -85,7 +86,7 @@ import Testing
             try withServer({ _, peer in
                 // Blocks the thread until the monitor has reported it, for a minute at most. On a busy machine the
                 // monitor may report main first.
-                for _ in 0..<60_000 where !reports.contain("<Connection \"\(peer)\">") { Glibc.usleep(1000) }
+                block(forSeconds: 60) { reports.contain("<Connection \"\(peer)\">") }
             }) { server in
                 let client = try Socket.connect(to: server.address)
                 let peer = try client.localAddress

@@ -131,7 +131,7 @@ struct LocksHeldWhileParked {
             let thread = TestThread {
                 pthread_mutex_lock(lock.value)
                 isHeld.add()
-                for _ in 0..<30_000 where reports.count == 0 { Glibc.usleep(1000) }
+                block(forSeconds: 30) { reports.count > 0 }
                 pthread_mutex_unlock(lock.value)
             }
             while isHeld.count == 0 { try sleep(for: .milliseconds(1)) }

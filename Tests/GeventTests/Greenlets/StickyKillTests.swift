@@ -2,6 +2,7 @@ import CGevent
 import Gevent
 import GeventTesting
 import Glibc
+import TestSupport
 import Testing
 
 @testable import GeventCore
@@ -96,8 +97,7 @@ struct StickyKillTests {
             var status: CInt = 0
             Glibc.waitpid(child, &status, 0)
         }
-        for _ in 0..<5000 where getpgid(child) != child { Glibc.usleep(1000) }
-        try #require(getpgid(child) == child)
+        try #require(block { getpgid(child) == child })
         try Self.expectThrownAtEvery { atEnd in
             let file = try FileWatch(path: "/tmp/gevent-sticky-\(getpid())")
             var watch: ChildWatch?
