@@ -289,8 +289,8 @@ final class Workbench {
         }
     }
 
-    /// Returns the error that the child threw, and its exit code: 256 plus the number of the signal if one killed it, and
-    /// a negated errno if its end is unknown.
+    /// Returns the error that the child threw, and its exit code: 256 plus the number of the signal if one killed it,
+    /// and a negated errno if its end is unknown.
     private func runChild(
         _ body: () throws -> Void, _ meanwhile: () throws -> Void
     ) throws -> (code: CInt, message: String) {
